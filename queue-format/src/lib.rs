@@ -1,1 +1,73 @@
-//! queue-format
+//! The spool: what lies on disk, what it is called, and how it moves.
+//!
+//! A spool is one directory, on a local disk or on NFS. **Every state is a directory, every task one readable
+//! JSON file, every change of state exactly one rename of one file.** There is no database, no journal and no
+//! server; whoever can `ls`, `cat` and `mv` can see and steer everything.
+//!
+//! ```text
+//! $SPOOL/
+//!   spool.toml                               identity and format version; written once
+//!   incoming/rejected/                       rows that were refused, each file with its reasons beside it
+//!   tmp/<owner>/                             staging, never scanned
+//!   pending/<p>-<class>/<shard>/<task>       p = 0 (first) … 9; at most 4096 tasks a shard
+//!   pending/<p>-<class>/<task>               also legal: what people `mv` here
+//!   delayed/<due>/<p>-<class>/<task>         waiting for a retry; <due> in seconds since 1970
+//!   hold/<p>-<class>/<task>                  parked by a person; never scanned
+//!   claimed/<owner>/<p>-<class>/<task>       the lease directory of one worker incarnation
+//!   done/<hh>/<task>                         <task> carries @<owner>
+//!   failed/<reason>/<task>                   the dead letters
+//!   results/<hh>/<id>/<token>/               one attempt's output; manifest.json last
+//!   status/                                  what the daemons last said; never needed to continue
+//! ```
+//!
+//! A task file is called `<id>.a<NNN>[@<owner>].r<N>.json` ([`TaskName`]). `a` counts the claims so far and is
+//! the **fencing token**: raised by every claim, never lowered. `r` counts automatic retries. `<owner>` is
+//! `<node>~<incarnation>`, never used twice ([`Owner`]).
+//!
+//! A result is official if and only if a name in `done/` carries its token; everything else under `results/`
+//! is a report about an attempt that failed or was overtaken.
+//!
+//! Nothing here prints, reads the environment or the clock: time, randomness and host names are arguments.
+
+mod claim;
+mod counts;
+mod error;
+mod evidence;
+mod files;
+mod find;
+mod id;
+mod instance;
+mod labels;
+mod layout;
+mod ledger;
+mod liveness;
+mod manifest;
+mod name;
+mod owner;
+mod publish;
+mod reason;
+mod retry;
+mod spec;
+mod spool;
+mod status;
+
+pub use claim::{Claim, ClaimError, Lease, Next};
+pub use counts::Counts;
+pub use error::{PathError, SpoolError};
+pub use evidence::{Condition, EVIDENCE_FILE, Evidence, RunEnd, RunRecord, TestStatus, Transitions};
+pub use find::{Located, State};
+pub use id::{InvalidId, TaskId};
+pub use instance::{Instance, InvalidInstance};
+pub use labels::{LABEL_NODE, LABEL_OBJECT, LABEL_SPOOL, LABEL_TASK, LABEL_TOKEN, Labels, image_name};
+pub use layout::Layout;
+pub use ledger::{Ledger, LedgerEntry, ObjectKind};
+pub use liveness::{Life, LifeLock};
+pub use manifest::{MANIFEST_FILE, Manifest, PythonRecord, StageRecord};
+pub use name::{InvalidName, TaskName, Token};
+pub use owner::{Incarnation, InvalidOwner, Owner};
+pub use publish::Published;
+pub use reason::{AcceptanceClass, FailureReason, Verdict};
+pub use retry::Retried;
+pub use spec::{BuildTask, Class, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
+pub use spool::{Spool, SpoolId};
+pub use status::{SlotActivity, SlotStatus, Summary, WorkerStatus};

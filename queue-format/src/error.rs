@@ -1,0 +1,90 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{InvalidId, InvalidOwner};
+
+/// An operation on a path that failed; no bare [`io::Error`] leaves this crate.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
+pub struct PathError {
+    /// What was tried, as a verb.
+    pub action: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// What can go wrong with a spool.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// There is no spool here.
+    #[error("{} is not a spool (it has no spool.toml); make one with: bottega init --spool {}", .0.display(), .0.display())]
+    NotASpool(PathBuf),
+    /// spool.toml cannot be read.
+    #[error("{}: {why}; it is written once by bottega init and must not be edited", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The spool was made by a newer Bottega.
+    #[error("{} has format {found}, this program writes {supported}; upgrade it before it touches the spool", path.display())]
+    NewerFormat {
+        /// The spool.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        supported: u32,
+    },
+    /// A directory's name is not an owner.
+    #[error(transparent)]
+    Owner(#[from] InvalidOwner),
+    /// Not a task id.
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    /// A value does not fit JSON.
+    #[error("cannot write {} as JSON: {source}", path.display())]
+    Json {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// What serde said.
+        source: serde_json::Error,
+    },
+}
+
+impl SpoolError {
+    /// True where the node, not the task, is at fault and a later try may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Path(e) if !matches!(e.source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename))
+    }
+}
+
+/// Names the path in the error of an operation on it.
+pub(crate) trait OnPath<T> {
+    fn on_path(self, action: &'static str, path: &Path) -> Result<T, PathError>;
+}
+
+impl<T, E: Into<io::Error>> OnPath<T> for Result<T, E> {
+    fn on_path(self, action: &'static str, path: &Path) -> Result<T, PathError> {
+        self.map_err(|e| PathError { action, path: path.to_owned(), source: e.into() })
+    }
+}
+
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (free space there, then start again; nothing was lost)"
+        }
+        io::ErrorKind::PermissionDenied => " (the daemon's user must own the spool or be in its group)",
+        io::ErrorKind::ReadOnlyFilesystem => " (remount it read-write)",
+        io::ErrorKind::StaleNetworkFileHandle => " (the server swapped the file; look again)",
+        _ => "",
+    }
+}

@@ -1,0 +1,99 @@
+use std::path::{Path, PathBuf};
+
+use crate::{Class, FailureReason, Owner, PathError, Spool, TaskId, TaskName, files};
+
+/// Which state a task is in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Waits for a worker.
+    Pending(Class),
+    /// Waits until a time, in seconds since 1970.
+    Delayed {
+        /// When it becomes pending.
+        due_seconds: u64,
+        /// Where it then goes.
+        class: Class,
+    },
+    /// Parked by a person.
+    Hold,
+    /// A worker has it.
+    Claimed(Owner),
+    /// Accepted.
+    Done,
+    /// A dead letter.
+    Failed(FailureReason),
+}
+
+/// A task file and where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its state.
+    pub state: State,
+    /// Its name, parsed.
+    pub name: TaskName,
+    /// Its path.
+    pub path: PathBuf,
+}
+
+impl Spool {
+    /// Every task of the spool; names only, no file is opened.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn all(&self) -> Result<Vec<Located>, PathError> {
+        let layout = self.layout();
+        let mut found = Vec::new();
+        for (class, dir) in classes(&layout.pending())? {
+            collect(&dir, &State::Pending(class), true, &mut found)?;
+        }
+        for due in files::list(&layout.delayed())? {
+            let Ok(due_seconds) = due.parse() else { continue };
+            for (class, dir) in classes(&layout.delayed().join(&due))? {
+                collect(&dir, &State::Delayed { due_seconds, class }, false, &mut found)?;
+            }
+        }
+        collect(&layout.hold(), &State::Hold, true, &mut found)?;
+        for owner in files::list(&layout.claimed())? {
+            let Ok(owner) = owner.parse::<Owner>() else { continue };
+            collect(&layout.lease(&owner), &State::Claimed(owner), true, &mut found)?;
+        }
+        collect(&layout.done(), &State::Done, true, &mut found)?;
+        for reason in FailureReason::ALL {
+            collect(&layout.failed_for(*reason), &State::Failed(*reason), false, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Where a task is; two places only after a person copied its file.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn find(&self, id: &TaskId) -> Result<Vec<Located>, PathError> {
+        let mut found = self.all()?;
+        found.retain(|located| located.name.id == *id);
+        Ok(found)
+    }
+}
+
+/// The class directories below `dir`.
+pub(crate) fn classes(dir: &Path) -> Result<Vec<(Class, PathBuf)>, PathError> {
+    let mut classes: Vec<(Class, PathBuf)> = files::list(dir)?
+        .into_iter()
+        .filter_map(|name| Some((name.parse().ok()?, dir.join(&name))))
+        .collect();
+    classes.sort();
+    Ok(classes)
+}
+
+/// Adds the tasks in `dir` and, if `deep`, in its direct subdirectories.
+fn collect(dir: &Path, state: &State, deep: bool, found: &mut Vec<Located>) -> Result<(), PathError> {
+    for entry in files::list(dir)? {
+        let path = dir.join(&entry);
+        match entry.parse() {
+            Ok(name) => found.push(Located { state: state.clone(), name, path }),
+            Err(_) if deep && !entry.ends_with(".json") => collect(&path, state, false, found)?,
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}

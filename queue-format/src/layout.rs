@@ -1,0 +1,138 @@
+use std::path::{Path, PathBuf};
+
+use crate::{Class, FailureReason, Owner, TaskId, Token};
+
+/// Where everything lies in a spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout of the spool at `root`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The spool's directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The spool's identity.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("spool.toml")
+    }
+
+    /// Rows that were refused, with their reasons beside them.
+    #[must_use]
+    pub fn rejected(&self) -> PathBuf {
+        self.root.join("incoming/rejected")
+    }
+
+    /// One process's staging area.
+    #[must_use]
+    pub fn staging(&self, owner: &Owner) -> PathBuf {
+        self.root.join("tmp").join(owner.to_string())
+    }
+
+    /// Tasks that wait for a worker.
+    #[must_use]
+    pub fn pending(&self) -> PathBuf {
+        self.root.join("pending")
+    }
+
+    /// Where tasks of one class wait.
+    #[must_use]
+    pub fn pending_class(&self, class: &Class) -> PathBuf {
+        self.pending().join(class.to_string())
+    }
+
+    /// Tasks that wait for a time.
+    #[must_use]
+    pub fn delayed(&self) -> PathBuf {
+        self.root.join("delayed")
+    }
+
+    /// Tasks parked by a person.
+    #[must_use]
+    pub fn hold(&self) -> PathBuf {
+        self.root.join("hold")
+    }
+
+    /// All lease directories.
+    #[must_use]
+    pub fn claimed(&self) -> PathBuf {
+        self.root.join("claimed")
+    }
+
+    /// The lease directory of one worker incarnation.
+    #[must_use]
+    pub fn lease(&self, owner: &Owner) -> PathBuf {
+        self.claimed().join(owner.to_string())
+    }
+
+    /// Accepted tasks.
+    #[must_use]
+    pub fn done(&self) -> PathBuf {
+        self.root.join("done")
+    }
+
+    /// Where one accepted task lies.
+    #[must_use]
+    pub fn done_bucket(&self, id: &TaskId) -> PathBuf {
+        self.done().join(id.bucket())
+    }
+
+    /// The dead letters.
+    #[must_use]
+    pub fn failed(&self) -> PathBuf {
+        self.root.join("failed")
+    }
+
+    /// The dead letters of one reason.
+    #[must_use]
+    pub fn failed_for(&self, reason: FailureReason) -> PathBuf {
+        self.failed().join(reason.as_str())
+    }
+
+    /// All attempts of one task.
+    #[must_use]
+    pub fn attempts(&self, id: &TaskId) -> PathBuf {
+        self.root.join("results").join(id.bucket()).join(id.as_str())
+    }
+
+    /// One attempt's output.
+    #[must_use]
+    pub fn attempt(&self, id: &TaskId, token: Token) -> PathBuf {
+        self.attempts(id).join(token.to_string())
+    }
+
+    /// What the daemons last said.
+    #[must_use]
+    pub fn status(&self) -> PathBuf {
+        self.root.join("status")
+    }
+
+    /// What each worker last said.
+    #[must_use]
+    pub fn worker_status(&self) -> PathBuf {
+        self.status().join("workers")
+    }
+
+    /// Every directory that a spool begins with.
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        let plain = [
+            "tmp", "incoming", "pending", "delayed", "hold", "claimed", "done", "failed", "results", "status",
+        ];
+        let mut all: Vec<PathBuf> = plain.iter().map(|name| self.root.join(name)).collect();
+        all.push(self.rejected());
+        all.push(self.worker_status());
+        all.push(self.pending().join("5-build"));
+        all.extend(FailureReason::ALL.iter().map(|reason| self.failed_for(*reason)));
+        all
+    }
+}

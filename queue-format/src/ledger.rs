@@ -1,0 +1,109 @@
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Owner, PathError, SpoolError, SpoolId, TaskId, Token, files};
+
+/// The largest ledger entry that is read.
+const ENTRY_BYTES_MAX: u64 = 1 << 16;
+
+/// A node's own record of every engine object and work directory that its workers made, one small file each.
+///
+/// It lies on the node's disk, not in the spool: the engine's objects do too. An entry is written **before** its
+/// object is made and removed after the object is gone, so that whatever is missing from it is not ours.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    dir: PathBuf,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// Its UUID: the value of its `bottega.object` label.
+    pub object: Uuid,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// The spool it was made for.
+    pub spool: SpoolId,
+    /// Who made it.
+    pub owner: Owner,
+    /// For which task.
+    pub task: TaskId,
+    /// For which claim.
+    pub token: Token,
+    /// When.
+    pub created_at: jiff::Timestamp,
+}
+
+/// What kind of object an entry is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ObjectKind {
+    /// A container that runs tests.
+    Container {
+        /// Its name.
+        name: String,
+    },
+    /// An image build and all that it leaves: intermediate containers and images carry the UUID as label.
+    Build {
+        /// The tag the image gets.
+        image: String,
+    },
+    /// A directory on the node.
+    WorkDir {
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+impl Ledger {
+    /// The ledger in a node's state directory; made if it is not there.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn open(state_dir: &Path) -> Result<Self, PathError> {
+        let dir = state_dir.join("ledger");
+        files::make_dir(&dir)?;
+        Ok(Self { dir })
+    }
+
+    /// Records an object that is about to be made.
+    ///
+    /// # Errors
+    /// The entry cannot be written; then the object must not be made.
+    pub fn record(&self, entry: &LedgerEntry) -> Result<(), SpoolError> {
+        let path = self.path(entry.object);
+        let bytes = serde_json::to_vec_pretty(entry)
+            .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
+        Ok(files::replace(&path, &bytes)?)
+    }
+
+    /// The entry of an object, if it is ours.
+    #[must_use]
+    pub fn get(&self, object: Uuid) -> Option<LedgerEntry> {
+        serde_json::from_slice(&files::read_regular(&self.path(object), ENTRY_BYTES_MAX).ok()?).ok()
+    }
+
+    /// All entries; a damaged one is passed over and stays.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn entries(&self) -> Result<Vec<LedgerEntry>, PathError> {
+        let names = files::list(&self.dir)?;
+        let objects = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok());
+        Ok(objects.filter_map(|object| self.get(object)).collect())
+    }
+
+    /// Forgets an object that is gone.
+    ///
+    /// # Errors
+    /// The entry cannot be removed.
+    pub fn forget(&self, object: Uuid) -> Result<(), PathError> {
+        files::remove_file(&self.path(object))
+    }
+
+    fn path(&self, object: Uuid) -> PathBuf {
+        self.dir.join(format!("{object}.json"))
+    }
+}

@@ -1,0 +1,78 @@
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use crate::error::OnPath;
+use crate::{Owner, PathError, files};
+
+/// Proof, for everybody on this node, that an incarnation lives: a lock that the kernel drops with its process.
+///
+/// The file lies in the node's state directory, never on NFS.
+#[derive(Debug)]
+pub struct LifeLock {
+    path: PathBuf,
+    file: File,
+}
+
+/// What a node knows of one of its incarnations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Its process holds the lock.
+    Alive,
+    /// Its process is gone.
+    Dead,
+    /// This state directory has never heard of it: not to be judged here.
+    Unknown,
+}
+
+impl LifeLock {
+    /// Takes the lock of a new incarnation.
+    ///
+    /// # Errors
+    /// The state directory cannot be written.
+    pub fn hold(state_dir: &Path, owner: &Owner) -> Result<Self, PathError> {
+        let dir = state_dir.join("alive");
+        files::make_dir(&dir)?;
+        let path = dir.join(owner.to_string());
+        let file = OpenOptions::new().create(true).append(true).open(&path).on_path("create", &path)?;
+        fs2::FileExt::try_lock_exclusive(&file).on_path("lock", &path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Whether an incarnation lives.
+    ///
+    /// # Errors
+    /// The state directory cannot be read.
+    pub fn look(state_dir: &Path, owner: &Owner) -> Result<Life, PathError> {
+        let path = state_dir.join("alive").join(owner.to_string());
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Life::Unknown),
+            opened => opened.on_path("open", &path)?,
+        };
+        match fs2::FileExt::try_lock_shared(&file) {
+            Ok(()) => Ok(Life::Dead),
+            Err(e) if e.kind() == fs2::lock_contended_error().kind() => Ok(Life::Alive),
+            Err(e) => Err(e).on_path("look at the lock", &path),
+        }
+    }
+
+    /// Forgets an incarnation whose every trace is gone.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn forget(state_dir: &Path, owner: &Owner) -> Result<(), PathError> {
+        files::remove_file(&state_dir.join("alive").join(owner.to_string()))
+    }
+
+    /// The lock's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for LifeLock {
+    fn drop(&mut self) {
+        // Closing the file drops the lock too; the file stays, so that others can tell dead from unknown.
+        let _ = fs2::FileExt::unlock(&self.file);
+    }
+}

@@ -1,0 +1,86 @@
+use std::collections::HashSet;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use crate::error::OnPath;
+use crate::{Class, Owner, Spool, SpoolError, TaskId, TaskName, TaskSpec, files};
+
+/// Tasks in one shard; a directory of this size is still quick to list over NFS.
+const SHARD_TASKS_MAX: usize = 4096;
+
+/// What a publication did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Tasks that are now pending.
+    pub published: usize,
+    /// Ids that the spool had already, in whatever state; left as they are.
+    pub known: Vec<TaskId>,
+}
+
+impl Spool {
+    /// Makes tasks pending, a whole shard with one rename, so that no reader ever sees half a file.
+    /// Ids that the spool knows are skipped. `unique` gives a fresh UUID for each shard's name.
+    ///
+    /// # Errors
+    /// The spool cannot be written; shards published before the error stay published.
+    pub fn publish(
+        &self,
+        tasks: &[TaskSpec],
+        producer: &Owner,
+        mut unique: impl FnMut() -> Uuid,
+    ) -> Result<Published, SpoolError> {
+        let mut seen: HashSet<TaskId> = self.all()?.into_iter().map(|located| located.name.id).collect();
+        let mut report = Published::default();
+        let mut fresh: Vec<(Class, &TaskSpec)> = Vec::new();
+        for task in tasks {
+            if seen.insert(task.id.clone()) {
+                fresh.push((task.class(), task));
+            } else {
+                report.known.push(task.id.clone());
+            }
+        }
+        fresh.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for group in fresh.chunk_by(|(a, _), (b, _)| a == b) {
+            for shard in group.chunks(SHARD_TASKS_MAX) {
+                let tasks: Vec<&TaskSpec> = shard.iter().map(|(_, task)| *task).collect();
+                self.publish_shard(&group[0].0, &tasks, producer, unique())?;
+                report.published += tasks.len();
+            }
+        }
+        Ok(report)
+    }
+
+    fn publish_shard(
+        &self,
+        class: &Class,
+        tasks: &[&TaskSpec],
+        producer: &Owner,
+        unique: Uuid,
+    ) -> Result<(), SpoolError> {
+        let staged = self.layout().staging(producer).join(unique.simple().to_string());
+        files::make_dir(&staged)?;
+        let result = self.fill_and_move(class, tasks, &staged);
+        if result.is_err() {
+            files::discard_dir(&staged);
+        }
+        files::remove_if_empty(&self.layout().staging(producer))?;
+        result
+    }
+
+    fn fill_and_move(&self, class: &Class, tasks: &[&TaskSpec], staged: &Path) -> Result<(), SpoolError> {
+        for task in tasks {
+            let path = staged.join(TaskName::fresh(task.id.clone()).to_string());
+            let bytes = serde_json::to_vec_pretty(task)
+                .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
+            files::write_new(&path, &bytes)?;
+        }
+        files::sync_dir(staged)?;
+        let class_dir = self.layout().pending_class(class);
+        files::make_dir(&class_dir)?;
+        let shard = staged.file_name().map(|name| class_dir.join(name)).unwrap_or_default();
+        std::fs::rename(staged, &shard).on_path("publish", &shard)?;
+        files::sync_dir(&class_dir)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! closed_list {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal => $meaning:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $(#[doc = $meaning] #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// Every member, in the order of its definition.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name in files, directories and reports.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// One sentence for people: what it means, or what to do about it.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|member| member.as_str() == text)
+                    .ok_or_else(|| format!("{text:?} is none of {}", Self::ALL.iter().map(|m| m.as_str()).collect::<Vec<_>>().join(", ")))
+            }
+        }
+    };
+}
+
+closed_list! {
+    /// Why a task ended in `failed/`; also the name of the directory there.
+    FailureReason {
+        BadSpec = "badspec" => "The task file itself is not valid: mend the field that is named, then move the file back to pending/.",
+        Repository = "repository" => "The repository or the base commit is not in the cache: fetch the mirror, then retry.",
+        Patch = "patch" => "A patch is empty or does not apply to the base commit: the row is wrong, or base_commit is.",
+        Dependencies = "dependencies" => "No set of versions satisfies what the project asks for, as of the task's date.",
+        Build = "build" => "The project could not be installed: read build.log.",
+        NoTests = "no-tests" => "The test command ran none of the targeted tests to an end in at least one of the two runs.",
+        NoFailToPass = "no-fail-to-pass" => "No targeted test fails before the fix and passes after it.",
+        FixFails = "fix-fails" => "Tests fail before the fix, and none of them passes after it.",
+        PassToFail = "pass-to-fail" => "The fix breaks a test that passed before it.",
+        Flaky = "flaky" => "A test gave different results in repeated runs of one condition.",
+        Timeout = "timeout" => "A build or a run did not end within its time: raise timeout_seconds, or look for a hang.",
+        OutOfMemory = "out-of-memory" => "A run was killed at its memory limit: raise memory_bytes.",
+        Policy = "policy" => "The environment is valid, but of an acceptance class that the configuration drops.",
+        Poison = "poison" => "The task was lost with its worker too often: look at the attempts' logs before a retry.",
+    }
+}
+
+closed_list! {
+    /// How good an accepted environment is, best first; never mixed silently.
+    AcceptanceClass {
+        Strict = "strict" => "Tests fail before the fix; with it the whole command succeeds.",
+        PerTest = "per-test" => "Judged test by test: some tests fail in both runs, none breaks.",
+        NewModule = "new-module" => "Every failing test fails only since it imports what the fix adds.",
+        Command = "command" => "The project's own runner names no tests: judged by its exit status.",
+    }
+}
+
+/// What an attempt came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The tests fail before the fix and pass after it.
+    Accepted {
+        /// How good it is.
+        class: AcceptanceClass,
+    },
+    /// Anything else.
+    Failed {
+        /// From the closed list.
+        reason: FailureReason,
+        /// What exactly, in one line.
+        detail: String,
+        /// The first telling lines of the log.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        log: Vec<String>,
+        /// What to try.
+        remedy: String,
+    },
+}

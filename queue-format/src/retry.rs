@@ -1,0 +1,57 @@
+use crate::{Class, Located, Spool, SpoolError, State, TASK_FILE_BYTES_MAX, TaskSpec, files};
+
+/// What a retry did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// It is pending again, with a fresh budget of automatic retries.
+    Pending,
+    /// It was not in `failed/` (any more).
+    NotFailed,
+}
+
+impl Spool {
+    /// Moves a dead letter back to pending, as a person would with `mv`.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn retry(&self, task: &Located) -> Result<Retried, SpoolError> {
+        if !matches!(task.state, State::Failed(_)) {
+            return Ok(Retried::NotFailed);
+        }
+        let class = files::read_regular(&task.path, TASK_FILE_BYTES_MAX)
+            .ok()
+            .and_then(|bytes| TaskSpec::parse(&bytes, &task.name.id).ok())
+            .map_or_else(|| Class { priority: 5, kind: "build".to_owned() }, |spec| spec.class());
+        let dir = self.layout().pending_class(&class);
+        files::make_dir(&dir)?;
+        match files::rename(&task.path, &dir.join(task.name.settled().to_string()))? {
+            files::Moved::Yes => Ok(Retried::Pending),
+            files::Moved::Gone => Ok(Retried::NotFailed),
+        }
+    }
+
+    /// Makes every delayed task pending whose time has come; gives their number.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn release_due(&self, now_seconds: u64) -> Result<usize, SpoolError> {
+        let mut released = 0;
+        for due in files::list(&self.layout().delayed())? {
+            if due.parse::<u64>().is_ok_and(|seconds| seconds > now_seconds) {
+                continue;
+            }
+            let bucket = self.layout().delayed().join(&due);
+            for (class, dir) in crate::find::classes(&bucket)? {
+                let target = self.layout().pending_class(&class);
+                files::make_dir(&target)?;
+                for name in files::list(&dir)? {
+                    let moved = files::rename(&dir.join(&name), &target.join(&name))?;
+                    released += usize::from(moved == files::Moved::Yes);
+                }
+                files::remove_if_empty(&dir)?;
+            }
+            files::remove_if_empty(&bucket)?;
+        }
+        Ok(released)
+    }
+}

@@ -1,0 +1,169 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Instance, InvalidInstance, TaskId};
+
+/// The largest task file that is read, in bytes; patches of thousands of lines fit.
+pub const TASK_FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The version of task files that this crate writes. 1: first.
+const FORMAT: u32 = 1;
+
+/// One task: the content of a task file, immutable after publishing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The version of this file's format.
+    pub format: u32,
+    /// Which task; equals the id in the file's name.
+    pub id: TaskId,
+    /// 0 (first) … 9.
+    #[serde(default = "middle")]
+    pub priority: u8,
+    /// What it may use; unset values are the slot's.
+    #[serde(default)]
+    pub resources: Resources,
+    /// What is to be done.
+    #[serde(flatten)]
+    pub work: Work,
+}
+
+/// What a task asks for. `run`, `rollout` and `grade` join here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Work {
+    /// Build and verify the environment of a pull request.
+    Build(BuildTask),
+}
+
+/// A pull request and where its repository is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildTask {
+    /// Path or URL of the bare repository, any template already filled in.
+    pub repository: String,
+    /// The row.
+    pub instance: Instance,
+}
+
+/// Limits of one task; `None` means the slot's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Whole cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u32>,
+    /// Memory without swap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Wall time of one run of the tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+}
+
+/// `<priority>-<kind>`: the directory of like tasks under `pending/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Class {
+    /// 0 (first) … 9.
+    pub priority: u8,
+    /// `build`; later also `run`, `rollout`, `grade` and resource shapes.
+    pub kind: String,
+}
+
+/// Why a task file is not valid.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidSpec {
+    /// Not the JSON of a task.
+    #[error("not a task: {0}; mend the file and move it back to pending/")]
+    Json(#[from] serde_json::Error),
+    /// Written by a newer Bottega.
+    #[error("field \"format\": it is {0}, this worker knows {FORMAT}; upgrade the worker")]
+    Format(u32),
+    /// The name and the content disagree.
+    #[error("field \"id\": it is {inside}, but the file is called {outside}; rename one of them")]
+    Name {
+        /// In the file.
+        inside: TaskId,
+        /// In its name.
+        outside: TaskId,
+    },
+    /// A field of the instance.
+    #[error("instance, {0}")]
+    Instance(#[from] InvalidInstance),
+    /// Not a priority.
+    #[error("field \"priority\": it is {0}, expected 0 to 9")]
+    Priority(u8),
+    /// The repository is missing.
+    #[error("field \"repository\": it is empty; name a path or a URL")]
+    Repository,
+}
+
+impl TaskSpec {
+    /// A build task with the middle priority and the slot's resources.
+    ///
+    /// # Errors
+    /// The first field of the instance that is not valid.
+    pub fn build(instance: Instance, repository: String) -> Result<Self, InvalidInstance> {
+        let id = instance.validate()?;
+        let work = Work::Build(BuildTask { repository, instance });
+        Ok(Self { format: FORMAT, id, priority: middle(), resources: Resources::default(), work })
+    }
+
+    /// Reads and checks a task file's content; `id` is the one in its name.
+    ///
+    /// # Errors
+    /// What is wrong with the first field that is.
+    pub fn parse(bytes: &[u8], id: &TaskId) -> Result<Self, InvalidSpec> {
+        let spec: Self = serde_json::from_slice(bytes)?;
+        if spec.format > FORMAT {
+            return Err(InvalidSpec::Format(spec.format));
+        }
+        if spec.id != *id {
+            return Err(InvalidSpec::Name { inside: spec.id, outside: id.clone() });
+        }
+        if spec.priority > 9 {
+            return Err(InvalidSpec::Priority(spec.priority));
+        }
+        match &spec.work {
+            Work::Build(build) => {
+                build.instance.validate()?;
+                if build.repository.trim().is_empty() {
+                    return Err(InvalidSpec::Repository);
+                }
+            }
+        }
+        Ok(spec)
+    }
+
+    /// The directory it belongs to.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        let kind = match self.work {
+            Work::Build(_) => "build",
+        };
+        Class { priority: self.priority, kind: kind.to_owned() }
+    }
+}
+
+fn middle() -> u8 {
+    5
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.priority, self.kind)
+    }
+}
+
+impl FromStr for Class {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (priority, kind) = text.split_once('-').ok_or(())?;
+        let legal = priority.len() == 1
+            && !kind.is_empty()
+            && kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let priority = priority.parse().map_err(|_| ())?;
+        if legal { Ok(Self { priority, kind: kind.to_owned() }) } else { Err(()) }
+    }
+}

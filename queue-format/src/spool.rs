@@ -1,0 +1,115 @@
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::OnPath;
+use crate::{Layout, PathError, SpoolError, files};
+
+/// The version of the spool's layout. 1: first.
+const FORMAT: u32 = 1;
+
+/// The largest spool.toml that is read.
+const IDENTITY_BYTES_MAX: u64 = 1 << 16;
+
+/// Which spool; labels on containers carry it, so that two spools on one node never touch each other's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SpoolId(Uuid);
+
+/// An opened spool.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    layout: Layout,
+    id: SpoolId,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    uuid: SpoolId,
+    format: u32,
+}
+
+impl Spool {
+    /// Makes a spool, or opens the one that is there. `unique` becomes its identity if it is new.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or holds something else than a spool.
+    pub fn init(root: &Path, unique: Uuid) -> Result<Self, SpoolError> {
+        let layout = Layout::new(root);
+        if layout.identity().exists() {
+            return Self::open(root);
+        }
+        files::make_dir(root)?;
+        if !files::list(root)?.is_empty() {
+            let source = std::io::Error::other("it is not empty and not a spool; choose another directory");
+            return Err(PathError { action: "make a spool in", path: root.to_owned(), source }.into());
+        }
+        // The identity comes first: a second init after a crash finds it and makes the missing directories.
+        let text = format!("# Written once by bottega init.\nuuid = \"{unique}\"\nformat = {FORMAT}\n");
+        files::replace(&layout.identity(), text.as_bytes())?;
+        files::sync_dir(root)?;
+        Self::open(root)
+    }
+
+    /// Opens a spool; directories that a person removed are made again.
+    ///
+    /// # Errors
+    /// There is no spool, its identity is damaged, or it is of a newer format.
+    pub fn open(root: &Path) -> Result<Self, SpoolError> {
+        let root = root.canonicalize().map_err(|_| SpoolError::NotASpool(root.to_owned()))?;
+        let layout = Layout::new(&root);
+        let path = layout.identity();
+        if !path.exists() {
+            return Err(SpoolError::NotASpool(root));
+        }
+        let damaged = |why: String| SpoolError::Identity { path: path.clone(), why };
+        let bytes = files::read_regular(&path, IDENTITY_BYTES_MAX)?;
+        let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
+        let identity: Identity = toml::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        if identity.format > FORMAT {
+            return Err(SpoolError::NewerFormat { path: root, found: identity.format, supported: FORMAT });
+        }
+        for dir in layout.directories() {
+            files::make_dir(&dir)?;
+        }
+        Ok(Self { layout, id: identity.uuid })
+    }
+
+    /// Where everything lies.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Which spool this is.
+    #[must_use]
+    pub fn id(&self) -> SpoolId {
+        self.id
+    }
+
+    /// Bytes free for an ordinary user on the spool's file system.
+    ///
+    /// # Errors
+    /// The file system does not answer.
+    pub fn free_bytes(&self) -> Result<u64, PathError> {
+        let root = self.layout.root();
+        let stat = nix::sys::statvfs::statvfs(root).on_path("ask the free space of", root)?;
+        Ok(stat.blocks_available() * stat.fragment_size())
+    }
+}
+
+impl fmt::Display for SpoolId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SpoolId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}

@@ -1,0 +1,109 @@
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Counts, Owner, Spool, SpoolError, TaskId, files};
+
+/// The largest status file that is read.
+const STATUS_BYTES_MAX: u64 = 4 << 20;
+
+/// What one worker last said of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Who.
+    pub owner: Owner,
+    /// When it said so.
+    pub at: jiff::Timestamp,
+    /// What is not as the configuration asks, each in one sentence.
+    pub notices: Vec<String>,
+    /// Its slots.
+    pub slots: Vec<SlotStatus>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// 0, 1, 2 …
+    pub slot: u32,
+    /// The cores, as the kernel writes sets: `0-3`.
+    pub cpuset: String,
+    /// Memory for containers.
+    pub memory_bytes: u64,
+    /// What it works on.
+    pub activity: Option<SlotActivity>,
+}
+
+/// What a slot works on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SlotActivity {
+    /// The task.
+    pub task: TaskId,
+    /// The stage, and what it does in a word or two: `build (2nd)`.
+    pub stage: String,
+    /// Since when it is at this stage.
+    pub since: jiff::Timestamp,
+}
+
+/// What the master last counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// When.
+    pub at: jiff::Timestamp,
+    /// By state.
+    pub counts: Counts,
+}
+
+impl Spool {
+    /// Publishes what a worker says of itself.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn write_worker_status(&self, status: &WorkerStatus) -> Result<(), SpoolError> {
+        write(&self.layout().worker_status().join(format!("{}.json", status.owner)), status)
+    }
+
+    /// Removes a worker's status, when it ends.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn remove_worker_status(&self, owner: &Owner) -> Result<(), SpoolError> {
+        Ok(files::remove_file(&self.layout().worker_status().join(format!("{owner}.json")))?)
+    }
+
+    /// What every worker last said; a torn or foreign file is passed over.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn worker_statuses(&self) -> Result<Vec<WorkerStatus>, SpoolError> {
+        let dir = self.layout().worker_status();
+        let mut names = files::list(&dir)?;
+        names.sort();
+        Ok(names.iter().filter_map(|name| read(&dir.join(name))).collect())
+    }
+
+    /// Publishes the master's count, for programs and (`text`) for people.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn write_summary(&self, summary: &Summary, text: &str) -> Result<(), SpoolError> {
+        write(&self.layout().status().join("summary.json"), summary)?;
+        Ok(files::replace(&self.layout().status().join("summary.txt"), text.as_bytes())?)
+    }
+
+    /// The master's last count.
+    #[must_use]
+    pub fn summary(&self) -> Option<Summary> {
+        read(&self.layout().status().join("summary.json"))
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), SpoolError> {
+    let bytes = serde_json::to_vec_pretty(value)
+        .map_err(|source| SpoolError::Json { path: path.to_owned(), source })?;
+    Ok(files::replace(path, &bytes)?)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&files::read_regular(path, STATUS_BYTES_MAX).ok()?).ok()
+}
