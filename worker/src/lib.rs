@@ -1,1 +1,6 @@
-//! worker
+//! A worker: claims tasks, builds and evaluates each environment in containers pinned to a slot, publishes the
+//! attempt. See ARCHITECTURE.md for the stages; each has a module here.
+
+pub mod engine;
+pub mod evaluate;
+pub mod synthesis;

@@ -1,0 +1,182 @@
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use queue_format::Labels;
+
+/// What a container or a build may use. Zero or `None` is never "unlimited by accident": every field is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Cores, as the kernel writes sets: `0-3`.
+    pub cpuset_cpus: String,
+    /// NUMA nodes, where the slot lies inside one.
+    pub cpuset_mems: Option<String>,
+    /// Memory, no swap beyond it.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids_max: u64,
+    /// Open files.
+    pub nofile_max: u64,
+    /// /dev/shm.
+    pub shm_bytes: u64,
+    /// Growth of the writable layer; watched where the engine cannot limit it.
+    pub disk_bytes: u64,
+}
+
+/// What a container can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing but its own loopback: every evaluation.
+    None,
+    /// The engine's default bridge.
+    Bridge,
+    /// The host's own: builds on nodes whose bridge has no way out.
+    Host,
+}
+
+/// A build of one image.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The directory that is sent as context; `Dockerfile` lies in it.
+    pub context_dir: PathBuf,
+    /// The tag it gets.
+    pub image_name: String,
+    /// Injected after every FROM, so that intermediate containers and images carry them too.
+    pub labels: Labels,
+    /// What its steps may use.
+    pub limits: Limits,
+    /// What its steps can reach.
+    pub network: Network,
+    /// Wall time for all of it.
+    pub timeout: Duration,
+    /// What is kept of its output: the first and the last halves of so many bytes.
+    pub log_bytes_max: usize,
+}
+
+/// What a build came to.
+#[derive(Clone, Debug)]
+pub struct BuildOutcome {
+    /// How it ended.
+    pub end: BuildEnd,
+    /// Its output.
+    pub log: String,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// How a build ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildEnd {
+    /// The image's full id.
+    Built(String),
+    /// A step failed; the engine's own sentence.
+    Failed(String),
+    /// Killed at its deadline.
+    TimedOut,
+}
+
+/// A container that runs one command to its end.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    /// Its name, unique on the node.
+    pub container_name: String,
+    /// The image's id or name.
+    pub image: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// `uid:gid`.
+    pub user: String,
+    /// Files put into it before it starts.
+    pub files_in: Vec<FileIn>,
+    /// Regular files copied out of it after it ended: path and the most bytes that are read.
+    pub files_out: Vec<(String, usize)>,
+    /// Its labels.
+    pub labels: Labels,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it can reach.
+    pub network: Network,
+    /// Wall time.
+    pub timeout: Duration,
+    /// What is kept of its output: the first and the last halves of so many bytes.
+    pub log_bytes_max: usize,
+}
+
+/// A file put into a container.
+#[derive(Clone, Debug)]
+pub struct FileIn {
+    /// Absolute path; its directory is made, owned by the container's user.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Content.
+    pub bytes: Vec<u8>,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct RunOutcome {
+    /// How it ended.
+    pub end: ContainerEnd,
+    /// Standard output and error, in the order the engine delivered them.
+    pub log: String,
+    /// Wall time from start to end.
+    pub seconds: f64,
+    /// Highest memory use seen.
+    pub peak_memory_bytes: Option<u64>,
+    /// Those of `files_out` that were there, regular and within their size.
+    pub files_out: BTreeMap<String, Vec<u8>>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerEnd {
+    /// Its first process returned this status, as the engine says.
+    Exited(i64),
+    /// Killed at its deadline.
+    TimedOut,
+    /// The kernel killed a process of it at the memory limit.
+    OutOfMemory,
+    /// Killed at its disk limit.
+    DiskFull,
+}
+
+/// Why the engine could not do what it was asked. The task is never at fault here: it goes back to pending.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No engine answers.
+    #[error("no container engine answers at {address}: {source}; start it (systemctl start docker) or set DOCKER_HOST")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// What was said.
+        source: bollard::errors::Error,
+    },
+    /// An image that should be there is not.
+    #[error("image {0} is not on this node; make it with: bottega images build")]
+    NoImage(String),
+    /// Something else.
+    #[error("the engine could not {action}: {detail}")]
+    Failed {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What was said.
+        detail: String,
+    },
+}
+
+/// An engine.
+pub trait Engine: Send + Sync {
+    /// Builds an image. A failed step is an outcome, not an error.
+    fn build(&self, request: &BuildRequest) -> impl Future<Output = Result<BuildOutcome, EngineError>> + Send;
+
+    /// Runs a command in a fresh container, and removes the container whatever happens.
+    fn run(&self, request: &RunRequest) -> impl Future<Output = Result<RunOutcome, EngineError>> + Send;
+
+    /// The names of the images that begin with `prefix`, with their ids.
+    fn images(&self, prefix: &str) -> impl Future<Output = Result<BTreeMap<String, String>, EngineError>> + Send;
+
+    /// Removes a tag, and the image if it was the last one; a missing image is fine.
+    fn remove_image(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
+}
