@@ -48,6 +48,14 @@ pub enum SpoolError {
     /// Not a task id.
     #[error(transparent)]
     Id(#[from] InvalidId),
+    /// A file's content is not what belongs there.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A value does not fit JSON.
     #[error("cannot write {} as JSON: {source}", path.display())]
     Json {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::error::{OnPath, PathError};
@@ -39,10 +39,18 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
     close(file).on_path("close", path)
 }
 
+/// A new file in `dir` that scanners pass over, to be given its name when it is complete. Like every file of a
+/// spool it is for the group too, as far as the umask allows.
+pub(crate) fn stage(dir: &Path) -> Result<tempfile::NamedTempFile, PathError> {
+    let permissions = fs::Permissions::from_mode(0o664);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".new-").permissions(permissions).tempfile_in(dir).on_path("create in", dir)
+}
+
 /// Replaces a file as a whole, by way of a temporary neighbour; readers see the old or the new one.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut staged = tempfile::Builder::new().prefix(".new-").tempfile_in(dir).on_path("create in", dir)?;
+    let mut staged = stage(dir)?;
     staged.write_all(bytes).on_path("write", path)?;
     staged.as_file().sync_all().on_path("sync", path)?;
     staged.persist(path).map_err(|e| e.error).on_path("replace", path)?;
@@ -76,17 +84,24 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<Moved, PathError> {
     }
 }
 
+/// Opens a regular file for reading, following no symbolic link and waiting for no pipe.
+pub(crate) fn open_regular(path: &Path) -> Result<File, PathError> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).on_path("open", path)?;
+    if !file.metadata().on_path("inspect", path)?.is_file() {
+        let source = io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file");
+        return Err(source).on_path("read", path);
+    }
+    Ok(file)
+}
+
 /// Reads a regular file with one link, following no symbolic link, of at most `bytes_max` bytes.
 pub(crate) fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PathError> {
     let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why)).on_path("read", path);
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).on_path("open", path)?;
-    let found = file.metadata().on_path("inspect", path)?;
-    if !found.is_file() {
-        return refuse("it is not a regular file".to_owned());
-    }
-    if found.nlink() > 1 {
-        return refuse(format!("it has {} hard links, expected one", found.nlink()));
+    let file = open_regular(path)?;
+    let links = file.metadata().on_path("inspect", path)?.nlink();
+    if links > 1 {
+        return refuse(format!("it has {links} hard links, expected one"));
     }
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes).on_path("read", path)?;

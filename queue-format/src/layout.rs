@@ -27,6 +27,12 @@ impl Layout {
         self.root.join("spool.toml")
     }
 
+    /// Where people drop files of rows.
+    #[must_use]
+    pub fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
     /// Rows that were refused, with their reasons beside them.
     #[must_use]
     pub fn rejected(&self) -> PathBuf {
@@ -37,6 +43,12 @@ impl Layout {
     #[must_use]
     pub fn staging(&self, owner: &Owner) -> PathBuf {
         self.root.join("tmp").join(owner.to_string())
+    }
+
+    /// What one master has taken from `incoming/` and not finished yet.
+    #[must_use]
+    pub fn intake(&self, owner: &Owner) -> PathBuf {
+        self.staging(owner).join("incoming")
     }
 
     /// Tasks that wait for a worker.

@@ -7,8 +7,10 @@
 //! ```text
 //! $SPOOL/
 //!   spool.toml                               identity and format version; written once
+//!   incoming/                                files of rows that people drop; a master takes them
 //!   incoming/rejected/                       rows that were refused, each file with its reasons beside it
 //!   tmp/<owner>/                             staging, never scanned
+//!   tmp/<owner>/incoming/                    what one master has taken and not finished yet
 //!   pending/<p>-<class>/<shard>/<task>       p = 0 (first) … 9; at most 4096 tasks a shard
 //!   pending/<p>-<class>/<task>               also legal: what people `mv` here
 //!   delayed/<due>/<p>-<class>/<task>         waiting for a retry; <due> in seconds since 1970
@@ -29,6 +31,7 @@
 //!
 //! Nothing here prints, reads the environment or the clock: time, randomness and host names are arguments.
 
+mod attempt;
 mod claim;
 mod counts;
 mod error;
@@ -36,6 +39,7 @@ mod evidence;
 mod files;
 mod find;
 mod id;
+mod incoming;
 mod instance;
 mod labels;
 mod layout;
@@ -46,6 +50,7 @@ mod name;
 mod owner;
 mod publish;
 mod reason;
+mod rejects;
 mod retry;
 mod spec;
 mod spool;
@@ -57,6 +62,7 @@ pub use error::{PathError, SpoolError};
 pub use evidence::{Condition, EVIDENCE_FILE, Evidence, RunEnd, RunRecord, TestStatus, Transitions};
 pub use find::{Located, State};
 pub use id::{InvalidId, TaskId};
+pub use incoming::{Dropped, Intake};
 pub use instance::{Instance, InvalidInstance};
 pub use labels::{LABEL_NODE, LABEL_OBJECT, LABEL_SPOOL, LABEL_TASK, LABEL_TOKEN, Labels, image_name};
 pub use layout::Layout;
@@ -67,6 +73,7 @@ pub use name::{InvalidName, TaskName, Token};
 pub use owner::{Incarnation, InvalidOwner, Owner};
 pub use publish::Published;
 pub use reason::{AcceptanceClass, FailureReason, Verdict};
+pub use rejects::Rejects;
 pub use retry::Retried;
 pub use spec::{BuildTask, Class, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
 pub use spool::{Spool, SpoolId};

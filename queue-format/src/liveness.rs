@@ -1,4 +1,4 @@
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::OnPath;
@@ -33,8 +33,10 @@ impl LifeLock {
         let dir = state_dir.join("alive");
         files::make_dir(&dir)?;
         let path = dir.join(owner.to_string());
-        let file = OpenOptions::new().create(true).append(true).open(&path).on_path("create", &path)?;
-        fs2::FileExt::try_lock_exclusive(&file).on_path("lock", &path)?;
+        // Locked before it has its name: who looks at the name never sees a living incarnation unlocked.
+        let staged = files::stage(&dir)?;
+        fs2::FileExt::try_lock_exclusive(staged.as_file()).on_path("lock", staged.path())?;
+        let file = staged.persist_noclobber(&path).map_err(|e| e.error).on_path("create", &path)?;
         Ok(Self { path, file })
     }
 

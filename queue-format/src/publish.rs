@@ -1,10 +1,11 @@
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::Path;
 
 use uuid::Uuid;
 
 use crate::error::OnPath;
-use crate::{Class, Owner, Spool, SpoolError, TaskId, TaskName, TaskSpec, files};
+use crate::{Class, Owner, PathError, Spool, SpoolError, TaskId, TaskName, TaskSpec, files};
 
 /// Tasks in one shard; a directory of this size is still quick to list over NFS.
 const SHARD_TASKS_MAX: usize = 4096;
@@ -30,6 +31,7 @@ impl Spool {
         producer: &Owner,
         mut unique: impl FnMut() -> Uuid,
     ) -> Result<Published, SpoolError> {
+        let _turn = self.publishing_turn()?;
         let mut seen: HashSet<TaskId> = self.all()?.into_iter().map(|located| located.name.id).collect();
         let mut report = Published::default();
         let mut fresh: Vec<(Class, &TaskSpec)> = Vec::new();
@@ -49,6 +51,15 @@ impl Spool {
             }
         }
         Ok(report)
+    }
+
+    /// Publishers of one node take turns, so that two that are given the same id at once do not both find it
+    /// missing. The lock is on a directory: the kernel keeps such a lock to this node, over NFS too.
+    fn publishing_turn(&self) -> Result<File, PathError> {
+        let dir = self.layout().root().join("tmp");
+        let turn = File::open(&dir).on_path("open", &dir)?;
+        fs2::FileExt::lock_exclusive(&turn).on_path("lock", &dir)?;
+        Ok(turn)
     }
 
     fn publish_shard(

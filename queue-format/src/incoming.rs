@@ -1,0 +1,214 @@
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::OnPath;
+use crate::files::Moved;
+use crate::{Owner, PathError, Spool, files};
+
+/// A file of rows that lies in `incoming/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its name.
+    pub name: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last written; unchanged between two looks, it is taken to be complete.
+    pub modified: SystemTime,
+}
+
+/// One master's intake: what it has taken from `incoming/` by a rename, which only one can win, and must finish.
+///
+/// What a dead master left is adopted by another on its node, file by file: nothing that was dropped is lost.
+/// A file that was published but not yet finished when its master died is read again; its ids are known then.
+#[derive(Debug)]
+pub struct Intake {
+    spool: Spool,
+    owner: Owner,
+    dir: PathBuf,
+}
+
+impl Intake {
+    /// Opens the intake of a new incarnation.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn open(spool: &Spool, owner: Owner) -> Result<Self, PathError> {
+        let dir = spool.layout().intake(&owner);
+        files::make_dir(&dir)?;
+        Ok(Self { spool: spool.clone(), owner, dir })
+    }
+
+    /// Takes a dropped file; `None` where somebody else was faster.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn take(&self, dropped: &Dropped) -> Result<Option<PathBuf>, PathError> {
+        self.take_path(&dropped.path, &dropped.name)
+    }
+
+    /// Takes over what a dead incarnation had taken, and ends its intake. The caller vouches that it is dead.
+    /// Gives the number of files.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn adopt(&self, dead: &Owner) -> Result<usize, PathError> {
+        let theirs = self.spool.layout().intake(dead);
+        let mut adopted = 0;
+        for name in files::list(&theirs)? {
+            adopted += usize::from(self.take_path(&theirs.join(&name), &name)?.is_some());
+        }
+        end(&self.spool, dead)?;
+        Ok(adopted)
+    }
+
+    /// What is taken and not finished, in order of name.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn taken(&self) -> Result<Vec<PathBuf>, PathError> {
+        let mut names = files::list(&self.dir)?;
+        names.sort();
+        Ok(names.iter().map(|name| self.dir.join(name)).collect())
+    }
+
+    /// Opens a taken file for reading.
+    ///
+    /// # Errors
+    /// It is not a regular file, or cannot be read.
+    pub fn read(&self, taken: &Path) -> Result<File, PathError> {
+        files::open_regular(taken)
+    }
+
+    /// Removes a taken file whose every row is published or kept aside.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn finish(&self, taken: &Path) -> Result<(), PathError> {
+        files::remove_file(taken)
+    }
+
+    /// Ends the intake; files that are still there keep it for another master to adopt. Gives whether it is gone.
+    ///
+    /// # Errors
+    /// The directory cannot be removed.
+    pub fn close(self) -> Result<bool, PathError> {
+        end(&self.spool, &self.owner)
+    }
+
+    /// A name in our own directory: nobody else makes one there, so that a number suffices to keep two apart.
+    fn take_path(&self, from: &Path, name: &str) -> Result<Option<PathBuf>, PathError> {
+        let free = |n: &u32| !self.dir.join(numbered(*n, name)).exists();
+        let target = self.dir.join(numbered((0..u32::MAX).find(free).unwrap_or_default(), name));
+        Ok((files::rename(from, &target)? == Moved::Yes).then_some(target))
+    }
+}
+
+impl Spool {
+    /// The `*.json` and `*.jsonl` files in `incoming/`, in order of name.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn dropped(&self) -> Result<Vec<Dropped>, PathError> {
+        let dir = self.layout().incoming();
+        let mut names = files::list(&dir)?;
+        names.retain(|name| name.ends_with(".json") || name.ends_with(".jsonl"));
+        names.sort();
+        let mut found = Vec::new();
+        for name in names {
+            let path = dir.join(&name);
+            // Gone since it was listed: another master took it.
+            let Ok(seen) = path.symlink_metadata() else { continue };
+            if seen.is_file() {
+                let modified = seen.modified().on_path("inspect", &path)?;
+                found.push(Dropped { name, path, bytes: seen.len(), modified });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The incarnations of one node that hold an intake.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn intakes_on(&self, node: &str) -> Result<Vec<Owner>, PathError> {
+        Ok(self.intakes()?.into_iter().filter(|owner| owner.node() == node).collect())
+    }
+
+    /// Files of rows that no master has finished: dropped or taken.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn unread(&self) -> Result<usize, PathError> {
+        let mut unread = self.dropped()?.len();
+        for owner in self.intakes()? {
+            unread += files::list(&self.layout().intake(&owner))?.len();
+        }
+        Ok(unread)
+    }
+
+    fn intakes(&self) -> Result<Vec<Owner>, PathError> {
+        let owners = files::list(&self.layout().root().join("tmp"))?;
+        let owners = owners.iter().filter_map(|name| name.parse().ok());
+        Ok(owners.filter(|owner| self.layout().intake(owner).is_dir()).collect())
+    }
+}
+
+fn end(spool: &Spool, owner: &Owner) -> Result<bool, PathError> {
+    let gone = files::remove_if_empty(&spool.layout().intake(owner))?;
+    files::remove_if_empty(&spool.layout().staging(owner))?;
+    Ok(gone)
+}
+
+fn numbered(n: u32, name: &str) -> String {
+    if n == 0 { name.to_owned() } else { format!("{n}-{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Incarnation;
+
+    fn owner(n: u128) -> Owner {
+        Owner::new("node-a", Incarnation::new(uuid::Uuid::from_u128(n)))
+    }
+
+    #[test]
+    fn only_one_takes_a_file_and_nothing_is_lost_with_its_master() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = Spool::init(&dir.path().join("s"), uuid::Uuid::from_u128(1)).expect("a spool");
+        let drop_in = |name: &str, text: &str| {
+            std::fs::write(spool.layout().incoming().join(name), text).expect("written");
+        };
+        drop_in("a.jsonl", "first");
+        drop_in("notes.txt", "not rows");
+        std::os::unix::fs::symlink("/etc/passwd", spool.layout().incoming().join("link.json"))
+            .expect("a link");
+        let seen = spool.dropped().expect("listed");
+        assert_eq!(seen.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["a.jsonl"]);
+
+        let dead = Intake::open(&spool, owner(1)).expect("open");
+        let late = Intake::open(&spool, owner(2)).expect("open");
+        assert!(dead.take(&seen[0]).expect("taken").is_some());
+        assert!(late.take(&seen[0]).expect("looked").is_none());
+
+        drop_in("a.jsonl", "second");
+        let second = spool.dropped().expect("listed");
+        assert!(late.take(&second[0]).expect("taken").is_some());
+        assert_eq!(spool.unread().expect("counted"), 2);
+        assert_eq!(late.adopt(&owner(1)).expect("adopted"), 1);
+        assert_eq!(spool.intakes_on("node-a").expect("listed"), [owner(2)]);
+
+        let mut texts: Vec<String> = Vec::new();
+        for path in late.taken().expect("listed") {
+            texts.push(std::io::read_to_string(late.read(&path).expect("open")).expect("text"));
+            late.finish(&path).expect("finished");
+        }
+        texts.sort();
+        assert_eq!(texts, ["first", "second"]);
+        assert!(late.close().expect("closed"));
+        assert_eq!(spool.unread().expect("counted"), 0);
+    }
+}

@@ -1,0 +1,96 @@
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::error::OnPath;
+use crate::{PathError, Spool, files};
+
+/// Rows that were refused, on their way to `incoming/rejected/<name>.jsonl`, with `<name>.jsonl.reasons` beside it.
+/// Nothing appears there before [`Rejects::finish`], and nothing at all where no row was refused.
+#[derive(Debug)]
+pub struct Rejects {
+    dir: PathBuf,
+    name: String,
+    staged: Option<Staged>,
+}
+
+#[derive(Debug)]
+struct Staged {
+    rows: NamedTempFile,
+    reasons: NamedTempFile,
+}
+
+impl Rejects {
+    /// Rejects of the input called `name`; what is no plain file name becomes `-`.
+    #[must_use]
+    pub fn new(spool: &Spool, name: &str) -> Self {
+        /// Leaves room for a time and an ending in 255 bytes.
+        const NAME_CHARS_MAX: usize = 180;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let name: String =
+            name.chars().take(NAME_CHARS_MAX).map(|c| if plain(c) { c } else { '-' }).collect();
+        // A leading dot would hide the file from whoever looks for it.
+        let name = name.trim_start_matches('.').to_owned();
+        Self { dir: spool.layout().rejected(), name, staged: None }
+    }
+
+    /// Keeps one row as it was, and one line that says why it was refused.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn keep(&mut self, row: &[u8], reason: &str) -> Result<(), PathError> {
+        let staged = match &mut self.staged {
+            Some(staged) => staged,
+            none => none.insert(Staged { rows: files::stage(&self.dir)?, reasons: files::stage(&self.dir)? }),
+        };
+        let rows = &mut staged.rows;
+        rows.write_all(row).and_then(|()| rows.write_all(b"\n")).on_path("write", rows.path())?;
+        let reasons = &mut staged.reasons;
+        writeln!(reasons, "{reason}").on_path("write", reasons.path())
+    }
+
+    /// Gives both files their names; the path of the rows, where any was refused.
+    ///
+    /// # Errors
+    /// The spool cannot be written; then neither of them stays.
+    pub fn finish(self) -> Result<Option<PathBuf>, PathError> {
+        let Some(Staged { rows, reasons }) = self.staged else { return Ok(None) };
+        let path = self.dir.join(format!("{}.jsonl", self.name));
+        let beside = self.dir.join(format!("{}.jsonl.reasons", self.name));
+        // The reasons first: rows are never there without them.
+        settle(reasons, &beside)?;
+        settle(rows, &path).inspect_err(|_| {
+            let _ = files::remove_file(&beside);
+        })?;
+        files::sync_dir(&self.dir)?;
+        Ok(Some(path))
+    }
+}
+
+fn settle(staged: NamedTempFile, path: &Path) -> Result<(), PathError> {
+    staged.as_file().sync_all().on_path("sync", path)?;
+    staged.persist(path).map_err(|e| e.error).on_path("replace", path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_reasons_appear_together_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = Spool::init(&dir.path().join("s"), uuid::Uuid::from_u128(1)).expect("a spool");
+        assert_eq!(Rejects::new(&spool, "none").finish().expect("finished"), None);
+        let mut rejects = Rejects::new(&spool, "../we ird.jsonl.20260101T000000Z");
+        rejects.keep(b"{broken", "line 1: malformed").expect("kept");
+        rejects.keep(b"{}", "line 2: empty").expect("kept");
+        assert_eq!(files::list(&spool.layout().rejected()).expect("listed"), Vec::<String>::new());
+        let path = rejects.finish().expect("finished").expect("a path");
+        assert_eq!(path, spool.layout().rejected().join("-we-ird.jsonl.20260101T000000Z.jsonl"));
+        assert_eq!(std::fs::read_to_string(&path).expect("rows"), "{broken\n{}\n");
+        let reasons = std::fs::read_to_string(path.with_extension("jsonl.reasons")).expect("reasons");
+        assert_eq!(reasons, "line 1: malformed\nline 2: empty\n");
+    }
+}
