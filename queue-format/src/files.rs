@@ -74,7 +74,7 @@ pub(crate) enum Moved {
 /// Renames one file. The target's name must be one that only the caller can make: the system's answer is not
 /// trusted, the target is looked at instead (an NFS reply may be lost although the rename was done).
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<Moved, PathError> {
-    let Err(error) = fs::rename(from, to) else { return Ok(Moved::Yes) };
+    let Err(error) = system_rename(from, to) else { return Ok(Moved::Yes) };
     match fs::symlink_metadata(to) {
         Ok(found) if found.is_file() && fs::symlink_metadata(from).is_err() => Ok(Moved::Yes),
         _ if error.kind() == io::ErrorKind::NotFound && to.parent().is_some_and(Path::is_dir) => {
@@ -82,6 +82,16 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<Moved, PathError> {
         }
         _ => Err(error).on_path("rename", from),
     }
+}
+
+/// Gives a staged directory, which nobody else knows, its name.
+pub(crate) fn publish_dir(staged: &Path, target: &Path) -> Result<(), PathError> {
+    system_rename(staged, target).on_path("publish", target)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one call that everything else is kept from")]
+fn system_rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
 }
 
 /// Opens a regular file for reading, following no symbolic link and waiting for no pipe.

@@ -90,7 +90,7 @@ impl Spool {
         let class_dir = self.layout().pending_class(class);
         files::make_dir(&class_dir)?;
         let shard = staged.file_name().map(|name| class_dir.join(name)).unwrap_or_default();
-        std::fs::rename(staged, &shard).on_path("publish", &shard)?;
+        files::move_dir(staged, &shard)?;
         files::sync_dir(&class_dir)?;
         Ok(())
     }
