@@ -146,3 +146,8 @@ fn close(file: File) -> io::Result<()> {
 pub(crate) fn discard_dir(path: &Path) {
     let _ = fs::remove_dir_all(path);
 }
+
+/// Moves a whole staged directory to where it becomes visible.
+pub(crate) fn move_dir(from: &Path, to: &Path) -> Result<(), PathError> {
+    fs::rename(from, to).on_path("publish", to)
+}

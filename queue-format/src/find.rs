@@ -73,6 +73,25 @@ impl Spool {
         found.retain(|located| located.name.id == *id);
         Ok(found)
     }
+
+    /// What one incarnation has claimed; costs a listing of its lease directory, however large the spool is.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn claims_of(&self, owner: &Owner) -> Result<Vec<TaskName>, PathError> {
+        let mut found = Vec::new();
+        collect(&self.layout().lease(owner), &State::Claimed(owner.clone()), true, &mut found)?;
+        Ok(found.into_iter().map(|located| located.name).collect())
+    }
+
+    /// The accepted tasks in the same bucket of `done/` as `id`, that task among them if it is accepted.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn accepted_near(&self, id: &TaskId) -> Result<Vec<TaskName>, PathError> {
+        let names = files::list(&self.layout().done_bucket(id))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
 }
 
 /// The class directories below `dir`.

@@ -57,6 +57,15 @@ impl LifeLock {
         }
     }
 
+    /// Every incarnation that this state directory has heard of.
+    ///
+    /// # Errors
+    /// The state directory cannot be listed.
+    pub fn known(state_dir: &Path) -> Result<Vec<Owner>, PathError> {
+        let names = files::list(&state_dir.join("alive"))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// Forgets an incarnation whose every trace is gone.
     ///
     /// # Errors

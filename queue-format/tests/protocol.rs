@@ -1,0 +1,237 @@
+//! The moves of the spool on a real directory: whatever happens, each task lies in exactly one place.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use queue_format::{
+    AcceptanceClass, Claim, ClaimError, Counts, FailureReason, Incarnation, Instance, Lease, Manifest, Next,
+    Owner, Spool, State, TaskId, TaskSpec, Token, Verdict,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+fn spool() -> (TempDir, Spool) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("a spool");
+    (dir, spool)
+}
+
+fn owner(node: &str) -> Owner {
+    Owner::new(node, Incarnation::new(Uuid::now_v7()))
+}
+
+fn task(id: &str) -> TaskSpec {
+    let instance: Instance = serde_json::from_value(serde_json::json!({
+        "instance_id": id, "repo": "owner/name", "base_commit": "0".repeat(40), "problem_statement": "it breaks",
+        "patch": "diff --git a/x b/x", "test_patch": "diff --git a/test_x b/test_x",
+    }))
+    .expect("a row");
+    TaskSpec::build(instance, "/mirrors/owner+name/repo".to_owned()).expect("a valid task")
+}
+
+fn publish(spool: &Spool, ids: &[&str]) {
+    let tasks: Vec<TaskSpec> = ids.iter().map(|id| task(id)).collect();
+    let report = spool.publish(&tasks, &owner("master"), Uuid::now_v7).expect("published");
+    assert_eq!(report.published, ids.len());
+}
+
+fn claim(lease: &mut Lease) -> Claim {
+    match lease.claim_next(|_| true).expect("a readable spool") {
+        Next::Claimed(claim) => *claim,
+        other => panic!("expected a claim, got {other:?}"),
+    }
+}
+
+fn manifest(claim: &Claim, verdict: Verdict, owner: &Owner) -> Manifest {
+    serde_json::from_value(serde_json::json!({
+        "format": 1, "id": claim.name().id, "token": claim.name().token, "owner": owner,
+        "verdict": "failed", "reason": "build", "detail": "", "remedy": "",
+        "started_at": "2024-01-01T00:00:00Z", "finished_at": "2024-01-01T00:01:00Z", "iterations": 1,
+        "stages": [], "python": null, "image_name": null, "image_bytes": null, "fail_to_pass": 1,
+        "pass_to_pass": 2, "peak_memory_bytes": null, "files": {},
+    }))
+    .map(|manifest| Manifest { verdict, ..manifest })
+    .expect("a manifest")
+}
+
+fn accepted() -> Verdict {
+    Verdict::Accepted { class: AcceptanceClass::Strict }
+}
+
+fn failed(reason: FailureReason) -> Verdict {
+    Verdict::Failed { reason, detail: "it failed".to_owned(), log: Vec::new(), remedy: String::new() }
+}
+
+#[test]
+fn a_task_goes_from_pending_to_done() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a"]);
+    let me = owner("n1");
+    let mut lease = Lease::open(&spool, me.clone()).expect("a lease");
+    let held = claim(&mut lease);
+    assert_eq!((held.name().token, held.spec()), (Token(1), &task("a")));
+    let files = [("Dockerfile".to_owned(), b"FROM scratch\n".to_vec())];
+    let results = held.conclude(&manifest(&held, accepted(), &me), &files).expect("concluded");
+    assert_eq!(fs::read(results.join("Dockerfile")).expect("written"), b"FROM scratch\n");
+    let found = spool.all().expect("listed");
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].state, &found[0].name.owner), (&State::Done, &Some(me)));
+    assert!(lease.close().expect("closed"), "no claim is left in the lease directory");
+    assert!(matches!(held.release(), Err(ClaimError::Lost(_))), "a concluded claim cannot be released");
+}
+
+#[test]
+fn publishing_again_changes_nothing() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a", "b"]);
+    let report =
+        spool.publish(&[task("a"), task("c"), task("c")], &owner("m"), Uuid::now_v7).expect("published");
+    assert_eq!((report.published, report.known.len()), (1, 2));
+    assert_eq!(spool.all().expect("listed").len(), 3);
+}
+
+#[test]
+fn a_failed_task_lies_under_its_reason_until_somebody_retries_it() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a"]);
+    let me = owner("n1");
+    let mut lease = Lease::open(&spool, me.clone()).expect("a lease");
+    let first = claim(&mut lease);
+    first.conclude(&manifest(&first, failed(FailureReason::Flaky), &me), &[]).expect("concluded");
+    let letters = spool.find(&"a".parse::<TaskId>().expect("an id")).expect("found");
+    assert_eq!(letters[0].state, State::Failed(FailureReason::Flaky));
+    spool.retry(&letters[0]).expect("retried");
+    let second = claim(&mut lease);
+    assert_eq!(second.name().token, Token(2), "a token is never lowered");
+    // What `mv failed/flaky/* pending/5-build/` does, with the file as a person sees it.
+    second.conclude(&manifest(&second, failed(FailureReason::Flaky), &me), &[]).expect("concluded");
+    let path = &spool.all().expect("listed")[0].path;
+    fs::rename(path, spool.layout().root().join("pending/5-build").join(path.file_name().expect("a name")))
+        .expect("mv");
+    assert_eq!(claim(&mut lease).name().token, Token(3));
+}
+
+#[test]
+fn a_claim_that_a_person_removed_publishes_nothing() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a"]);
+    let me = owner("n1");
+    let mut lease = Lease::open(&spool, me.clone()).expect("a lease");
+    let held = claim(&mut lease);
+    fs::rename(&spool.all().expect("listed")[0].path, spool.layout().hold().join("a.a001.r0.json"))
+        .expect("mv");
+    assert!(!held.is_held());
+    let lost = held.conclude(&manifest(&held, accepted(), &me), &[("x".to_owned(), vec![])]);
+    assert!(matches!(lost, Err(ClaimError::Lost(_))));
+    let counts = Counts::of(&spool.all().expect("listed"));
+    assert_eq!((counts.done, counts.hold), (0, 1));
+}
+
+#[test]
+fn a_dead_workers_tasks_are_pending_again_and_poison_at_last() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a"]);
+    for lost in 1..=6 {
+        let dead = owner("n1");
+        let held = claim(&mut Lease::open(&spool, dead.clone()).expect("a lease"));
+        assert_eq!(spool.reap(&dead).expect("reaped").len(), 1);
+        assert!(matches!(held.release(), Err(ClaimError::Lost(_))), "a zombie finds nothing to move");
+        let state = spool.all().expect("listed").remove(0).state;
+        let poisoned = state == State::Failed(FailureReason::Poison);
+        assert_eq!(poisoned, lost == 6, "after {lost} losses: {state:?}");
+    }
+}
+
+#[test]
+fn a_delayed_task_waits_for_its_time() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a"]);
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    assert!(claim(&mut lease).delay(1000).expect("delayed"));
+    assert!(matches!(lease.claim_next(|_| true).expect("readable"), Next::Empty));
+    assert_eq!(spool.release_due(999).expect("looked"), 0);
+    assert_eq!(spool.release_due(1000).expect("looked"), 1);
+    assert_eq!(claim(&mut lease).name().to_string(), "a.a002.r1.json");
+}
+
+#[test]
+fn bad_files_are_kept_aside_and_the_rest_goes_on() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["good"]);
+    let pending = spool.layout().root().join("pending/5-build");
+    fs::write(pending.join("torn.a000.r0.json"), b"{\"format\": 1, \"id\": \"to").expect("written");
+    fs::write(pending.join("empty.json"), b"").expect("written");
+    fs::write(pending.join("other.json"), serde_json::to_vec(&task("inside")).expect("JSON"))
+        .expect("written");
+    fs::write(pending.join("NOT A TASK.json"), b"{}").expect("written");
+    std::os::unix::fs::symlink("/etc/passwd", pending.join("link.json")).expect("linked");
+    let outside = spool.layout().root().join("status/outside");
+    fs::write(&outside, serde_json::to_vec(&task("hard")).expect("JSON")).expect("written");
+    fs::hard_link(&outside, pending.join("hard.json")).expect("linked");
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    let (mut claimed, mut rejected) = (Vec::new(), BTreeSet::new());
+    loop {
+        match lease.claim_next(|_| true).expect("readable") {
+            Next::Claimed(claim) => claimed.push(claim.name().id.to_string()),
+            Next::Rejected { name, why } => {
+                assert!(!why.is_empty());
+                rejected.insert(name.id.to_string());
+            }
+            Next::Empty => break,
+        }
+    }
+    assert_eq!(claimed, ["good"]);
+    assert_eq!(rejected.into_iter().collect::<Vec<_>>(), ["empty", "hard", "link", "other", "torn"]);
+    let counts = Counts::of(&spool.all().expect("listed"));
+    assert_eq!(counts.failed["badspec"], 5);
+    let kept = spool.layout().rejected();
+    assert!(kept.join("NOT A TASK.json").exists() && kept.join("NOT A TASK.json.reason").exists());
+    assert!(Path::new("/etc/passwd").exists());
+}
+
+#[test]
+fn many_claimers_share_the_tasks_without_a_loss_or_a_double() {
+    const TASKS: usize = 600;
+    const CLAIMERS: usize = 8;
+    let (_dir, spool) = spool();
+    let ids: Vec<String> = (0..TASKS).map(|n| format!("t{n}")).collect();
+    publish(&spool, &ids.iter().map(String::as_str).collect::<Vec<_>>());
+    let work = |_| {
+        let spool = spool.clone();
+        move || {
+            let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+            let mut mine = Vec::new();
+            while let Next::Claimed(claim) = lease.claim_next(|_| true).expect("readable") {
+                let me = lease.owner().clone();
+                claim.conclude(&manifest(&claim, accepted(), &me), &[]).expect("concluded");
+                mine.push(claim.name().id.to_string());
+            }
+            mine
+        }
+    };
+    let threads: Vec<_> = (0..CLAIMERS).map(|n| std::thread::spawn(work(n))).collect();
+    let mut all: Vec<String> = threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect();
+    all.sort();
+    let mut expected = ids;
+    expected.sort();
+    assert_eq!(all, expected);
+    assert_eq!(Counts::of(&spool.all().expect("listed")).done, TASKS);
+}
+
+#[test]
+fn a_spool_is_recognised_and_never_made_over_something_else() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::write(dir.path().join("precious"), b"").expect("written");
+    assert!(
+        Spool::init(dir.path(), Uuid::now_v7()).expect_err("not empty").to_string().contains("not empty")
+    );
+    assert!(Spool::open(dir.path()).expect_err("no spool").to_string().contains("bottega init"));
+    let root = dir.path().join("spool");
+    let first = Spool::init(&root, Uuid::now_v7()).expect("made");
+    assert_eq!(Spool::init(&root, Uuid::now_v7()).expect("opened").id(), first.id(), "init is idempotent");
+    fs::write(root.join("spool.toml"), format!("uuid = \"{}\"\nformat = 99\n", first.id())).expect("written");
+    assert!(Spool::open(&root).expect_err("newer").to_string().contains("upgrade"));
+    fs::write(root.join("spool.toml"), "uuid = 3").expect("written");
+    assert!(Spool::open(&root).is_err());
+}
