@@ -84,11 +84,6 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<Moved, PathError> {
     }
 }
 
-/// Gives a staged directory, which nobody else knows, its name.
-pub(crate) fn publish_dir(staged: &Path, target: &Path) -> Result<(), PathError> {
-    system_rename(staged, target).on_path("publish", target)
-}
-
 #[expect(clippy::disallowed_methods, reason = "the one call that everything else is kept from")]
 fn system_rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)
@@ -149,5 +144,5 @@ pub(crate) fn discard_dir(path: &Path) {
 
 /// Moves a whole staged directory to where it becomes visible.
 pub(crate) fn move_dir(from: &Path, to: &Path) -> Result<(), PathError> {
-    fs::rename(from, to).on_path("publish", to)
+    system_rename(from, to).on_path("publish", to)
 }
