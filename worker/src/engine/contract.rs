@@ -3,7 +3,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use queue_format::Labels;
+use queue_format::{Labels, SpoolError};
 
 /// What a container or a build may use. Zero or `None` is never "unlimited by accident": every field is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,8 @@ pub struct BuildRequest {
     pub context_dir: PathBuf,
     /// The tag it gets.
     pub image_name: String,
-    /// Injected after every FROM, so that intermediate containers and images carry them too.
+    /// Injected after every FROM, so that intermediate containers and images carry them too. The layer cache
+    /// holds only among builds with equal labels: one object for all builds of an attempt.
     pub labels: Labels,
     /// What its steps may use.
     pub limits: Limits,
@@ -91,13 +92,13 @@ pub struct RunRequest {
     pub files_in: Vec<FileIn>,
     /// Regular files copied out of it after it ended: path and the most bytes that are read.
     pub files_out: Vec<(String, usize)>,
-    /// Its labels.
+    /// Its labels; its object is this container's alone.
     pub labels: Labels,
     /// What it may use.
     pub limits: Limits,
     /// What it can reach.
     pub network: Network,
-    /// Wall time.
+    /// Wall time, after which every process of it is killed.
     pub timeout: Duration,
     /// What is kept of its output: the first and the last halves of so many bytes.
     pub log_bytes_max: usize,
@@ -127,6 +128,8 @@ pub struct RunOutcome {
     pub peak_memory_bytes: Option<u64>,
     /// Those of `files_out` that were there, regular and within their size.
     pub files_out: BTreeMap<String, Vec<u8>>,
+    /// Limits that do not hold on this node, and what else a person should know: a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// How a container ended.
@@ -153,6 +156,9 @@ pub enum EngineError {
         /// What was said.
         source: bollard::errors::Error,
     },
+    /// The node's ledger cannot be written, so nothing may be made.
+    #[error("nothing is made that the node's ledger does not know: {0}")]
+    Ledger(#[from] SpoolError),
     /// An image that should be there is not.
     #[error("image {0} is not on this node; make it with: bottega images build")]
     NoImage(String),

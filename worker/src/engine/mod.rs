@@ -1,5 +1,23 @@
 //! The container engine behind one narrow trait: what the stages need of it, and nothing that is Docker's own.
+//!
+//! [`Docker`] is the engine of today: every limit set on each container and read back, every object in the node's
+//! ledger before it is made, nothing left when a future is dropped.
 
+mod build;
+mod build_stream;
+mod cgroup;
+mod connect;
+mod container;
+mod context;
 mod contract;
+mod disk;
+mod docker;
+mod dockerfile;
+mod files;
+mod network;
+mod output;
+mod removal;
+mod watch;
 
+pub use connect::{Docker, DockerOptions, EngineFacts};
 pub use contract::*;

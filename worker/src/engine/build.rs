@@ -1,0 +1,227 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bollard::query_parameters::RemoveImageOptionsBuilder;
+use futures_util::StreamExt;
+use queue_format::{LABEL_OBJECT, ObjectKind};
+use reqwest::StatusCode;
+
+use super::build_stream::BuildStream;
+use super::connect::{Docker, Inner, failed, is_missing};
+use super::removal::Removal;
+use super::{BuildEnd, BuildOutcome, BuildRequest, EngineError, Limits, Network, context, dockerfile};
+
+/// The largest Dockerfile that is read.
+const DOCKERFILE_BYTES_MAX: u64 = 1 << 20;
+/// The longest refusal that is read.
+const REFUSAL_BYTES_MAX: usize = 1 << 16;
+/// What a missing base image's name begins with where the node is at fault, not the Dockerfile.
+const BASE_IMAGE_PREFIX: &str = "openswe-python-";
+
+impl Docker {
+    pub(super) async fn build_image(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
+        let began = Instant::now();
+        let text = read_dockerfile(&request.context_dir).await?;
+        let mut stream = BuildStream::new(request.log_bytes_max);
+        let end = match self.missing_image(&text).await? {
+            Some(sentence) => {
+                stream.note(&sentence);
+                BuildEnd::Failed(sentence)
+            }
+            None => self.build_from(request, &text, &mut stream).await?,
+        };
+        Ok(BuildOutcome { end, log: stream.log(), seconds: began.elapsed().as_secs_f64() })
+    }
+
+    async fn build_from(
+        &self,
+        request: &BuildRequest,
+        text: &str,
+        stream: &mut BuildStream,
+    ) -> Result<BuildEnd, EngineError> {
+        let inner = &self.inner;
+        let before = inner.image_id(&request.image_name).await?;
+        inner.record(&request.labels, ObjectKind::Build { image: request.image_name.clone() }).await?;
+        let removal = Removal::new(Arc::clone(inner), request.labels.object, false);
+        let talk = inner.talk(request, text, stream);
+        let Ok(end) = tokio::time::timeout(request.timeout, talk).await else {
+            // Its connection is closed by now, at which the engine stops too; whatever it left is removed.
+            removal.of_all().await?;
+            stream.note(&format!("[killed after {} s]", request.timeout.as_secs()));
+            return Ok(BuildEnd::TimedOut);
+        };
+        let end = match end? {
+            Talk::Built => {
+                let id = inner.image_id(&request.image_name).await?;
+                BuildEnd::Built(id.ok_or_else(|| failed("build", "the image is gone right after it was built"))?)
+            }
+            Talk::Failed(sentence) => BuildEnd::Failed(sentence),
+            Talk::Silent => {
+                removal.of_all().await?;
+                stream.note(&format!("[killed after {} s without output]", inner.options.build_silence_max.as_secs()));
+                return Ok(BuildEnd::TimedOut);
+            }
+        };
+        removal.disarm();
+        if let (BuildEnd::Built(id), Some(before)) = (&end, before)
+            && *id != before
+        {
+            inner.remove_superseded(&before, request).await;
+        }
+        Ok(end)
+    }
+
+    /// A sentence about the first image that the Dockerfile wants and the node does not have: nothing is pulled.
+    async fn missing_image(&self, text: &str) -> Result<Option<String>, EngineError> {
+        for name in dockerfile::images(text) {
+            if name.contains('$') {
+                return Ok(Some(format!("the Dockerfile names image {name}: write its name without variables")));
+            }
+            if self.inner.image_id(&name).await?.is_none() {
+                if name.starts_with(BASE_IMAGE_PREFIX) {
+                    return Err(EngineError::NoImage(name));
+                }
+                return Ok(Some(format!("image {name} is not on this node, and none is pulled")));
+            }
+        }
+        Ok(None)
+    }
+}
+
+enum Talk {
+    Built,
+    Failed(String),
+    Silent,
+}
+
+impl Inner {
+    /// The whole request to its end, or to its first long silence.
+    async fn talk(&self, request: &BuildRequest, text: &str, stream: &mut BuildStream) -> Result<Talk, EngineError> {
+        let cannot = |source: reqwest::Error| failed("build", error_chain(&source));
+        let text = dockerfile::with_labels(text, &request.labels.to_map());
+        let body = reqwest::Body::wrap_stream(context::stream(request.context_dir.clone(), text));
+        let sent = self
+            .raw
+            .post(format!("{}/build", self.raw_url))
+            .query(&parameters(request))
+            .header("Content-Type", "application/x-tar")
+            .body(body)
+            .send();
+        let silence_max = self.options.build_silence_max;
+        let Ok(answer) = tokio::time::timeout(silence_max, sent).await else { return Ok(Talk::Silent) };
+        let answer = answer.map_err(cannot)?;
+        let status = answer.status();
+        let mut pieces = answer.bytes_stream();
+        let mut refusal = Vec::new();
+        loop {
+            let Ok(piece) = tokio::time::timeout(silence_max, pieces.next()).await else { return Ok(Talk::Silent) };
+            let Some(piece) = piece else { break };
+            let piece = piece.map_err(cannot)?;
+            if status.is_success() {
+                stream.push(&piece);
+            } else if refusal.len() < REFUSAL_BYTES_MAX {
+                refusal.extend_from_slice(&piece);
+            }
+        }
+        if !status.is_success() {
+            return refused(status, &refusal, stream);
+        }
+        match stream.end() {
+            Ok(true) => Ok(Talk::Built),
+            Ok(false) => Err(failed("build", "it ended without a result; did the engine stop?")),
+            Err(sentence) => Ok(Talk::Failed(sentence)),
+        }
+    }
+
+    /// The full id of an image, if it is there.
+    pub(super) async fn image_id(&self, name: &str) -> Result<Option<String>, EngineError> {
+        match self.client.inspect_image(name).await {
+            Ok(image) => Ok(image.id),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(failed("inspect an image", error)),
+        }
+    }
+
+    /// Removes the image that had the tag before, if an earlier build of the same object made it. Without force:
+    /// layers that the new image shares stay. What cannot be removed is the janitor's.
+    async fn remove_superseded(&self, id: &str, request: &BuildRequest) {
+        let Ok(image) = self.client.inspect_image(id).await else { return };
+        let labels = image.config.and_then(|config| config.labels).unwrap_or_default();
+        let is_ours = labels.get(LABEL_OBJECT) == Some(&request.labels.object.to_string());
+        if is_ours && image.repo_tags.unwrap_or_default().is_empty() {
+            let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
+            if let Err(error) = self.client.remove_image(id, Some(options), None).await {
+                tracing::debug!(id, %error, "a superseded image is left to the janitor");
+            }
+        }
+    }
+}
+
+/// Of the Dockerfile's making (a syntax error, an unknown instruction), or the engine's.
+fn refused(status: StatusCode, body: &[u8], stream: &mut BuildStream) -> Result<Talk, EngineError> {
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    let sentence = serde_json::from_slice(body)
+        .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |refusal: Refusal| refusal.message);
+    if status == StatusCode::BAD_REQUEST || sentence.to_ascii_lowercase().contains("dockerfile") {
+        stream.note(&sentence);
+        return Ok(Talk::Failed(sentence));
+    }
+    Err(failed("build", sentence))
+}
+
+/// <https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageBuild>; the classic
+/// builder, for BuildKit takes these limits and ignores them.
+fn parameters(request: &BuildRequest) -> Vec<(&'static str, String)> {
+    let Limits { cpuset_cpus, cpuset_mems, memory_bytes, nofile_max, shm_bytes, .. } = &request.limits;
+    let nofile = serde_json::json!([{"Name": "nofile", "Soft": nofile_max, "Hard": nofile_max}]);
+    let mut parameters = vec![
+        ("version", "1".to_owned()),
+        ("t", request.image_name.clone()),
+        ("rm", "1".to_owned()),
+        ("forcerm", "1".to_owned()),
+        ("cpusetcpus", cpuset_cpus.clone()),
+        ("memory", memory_bytes.to_string()),
+        ("memswap", memory_bytes.to_string()),
+        ("shmsize", shm_bytes.to_string()),
+        ("ulimits", nofile.to_string()),
+        ("networkmode", network_mode(request.network).to_owned()),
+    ];
+    parameters.extend(cpuset_mems.clone().map(|mems| ("cpusetmems", mems)));
+    parameters
+}
+
+/// As the engine calls it.
+pub(super) fn network_mode(network: Network) -> &'static str {
+    match network {
+        Network::None => "none",
+        Network::Bridge => "bridge",
+        Network::Host => "host",
+    }
+}
+
+async fn read_dockerfile(dir: &Path) -> Result<String, EngineError> {
+    use tokio::io::AsyncReadExt;
+    let path = dir.join("Dockerfile");
+    let cannot = |source: std::io::Error| failed("read the Dockerfile", format!("{}: {source}", path.display()));
+    let file = tokio::fs::File::open(&path).await.map_err(cannot)?;
+    let mut text = String::new();
+    file.take(DOCKERFILE_BYTES_MAX).read_to_string(&mut text).await.map_err(cannot)?;
+    Ok(text)
+}
+
+/// reqwest's own message leaves out what the connection said.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+

@@ -1,0 +1,150 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Limits;
+
+/// Where control groups are mounted.
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// A container's control group as the host sees it, v1 or v2; what cannot be read is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cgroup {
+    memory_dir: PathBuf,
+    cpuset_dir: PathBuf,
+    pids_dir: PathBuf,
+    is_v2: bool,
+}
+
+/// The limits that the kernel holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Effective {
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) pids_max: Option<u64>,
+    pub(super) cpuset_cpus: Option<String>,
+}
+
+impl Cgroup {
+    /// The group of a process; `None` where it is gone or hidden.
+    pub(super) fn of_process(pid: i64) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?, Path::new(MOUNT))
+    }
+
+    /// From the lines of /proc/PID/cgroup: `ID:CONTROLLERS:PATH`, v2 with ID 0 and no controllers.
+    fn parse(lines: &str, mount: &Path) -> Option<Self> {
+        let rows: Vec<Vec<&str>> = lines.lines().map(|line| line.splitn(3, ':').collect()).collect();
+        let dir = |controller: &str| {
+            let row = rows.iter().find(|row| row.len() == 3 && row[1].split(',').any(|name| name == controller))?;
+            Some(mount.join(controller).join(row[2].trim_start_matches('/')))
+        };
+        if let (Some(memory_dir), Some(cpuset_dir), Some(pids_dir)) = (dir("memory"), dir("cpuset"), dir("pids")) {
+            return Some(Self { memory_dir, cpuset_dir, pids_dir, is_v2: false });
+        }
+        let row = rows.iter().find(|row| row.len() == 3 && row[0] == "0" && row[1].is_empty())?;
+        let dir = mount.join(row[2].trim_start_matches('/'));
+        Some(Self { memory_dir: dir.clone(), cpuset_dir: dir.clone(), pids_dir: dir, is_v2: true })
+    }
+
+    /// The highest memory use so far, page cache included; before Linux 5.19 v2 tells only the present one.
+    pub(super) fn peak_memory_bytes(&self) -> Option<u64> {
+        let names: &[&str] = if self.is_v2 { &["memory.peak", "memory.current"] } else { &["memory.max_usage_in_bytes"] };
+        names.iter().find_map(|name| read(&self.memory_dir.join(name))?.parse().ok())
+    }
+
+    /// How many processes the kernel has killed at the memory limit.
+    pub(super) fn oom_kills(&self) -> Option<u64> {
+        let name = if self.is_v2 { "memory.events" } else { "memory.oom_control" };
+        let text = read(&self.memory_dir.join(name))?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
+    }
+
+    /// The limits that hold; v2 writes `max` where there is none.
+    pub(super) fn effective(&self) -> Effective {
+        let memory = if self.is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
+        let cpuset = if self.is_v2 { "cpuset.cpus.effective" } else { "cpuset.cpus" };
+        let number = |path: PathBuf| read(&path).map(|text| text.parse().unwrap_or(u64::MAX));
+        Effective {
+            memory_bytes: number(self.memory_dir.join(memory)),
+            pids_max: number(self.pids_dir.join("pids.max")),
+            cpuset_cpus: read(&self.cpuset_dir.join(cpuset)),
+        }
+    }
+}
+
+impl Effective {
+    /// A sentence for each limit that does not hold.
+    pub(super) fn mismatches(&self, limits: &Limits) -> Vec<String> {
+        let mut sentences = Vec::new();
+        let mut compare = |what: &str, asked: String, held: Option<String>, holds: bool| {
+            if !holds {
+                let held = held.unwrap_or_else(|| "nothing".to_owned());
+                sentences.push(format!("limit of {what} does not hold: asked for {asked}, the kernel holds {held}"));
+            }
+        };
+        // The kernel rounds memory down to whole pages.
+        let memory_holds = self.memory_bytes.is_some_and(|held| held <= limits.memory_bytes);
+        compare("memory", limits.memory_bytes.to_string(), self.memory_bytes.map(|v| v.to_string()), memory_holds);
+        let pids_hold = self.pids_max == Some(limits.pids_max);
+        compare("processes", limits.pids_max.to_string(), self.pids_max.map(|v| v.to_string()), pids_hold);
+        let cpus_hold = self.cpuset_cpus.as_deref().is_some_and(|held| cpus(held) == cpus(&limits.cpuset_cpus));
+        compare("cores", limits.cpuset_cpus.clone(), self.cpuset_cpus.clone(), cpus_hold);
+        sentences
+    }
+}
+
+/// A set of cores as the kernel writes it: `0-2,5`.
+fn cpus(list: &str) -> Option<BTreeSet<u32>> {
+    let mut set = BTreeSet::new();
+    for part in list.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        set.extend(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?);
+    }
+    Some(set)
+}
+
+fn read(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_group_in_v1_v2_and_hybrid() {
+        let mount = Path::new("/m");
+        let v1 = "12:pids:/docker/x\n5:cpu,cpuacct:/docker/x\n4:cpuset:/docker/x\n3:memory:/docker/x\n0::/docker/x\n";
+        let found = Cgroup::parse(v1, mount).unwrap();
+        assert_eq!(found.memory_dir, Path::new("/m/memory/docker/x"));
+        assert!(!found.is_v2);
+        let found = Cgroup::parse("0::/system.slice/docker-x.scope\n", mount).unwrap();
+        assert_eq!(found.memory_dir, Path::new("/m/system.slice/docker-x.scope"));
+        assert!(found.is_v2);
+        for bad in ["", "nonsense", "1:name=systemd:/x\n"] {
+            assert_eq!(Cgroup::parse(bad, mount), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_each_limit_that_does_not_hold() {
+        let limits = Limits {
+            cpuset_cpus: "0-1".to_owned(),
+            cpuset_mems: None,
+            memory_bytes: 100,
+            pids_max: 10,
+            nofile_max: 10,
+            shm_bytes: 10,
+            disk_bytes: 10,
+        };
+        let held = |memory, pids, cpus: &str| Effective {
+            memory_bytes: Some(memory),
+            pids_max: Some(pids),
+            cpuset_cpus: Some(cpus.to_owned()),
+        };
+        assert!(held(96, 10, "0,1").mismatches(&limits).is_empty());
+        assert_eq!(held(u64::MAX, 11, "0-3").mismatches(&limits).len(), 3);
+        let none = Effective::default().mismatches(&limits);
+        assert_eq!(none[2], "limit of cores does not hold: asked for 0-1, the kernel holds nothing");
+    }
+}

@@ -1,0 +1,204 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bollard::models::SystemInfo;
+use queue_format::{Labels, Ledger, LedgerEntry, ObjectKind};
+use tokio::sync::watch;
+
+use super::EngineError;
+
+/// Where the engine listens unless the host says otherwise.
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+
+/// What an engine is connected with.
+#[derive(Clone, Debug)]
+pub struct DockerOptions {
+    /// The value of `DOCKER_HOST`, where it is set: `unix://PATH` or `tcp://HOST:PORT`.
+    pub host: Option<String>,
+    /// Where every object is recorded before it is made.
+    pub ledger: Ledger,
+    /// The clock, for the ledger.
+    pub now: fn() -> jiff::Timestamp,
+    /// A build that says nothing for so long has hung.
+    pub build_silence_max: Duration,
+}
+
+impl DockerOptions {
+    /// The usual options.
+    #[must_use]
+    pub fn new(host: Option<String>, ledger: Ledger, now: fn() -> jiff::Timestamp) -> Self {
+        Self { host, ledger, now, build_silence_max: Duration::from_mins(20) }
+    }
+}
+
+/// What an engine is, as it told when it was connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineFacts {
+    /// Its own version.
+    pub version: String,
+    /// The API version spoken with it.
+    pub api_version: String,
+    /// 1 or 2.
+    pub cgroup_version: u8,
+    /// `cgroupfs`, `systemd` or `none`.
+    pub cgroup_driver: String,
+    /// `overlay2`, …
+    pub storage_driver: String,
+    /// Where it keeps its layers.
+    pub root_dir: PathBuf,
+    /// Whether it may be able to limit a writable layer itself; the first container shows whether it can. Else
+    /// the layer is watched and the container killed at the limit.
+    pub limits_disk: bool,
+    /// Whether an init process that reaps orphans is there.
+    pub has_init: bool,
+    /// What does not hold on this node: a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Docker's API, or Podman's of the same kind, over its socket. Cheap to clone.
+///
+/// Every container and build is recorded in the node's ledger before it is made. A container's entry is forgotten
+/// when its removal is confirmed; a build's stays, for its image and layers do.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) client: bollard::Docker,
+    /// For requests that bollard's types cannot express.
+    pub(super) raw: reqwest::Client,
+    pub(super) raw_url: String,
+    pub(super) facts: EngineFacts,
+    pub(super) options: DockerOptions,
+    /// Whether `storage-opt size` is still believed in.
+    pub(super) limits_disk: AtomicBool,
+    /// Removals going on behind dropped futures.
+    pub(super) removals: watch::Sender<usize>,
+}
+
+impl Docker {
+    /// Connects, agrees on a version, and asks what the engine can.
+    ///
+    /// # Errors
+    /// Nothing answers there, or not as an engine does.
+    pub async fn connect(options: DockerOptions) -> Result<Self, EngineError> {
+        let address = options.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        let unreachable = |source| EngineError::Unreachable { address: address.clone(), source };
+        let client = bollard::Docker::connect_with_host(&address).map_err(unreachable)?;
+        let client = client.negotiate_version().await.map_err(unreachable)?;
+        let info = client.info().await.map_err(unreachable)?;
+        let api_version = client.client_version();
+        let api_version = format!("{}.{}", api_version.major_version, api_version.minor_version);
+        let (raw, raw_url) = raw_client(&address, &api_version)?;
+        let facts = facts(info, api_version);
+        let limits_disk = AtomicBool::new(facts.limits_disk);
+        let removals = watch::Sender::new(0);
+        let inner = Inner { client, raw, raw_url, facts, options, limits_disk, removals };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the engine is.
+    #[must_use]
+    pub fn facts(&self) -> &EngineFacts {
+        &self.inner.facts
+    }
+
+    /// Whether the engine still answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<(), EngineError> {
+        let answer = self.inner.client.ping().await;
+        answer.map(|_| ()).map_err(|source| failed("answer a ping", source))
+    }
+}
+
+impl Inner {
+    /// Records an object that is about to be made.
+    pub(super) async fn record(&self, labels: &Labels, kind: ObjectKind) -> Result<(), EngineError> {
+        let entry = LedgerEntry {
+            object: labels.object,
+            kind,
+            spool: labels.spool,
+            owner: labels.owner.clone(),
+            task: labels.task.clone(),
+            token: labels.token,
+            created_at: (self.options.now)(),
+        };
+        let ledger = self.options.ledger.clone();
+        let written = tokio::task::spawn_blocking(move || ledger.record(&entry)).await;
+        Ok(written.map_err(|source| failed("write the ledger", source))??)
+    }
+
+    /// Forgets an object whose removal is confirmed. An entry that stays is the janitor's to drop.
+    pub(super) fn forget(&self, object: uuid::Uuid) {
+        if let Err(error) = self.options.ledger.forget(object) {
+            tracing::warn!(%object, %error, "the ledger still knows an object that is gone");
+        }
+    }
+}
+
+/// The error of a request that failed.
+#[expect(clippy::needless_pass_by_value, reason = "called as map_err(|source| failed(…, source))")]
+pub(super) fn failed(action: &'static str, source: impl ToString) -> EngineError {
+    EngineError::Failed { action, detail: source.to_string() }
+}
+
+/// Whether an error is the engine's "no such object".
+pub(super) fn is_missing(error: &bollard::errors::Error) -> bool {
+    status(error) == Some(404)
+}
+
+/// The HTTP status of the engine's refusal.
+pub(super) fn status(error: &bollard::errors::Error) -> Option<u16> {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+fn raw_client(address: &str, api_version: &str) -> Result<(reqwest::Client, String), EngineError> {
+    let builder = reqwest::Client::builder().no_proxy();
+    let (builder, base) = match (address.strip_prefix("unix://"), address.split_once("://")) {
+        (Some(path), _) => (builder.unix_socket(path), "http://engine".to_owned()),
+        (None, Some((_, host))) => (builder, format!("http://{host}")),
+        (None, None) => (builder, format!("http://{address}")),
+    };
+    let client = builder.build().map_err(|source| failed("make an HTTP client", source))?;
+    Ok((client, format!("{base}/v{api_version}")))
+}
+
+fn facts(info: SystemInfo, api_version: String) -> EngineFacts {
+    let storage_driver = info.driver.unwrap_or_default();
+    let backing = info.driver_status.unwrap_or_default().into_iter().find(|row| row[0] == "Backing Filesystem");
+    // https://docs.docker.com/reference/cli/docker/container/run/#storage-opt
+    let limits_disk = match storage_driver.as_str() {
+        "overlay2" => backing.is_some_and(|row| row.get(1).is_some_and(|name| name == "xfs")),
+        other => matches!(other, "btrfs" | "zfs"),
+    };
+    let has_init = info.init_commit.and_then(|commit| commit.id).is_none_or(|id| id != "N/A");
+    let mut warnings = info.warnings.unwrap_or_default();
+    if !limits_disk {
+        warnings.push(format!(
+            "{storage_driver} cannot limit a container's disk here: its writable layer is watched instead"
+        ));
+    }
+    if !has_init {
+        warnings.push("docker-init is missing: orphaned processes are not reaped before a container ends".to_owned());
+    }
+    EngineFacts {
+        version: info.server_version.unwrap_or_default(),
+        api_version,
+        cgroup_version: if info.cgroup_version.is_some_and(|v| v.to_string() == "2") { 2 } else { 1 },
+        cgroup_driver: info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
+        storage_driver,
+        root_dir: info.docker_root_dir.unwrap_or_default().into(),
+        limits_disk,
+        has_init,
+        warnings,
+    }
+}

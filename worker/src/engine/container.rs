@@ -1,0 +1,264 @@
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bollard::container::AttachContainerResults;
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, ResourcesUlimits};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+use queue_format::ObjectKind;
+use tokio::task::JoinSet;
+
+use super::build::network_mode;
+use super::connect::{Docker, Inner, failed, is_missing, status};
+use super::disk::DiskWatch;
+use super::output::HeadTail;
+use super::removal::Removal;
+use super::watch::Watch;
+use super::{ContainerEnd, EngineError, Limits, RunOutcome, RunRequest};
+
+/// How long a killed container may take to be gone.
+const KILL_MAX: Duration = Duration::from_secs(5);
+/// How long the last output of an ended container may take to arrive.
+const LAST_OUTPUT_MAX: Duration = Duration::from_secs(2);
+/// The status a shell gives a command that is not there.
+const STATUS_NOT_FOUND: i64 = 127;
+/// 128 + SIGKILL.
+const STATUS_KILLED: i64 = 137;
+
+impl Docker {
+    pub(super) async fn run_container(&self, request: &RunRequest) -> Result<RunOutcome, EngineError> {
+        let inner = &self.inner;
+        let kind = ObjectKind::Container { name: request.container_name.clone() };
+        inner.record(&request.labels, kind).await?;
+        let removal = Removal::new(Arc::clone(inner), request.labels.object, true);
+        let created = match inner.create(request).await {
+            Ok(created) => created,
+            Err(error) if status(&error).is_some() => {
+                removal.disarm();
+                let is_no_image = is_missing(&error);
+                let refusal = failed("create a container", error);
+                return Err(if is_no_image { EngineError::NoImage(request.image.clone()) } else { refusal });
+            }
+            // Whether it was made is not known: dropping the removal looks for it.
+            Err(error) => return Err(failed("create a container", error)),
+        };
+        let outcome = inner.live(&created.id, request).await;
+        removal.of_container(&created.id).await?;
+        let mut outcome = outcome?;
+        outcome.warnings.splice(..0, created.warnings);
+        Ok(outcome)
+    }
+}
+
+struct Created {
+    id: String,
+    warnings: Vec<String>,
+}
+
+enum Ended {
+    Itself,
+    TimedOut,
+    DiskFull,
+}
+
+impl Inner {
+    async fn create(&self, request: &RunRequest) -> Result<Created, Error> {
+        let options = CreateContainerOptionsBuilder::new().name(&request.container_name).build();
+        let limits_disk = self.limits_disk.load(Ordering::Relaxed);
+        let made = self.client.create_container(Some(options.clone()), self.body(request, limits_disk)).await;
+        let made = match made {
+            Err(error) if limits_disk && error.to_string().contains("storage-opt") => {
+                tracing::warn!(%error, "the engine cannot limit a container's disk: its writable layer is watched");
+                self.limits_disk.store(false, Ordering::Relaxed);
+                self.client.create_container(Some(options), self.body(request, false)).await?
+            }
+            made => made?,
+        };
+        Ok(Created { id: made.id, warnings: made.warnings })
+    }
+
+    fn body(&self, request: &RunRequest, limits_disk: bool) -> ContainerCreateBody {
+        let Limits { memory_bytes, pids_max, nofile_max, shm_bytes, disk_bytes, .. } = request.limits;
+        let ulimit = |name: &str, value| ResourcesUlimits {
+            name: Some(name.to_owned()),
+            soft: Some(signed(value)),
+            hard: Some(signed(value)),
+        };
+        let host_config = HostConfig {
+            cpuset_cpus: Some(request.limits.cpuset_cpus.clone()),
+            cpuset_mems: request.limits.cpuset_mems.clone(),
+            memory: Some(signed(memory_bytes)),
+            memory_swap: Some(signed(memory_bytes)),
+            pids_limit: Some(signed(pids_max)),
+            ulimits: Some(vec![ulimit("nofile", nofile_max), ulimit("core", 0)]),
+            shm_size: Some(signed(shm_bytes)),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            network_mode: Some(network_mode(request.network).to_owned()),
+            // What it prints is read as it comes; the engine writes none of it to disk.
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            init: Some(self.facts.has_init),
+            storage_opt: limits_disk.then(|| HashMap::from([("size".to_owned(), disk_bytes.to_string())])),
+            ..HostConfig::default()
+        };
+        ContainerCreateBody {
+            image: Some(request.image.clone()),
+            // An image's own entry point is not part of the command.
+            entrypoint: Some(Vec::new()),
+            cmd: Some(request.command.clone()),
+            user: Some(request.user.clone()),
+            labels: Some(request.labels.to_map()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            host_config: Some(host_config),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    /// From a created container to one that has ended, and what it left.
+    async fn live(&self, id: &str, request: &RunRequest) -> Result<RunOutcome, EngineError> {
+        self.put_files(id, &request.user, &request.files_in).await?;
+        let log = Arc::new(Mutex::new(HeadTail::new(request.log_bytes_max)));
+        // Aborted when this future is dropped.
+        let mut pump = JoinSet::new();
+        pump.spawn(pump_output(self.attach(id).await?, Arc::clone(&log)));
+        let began = Instant::now();
+        if let Err(error) = self.client.start_container(id, None).await {
+            return not_started(&error, began);
+        }
+        let mut watch = Watch::of_container(self, id, &request.limits).await;
+        let ended = self.until_end(id, request, began, &mut watch).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        if !matches!(ended, Ended::Itself) {
+            self.kill(id).await?;
+        }
+        // Whatever is missing after that is lost: the container's pipes may outlive it only by a fault.
+        let _ = tokio::time::timeout(LAST_OUTPUT_MAX, pump.join_next()).await;
+        let found = self.client.inspect_container(id, None).await;
+        let found = found.map_err(|source| failed("inspect a container", source))?;
+        let end = container_end(&ended, &found, &watch, request.limits.memory_bytes);
+        let mut files_out = BTreeMap::new();
+        for (path, bytes_max) in &request.files_out {
+            if let Some(bytes) = self.get_file(id, path, *bytes_max).await {
+                files_out.insert(path.clone(), bytes);
+            }
+        }
+        let log = log.lock().unwrap_or_else(PoisonError::into_inner).text();
+        Ok(RunOutcome {
+            end,
+            log,
+            seconds,
+            peak_memory_bytes: watch.peak_memory_bytes,
+            files_out,
+            warnings: watch.warnings,
+        })
+    }
+
+    async fn attach(&self, id: &str) -> Result<AttachContainerResults, EngineError> {
+        let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
+        let attached = self.client.attach_container(id, Some(options)).await;
+        attached.map_err(|source| failed("attach to a container", source))
+    }
+
+    async fn until_end(
+        &self,
+        id: &str,
+        request: &RunRequest,
+        began: Instant,
+        watch: &mut Watch<'_>,
+    ) -> Result<Ended, EngineError> {
+        let deadline = tokio::time::Instant::from_std(began + request.timeout);
+        let disk = DiskWatch { inner: self, id, limit_bytes: request.limits.disk_bytes };
+        let watches_disk = !self.limits_disk.load(Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            waited = self.wait(id) => waited.map(|()| Ended::Itself),
+            () = tokio::time::sleep_until(deadline) => Ok(Ended::TimedOut),
+            () = disk.until_full(), if watches_disk => Ok(Ended::DiskFull),
+            never = watch.keep() => match never {},
+        }
+    }
+
+    /// Until the container is not running.
+    async fn wait(&self, id: &str) -> Result<(), EngineError> {
+        loop {
+            let mut answers = pin!(self.client.wait_container(id, None));
+            match answers.next().await {
+                Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => return Ok(()),
+                // Engines that answer only at the end run into the client's own time-out: ask again.
+                Some(Err(Error::RequestTimeoutError)) => {}
+                Some(Err(error)) => return Err(failed("wait for a container", error)),
+                None => return Err(failed("wait for a container", "the connection was closed")),
+            }
+        }
+    }
+
+    /// Kills by the container, never by a process id, and waits until nothing of it is left.
+    async fn kill(&self, id: &str) -> Result<(), EngineError> {
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        if let Err(error) = self.client.kill_container(id, Some(options)).await {
+            // 409: it ended at this very moment.
+            if status(&error) != Some(409) {
+                return Err(failed("kill a container", error));
+            }
+        }
+        let gone = tokio::time::timeout(KILL_MAX, self.wait(id)).await;
+        gone.unwrap_or_else(|_| Err(failed("kill a container", format!("{id} still runs {} s later", KILL_MAX.as_secs()))))
+    }
+}
+
+/// Docker's integers are signed; what does not fit is as good as no limit.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+async fn pump_output(mut attached: AttachContainerResults, log: Arc<Mutex<HeadTail>>) {
+    while let Some(Ok(piece)) = attached.output.next().await {
+        log.lock().unwrap_or_else(PoisonError::into_inner).push(&piece.into_bytes());
+    }
+}
+
+/// An image without the program is the image's fault: its command ends as a shell's would.
+fn not_started(error: &Error, began: Instant) -> Result<RunOutcome, EngineError> {
+    let sentence = error.to_string();
+    if !["executable file not found", "no such file or directory"].iter().any(|known| sentence.contains(known)) {
+        return Err(failed("start a container", error));
+    }
+    Ok(RunOutcome {
+        end: ContainerEnd::Exited(STATUS_NOT_FOUND),
+        log: sentence,
+        seconds: began.elapsed().as_secs_f64(),
+        peak_memory_bytes: None,
+        files_out: BTreeMap::new(),
+        warnings: Vec::new(),
+    })
+}
+
+/// The kernel's kill comes first: a child killed at the memory limit may be what the rest then waited for.
+fn container_end(
+    ended: &Ended,
+    found: &ContainerInspectResponse,
+    watch: &Watch<'_>,
+    memory_bytes: u64,
+) -> ContainerEnd {
+    let state = found.state.as_ref();
+    let exit_code = state.and_then(|state| state.exit_code).unwrap_or(STATUS_KILLED);
+    let was_killed = exit_code == STATUS_KILLED && matches!(ended, Ended::Itself);
+    // The group may vanish before its last event is read: then a kill at the limit itself tells.
+    let reached_limit = watch.peak_memory_bytes.is_some_and(|peak| peak >= memory_bytes / 100 * 99);
+    let is_oom = state.and_then(|state| state.oom_killed).unwrap_or(false)
+        || watch.oom_kills > 0
+        || (was_killed && reached_limit);
+    match ended {
+        _ if is_oom => ContainerEnd::OutOfMemory,
+        Ended::Itself => ContainerEnd::Exited(exit_code),
+        Ended::TimedOut => ContainerEnd::TimedOut,
+        Ended::DiskFull => ContainerEnd::DiskFull,
+    }
+}

@@ -1,0 +1,156 @@
+use std::fs::{self, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use tokio::sync::mpsc;
+
+/// What is read ahead of the connection: pieces of so many bytes, and so many of them.
+const PIECE_BYTES: usize = 1 << 16;
+const PIECES_AHEAD: usize = 8;
+/// The time stamp of everything (2001-09-09): equal trees give equal layers, and zip files, which wheels are, know
+/// no time before 1980.
+const MTIME_SECONDS: u64 = 1_000_000_000;
+
+/// A directory as a tar stream: sorted, owned by root, time stamps normalised, symbolic links as such, and
+/// `dockerfile` in place of the directory's own.
+pub(super) fn stream(dir: PathBuf, dockerfile: String) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let mut pieces = Pieces { sender, piece: BytesMut::new() };
+        let packed = pack(&dir, &dockerfile, &mut pieces).and_then(|()| pieces.flush());
+        if let Err(error) = packed {
+            // Nobody listens any more where the connection is closed.
+            let _ = pieces.sender.blocking_send(Err(error));
+        }
+    });
+    futures_util::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) })
+}
+
+struct Pieces {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    piece: BytesMut,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = self.piece.split().freeze();
+        self.sender.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn pack(dir: &Path, dockerfile: &str, output: impl Write) -> io::Result<()> {
+    let mut tar = tar::Builder::new(output);
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_mtime(MTIME_SECONDS);
+    header.set_size(dockerfile.len() as u64);
+    tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes())?;
+    let mut left = children(dir)?;
+    while let Some(path) = left.pop() {
+        let name = path.strip_prefix(dir).map_err(io::Error::other)?;
+        if name == Path::new("Dockerfile") {
+            continue;
+        }
+        let found = fs::symlink_metadata(&path)?;
+        let mut header = header_of(&found);
+        if found.is_dir() {
+            header.set_entry_type(tar::EntryType::Directory);
+            tar.append_data(&mut header, name, io::empty())?;
+            left.extend(children(&path)?);
+        } else if found.is_symlink() {
+            header.set_entry_type(tar::EntryType::Symlink);
+            tar.append_link(&mut header, name, fs::read_link(&path)?)?;
+        } else if found.is_file() {
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_size(found.len());
+            tar.append_data(&mut header, name, fs::File::open(&path)?)?;
+        } else {
+            return Err(io::Error::other(format!("{} is neither file, directory nor link", path.display())));
+        }
+    }
+    tar.into_inner()?.flush()
+}
+
+fn header_of(found: &Metadata) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(found.permissions().mode() & 0o7777);
+    header.set_mtime(MTIME_SECONDS);
+    header.set_size(0);
+    header
+}
+
+/// In reverse order, for a stack.
+fn children(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort_by(|a, b| b.cmp(a));
+    Ok(paths)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("repo/.git")).unwrap();
+        fs::write(dir.path().join("repo/.git/HEAD"), "ref").unwrap();
+        fs::write(dir.path().join("repo/run.sh"), "#!").unwrap();
+        fs::set_permissions(dir.path().join("repo/run.sh"), fs::Permissions::from_mode(0o750)).unwrap();
+        fs::write(dir.path().join("Dockerfile"), "own").unwrap();
+        symlink("/nowhere", dir.path().join("repo/dangling")).unwrap();
+        fs::write(dir.path().join("repo").join("n".repeat(200)), "long").unwrap();
+        dir
+    }
+
+    #[test]
+    fn packs_a_tree_the_same_way_each_time() {
+        let packed = [tree(), tree()].map(|dir| {
+            let mut bytes = Vec::new();
+            pack(dir.path(), "FROM a\n", &mut bytes).unwrap();
+            bytes
+        });
+        assert!(packed[0] == packed[1]);
+        let rows: Vec<String> = tar::Archive::new(packed[0].as_slice())
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let header = entry.header();
+                let path = entry.path().unwrap().display().to_string();
+                format!("{:?} {:o} {} {}", header.entry_type(), header.mode().unwrap(), header.uid().unwrap(), path)
+            })
+            .map(|row| row.replace(&"n".repeat(200), "n…"))
+            .collect();
+        let expected = [
+            "Regular 644 0 Dockerfile",
+            "Directory 755 0 repo",
+            "Directory 755 0 repo/.git",
+            "Regular 644 0 repo/.git/HEAD",
+            "Symlink 777 0 repo/dangling",
+            "Regular 644 0 repo/n…",
+            "Regular 750 0 repo/run.sh",
+        ];
+        assert_eq!(rows, expected);
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_tree_is_an_error_in_the_stream() {
+        use futures_util::StreamExt;
+        let pieces: Vec<_> = stream("/nonexistent".into(), String::new()).collect().await;
+        assert!(pieces.last().unwrap().is_err());
+    }
+}

@@ -1,0 +1,62 @@
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::query_parameters::{ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
+use queue_format::{LABEL_OBJECT, ObjectKind};
+
+use super::connect::{Docker, failed, is_missing};
+use super::{BuildOutcome, BuildRequest, Engine, EngineError, RunOutcome, RunRequest};
+
+impl Engine for Docker {
+    async fn build(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
+        self.build_image(request).await
+    }
+
+    async fn run(&self, request: &RunRequest) -> Result<RunOutcome, EngineError> {
+        self.run_container(request).await
+    }
+
+    async fn images(&self, prefix: &str) -> Result<BTreeMap<String, String>, EngineError> {
+        let listed = self.inner.client.list_images(None::<ListImagesOptions>).await;
+        let listed = listed.map_err(|source| failed("list images", source))?;
+        let mut names = BTreeMap::new();
+        for image in listed {
+            for tag in image.repo_tags {
+                let name = tag.strip_suffix(":latest").unwrap_or(&tag);
+                if name.starts_with(prefix) {
+                    names.insert(name.to_owned(), image.id.clone());
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    async fn remove_image(&self, name: &str) -> Result<(), EngineError> {
+        let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
+        match self.inner.client.remove_image(name, Some(options), None).await {
+            Err(error) if !is_missing(&error) => return Err(failed("remove an image", error)),
+            _ => {}
+        }
+        self.forget_builds(name).await
+    }
+}
+
+impl Docker {
+    /// Forgets the builds of an image of which nothing is left, not even layers.
+    async fn forget_builds(&self, name: &str) -> Result<(), EngineError> {
+        let ledger = self.inner.options.ledger.clone();
+        let entries = tokio::task::spawn_blocking(move || ledger.entries()).await;
+        let entries = entries.map_err(|source| failed("read the ledger", source))?.map_err(queue_format::SpoolError::from)?;
+        for entry in entries {
+            if !matches!(&entry.kind, ObjectKind::Build { image } if image == name) {
+                continue;
+            }
+            let filter = HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={}", entry.object)])]);
+            let options = ListImagesOptionsBuilder::new().all(true).filters(&filter).build();
+            let left = self.inner.client.list_images(Some(options)).await;
+            if left.map_err(|source| failed("list images", source))?.is_empty() {
+                self.inner.forget(entry.object);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+use std::time::Duration;
+
+use queue_format::Labels;
+
+use super::connect::{Docker, failed};
+use super::{ContainerEnd, Engine, EngineError, Limits, Network, RunRequest};
+
+/// What asks for a package, as a build would: pip with the image's own settings.
+const ASK: &str = "python -m pip download --quiet --no-deps --no-cache-dir --retries 0 --timeout 8 \
+                   --dest /tmp/probe pip 2>&1";
+/// How long each network is given.
+const ASK_MAX: Duration = Duration::from_secs(40);
+const LOG_BYTES_MAX: usize = 1 << 14;
+
+impl Docker {
+    /// Which network a build reaches the package index through: the engine's bridge, or else the host's.
+    ///
+    /// # Errors
+    /// Neither does; the error has pip's last line for each.
+    pub async fn probe_build_network(
+        &self,
+        base_image: &str,
+        labels: &Labels,
+        limits: &Limits,
+    ) -> Result<Network, EngineError> {
+        let mut why = Vec::new();
+        for network in [Network::Bridge, Network::Host] {
+            let request = RunRequest {
+                container_name: format!("bottega-network-{}", labels.object.simple()),
+                image: base_image.to_owned(),
+                command: ["bash", "-lc", ASK].map(str::to_owned).into(),
+                user: "1000:1000".to_owned(),
+                files_in: Vec::new(),
+                files_out: Vec::new(),
+                labels: labels.clone(),
+                limits: limits.clone(),
+                network,
+                timeout: ASK_MAX,
+                log_bytes_max: LOG_BYTES_MAX,
+            };
+            let outcome = self.run(&request).await?;
+            if outcome.end == ContainerEnd::Exited(0) {
+                return Ok(network);
+            }
+            let last = outcome.log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no output");
+            why.push(format!("{network:?}: {:?}, {}", outcome.end, last.trim()));
+        }
+        let advice = "check the package index and proxy settings of the host, then make the base images again";
+        Err(failed("reach the package index from a container", format!("{}; {advice}", why.join("; "))))
+    }
+}

@@ -1,0 +1,64 @@
+use std::collections::VecDeque;
+
+/// Output of any length in bounded memory: its first and its last bytes, half of the limit each.
+#[derive(Debug)]
+pub(super) struct HeadTail {
+    half_bytes: usize,
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    seen_bytes: u64,
+}
+
+impl HeadTail {
+    /// Keeps `bytes_max` bytes at most.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { half_bytes: bytes_max / 2, head: Vec::new(), tail: VecDeque::new(), seen_bytes: 0 }
+    }
+
+    /// Takes the next piece.
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        self.seen_bytes += piece.len() as u64;
+        let (first, rest) = piece.split_at(piece.len().min(self.half_bytes - self.head.len()));
+        self.head.extend_from_slice(first);
+        let rest = &rest[rest.len().saturating_sub(self.half_bytes)..];
+        let excess = (self.tail.len() + rest.len()).saturating_sub(self.half_bytes);
+        self.tail.drain(..excess);
+        self.tail.extend(rest);
+    }
+
+    /// As text, with a line that says how much was cut where something was.
+    pub(super) fn text(&self) -> String {
+        let kept = (self.head.len() + self.tail.len()) as u64;
+        let mut bytes = self.head.clone();
+        if self.seen_bytes > kept {
+            let cut = self.seen_bytes - kept;
+            bytes.extend_from_slice(format!("\n[… {cut} bytes cut here …]\n").as_bytes());
+        }
+        bytes.extend(&self.tail);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(bytes_max: usize, pieces: &[&str], expected: &str) {
+        let mut output = HeadTail::new(bytes_max);
+        for piece in pieces {
+            output.push(piece.as_bytes());
+        }
+        assert_eq!(output.text(), expected);
+    }
+
+    #[test]
+    fn keeps_both_ends_and_says_what_it_cut() {
+        check(8, &[], "");
+        check(8, &["abc"], "abc");
+        check(8, &["abcdefgh"], "abcdefgh");
+        check(8, &["abcd", "ef", "gh"], "abcdefgh");
+        check(8, &["abcdefghi"], "abcd\n[… 1 bytes cut here …]\nfghi");
+        check(8, &["ab", "cdef", "ghij", "klmnopq"], "abcd\n[… 9 bytes cut here …]\nnopq");
+        check(0, &["abc"], "\n[… 3 bytes cut here …]\n");
+    }
+}

@@ -1,0 +1,119 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use queue_format::LABEL_OBJECT;
+use uuid::Uuid;
+
+use super::connect::{Docker, Inner, failed, is_missing};
+use super::EngineError;
+
+/// How often an object's containers are looked for before the janitor is left to it.
+const LOOKS_MAX: u32 = 40;
+/// How long after a look that found something the next one comes.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// A request that was cut off may still make a container: so long nothing may appear.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Removes all containers of one object when dropped: a cancelled future leaves nothing running.
+#[derive(Debug)]
+pub(super) struct Removal {
+    inner: Arc<Inner>,
+    object: Uuid,
+    /// Whether the ledger's entry goes with the containers.
+    forget: bool,
+    armed: bool,
+}
+
+impl Removal {
+    pub(super) fn new(inner: Arc<Inner>, object: Uuid, forget: bool) -> Self {
+        Self { inner, object, forget, armed: true }
+    }
+
+    /// Nothing was made, or nothing is left.
+    pub(super) fn disarm(mut self) {
+        self.armed = false;
+        if self.forget {
+            self.inner.forget(self.object);
+        }
+    }
+
+    /// Removes one container that is known by its id, the usual end.
+    pub(super) async fn of_container(self, id: &str) -> Result<(), EngineError> {
+        match self.inner.remove_container(id).await {
+            Ok(()) => {
+                self.disarm();
+                Ok(())
+            }
+            Err(_) => self.of_all().await,
+        }
+    }
+
+    /// Removes whatever carries the object's label, and looks again until nothing does.
+    pub(super) async fn of_all(self) -> Result<(), EngineError> {
+        self.inner.remove_labelled(self.object).await?;
+        self.disarm();
+        Ok(())
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (inner, object, forget) = (Arc::clone(&self.inner), self.object, self.forget);
+        inner.removals.send_modify(|count| *count += 1);
+        runtime.spawn(async move {
+            match inner.remove_labelled(object).await {
+                Ok(()) if forget => inner.forget(object),
+                Ok(()) => {}
+                Err(error) => tracing::warn!(%object, %error, "containers are left to the janitor"),
+            }
+            inner.removals.send_modify(|count| *count -= 1);
+        });
+    }
+}
+
+impl Docker {
+    /// Waits until the containers of all dropped runs and builds are gone, `at_most` so long: call it before the
+    /// runtime ends. Says whether they are.
+    pub async fn settle(&self, at_most: Duration) -> bool {
+        let mut removals = self.inner.removals.subscribe();
+        tokio::time::timeout(at_most, removals.wait_for(|count| *count == 0)).await.is_ok()
+    }
+}
+
+impl Inner {
+    async fn remove_labelled(&self, object: Uuid) -> Result<(), EngineError> {
+        let filter = HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={object}")])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
+        let mut was_quiet = false;
+        for _ in 0..LOOKS_MAX {
+            let listed = self.client.list_containers(Some(options.clone())).await;
+            let listed = listed.map_err(|source| failed("list containers", source))?;
+            if listed.is_empty() && was_quiet {
+                return Ok(());
+            }
+            was_quiet = listed.is_empty();
+            for id in listed.into_iter().filter_map(|container| container.id) {
+                // A failure shows in the next look: the builder may be removing it at the same moment.
+                let _ = self.remove_container(&id).await;
+            }
+            tokio::time::sleep(if was_quiet { QUIET } else { LOOK_AGAIN }).await;
+        }
+        Err(failed("remove containers", format!("some labelled {LABEL_OBJECT}={object} are still there")))
+    }
+
+    /// Kills and removes; a missing container is fine.
+    async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.client.remove_container(id, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(failed("remove a container", error)),
+        }
+    }
+}

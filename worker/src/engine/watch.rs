@@ -1,0 +1,77 @@
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bollard::query_parameters::StatsOptionsBuilder;
+use futures_util::StreamExt;
+
+use super::Limits;
+use super::cgroup::Cgroup;
+use super::connect::Inner;
+
+/// How often the kernel's counters are read: two small files.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often the engine is asked instead, where the host's files cannot be read.
+const ASK: Duration = Duration::from_secs(2);
+
+/// What is seen of a running container from outside.
+pub(super) struct Watch<'a> {
+    inner: &'a Inner,
+    id: &'a str,
+    group: Option<Cgroup>,
+    pub(super) peak_memory_bytes: Option<u64>,
+    pub(super) oom_kills: u64,
+    pub(super) warnings: Vec<String>,
+}
+
+impl<'a> Watch<'a> {
+    /// Of a container that was just started; its limits are read back.
+    pub(super) async fn of_container(inner: &'a Inner, id: &'a str, limits: &Limits) -> Self {
+        let mut watch =
+            Self { inner, id, group: None, peak_memory_bytes: None, oom_kills: 0, warnings: Vec::new() };
+        let found = inner.client.inspect_container(id, None).await.ok();
+        // 0 once it has ended.
+        let pid = found.and_then(|found| found.state?.pid).filter(|&pid| pid > 0);
+        let Some(pid) = pid else { return watch };
+        watch.group = Cgroup::of_process(pid);
+        let effective = watch.group.as_ref().map(Cgroup::effective).unwrap_or_default();
+        let is_readable = effective != Default::default();
+        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            // It ended meanwhile, or the engine's processes are hidden from here.
+            watch.group = None;
+        } else if is_readable {
+            watch.warnings = effective.mismatches(limits);
+        } else {
+            watch.group = None;
+            watch.warnings.push("the limits of containers cannot be read back on this host".to_owned());
+        }
+        watch.look();
+        watch
+    }
+
+    /// Looks until dropped.
+    pub(super) async fn keep(&mut self) -> Infallible {
+        loop {
+            if self.group.is_some() {
+                tokio::time::sleep(LOOK).await;
+                self.look();
+            } else {
+                tokio::time::sleep(ASK).await;
+                let asked = self.ask().await;
+                self.peak_memory_bytes = self.peak_memory_bytes.max(asked);
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let Some(group) = &self.group else { return };
+        self.peak_memory_bytes = self.peak_memory_bytes.max(group.peak_memory_bytes());
+        self.oom_kills = self.oom_kills.max(group.oom_kills().unwrap_or(0));
+    }
+
+    async fn ask(&self) -> Option<u64> {
+        let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
+        let stats = std::pin::pin!(self.inner.client.stats(self.id, Some(options))).next().await?.ok()?;
+        let memory = stats.memory_stats?;
+        memory.max_usage.max(memory.usage)
+    }
+}
