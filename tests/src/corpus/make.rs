@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use queue_format::Instance;
@@ -210,9 +212,13 @@ fn create(directory: &Path) -> Result<PathBuf, CorpusError> {
 
 /// Writes a file whole or not at all.
 fn replace(path: &Path, content: &[u8]) -> Result<(), CorpusError> {
-    let staged = path.with_extension("part");
-    fs::write(&staged, content).map_err(CorpusError::io("write", &staged))?;
-    fs::rename(&staged, path).map_err(CorpusError::io("rename", &staged))
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut staged = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(directory)
+        .map_err(CorpusError::io("create a file in", directory))?;
+    staged.write_all(content).map_err(CorpusError::io("write", path))?;
+    staged.persist(path).map_err(|error| CorpusError::io("write", path)(error.error)).map(drop)
 }
 
 fn write_json(into: &mut Vec<u8>, value: &impl Serialize, path: &Path) -> Result<(), CorpusError> {
