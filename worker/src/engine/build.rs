@@ -54,12 +54,17 @@ impl Docker {
         let end = match end? {
             Talk::Built => {
                 let id = inner.image_id(&request.image_name).await?;
-                BuildEnd::Built(id.ok_or_else(|| failed("build", "the image is gone right after it was built"))?)
+                BuildEnd::Built(
+                    id.ok_or_else(|| failed("build", "the image is gone right after it was built"))?,
+                )
             }
             Talk::Failed(sentence) => BuildEnd::Failed(sentence),
             Talk::Silent => {
                 removal.of_all().await?;
-                stream.note(&format!("[killed after {} s without output]", inner.options.build_silence_max.as_secs()));
+                stream.note(&format!(
+                    "[killed after {} s without output]",
+                    inner.options.build_silence_max.as_secs()
+                ));
                 return Ok(BuildEnd::TimedOut);
             }
         };
@@ -76,7 +81,9 @@ impl Docker {
     async fn missing_image(&self, text: &str) -> Result<Option<String>, EngineError> {
         for name in dockerfile::images(text) {
             if name.contains('$') {
-                return Ok(Some(format!("the Dockerfile names image {name}: write its name without variables")));
+                return Ok(Some(format!(
+                    "the Dockerfile names image {name}: write its name without variables"
+                )));
             }
             if self.inner.image_id(&name).await?.is_none() {
                 if name.starts_with(BASE_IMAGE_PREFIX) {
@@ -97,7 +104,12 @@ enum Talk {
 
 impl Inner {
     /// The whole request to its end, or to its first long silence.
-    async fn talk(&self, request: &BuildRequest, text: &str, stream: &mut BuildStream) -> Result<Talk, EngineError> {
+    async fn talk(
+        &self,
+        request: &BuildRequest,
+        text: &str,
+        stream: &mut BuildStream,
+    ) -> Result<Talk, EngineError> {
         let cannot = |source: reqwest::Error| failed("build", error_chain(&source));
         let text = dockerfile::with_labels(text, &request.labels.to_map());
         let body = reqwest::Body::wrap_stream(context::stream(request.context_dir.clone(), text));
@@ -115,7 +127,9 @@ impl Inner {
         let mut pieces = answer.bytes_stream();
         let mut refusal = Vec::new();
         loop {
-            let Ok(piece) = tokio::time::timeout(silence_max, pieces.next()).await else { return Ok(Talk::Silent) };
+            let Ok(piece) = tokio::time::timeout(silence_max, pieces.next()).await else {
+                return Ok(Talk::Silent);
+            };
             let Some(piece) = piece else { break };
             let piece = piece.map_err(cannot)?;
             if status.is_success() {
@@ -206,7 +220,8 @@ pub(super) fn network_mode(network: Network) -> &'static str {
 async fn read_dockerfile(dir: &Path) -> Result<String, EngineError> {
     use tokio::io::AsyncReadExt;
     let path = dir.join("Dockerfile");
-    let cannot = |source: std::io::Error| failed("read the Dockerfile", format!("{}: {source}", path.display()));
+    let cannot =
+        |source: std::io::Error| failed("read the Dockerfile", format!("{}: {source}", path.display()));
     let file = tokio::fs::File::open(&path).await.map_err(cannot)?;
     let mut text = String::new();
     file.take(DOCKERFILE_BYTES_MAX).read_to_string(&mut text).await.map_err(cannot)?;
@@ -224,4 +239,3 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

@@ -97,27 +97,27 @@ impl BuildStream {
 mod tests {
     use super::*;
 
-    fn check(pieces: &[&[u8]], expected_end: Result<bool, String>, expected_log: &str) {
+    fn check(pieces: &[&[u8]], expected_end: &Result<bool, String>, expected_log: &str) {
         let mut stream = BuildStream::new(1 << 16);
         for piece in pieces {
             stream.push(piece);
         }
-        assert_eq!(stream.end(), expected_end);
+        assert_eq!(&stream.end(), expected_end);
         assert_eq!(stream.log(), expected_log);
     }
 
     #[test]
     fn reads_what_the_engine_says() {
-        check(&[], Ok(false), "");
-        check(&[b"{\"stream\":\"a\\n\"}\r\n{\"str", b"eam\":\"b\\n\"}\r\n"], Ok(false), "a\nb\n");
-        check(&[b"{\"aux\":{\"ID\":\"sha256:1\"}}\r\n"], Ok(true), "");
-        check(&[b"{\"stream\":\"Successfully built 0123\\n\"}"], Ok(true), "Successfully built 0123\n");
+        check(&[], &Ok(false), "");
+        check(&[b"{\"stream\":\"a\\n\"}\r\n{\"str", b"eam\":\"b\\n\"}\r\n"], &Ok(false), "a\nb\n");
+        check(&[b"{\"aux\":{\"ID\":\"sha256:1\"}}\r\n"], &Ok(true), "");
+        check(&[b"{\"stream\":\"Successfully built 0123\\n\"}"], &Ok(true), "Successfully built 0123\n");
         check(
             &[b"{\"stream\":\"a\\n\"}\r\n{\"errorDetail\":{\"code\":1},\"error\":\"it returned 1\"}\r\n"],
-            Err("it returned 1".to_owned()),
+            &Err("it returned 1".to_owned()),
             "a\nit returned 1\n",
         );
-        check(&[b"no json\n{\"stream\":\"a\"}\n"], Ok(false), "a");
+        check(&[b"no json\n{\"stream\":\"a\"}\n"], &Ok(false), "a");
     }
 
     #[test]

@@ -34,10 +34,13 @@ impl Cgroup {
     fn parse(lines: &str, mount: &Path) -> Option<Self> {
         let rows: Vec<Vec<&str>> = lines.lines().map(|line| line.splitn(3, ':').collect()).collect();
         let dir = |controller: &str| {
-            let row = rows.iter().find(|row| row.len() == 3 && row[1].split(',').any(|name| name == controller))?;
+            let row =
+                rows.iter().find(|row| row.len() == 3 && row[1].split(',').any(|name| name == controller))?;
             Some(mount.join(controller).join(row[2].trim_start_matches('/')))
         };
-        if let (Some(memory_dir), Some(cpuset_dir), Some(pids_dir)) = (dir("memory"), dir("cpuset"), dir("pids")) {
+        if let (Some(memory_dir), Some(cpuset_dir), Some(pids_dir)) =
+            (dir("memory"), dir("cpuset"), dir("pids"))
+        {
             return Some(Self { memory_dir, cpuset_dir, pids_dir, is_v2: false });
         }
         let row = rows.iter().find(|row| row.len() == 3 && row[0] == "0" && row[1].is_empty())?;
@@ -47,7 +50,8 @@ impl Cgroup {
 
     /// The highest memory use so far, page cache included; before Linux 5.19 v2 tells only the present one.
     pub(super) fn peak_memory_bytes(&self) -> Option<u64> {
-        let names: &[&str] = if self.is_v2 { &["memory.peak", "memory.current"] } else { &["memory.max_usage_in_bytes"] };
+        let names: &[&str] =
+            if self.is_v2 { &["memory.peak", "memory.current"] } else { &["memory.max_usage_in_bytes"] };
         names.iter().find_map(|name| read(&self.memory_dir.join(name))?.parse().ok())
     }
 
@@ -78,15 +82,23 @@ impl Effective {
         let mut compare = |what: &str, asked: String, held: Option<String>, holds: bool| {
             if !holds {
                 let held = held.unwrap_or_else(|| "nothing".to_owned());
-                sentences.push(format!("limit of {what} does not hold: asked for {asked}, the kernel holds {held}"));
+                sentences.push(format!(
+                    "limit of {what} does not hold: asked for {asked}, the kernel holds {held}"
+                ));
             }
         };
         // The kernel rounds memory down to whole pages.
         let memory_holds = self.memory_bytes.is_some_and(|held| held <= limits.memory_bytes);
-        compare("memory", limits.memory_bytes.to_string(), self.memory_bytes.map(|v| v.to_string()), memory_holds);
+        compare(
+            "memory",
+            limits.memory_bytes.to_string(),
+            self.memory_bytes.map(|v| v.to_string()),
+            memory_holds,
+        );
         let pids_hold = self.pids_max == Some(limits.pids_max);
         compare("processes", limits.pids_max.to_string(), self.pids_max.map(|v| v.to_string()), pids_hold);
-        let cpus_hold = self.cpuset_cpus.as_deref().is_some_and(|held| cpus(held) == cpus(&limits.cpuset_cpus));
+        let cpus_hold =
+            self.cpuset_cpus.as_deref().is_some_and(|held| cpus(held) == cpus(&limits.cpuset_cpus));
         compare("cores", limits.cpuset_cpus.clone(), self.cpuset_cpus.clone(), cpus_hold);
         sentences
     }
@@ -107,7 +119,6 @@ fn read(path: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

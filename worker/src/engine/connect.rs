@@ -174,7 +174,8 @@ fn raw_client(address: &str, api_version: &str) -> Result<(reqwest::Client, Stri
 
 fn facts(info: SystemInfo, api_version: String) -> EngineFacts {
     let storage_driver = info.driver.unwrap_or_default();
-    let backing = info.driver_status.unwrap_or_default().into_iter().find(|row| row[0] == "Backing Filesystem");
+    let backing =
+        info.driver_status.unwrap_or_default().into_iter().find(|row| row[0] == "Backing Filesystem");
     // https://docs.docker.com/reference/cli/docker/container/run/#storage-opt
     let limits_disk = match storage_driver.as_str() {
         "overlay2" => backing.is_some_and(|row| row.get(1).is_some_and(|name| name == "xfs")),
@@ -188,7 +189,9 @@ fn facts(info: SystemInfo, api_version: String) -> EngineFacts {
         ));
     }
     if !has_init {
-        warnings.push("docker-init is missing: orphaned processes are not reaped before a container ends".to_owned());
+        warnings.push(
+            "docker-init is missing: orphaned processes are not reaped before a container ends".to_owned(),
+        );
     }
     EngineFacts {
         version: info.server_version.unwrap_or_default(),

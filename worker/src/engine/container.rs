@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, ResourcesUlimits};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, ResourcesUlimits,
+};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
 };
@@ -209,7 +211,9 @@ impl Inner {
             }
         }
         let gone = tokio::time::timeout(KILL_MAX, self.wait(id)).await;
-        gone.unwrap_or_else(|_| Err(failed("kill a container", format!("{id} still runs {} s later", KILL_MAX.as_secs()))))
+        gone.unwrap_or_else(|_| {
+            Err(failed("kill a container", format!("{id} still runs {} s later", KILL_MAX.as_secs())))
+        })
     }
 }
 
@@ -227,7 +231,10 @@ async fn pump_output(mut attached: AttachContainerResults, log: Arc<Mutex<HeadTa
 /// An image without the program is the image's fault: its command ends as a shell's would.
 fn not_started(error: &Error, began: Instant) -> Result<RunOutcome, EngineError> {
     let sentence = error.to_string();
-    if !["executable file not found", "no such file or directory"].iter().any(|known| sentence.contains(known)) {
+    if !["executable file not found", "no such file or directory"]
+        .iter()
+        .any(|known| sentence.contains(known))
+    {
         return Err(failed("start a container", error));
     }
     Ok(RunOutcome {

@@ -1,4 +1,4 @@
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,10 @@ const MTIME_SECONDS: u64 = 1_000_000_000;
 
 /// A directory as a tar stream: sorted, owned by root, time stamps normalised, symbolic links as such, and
 /// `dockerfile` in place of the directory's own.
-pub(super) fn stream(dir: PathBuf, dockerfile: String) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+pub(super) fn stream(
+    dir: PathBuf,
+    dockerfile: String,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut pieces = Pieces { sender, piece: BytesMut::new() };
@@ -51,10 +54,8 @@ impl Write for Pieces {
 
 fn pack(dir: &Path, dockerfile: &str, output: impl Write) -> io::Result<()> {
     let mut tar = tar::Builder::new(output);
-    let mut header = tar::Header::new_gnu();
+    let mut header = header_of(0o644);
     header.set_entry_type(tar::EntryType::Regular);
-    header.set_mode(0o644);
-    header.set_mtime(MTIME_SECONDS);
     header.set_size(dockerfile.len() as u64);
     tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes())?;
     let mut left = children(dir)?;
@@ -64,7 +65,7 @@ fn pack(dir: &Path, dockerfile: &str, output: impl Write) -> io::Result<()> {
             continue;
         }
         let found = fs::symlink_metadata(&path)?;
-        let mut header = header_of(&found);
+        let mut header = header_of(found.permissions().mode() & 0o7777);
         if found.is_dir() {
             header.set_entry_type(tar::EntryType::Directory);
             tar.append_data(&mut header, name, io::empty())?;
@@ -83,9 +84,11 @@ fn pack(dir: &Path, dockerfile: &str, output: impl Write) -> io::Result<()> {
     tar.into_inner()?.flush()
 }
 
-fn header_of(found: &Metadata) -> tar::Header {
+fn header_of(mode: u32) -> tar::Header {
     let mut header = tar::Header::new_gnu();
-    header.set_mode(found.permissions().mode() & 0o7777);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_mtime(MTIME_SECONDS);
     header.set_size(0);
     header
@@ -99,7 +102,6 @@ fn children(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
@@ -131,7 +133,13 @@ mod tests {
                 let entry = entry.unwrap();
                 let header = entry.header();
                 let path = entry.path().unwrap().display().to_string();
-                format!("{:?} {:o} {} {}", header.entry_type(), header.mode().unwrap(), header.uid().unwrap(), path)
+                format!(
+                    "{:?} {:o} {} {}",
+                    header.entry_type(),
+                    header.mode().unwrap(),
+                    header.uid().unwrap(),
+                    path
+                )
             })
             .map(|row| row.replace(&"n".repeat(200), "n…"))
             .collect();

@@ -149,7 +149,9 @@ pub enum ContainerEnd {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// No engine answers.
-    #[error("no container engine answers at {address}: {source}; start it (systemctl start docker) or set DOCKER_HOST")]
+    #[error(
+        "no container engine answers at {address}: {source}; start it (systemctl start docker) or set DOCKER_HOST"
+    )]
     Unreachable {
         /// Where it was looked for.
         address: String,
@@ -175,13 +177,17 @@ pub enum EngineError {
 /// An engine.
 pub trait Engine: Send + Sync {
     /// Builds an image. A failed step is an outcome, not an error.
-    fn build(&self, request: &BuildRequest) -> impl Future<Output = Result<BuildOutcome, EngineError>> + Send;
+    fn build(&self, request: &BuildRequest)
+    -> impl Future<Output = Result<BuildOutcome, EngineError>> + Send;
 
     /// Runs a command in a fresh container, and removes the container whatever happens.
     fn run(&self, request: &RunRequest) -> impl Future<Output = Result<RunOutcome, EngineError>> + Send;
 
     /// The names of the images that begin with `prefix`, with their ids.
-    fn images(&self, prefix: &str) -> impl Future<Output = Result<BTreeMap<String, String>, EngineError>> + Send;
+    fn images(
+        &self,
+        prefix: &str,
+    ) -> impl Future<Output = Result<BTreeMap<String, String>, EngineError>> + Send;
 
     /// Removes a tag, and the image if it was the last one; a missing image is fine.
     fn remove_image(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;

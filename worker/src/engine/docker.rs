@@ -45,12 +45,15 @@ impl Docker {
     async fn forget_builds(&self, name: &str) -> Result<(), EngineError> {
         let ledger = self.inner.options.ledger.clone();
         let entries = tokio::task::spawn_blocking(move || ledger.entries()).await;
-        let entries = entries.map_err(|source| failed("read the ledger", source))?.map_err(queue_format::SpoolError::from)?;
+        let entries = entries
+            .map_err(|source| failed("read the ledger", source))?
+            .map_err(queue_format::SpoolError::from)?;
         for entry in entries {
             if !matches!(&entry.kind, ObjectKind::Build { image } if image == name) {
                 continue;
             }
-            let filter = HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={}", entry.object)])]);
+            let filter =
+                HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={}", entry.object)])]);
             let options = ListImagesOptionsBuilder::new().all(true).filters(&filter).build();
             let left = self.inner.client.list_images(Some(options)).await;
             if left.map_err(|source| failed("list images", source))?.is_empty() {

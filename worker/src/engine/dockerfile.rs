@@ -3,7 +3,8 @@ use std::ops::Range;
 
 /// Puts `labels` as a LABEL line after every FROM, so that intermediate containers and images carry them.
 pub(super) fn with_labels(dockerfile: &str, labels: &HashMap<String, String>) -> String {
-    let mut pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{}={}", quoted(key), quoted(value))).collect();
+    let mut pairs: Vec<_> =
+        labels.iter().map(|(key, value)| format!("{}={}", quoted(key), quoted(value))).collect();
     pairs.sort();
     let label_line = format!("LABEL {}\n", pairs.join(" "));
     let mut text = String::with_capacity(dockerfile.len() + label_line.len());
@@ -33,7 +34,8 @@ pub(super) fn images(dockerfile: &str) -> Vec<String> {
     let (mut images, mut stages) = (Vec::new(), HashSet::from(["scratch".to_owned()]));
     let mut stage_count = 0_usize;
     for instruction in instructions(&lines) {
-        let (flags, words): (Vec<&str>, Vec<&str>) = instruction.words().partition(|word| word.starts_with("--"));
+        let (flags, words): (Vec<&str>, Vec<&str>) =
+            instruction.words().partition(|word| word.starts_with("--"));
         let image = match instruction.keyword.as_str() {
             "FROM" => words.first().copied(),
             "COPY" => flags.iter().find_map(|flag| flag.strip_prefix("--from=")),
@@ -102,7 +104,8 @@ fn instructions(lines: &[&str]) -> Vec<Instruction> {
         if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD") {
             for terminator in here_documents(arguments) {
                 // Engines that know no here-documents read the body as instructions: so do we if it never ends.
-                at += lines[at..].iter().position(|line| line.trim() == terminator).map_or(0, |body| body + 1);
+                at +=
+                    lines[at..].iter().position(|line| line.trim() == terminator).map_or(0, |body| body + 1);
             }
         }
         found.push(Instruction { keyword, arguments: arguments.to_owned(), lines: start..at });
@@ -113,7 +116,9 @@ fn instructions(lines: &[&str]) -> Vec<Instruction> {
 /// The parser directive `# escape=`, which only counts before anything else.
 fn escape_character(lines: &[&str]) -> char {
     for line in lines {
-        let Some((name, value)) = line.trim().strip_prefix('#').and_then(|rest| rest.split_once('=')) else { break };
+        let Some((name, value)) = line.trim().strip_prefix('#').and_then(|rest| rest.split_once('=')) else {
+            break;
+        };
         if name.trim().eq_ignore_ascii_case("escape") && value.trim() == "`" {
             return '`';
         }
@@ -136,7 +141,10 @@ fn here_documents(arguments: &str) -> Vec<&str> {
 }
 
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace(['\n', '\r'], " "))
+    format!(
+        "\"{}\"",
+        text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace(['\n', '\r'], " ")
+    )
 }
 
 #[cfg(test)]
@@ -159,7 +167,10 @@ mod tests {
             ("FROM a\nRUN x \\\nFROM y\n", "FROM a\n@\nRUN x \\\nFROM y\n"),
             ("FROM a\n# FROM b\nRUN c\n", "FROM a\n@\n# FROM b\nRUN c\n"),
             ("FROM a\nRUN <<EOF\nFROM b\nEOF\nFROM c\n", "FROM a\n@\nRUN <<EOF\nFROM b\nEOF\nFROM c\n@\n"),
-            ("FROM a\nCOPY <<-'X' <<Y /d\nFROM 1\nX\nFROM 2\nY\n", "FROM a\n@\nCOPY <<-'X' <<Y /d\nFROM 1\nX\nFROM 2\nY\n"),
+            (
+                "FROM a\nCOPY <<-'X' <<Y /d\nFROM 1\nX\nFROM 2\nY\n",
+                "FROM a\n@\nCOPY <<-'X' <<Y /d\nFROM 1\nX\nFROM 2\nY\n",
+            ),
             ("FROM a\nRUN echo <<NEVER\nFROM b\n", "FROM a\n@\nRUN echo <<NEVER\nFROM b\n@\n"),
             ("# escape=`\nFROM a\nRUN x `\nFROM y\n", "# escape=`\nFROM a\n@\nRUN x `\nFROM y\n"),
             ("# escape=`\nFROM a\nRUN x \\\nFROM y\n", "# escape=`\nFROM a\n@\nRUN x \\\nFROM y\n@\n"),
@@ -181,7 +192,10 @@ mod tests {
     fn images_are_those_from_outside() {
         for (dockerfile, expected) in [
             ("FROM a:1\nRUN x\n", vec!["a:1"]),
-            ("from --platform=linux/amd64 a AS One\nFROM one\nCOPY --from=0 /x /y\nCOPY --from=b /x /y\n", vec!["a", "b"]),
+            (
+                "from --platform=linux/amd64 a AS One\nFROM one\nCOPY --from=0 /x /y\nCOPY --from=b /x /y\n",
+                vec!["a", "b"],
+            ),
             ("FROM scratch\n", vec![]),
             ("ARG V\nFROM a-${V}\n", vec!["a-${V}"]),
         ] {

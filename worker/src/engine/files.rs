@@ -27,9 +27,11 @@ impl Inner {
                 missing_dirs.insert(path);
             }
         }
-        let packed = pack(&missing_dirs, files, owner).map_err(|source| failed("pack files for a container", source))?;
+        let packed = pack(&missing_dirs, files, owner)
+            .map_err(|source| failed("pack files for a container", source))?;
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
-        let sent = self.client.upload_to_container(id, Some(options), bollard::body_full(packed.into())).await;
+        let sent =
+            self.client.upload_to_container(id, Some(options), bollard::body_full(packed.into())).await;
         sent.map_err(|source| failed("put files into a container", source))
     }
 
@@ -61,7 +63,9 @@ impl Inner {
 /// `uid:gid` as numbers: names would have to be looked up in the image, which is not trusted.
 fn numeric_owner(user: &str) -> Result<(u64, u64), EngineError> {
     let parsed = user.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-    parsed.ok_or_else(|| failed("put files into a container", format!("user {user:?} is not <uid>:<gid> in numbers")))
+    parsed.ok_or_else(|| {
+        failed("put files into a container", format!("user {user:?} is not <uid>:<gid> in numbers"))
+    })
 }
 
 fn pack(dirs: &BTreeSet<String>, files: &[FileIn], (uid, gid): (u64, u64)) -> std::io::Result<Vec<u8>> {
@@ -98,7 +102,6 @@ fn regular_file(archive: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -6,8 +6,8 @@ use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOpt
 use queue_format::LABEL_OBJECT;
 use uuid::Uuid;
 
-use super::connect::{Docker, Inner, failed, is_missing};
 use super::EngineError;
+use super::connect::{Docker, Inner, failed, is_missing};
 
 /// How often an object's containers are looked for before the janitor is left to it.
 const LOOKS_MAX: u32 = 40;

@@ -1,0 +1,271 @@
+//! The engine, for real: what it promises of builds and runs, and what hostile code gets out of it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::{BASE_IMAGE, Node};
+use worker::engine::{
+    BuildEnd, BuildRequest, ContainerEnd, Engine, EngineError, FileIn, Network, RunRequest,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn run_request(node: &Node, script: &str) -> RunRequest {
+    let labels = node.labels();
+    RunRequest {
+        container_name: format!("bottega-test-{}", labels.object.simple()),
+        image: BASE_IMAGE.to_owned(),
+        command: ["bash", "-c", script].map(str::to_owned).into(),
+        user: "1000:1000".to_owned(),
+        files_in: Vec::new(),
+        files_out: Vec::new(),
+        labels,
+        limits: node.limits(),
+        network: Network::None,
+        timeout: Duration::from_mins(1),
+        log_bytes_max: 1 << 16,
+    }
+}
+
+fn build_request(node: &Node, dir: &Path, dockerfile: &str) -> BuildRequest {
+    std::fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
+    let labels = node.labels();
+    BuildRequest {
+        context_dir: dir.to_owned(),
+        image_name: format!("bottega-test-{}", labels.object.simple()),
+        labels,
+        limits: node.limits(),
+        network: Network::None,
+        timeout: Duration::from_mins(2),
+        log_bytes_max: 1 << 16,
+    }
+}
+
+#[tokio::test]
+async fn a_run_carries_files_in_and_out_and_leaves_nothing() {
+    let node = Node::connect().await;
+    let mut request = run_request(
+        &node,
+        "cat /in/a/b; id -u; stat -c %u:%a /in /in/a /in/a/b /tmp; echo err >&2; cp /in/a/b /in/out; exit 7",
+    );
+    request.files_in = vec![
+        FileIn { path: "/in/a/b".to_owned(), mode: 0o640, bytes: b"hello\n".to_vec() },
+        FileIn { path: "/tmp/c".to_owned(), mode: 0o600, bytes: Vec::new() },
+    ];
+    request.files_out =
+        [("/in/out", 6), ("/in/a/b", 5), ("/in", 99), ("/none", 99)].map(|(p, n)| (p.to_owned(), n)).into();
+    let outcome = node.docker.run(&request).await.unwrap();
+    assert_eq!(outcome.end, ContainerEnd::Exited(7));
+    let mut lines: Vec<&str> = outcome.log.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["0:1777", "1000", "1000:640", "1000:755", "1000:755", "err", "hello"]);
+    assert_eq!(
+        outcome.files_out.into_iter().collect::<Vec<_>>(),
+        [("/in/out".to_owned(), b"hello\n".to_vec())]
+    );
+    assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    assert!(!node.has_containers(request.labels.object).await);
+    assert_eq!(node.ledger.get(request.labels.object), None);
+}
+
+#[tokio::test]
+async fn limits_hold() {
+    let node = Node::connect().await;
+    let script = "ulimit -n; ulimit -c; nproc; echo $(df -k --output=size /dev/shm | tail -1); grep -E 'CapEff|NoNewPrivs' /proc/self/status; \
+                  cat /proc/net/route | wc -l; sleep 1";
+    let mut request = run_request(&node, script);
+    request.limits.cpuset_cpus = "1".to_owned();
+    request.limits.nofile_max = 333;
+    let outcome = node.docker.run(&request).await.unwrap();
+    let expected = "333\n0\n1\n65536\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n1\n";
+    assert_eq!(outcome.log, expected);
+    assert!(outcome.peak_memory_bytes.unwrap() > 0);
+    assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_what_ignores_signals() {
+    let node = Node::connect().await;
+    let mut request =
+        run_request(&node, "trap '' TERM INT HUP; (setsid sleep 600 &) ; echo begun; sleep 600; sleep 600");
+    request.timeout = Duration::from_secs(2);
+    let outcome = node.docker.run(&request).await.unwrap();
+    assert_eq!((outcome.end, outcome.log.as_str()), (ContainerEnd::TimedOut, "begun\n"));
+    assert!(!node.has_containers(request.labels.object).await);
+}
+
+#[tokio::test]
+async fn memory_processes_and_output_are_bounded() {
+    let node = Node::connect().await;
+    let mut bomb = run_request(
+        &node,
+        "python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 20))'; echo survived; sleep 1",
+    );
+    bomb.limits.memory_bytes = 64 * MIB;
+    bomb.limits.shm_bytes = MIB;
+    let mut forks = run_request(
+        &node,
+        "for i in $(seq 300); do sleep 5 & done 2>&1 | grep -m1 -o 'Resource temporarily'; echo over",
+    );
+    forks.limits.pids_max = 64;
+    let mut flood = run_request(&node, "echo first; head -c 20000000 /dev/zero; echo; echo last");
+    flood.log_bytes_max = 1 << 10;
+    let (bomb, forks, flood) =
+        tokio::join!(node.docker.run(&bomb), node.docker.run(&forks), node.docker.run(&flood));
+    assert_eq!(bomb.unwrap().end, ContainerEnd::OutOfMemory);
+    assert!(forks.unwrap().log.contains("Resource temporarily"));
+    let log = flood.unwrap().log;
+    assert!(log.starts_with("first\n\0") && log.ends_with("\0\nlast\n") && log.len() < 1100, "{}", log.len());
+}
+
+#[tokio::test]
+async fn a_full_writable_layer_ends_the_run() {
+    let node = Node::connect().await;
+    let mut request = run_request(
+        &node,
+        "head -c 300000000 /dev/zero > /tmp/fill; sync /tmp/fill; sleep 50; echo survived",
+    );
+    request.limits.disk_bytes = 64 * MIB;
+    let outcome = node.docker.run(&request).await.unwrap();
+    assert_eq!(outcome.end, ContainerEnd::DiskFull);
+}
+
+#[tokio::test]
+async fn what_is_copied_out_cannot_trick_the_host() {
+    let node = Node::connect().await;
+    let script = "cd /tmp; ln -s /etc/passwd link; mkfifo pipe; truncate -s 100G sparse; mkdir dir; ln -s /proc/1/environ env; \
+                  head -c 2000000 /dev/zero > large; ln /tmp/large hard";
+    let mut request = run_request(&node, script);
+    let names = ["link", "pipe", "sparse", "dir", "env", "large", "hard", "../etc/passwd-not"];
+    request.files_out = names.map(|name| (format!("/tmp/{name}"), 1000)).into();
+    let outcome = node.docker.run(&request).await.unwrap();
+    assert_eq!(outcome.end, ContainerEnd::Exited(0));
+    assert!(outcome.files_out.is_empty(), "{:?}", outcome.files_out.keys());
+}
+
+#[tokio::test]
+async fn a_dropped_run_leaves_nothing() {
+    let node = Node::connect().await;
+    let request = run_request(&node, "sleep 600");
+    {
+        let mut run = std::pin::pin!(node.docker.run(&request));
+        tokio::select! {
+            outcome = &mut run => panic!("{outcome:?}"),
+            () = node.until_running(request.labels.object) => {}
+        }
+        assert!(node.ledger.get(request.labels.object).is_some());
+    }
+    assert!(node.docker.settle(Duration::from_secs(20)).await);
+    assert!(!node.has_containers(request.labels.object).await);
+    assert_eq!(node.ledger.get(request.labels.object), None);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said() {
+    let node = Node::connect().await;
+    let mut request = run_request(&node, "true");
+    request.image = "openswe-python-0.0".to_owned();
+    let error = node.docker.run(&request).await.unwrap_err();
+    assert!(matches!(&error, EngineError::NoImage(name) if name == "openswe-python-0.0"), "{error}");
+    assert_eq!(node.ledger.get(request.labels.object), None);
+    let mut request = run_request(&node, "true");
+    request.command = vec!["no-such-program".to_owned()];
+    let outcome = node.docker.run(&request).await.unwrap();
+    assert_eq!(outcome.end, ContainerEnd::Exited(127), "{}", outcome.log);
+    assert!(!node.has_containers(request.labels.object).await);
+}
+
+#[tokio::test]
+async fn a_build_makes_a_labelled_image_and_keeps_its_cache() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("repo/.git")).unwrap();
+    std::fs::write(dir.path().join("repo/.git/HEAD"), "ref").unwrap();
+    std::os::unix::fs::symlink("gone", dir.path().join("repo/link")).unwrap();
+    let dockerfile = format!(
+        "FROM {BASE_IMAGE}\nCOPY repo /testbed\nRUN cat /testbed/.git/HEAD && readlink /testbed/link && ulimit -n\n"
+    );
+    let request = build_request(&node, dir.path(), &dockerfile);
+    let first = node.docker.build(&request).await.unwrap();
+    let BuildEnd::Built(id) = &first.end else { panic!("{first:?}") };
+    let nofile = request.limits.nofile_max;
+    assert!(first.log.contains("\nref") && first.log.contains(&format!("gone\n{nofile}\n")), "{}", first.log);
+    let again = node.docker.build(&request).await.unwrap();
+    assert_eq!(again.end, first.end);
+    assert!(again.log.contains("Using cache"), "{}", again.log);
+    let images = node.docker.images(&request.image_name).await.unwrap();
+    assert_eq!(images.get(&request.image_name), Some(id));
+    assert!(node.ledger.get(request.labels.object).is_some());
+
+    let mut run = run_request(&node, "env -i ls -A /testbed");
+    run.image.clone_from(id);
+    assert_eq!(node.docker.run(&run).await.unwrap().log, ".git\nlink\n");
+    node.docker.remove_image(&request.image_name).await.unwrap();
+    node.docker.remove_image(&request.image_name).await.unwrap();
+    assert!(node.docker.images(&request.image_name).await.unwrap().is_empty());
+    assert_eq!(node.ledger.get(request.labels.object), None);
+}
+
+#[tokio::test]
+async fn a_failed_build_tells_why() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    for (dockerfile, expected) in [
+        (format!("FROM {BASE_IMAGE}\nRUN echo telling && exit 3\n"), "returned a non-zero code: 3"),
+        (format!("FROM {BASE_IMAGE}\nNONSENSE x\n"), "NONSENSE"),
+        (format!("FROM {BASE_IMAGE}\nCOPY missing /x\n"), "missing"),
+        ("FROM nobody/has-this\n".to_owned(), "image nobody/has-this is not on this node"),
+        (String::new(), "empty"),
+    ] {
+        let request = build_request(&node, dir.path(), &dockerfile);
+        let outcome = node.docker.build(&request).await.unwrap();
+        let BuildEnd::Failed(sentence) = &outcome.end else { panic!("{outcome:?}") };
+        assert!(sentence.contains(expected), "{sentence}");
+        assert!(outcome.log.contains(expected), "{}", outcome.log);
+        assert!(!node.has_containers(request.labels.object).await);
+        node.remove_images(request.labels.object).await;
+    }
+    let request = build_request(&node, dir.path(), "FROM openswe-python-0.0\n");
+    let error = node.docker.build(&request).await.unwrap_err();
+    assert!(matches!(&error, EngineError::NoImage(name) if name == "openswe-python-0.0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_build_that_is_late_or_dropped_leaves_nothing_running() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    let dockerfile = format!("FROM {BASE_IMAGE}\nRUN sleep 600\n");
+    let mut late = build_request(&node, dir.path(), &dockerfile);
+    late.timeout = Duration::from_secs(3);
+    let outcome = node.docker.build(&late).await.unwrap();
+    assert_eq!(outcome.end, BuildEnd::TimedOut);
+    assert!(outcome.log.contains("sleep 600"), "{}", outcome.log);
+    assert!(!node.has_containers(late.labels.object).await);
+
+    let dropped = build_request(&node, dir.path(), &dockerfile);
+    {
+        let mut build = std::pin::pin!(node.docker.build(&dropped));
+        tokio::select! {
+            outcome = &mut build => panic!("{outcome:?}"),
+            () = node.until_running(dropped.labels.object) => {}
+        }
+    }
+    assert!(node.docker.settle(Duration::from_secs(20)).await);
+    assert!(!node.has_containers(dropped.labels.object).await);
+    for request in [late, dropped] {
+        assert!(node.ledger.get(request.labels.object).is_some());
+        node.remove_images(request.labels.object).await;
+    }
+}
+
+#[tokio::test]
+async fn no_engine_is_an_error_that_says_what_to_do() {
+    let error = Node::connect_to("unix:///nonexistent/engine.sock").await.unwrap_err();
+    assert!(matches!(error, EngineError::Unreachable { .. }));
+    assert!(
+        error.to_string().contains("/nonexistent/engine.sock") && error.to_string().contains("DOCKER_HOST")
+    );
+}
