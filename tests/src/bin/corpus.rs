@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tests::corpus::{self, Downloader, Expectations, FETCH_IMAGE, Outcomes, Selection, Table};
+use queue_format::Spool;
+use tests::corpus::{self, Downloader, Expectations, FETCH_IMAGE, Selection, Table};
 
 #[derive(Parser)]
 #[command(about = "The corpus of real tasks: tests/corpus/tasks.toml made into repositories and rows")]
@@ -40,9 +41,9 @@ enum Command {
         /// expected.json of `corpus make`.
         #[arg(long, value_name = "FILE")]
         expected: PathBuf,
-        /// A JSON object: task id to `accepted` or a reason of failure.
-        #[arg(long, value_name = "FILE")]
-        outcomes: PathBuf,
+        /// The spool that the tasks went through.
+        #[arg(long, value_name = "DIR", env = "BOTTEGA_SPOOL")]
+        spool: PathBuf,
     },
     /// Print the tasks of the table.
     List,
@@ -83,10 +84,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("expectations: {}", made.expected.display());
             println!("submit with:  --repositories '{}'", made.repositories);
         }
-        Command::Check { expected, outcomes } => {
-            let expectations: Expectations = read_json(&expected)?;
-            let outcomes: Outcomes = read_json(&outcomes)?;
-            let comparison = corpus::compare(&expectations, &outcomes);
+        Command::Check { expected, spool } => {
+            let outcomes = corpus::outcomes(&Spool::open(&spool)?)?;
+            let comparison = corpus::compare(&read_expectations(&expected)?, &outcomes);
             println!("{comparison}");
             if !comparison.is_ok() {
                 return Ok(ExitCode::FAILURE);
@@ -120,7 +120,8 @@ fn list(table: &Table) {
     println!("{} tasks of {} packages", table.tasks.len(), packages.len());
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+fn read_expectations(path: &Path) -> anyhow::Result<Expectations> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is not what is expected there", path.display()))
+    serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not what `corpus make` writes", path.display()))
 }

@@ -71,6 +71,9 @@ pub enum CorpusError {
         /// Where the files may be put instead.
         directory: PathBuf,
     },
+    /// Ctrl-C while downloading.
+    #[error("interrupted while downloading; nothing is left running, and the next call goes on")]
+    Interrupted,
     /// An archive is not the one the table was written for.
     #[error(
         "{package}: {} has sha256 {seen}, the table says {expected}: delete it and run again; \

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
@@ -23,8 +24,12 @@ const PROGRAM: &str = include_str!("../../corpus/fetch.py");
 const DIRECTORY: &str = "/corpus";
 /// Of all that one container brings back; the whole corpus has about 5 MB.
 const DOWNLOAD_BYTES_MAX: usize = 256 << 20;
+/// Of files in a message.
+const NAMED_MAX: usize = 3;
 const LOG_BYTES_MAX: usize = 4 << 10;
 const MEMORY_BYTES: i64 = 1 << 30;
+/// For all requests of one call; the whole corpus takes about 20 seconds.
+const FETCH_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// One file that is wanted of the index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,7 +81,7 @@ impl Downloader {
         requests: &[Request],
         cache: &Path,
     ) -> Result<(Vec<Report>, Files), CorpusError> {
-        let files = requests.iter().map(|request| request.file.as_str()).collect::<Vec<_>>().join(", ");
+        let files = named(requests);
         let failed = |action: &'static str| {
             let (files, directory) = (files.clone(), cache.to_owned());
             move |source| CorpusError::Engine { action, files, directory, source: Box::new(source) }
@@ -92,10 +97,15 @@ impl Downloader {
         };
         let created =
             docker.create_container(None, self.container()).await.map_err(failed("create a container"))?;
-        let outcome = run(&docker, &created.id, requests).await;
+        let outcome = tokio::select! {
+            outcome = run(&docker, &created.id, requests) => outcome.map_err(failed("run a container")),
+            () = tokio::time::sleep(FETCH_TIME_MAX) => Err(CorpusError::Download { why: format!("no end after {FETCH_TIME_MAX:?}"), directory: cache.to_owned() }),
+            // The container has to go before this process does.
+            _ = tokio::signal::ctrl_c() => Err(CorpusError::Interrupted),
+        };
         let remove = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         docker.remove_container(&created.id, Some(remove)).await.map_err(failed("remove the container"))?;
-        let (archive, log) = outcome.map_err(failed("run a container"))?;
+        let (archive, log) = outcome?;
         read_back(&archive, &log).map_err(|why| CorpusError::Download { why, directory: cache.to_owned() })
     }
 
@@ -155,6 +165,16 @@ async fn run(
         archive.extend_from_slice(&chunk);
     }
     Ok((archive, log))
+}
+
+/// The first files of a list, and how many more.
+fn named(requests: &[Request]) -> String {
+    let names =
+        requests.iter().take(NAMED_MAX).map(|request| request.file.as_str()).collect::<Vec<_>>().join(", ");
+    match requests.len().saturating_sub(NAMED_MAX) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
 }
 
 fn packed(requests: &[Request]) -> std::io::Result<Vec<u8>> {

@@ -14,12 +14,14 @@ mod error;
 mod fetch;
 mod git;
 mod make;
+mod outcomes;
 mod repository;
 mod sdist;
 mod table;
 
-pub use compare::{Comparison, Expectation, Expectations, Outcomes, compare};
+pub use compare::{Comparison, Expectation, Expectations, Outcome, Outcomes, compare};
 pub use error::CorpusError;
 pub use fetch::{Downloader, FETCH_IMAGE};
 pub use make::{Made, Selection, look, make};
+pub use outcomes::outcomes;
 pub use table::{Edit, EditAt, Package, Release, Table, Task};
