@@ -1,0 +1,19 @@
+//! From rows of datasets to tasks in `pending/`: what `bottega submit` and the master's look into `incoming/` share.
+//!
+//! A row that is not valid is refused by line and field and kept aside in `incoming/rejected/`; the rest goes on.
+//! Whether a well-formed patch applies is found out by the worker that tries.
+
+mod fields;
+mod lines;
+mod patch;
+mod read;
+mod repository;
+mod row;
+mod run;
+
+pub use lines::{Line, Lines};
+pub use patch::check_patch;
+pub use read::{Row, Rows};
+pub use repository::{Template, check_repository};
+pub use row::{Refusal, task_of};
+pub use run::{Ingest, IngestError, Report};

@@ -1,0 +1,137 @@
+use std::io::{self, Cursor, Read};
+
+use serde_json::Value;
+
+use super::{Line, Lines, Refusal};
+
+/// The longest line that is read; a task file may be as large.
+const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// The largest file that is read at once, because it is one JSON document and not one a line.
+const DOCUMENT_BYTES_MAX: u64 = 256 << 20;
+
+/// One row of the input, or why there is none.
+#[derive(Debug)]
+pub struct Row {
+    /// `line 7`, or `row 7` in a JSON document.
+    pub place: String,
+    /// As it was in the input; empty where it was too long to keep.
+    pub raw: Vec<u8>,
+    /// As JSON.
+    pub value: Result<Value, Refusal>,
+}
+
+/// Reads rows: one a line (JSONL), or a JSON document that is one row or a list of rows.
+///
+/// The content decides, not the name: a document begins with `[`, or with `{` alone in its line.
+pub struct Rows<R> {
+    source: Source<R>,
+}
+
+enum Source<R> {
+    Lines { lines: Lines<R>, first: Option<Line> },
+    Document { rows: std::iter::Enumerate<std::vec::IntoIter<Value>> },
+    Broken(Option<Row>),
+}
+
+impl<R: Read> Rows<R> {
+    /// From the beginning of `input`.
+    ///
+    /// # Errors
+    /// The input cannot be read.
+    pub fn new(input: R) -> io::Result<Self> {
+        let mut lines = Lines::new(input, LINE_BYTES_MAX);
+        let first = lines.next_line()?;
+        let source = match first {
+            Some(Line::Text(_, text)) if text == b"{" || text.starts_with(b"[") => document(text, lines)?,
+            first => Source::Lines { lines, first },
+        };
+        Ok(Self { source })
+    }
+
+    /// The next row; `None` at the end.
+    ///
+    /// # Errors
+    /// The input cannot be read.
+    pub fn next_row(&mut self) -> io::Result<Option<Row>> {
+        match &mut self.source {
+            Source::Lines { lines, first } => {
+                let line = match first.take() {
+                    Some(line) => Some(line),
+                    None => lines.next_line()?,
+                };
+                Ok(line.map(row_of))
+            }
+            Source::Document { rows } => Ok(rows.next().map(|(index, value)| Row {
+                place: format!("row {}", index + 1),
+                raw: value.to_string().into_bytes(),
+                value: Ok(value),
+            })),
+            Source::Broken(row) => Ok(row.take()),
+        }
+    }
+}
+
+fn document<R: Read>(begun: Vec<u8>, lines: Lines<R>) -> io::Result<Source<R>> {
+    let mut bytes = begun;
+    bytes.push(b'\n');
+    let rest = lines.into_rest().take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    let whole = |why: String, raw| {
+        let value = Err(Refusal::whole(why));
+        Source::Broken(Some(Row { place: "document".to_owned(), raw, value }))
+    };
+    if rest as u64 > DOCUMENT_BYTES_MAX {
+        let why =
+            format!("it has more than {DOCUMENT_BYTES_MAX} bytes; write one row a line (JSONL) instead");
+        return Ok(whole(why, Vec::new()));
+    }
+    Ok(match serde_json::from_reader(Cursor::new(&bytes)) {
+        Ok(Value::Array(rows)) => Source::Document { rows: rows.into_iter().enumerate() },
+        Ok(row) => Source::Document { rows: vec![row].into_iter().enumerate() },
+        Err(e) => whole(format!("malformed JSON: {e}"), bytes),
+    })
+}
+
+fn row_of(line: Line) -> Row {
+    match line {
+        Line::Text(number, raw) => {
+            let value = serde_json::from_slice(&raw).map_err(|e| Refusal::whole(malformed(&e)));
+            Row { place: format!("line {number}"), raw, value }
+        }
+        Line::TooLong(number) => {
+            let why = format!("it is longer than {LINE_BYTES_MAX} bytes; the row was not kept");
+            Row { place: format!("line {number}"), raw: Vec::new(), value: Err(Refusal::whole(why)) }
+        }
+    }
+}
+
+/// The parser counts lines too, from the row's own beginning: only its column means something to people.
+fn malformed(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or_default();
+    format!("malformed JSON: {what} at column {}", error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_decides_between_lines_and_documents() {
+        let check = |input: &str, expected: &[&str]| {
+            let mut rows = Rows::new(input.as_bytes()).expect("readable");
+            let mut seen = Vec::new();
+            while let Some(row) = rows.next_row().expect("readable") {
+                let value = row.value.map_or_else(|why| why.to_string(), |value| value.to_string());
+                seen.push(format!("{}: {value}", row.place));
+            }
+            assert_eq!(seen, expected, "{input}");
+        };
+        check("", &[]);
+        check("{\"a\":1}\n\n{\"a\":2}\n", &["line 1: {\"a\":1}", "line 3: {\"a\":2}"]);
+        check("{\n \"a\": 1\n}\n", &["row 1: {\"a\":1}"]);
+        check("[{\"a\":1},\n{\"a\":2}]\n", &["row 1: {\"a\":1}", "row 2: {\"a\":2}"]);
+        check("{\"a\":}\n7\n", &["line 1: malformed JSON: expected value at column 6", "line 2: 7"]);
+        check("[1,\n", &["document: malformed JSON: EOF while parsing a value at line 2 column 0"]);
+    }
+}

@@ -1,0 +1,152 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use queue_format::{Owner, PathError, Rejects, Spool, SpoolError, TaskId, TaskSpec};
+use uuid::Uuid;
+
+use super::row::bytes_of;
+use super::{Refusal, Row, Rows, Template, task_of};
+
+/// Tasks published at once: a shard.
+const BATCH_TASKS_MAX: usize = 4096;
+
+/// Bytes of tasks held before they are published.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// Refusals shown; the others are in the file beside the rows.
+const SHOWN_MAX: usize = 10;
+
+/// Whoever publishes rows: a spool, a name for the staging area, and where repositories are.
+pub struct Ingest<'a> {
+    /// Where to.
+    pub spool: &'a Spool,
+    /// Who.
+    pub producer: &'a Owner,
+    /// Where the repositories of the rows lie; `None`: each row says so.
+    pub repositories: Option<&'a Template>,
+    /// Gives a fresh UUID.
+    pub unique: fn() -> Uuid,
+}
+
+/// What became of the rows of one input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Tasks that are now pending.
+    pub published: usize,
+    /// Rows whose id the spool had already, or that stand twice in the input.
+    pub known: usize,
+    /// Rows that were refused.
+    pub rejected: usize,
+    /// The first of them: place, field, reason.
+    pub shown: Vec<String>,
+    /// Where the refused rows are kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// Why an input was not read to its end. What was published before stays published, and is known the next time.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The input cannot be read.
+    #[error("cannot read {name}: {source}")]
+    Read {
+        /// The input.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The spool cannot be written.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// A file of it cannot be written.
+    #[error(transparent)]
+    Path(#[from] PathError),
+}
+
+struct Batch {
+    tasks: Vec<TaskSpec>,
+    bytes: usize,
+}
+
+impl Ingest<'_> {
+    /// Publishes the rows of an input; `name` is what its refused rows are called after, `now` when.
+    ///
+    /// # Errors
+    /// The input cannot be read, or the spool not be written.
+    pub fn run(&self, name: &str, now: Timestamp, input: impl Read) -> Result<Report, IngestError> {
+        let unreadable = |source| IngestError::Read { name: name.to_owned(), source };
+        let mut report = Report::default();
+        let mut rejects = Rejects::new(self.spool, &format!("{name}.{}", now.strftime("%Y%m%dT%H%M%SZ")));
+        let mut seen = HashMap::new();
+        let mut batch = Batch { tasks: Vec::new(), bytes: 0 };
+        let mut rows = Rows::new(input).map_err(unreadable)?;
+        while let Some(row) = rows.next_row().map_err(unreadable)? {
+            let Row { place, raw, value } = row;
+            match value.and_then(|value| self.admit(value, &place, &mut seen)) {
+                Ok(None) => report.known += 1,
+                Ok(Some((task, bytes))) => {
+                    batch.bytes += bytes;
+                    batch.tasks.push(task);
+                    if batch.bytes >= BATCH_BYTES_MAX || batch.tasks.len() >= BATCH_TASKS_MAX {
+                        self.publish(&mut batch, &mut report)?;
+                    }
+                }
+                Err(why) => {
+                    let reason = format!("{place}: {why}");
+                    rejects.keep(&raw, &reason)?;
+                    report.rejected += 1;
+                    if report.shown.len() < SHOWN_MAX {
+                        report.shown.push(reason);
+                    }
+                }
+            }
+        }
+        self.publish(&mut batch, &mut report)?;
+        report.kept = rejects.finish()?;
+        Ok(report)
+    }
+
+    /// `None` for a row that stood in the input before, word for word.
+    fn admit(
+        &self,
+        value: serde_json::Value,
+        place: &str,
+        seen: &mut HashMap<TaskId, (String, blake3::Hash)>,
+    ) -> Result<Option<(TaskSpec, usize)>, Refusal> {
+        let task = task_of(value, self.repositories)?;
+        let bytes = bytes_of(&task)?;
+        let digest = blake3::hash(&bytes);
+        match seen.entry(task.id.clone()) {
+            Entry::Vacant(free) => {
+                free.insert((place.to_owned(), digest));
+                Ok(Some((task, bytes.len())))
+            }
+            Entry::Occupied(first) if first.get().1 == digest => Ok(None),
+            Entry::Occupied(first) => {
+                let why = format!("{} has the same id with other content; keep one of them", first.get().0);
+                Err(Refusal { field: Some("instance_id".to_owned()), why })
+            }
+        }
+    }
+
+    fn publish(&self, batch: &mut Batch, report: &mut Report) -> Result<(), SpoolError> {
+        if batch.tasks.is_empty() {
+            return Ok(());
+        }
+        let published = self.spool.publish(&batch.tasks, self.producer, self.unique)?;
+        report.published += published.published;
+        report.known += published.known.len();
+        *batch = Batch { tasks: Vec::new(), bytes: 0 };
+        Ok(())
+    }
+}
+
+impl Report {
+    /// True unless every row was refused.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.published + self.known > 0 || self.rejected == 0
+    }
+}

@@ -1,0 +1,95 @@
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use queue_format::{SlotStatus, WorkerStatus};
+
+use super::Status;
+use crate::text::{bytes, clean_line, duration, list_of, plural};
+
+/// A worker that has said nothing for so long is marked: it says something every few seconds.
+const SILENT_SECONDS: f64 = 60.0;
+
+impl Status {
+    /// For people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = format!("spool    {}  ({} free)\n", self.path.display(), bytes(self.free_bytes));
+        let counts = &self.counts;
+        let sum = |map: &std::collections::BTreeMap<String, usize>| map.values().sum::<usize>();
+        let due = self.next_due_seconds.map_or_else(String::new, |due| self.until(due));
+        let nodes =
+            counts.claimed.iter().map(|(owner, n)| (owner.split('~').next().unwrap_or(owner).to_owned(), n));
+        let mut by_node = std::collections::BTreeMap::new();
+        for (node, count) in nodes {
+            *by_node.entry(node).or_default() += count;
+        }
+        let rows = [
+            ("pending", sum(&counts.pending), list_of(&counts.pending)),
+            ("delayed", counts.delayed, due),
+            ("hold", counts.hold, String::new()),
+            ("claimed", sum(&counts.claimed), list_of(&by_node)),
+            ("done", counts.done, list_of(&self.accepted)),
+            ("failed", sum(&counts.failed), list_of(&counts.failed)),
+        ];
+        for (state, count, detail) in rows {
+            let _ = writeln!(text, "{}", format!("{state:8} {count:6}  {detail}").trim_end());
+        }
+        if self.unread > 0 {
+            let _ =
+                writeln!(text, "incoming {:6}  {} not read yet", self.unread, plural(self.unread, "file"));
+        }
+        text.push_str(&self.pace_line());
+        for worker in &self.workers {
+            text.push_str(&worker_lines(worker, self.at));
+        }
+        if self.workers.is_empty() && self.counts.open() > 0 {
+            text.push_str(
+                "no worker has said anything: start one with bottega up, or bottega-worker on a node\n",
+            );
+        }
+        text
+    }
+
+    fn until(&self, due_seconds: u64) -> String {
+        let now = u64::try_from(self.at.as_second()).unwrap_or(0);
+        match due_seconds.checked_sub(now) {
+            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            Some(left) if left > 0 => format!("next due in {}", duration(left as f64)),
+            _ => "due now".to_owned(),
+        }
+    }
+
+    fn pace_line(&self) -> String {
+        let Some(pace) = &self.pace else { return String::new() };
+        let (rate, window) = (pace.settled_per_hour, duration(pace.window_seconds));
+        let eta = pace
+            .eta_seconds
+            .map_or_else(String::new, |eta| format!("; the rest takes about {}", duration(eta)));
+        format!("pace     {rate:6.1}  tasks an hour, over the last {window}{eta}\n")
+    }
+}
+
+fn worker_lines(worker: &WorkerStatus, now: Timestamp) -> String {
+    let age = now.duration_since(worker.at).as_secs_f64();
+    let silent = if age > SILENT_SECONDS { ": silent, perhaps dead" } else { "" };
+    let mut text = format!("\nworker {}  (heard {} ago{silent})\n", worker.owner, duration(age));
+    for notice in &worker.notices {
+        let _ = writeln!(text, "  note: {}", clean_line(notice));
+    }
+    for slot in &worker.slots {
+        let _ = writeln!(text, "  {}", slot_line(slot, now));
+    }
+    text
+}
+
+/// `slot 0  cores 0-3  24.0 GiB  build (2nd) for 12 s  pallets__click-1`.
+pub(crate) fn slot_line(slot: &SlotStatus, now: Timestamp) -> String {
+    let doing = slot.activity.as_ref().map_or_else(
+        || "idle".to_owned(),
+        |activity| {
+            let age = duration(now.duration_since(activity.since).as_secs_f64());
+            format!("{:12} {age:>12}  {}", clean_line(&activity.stage), activity.task)
+        },
+    );
+    format!("slot {}  cores {}  {}  {doing}", slot.slot, slot.cpuset, bytes(slot.memory_bytes))
+}

@@ -1,0 +1,7 @@
+//! How values are written for people: durations, sizes, counts, and text that came from untrusted code.
+
+mod clean;
+mod units;
+
+pub use clean::{clean, clean_line};
+pub use units::{bytes, duration, ellipsis, list_of, plural};
