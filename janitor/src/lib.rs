@@ -1,1 +1,44 @@
-//! janitor
+//! The janitor: removes what finished or dead tasks left on a node (containers, images, work directories), by
+//! ownership, and nothing else.
+//!
+//! One pass goes through five stages; only the first and the last touch the world:
+//!
+//! ```text
+//! observe ──► Inventory ──► protect ──► policy ──► marks ──► Plan ──► execute
+//! engine, ledger,           what is     zombies,   seen      order,   look again,
+//! spool, locks              kept, why   and why    long      limit    then remove
+//!                                                  enough
+//! ```
+//!
+//! **Default deny.** An object is ours only if its labels parse, name our spool and this node, and the node's
+//! ledger knows its UUID with the same task, claim and owner. It is a zombie only if, beyond that, its claim is
+//! gone from the spool or its worker is proven dead. A zombie is removed only after it was seen as one for a grace
+//! period and again just before: by its full id, images without force, children before parents. The engine's
+//! prune endpoints are never called: they know no owners, and break builds that run.
+
+mod audit;
+mod config;
+mod error;
+mod execute;
+mod inventory;
+mod janitor;
+mod marks;
+mod observe;
+mod plan;
+mod policy;
+mod protect;
+mod run;
+mod show;
+mod verify;
+
+pub use audit::{AUDIT_FILE, Audit};
+pub use config::Config;
+pub use error::{EngineError, JanitorError};
+pub use execute::Report;
+pub use inventory::{ClaimKey, Container, Image, Inventory, Objects, WorkDirState};
+pub use janitor::{Janitor, Place};
+pub use marks::Marks;
+pub use plan::{Plan, plan};
+pub use policy::{Candidate, Patience, Reason, Target, policy};
+pub use protect::{Kept, protect};
+pub use run::run;

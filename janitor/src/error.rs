@@ -1,0 +1,77 @@
+use std::io;
+use std::path::PathBuf;
+
+use queue_format::{PathError, SpoolError, SpoolId};
+
+/// What ends a pass. What only keeps one object from being removed is not among these.
+#[derive(Debug, thiserror::Error)]
+pub enum JanitorError {
+    /// The configuration makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The spool cannot be read or written.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// Another spool lies where ours was: nothing can be judged by it.
+    #[error("{} is spool {found} now, it was {expected}; mount the right one or restart the janitor", path.display())]
+    OtherSpool {
+        /// Where.
+        path: PathBuf,
+        /// Whose objects we look after.
+        expected: SpoolId,
+        /// What was found.
+        found: SpoolId,
+    },
+    /// The node's state directory cannot be used.
+    #[error("cannot {action} {}: {source}; name another with --state", path.display())]
+    State {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A stage died.
+    #[error("a stage of the pass ended early: {0}")]
+    Stage(#[from] tokio::task::JoinError),
+}
+
+impl From<PathError> for JanitorError {
+    fn from(error: PathError) -> Self {
+        Self::Spool(error.into())
+    }
+}
+
+/// What the engine did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// None answers.
+    #[error(
+        "no container engine answers at {address}: {source}; start it (systemctl start docker) or set DOCKER_HOST"
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// What was said.
+        source: bollard::errors::Error,
+    },
+    /// It takes too long.
+    #[error(
+        "the container engine did not {action} within {seconds} s; look at its log (journalctl -u docker)"
+    )]
+    TimedOut {
+        /// What it was asked, as a verb.
+        action: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// It refused.
+    #[error("the container engine could not {action}: {source}")]
+    Failed {
+        /// What it was asked, as a verb.
+        action: &'static str,
+        /// What was said.
+        source: bollard::errors::Error,
+    },
+}

@@ -1,0 +1,95 @@
+//! `bottega-janitor`: the daemon, a single run of it, and what that would do.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use janitor::{Config, Janitor, Place};
+use systemd::{Environment, Notifier, Shutdown, Source};
+
+/// Removes what finished or dead tasks left on this node, and nothing else.
+#[derive(Parser)]
+#[command(name = "bottega-janitor", version)]
+struct Arguments {
+    /// What to do.
+    #[arg(value_enum)]
+    command: Command,
+    /// The spool.
+    #[arg(long, env = "BOTTEGA_SPOOL", value_name = "DIR")]
+    spool: PathBuf,
+    /// Where this node's workers keep their ledger [default: /var/lib/bottega, or the user's state directory].
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The configuration; its [janitor] section counts [default: /etc/bottega/bottega.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Prints the effective configuration and ends.
+    #[arg(long)]
+    print_config: bool,
+    /// What is logged: error, warn, info, debug, or directives such as info,janitor=debug.
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Command {
+    /// Goes on until SIGTERM.
+    Run,
+    /// Looks, waits for the grace period, looks again, removes, ends.
+    Once,
+    /// Prints what `once` would do, and does nothing.
+    Plan,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let environment = Environment::from_os(std::env::vars_os());
+    let config: Config = systemd::config::load(&Source::named_or_default(arguments.config), "janitor")?;
+    if arguments.print_config {
+        write!(std::io::stdout(), "{}", systemd::config::print(&config, "janitor")?)?;
+        return Ok(());
+    }
+    systemd::log::init(&arguments.log, &environment)?;
+    let state =
+        arguments.state.or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), &environment));
+    let place = Place {
+        spool: arguments.spool,
+        state: state.context("there is no home directory for the state; name one with --state DIR")?,
+        hostname: systemd::hostname(),
+        engine: environment.get("DOCKER_HOST").map(ToOwned::to_owned),
+    };
+    let notifier = Notifier::new(&environment);
+    let janitor = Janitor::open(place, config, jiff::Timestamp::now, notifier.clone())?;
+    // One thread is enough for a daemon that mostly sleeps; files are looked at on a second one.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
+    let done = runtime.block_on(act(arguments.command, janitor, &notifier));
+    // A directory that is being removed must not hold the end: the next run goes on with it.
+    runtime.shutdown_background();
+    done
+}
+
+async fn act(command: Command, mut janitor: Janitor, notifier: &Notifier) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+    match command {
+        Command::Run => {
+            let random = || uuid::Uuid::now_v7().as_u64_pair().1;
+            janitor::run(janitor, notifier, &shutdown, random).await;
+        }
+        Command::Once => tokio::select! {
+            report = janitor.once() => {
+                let report = report?;
+                tracing::info!("removed {}, kept {}, failed {}, {} wait", report.removed, report.kept, report.failed, report.waiting + report.postponed);
+                anyhow::ensure!(report.failed == 0, "{} removals failed; see the log above", report.failed);
+            }
+            () = shutdown.requested() => anyhow::bail!("ended by a signal; the next run goes on"),
+        },
+        Command::Plan => {
+            let lines = janitor.plan().await?;
+            let mut out = std::io::stdout().lock();
+            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        }
+    }
+    Ok(())
+}

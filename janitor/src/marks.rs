@@ -1,0 +1,71 @@
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::policy::{Candidate, Patience, Target};
+
+/// How many grace periods [`Patience::Long`] is.
+const LONG_GRACES: u32 = 20;
+
+/// Since when each leftover has been seen, without a break.
+#[derive(Debug, Default)]
+pub struct Marks {
+    since: HashMap<Target, Instant>,
+}
+
+impl Marks {
+    /// Takes note of what a pass found, and gives what has been a leftover long enough: seen in this and an
+    /// earlier pass, at least its patience apart. Whatever was not found this time starts anew.
+    pub fn ripe(&mut self, found: Vec<Candidate>, now: Instant, grace: Duration) -> Vec<Candidate> {
+        let before = std::mem::take(&mut self.since);
+        let mut ripe = Vec::new();
+        for candidate in found {
+            let since = before.get(&candidate.target).copied();
+            self.since.insert(candidate.target.clone(), since.unwrap_or(now));
+            let waited = since.map(|since| now.saturating_duration_since(since));
+            let long_enough = match candidate.patience {
+                Patience::None => true,
+                Patience::Grace => waited.is_some_and(|waited| waited >= grace),
+                Patience::Long => waited.is_some_and(|waited| waited >= grace * LONG_GRACES),
+            };
+            if long_enough {
+                ripe.push(candidate);
+            }
+        }
+        ripe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Reason;
+
+    #[test]
+    fn only_what_is_seen_again_after_its_patience_is_ripe() {
+        let start = Instant::now();
+        let grace = Duration::from_secs(30);
+        let candidate = |name: &str, patience| Candidate {
+            target: Target::Container(name.to_owned()),
+            reason: Reason::ClaimGone,
+            patience,
+            name: name.to_owned(),
+            entry: None,
+            created_at: None,
+            bytes: None,
+        };
+        let mut marks = Marks::default();
+        let mut check = |second: u64, found: &[(&str, Patience)], expected: &[&str]| {
+            let found = found.iter().map(|(name, patience)| candidate(name, *patience)).collect();
+            let ripe = marks.ripe(found, start + Duration::from_secs(second), grace);
+            let names: Vec<&str> = ripe.iter().map(|candidate| candidate.name.as_str()).collect();
+            assert_eq!(names, expected, "after {second} s");
+        };
+        check(0, &[("a", Patience::Grace), ("now", Patience::None)], &["now"]);
+        check(29, &[("a", Patience::Grace), ("b", Patience::Grace)], &[]);
+        check(30, &[("a", Patience::Grace), ("b", Patience::Grace)], &["a"]);
+        check(45, &[("b", Patience::Grace)], &[]);
+        check(60, &[("a", Patience::Grace), ("b", Patience::Grace), ("c", Patience::Long)], &["b"]);
+        check(659, &[("c", Patience::Long)], &[]);
+        check(660, &[("c", Patience::Long)], &["c"]);
+    }
+}

@@ -1,0 +1,209 @@
+//! What is a leftover, and why.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use queue_format::{LABEL_OBJECT, LedgerEntry, Life, ObjectKind, Owner};
+use uuid::Uuid;
+
+use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects, WorkDirState};
+use crate::protect::{Kept, container_entry, image_entry};
+
+/// Something to be done about one thing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// Take back what a dead worker had claimed.
+    Lease(Owner),
+    /// Remove a container, by its full id.
+    Container(String),
+    /// Remove an image, by its full id.
+    Image(String),
+    /// Remove a work directory, under its true path.
+    WorkDir(PathBuf),
+    /// Forget a ledger entry whose object is gone.
+    Entry(Uuid),
+    /// Forget the lock of a dead worker of which nothing is left.
+    Lock(Owner),
+}
+
+/// Why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Its worker's process is gone.
+    OwnerDead,
+    /// Its claim ended, or was taken away.
+    ClaimGone,
+}
+
+/// How long it must have been seen so before it is acted upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Patience {
+    /// It is proven at first sight.
+    None,
+    /// The grace period.
+    Grace,
+    /// Many grace periods: nothing is gained by haste.
+    Long,
+}
+
+/// A leftover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What.
+    pub target: Target,
+    /// Why.
+    pub reason: Reason,
+    /// How urgent.
+    pub patience: Patience,
+    /// What people call it: a container's name, an image's tag.
+    pub name: String,
+    /// The ledger's entry behind it.
+    pub entry: Option<LedgerEntry>,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+    /// What its removal frees, where that is known.
+    pub bytes: Option<u64>,
+}
+
+/// Every leftover of the inventory; nothing that `kept` names.
+#[must_use]
+pub fn policy(inventory: &Inventory, kept: &BTreeMap<String, Kept>) -> Vec<Candidate> {
+    let mut found: Vec<Candidate> = dead_leases(inventory).collect();
+    if let Some(objects) = &inventory.objects {
+        let containers = objects.containers.iter().filter(|container| !kept.contains_key(&container.id));
+        found.extend(containers.filter_map(|container| container_left(inventory, container)));
+        let images = objects.images.iter().filter(|image| !kept.contains_key(&image.id));
+        let sizes: HashMap<&str, u64> =
+            objects.images.iter().map(|image| (image.id.as_str(), image.size_bytes)).collect();
+        found.extend(images.filter_map(|image| image_left(inventory, &sizes, image)));
+    }
+    found.extend(inventory.ledger.values().filter_map(|entry| work_dir_left(inventory, entry)));
+    found.extend(entries_without_object(inventory));
+    found.extend(locks_without_anything(inventory));
+    found
+}
+
+/// `None` where the claim stands: nothing made under it is touched.
+pub(crate) fn reason(inventory: &Inventory, entry: &LedgerEntry) -> Option<Reason> {
+    if inventory.life(&entry.owner) == Life::Dead {
+        Some(Reason::OwnerDead)
+    } else if inventory.claims.contains(&ClaimKey::of(entry)) {
+        None
+    } else {
+        Some(Reason::ClaimGone)
+    }
+}
+
+fn dead_leases(inventory: &Inventory) -> impl Iterator<Item = Candidate> {
+    let dead = inventory.leases.iter().filter(|owner| inventory.life(owner) == Life::Dead);
+    dead.map(|owner| Candidate {
+        target: Target::Lease(owner.clone()),
+        reason: Reason::OwnerDead,
+        patience: Patience::None,
+        name: owner.to_string(),
+        entry: None,
+        created_at: None,
+        bytes: None,
+    })
+}
+
+fn container_left(inventory: &Inventory, container: &Container) -> Option<Candidate> {
+    let entry = container_entry(inventory, container)?;
+    Some(Candidate {
+        target: Target::Container(container.id.clone()),
+        reason: reason(inventory, entry)?,
+        patience: Patience::Grace,
+        name: container.names.first().cloned().unwrap_or_default(),
+        entry: Some(entry.clone()),
+        created_at: container.created_at,
+        bytes: None,
+    })
+}
+
+fn image_left(inventory: &Inventory, sizes: &HashMap<&str, u64>, image: &Image) -> Option<Candidate> {
+    let entry = image_entry(inventory, image)?;
+    // What lies below is shared; only the difference is freed.
+    let shared = image.parent_id.as_deref().and_then(|parent| sizes.get(parent)).copied();
+    Some(Candidate {
+        target: Target::Image(image.id.clone()),
+        reason: reason(inventory, entry)?,
+        patience: Patience::Grace,
+        name: image.tags.first().cloned().unwrap_or_else(|| "<none>".to_owned()),
+        entry: Some(entry.clone()),
+        created_at: image.created_at,
+        bytes: shared.map(|shared| image.size_bytes.saturating_sub(shared)),
+    })
+}
+
+fn work_dir_left(inventory: &Inventory, entry: &LedgerEntry) -> Option<Candidate> {
+    let ObjectKind::WorkDir { .. } = entry.kind else { return None };
+    let WorkDirState::Inside(path) = inventory.work_dirs.get(&entry.object)? else { return None };
+    if !inventory.covers(entry) {
+        return None;
+    }
+    Some(Candidate {
+        target: Target::WorkDir(path.clone()),
+        reason: reason(inventory, entry)?,
+        patience: Patience::Grace,
+        name: path.display().to_string(),
+        entry: Some(entry.clone()),
+        created_at: Some(entry.created_at),
+        bytes: None,
+    })
+}
+
+fn entries_without_object(inventory: &Inventory) -> impl Iterator<Item = Candidate> {
+    let labelled = inventory.objects.as_ref().map(labelled);
+    inventory.ledger.values().filter_map(move |entry| {
+        let gone = match &entry.kind {
+            ObjectKind::WorkDir { .. } => {
+                inventory.work_dirs.get(&entry.object) == Some(&WorkDirState::Missing)
+            }
+            // An engine that does not answer proves nothing.
+            ObjectKind::Container { .. } | ObjectKind::Build { .. } => {
+                !labelled.as_ref()?.contains(&entry.object)
+            }
+        };
+        if !gone || !inventory.covers(entry) {
+            return None;
+        }
+        // A worker that lives may be about to make the object: it records it first.
+        let alive = inventory.life(&entry.owner) == Life::Alive;
+        Some(Candidate {
+            target: Target::Entry(entry.object),
+            reason: reason(inventory, entry)?,
+            patience: if alive { Patience::Long } else { Patience::Grace },
+            name: entry.object.to_string(),
+            entry: Some(entry.clone()),
+            created_at: Some(entry.created_at),
+            bytes: None,
+        })
+    })
+}
+
+/// Every UUID that some container or image names, be it ours or not.
+fn labelled(objects: &Objects) -> HashSet<Uuid> {
+    let containers = objects.containers.iter().map(|container| &container.labels);
+    let images = objects.images.iter().map(|image| &image.labels);
+    containers.chain(images).filter_map(|labels| labels.get(LABEL_OBJECT)?.parse().ok()).collect()
+}
+
+fn locks_without_anything(inventory: &Inventory) -> impl Iterator<Item = Candidate> {
+    let named: HashSet<&Owner> = inventory.ledger.values().map(|entry| &entry.owner).collect();
+    // Where another spool's workers keep their state here too, their leases are out of our sight.
+    let shared = inventory.ledger.values().any(|entry| entry.spool != inventory.spool);
+    let dead = inventory.lives.iter().filter(move |(owner, life)| {
+        let free = !inventory.leases.contains(owner) && !named.contains(owner);
+        **life == Life::Dead && free && !shared && owner.node() == inventory.node
+    });
+    dead.map(|(owner, _)| Candidate {
+        target: Target::Lock(owner.clone()),
+        reason: Reason::OwnerDead,
+        patience: Patience::Long,
+        name: owner.to_string(),
+        entry: None,
+        created_at: None,
+        bytes: None,
+    })
+}

@@ -1,0 +1,135 @@
+//! What stays, and why. Everything that is not proven ours is kept.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use queue_format::{LedgerEntry, ObjectKind, image_name};
+
+use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects};
+
+/// What base images are called; they carry no labels and outlive every task.
+const BASE_IMAGE_PREFIX: &str = "openswe-python-";
+
+/// Why a container or an image is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// It is not proven ours.
+    Foreign,
+    /// Its claim stands.
+    LiveClaim,
+    /// It is a base image.
+    BaseImage,
+    /// It is the image of an accepted task.
+    Accepted,
+    /// It was built on an accepted task's image, by whomever.
+    OnAccepted,
+    /// Something that is kept needs it.
+    Needed,
+}
+
+/// The containers and images that stay, by id.
+#[must_use]
+pub fn protect(inventory: &Inventory) -> BTreeMap<String, Kept> {
+    let Some(objects) = &inventory.objects else { return BTreeMap::new() };
+    let mut kept = BTreeMap::new();
+    for container in &objects.containers {
+        kept.extend(container_kept(inventory, container).map(|why| (container.id.clone(), why)));
+    }
+    for image in &objects.images {
+        kept.extend(image_kept(inventory, image).map(|why| (image.id.clone(), why)));
+    }
+    keep_descendants_of_accepted(objects, &mut kept);
+    keep_what_is_needed(objects, &mut kept);
+    kept
+}
+
+/// The ledger's entry of a container that is ours.
+pub(crate) fn container_entry<'a>(
+    inventory: &'a Inventory,
+    container: &Container,
+) -> Option<&'a LedgerEntry> {
+    inventory.entry_of(&container.labels).filter(|entry| match &entry.kind {
+        ObjectKind::Container { name } => container.names.iter().any(|found| found == name),
+        ObjectKind::Build { .. } => container.is_build_step,
+        ObjectKind::WorkDir { .. } => false,
+    })
+}
+
+/// The ledger's entry of an image that is ours: one with a tag of somebody else's is not.
+pub(crate) fn image_entry<'a>(inventory: &'a Inventory, image: &Image) -> Option<&'a LedgerEntry> {
+    inventory.entry_of(&image.labels).filter(|entry| match &entry.kind {
+        ObjectKind::Build { image: name } => image.tags.iter().all(|tag| is_tag_of(tag, name, entry)),
+        ObjectKind::Container { .. } | ObjectKind::WorkDir { .. } => false,
+    })
+}
+
+/// Whether it is the image of a task that is accepted with the very claim that built it.
+pub(crate) fn is_accepted(inventory: &Inventory, image: &Image, entry: &LedgerEntry) -> bool {
+    !image.tags.is_empty() && inventory.accepted.contains(&(entry.task.clone(), entry.token))
+}
+
+pub(crate) fn is_base(image: &Image) -> bool {
+    image.tags.iter().any(|tag| tag.starts_with(BASE_IMAGE_PREFIX))
+}
+
+fn container_kept(inventory: &Inventory, container: &Container) -> Option<Kept> {
+    match container_entry(inventory, container) {
+        None => Some(Kept::Foreign),
+        Some(entry) => inventory.is_live(&ClaimKey::of(entry)).then_some(Kept::LiveClaim),
+    }
+}
+
+fn image_kept(inventory: &Inventory, image: &Image) -> Option<Kept> {
+    if is_base(image) {
+        return Some(Kept::BaseImage);
+    }
+    match image_entry(inventory, image) {
+        None => Some(Kept::Foreign),
+        Some(entry) if inventory.is_live(&ClaimKey::of(entry)) => Some(Kept::LiveClaim),
+        Some(entry) => is_accepted(inventory, image, entry).then_some(Kept::Accepted),
+    }
+}
+
+fn is_tag_of(tag: &str, name: &str, entry: &LedgerEntry) -> bool {
+    // A tag's version follows the last colon; a colon before a slash belongs to a registry's port.
+    let repository = match tag.rsplit_once(':') {
+        Some((repository, version)) if !version.contains('/') => repository,
+        _ => tag,
+    };
+    tag == name || repository == name || repository == image_name(&entry.task)
+}
+
+/// A person who builds on an accepted environment inherits its labels; the steps of that build are not ours.
+fn keep_descendants_of_accepted(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
+    let mut children: HashMap<&str, Vec<&Image>> = HashMap::new();
+    for image in &objects.images {
+        children.entry(image.parent_id.as_deref().unwrap_or_default()).or_default().push(image);
+    }
+    let accepted = |image: &&Image| kept.get(&image.id) == Some(&Kept::Accepted);
+    let mut waiting: Vec<&Image> = objects.images.iter().filter(accepted).collect();
+    let mut seen: HashSet<&str> = waiting.iter().map(|image| image.id.as_str()).collect();
+    while let Some(image) = waiting.pop() {
+        for child in children.get(image.id.as_str()).into_iter().flatten() {
+            if seen.insert(&child.id) {
+                kept.entry(child.id.clone()).or_insert(Kept::OnAccepted);
+                waiting.push(child);
+            }
+        }
+    }
+}
+
+/// The images of containers that stay, and everything below an image that stays.
+fn keep_what_is_needed(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
+    let by_id: HashMap<&str, &Image> =
+        objects.images.iter().map(|image| (image.id.as_str(), image)).collect();
+    let used = objects.containers.iter().filter(|container| kept.contains_key(&container.id));
+    let used = used.map(|container| container.image_id.as_str());
+    let standing = objects.images.iter().filter(|image| kept.contains_key(&image.id));
+    let below = standing.filter_map(|image| image.parent_id.as_deref());
+    let mut waiting: Vec<&str> = used.chain(below).collect();
+    let mut seen = HashSet::new();
+    while let Some(id) = waiting.pop() {
+        let Some(image) = by_id.get(id).filter(|_| seen.insert(id)) else { continue };
+        kept.entry(image.id.clone()).or_insert(Kept::Needed);
+        waiting.extend(image.parent_id.as_deref());
+    }
+}
