@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flate2::{Compression, write::GzEncoder};
-use queue_format::Instance;
+use queue_format::{Incarnation, Instance, Lease, Manifest, Next, Owner, Spool, TaskSpec};
 use sha2::{Digest, Sha256};
-use tests::corpus::{CorpusError, Downloader, Edit, EditAt, Made, Selection, Table, make};
+use tests::corpus::{CorpusError, Downloader, Edit, EditAt, Made, Selection, Table, make, outcomes};
+use uuid::Uuid;
 
 const BASE: &[(&str, &str)] = &[
     ("PKG-INFO", "Version: 1.0\n"),
@@ -186,4 +187,60 @@ fn names_the_file_that_does_not_fit_the_table() {
         |_, out| fs::write(out.join("sdists/ham-1.1.tar.gz"), "changed").unwrap(),
         &["ham: ", "ham-1.1.tar.gz", "delete it and run again"],
     );
+}
+
+/// Concludes the next pending task with a verdict, and an evidence that shows one test go from fail to pass.
+fn conclude(spool: &Spool, lease: &mut Lease, verdict: &serde_json::Value) {
+    let Next::Claimed(claim) = lease.claim_next(|_| true).unwrap() else { panic!("nothing is pending") };
+    let mut manifest = serde_json::json!({
+        "format": 1, "id": claim.name().id, "token": claim.name().token, "owner": lease.owner(),
+        "started_at": "2024-01-01T00:00:00Z", "finished_at": "2024-01-01T00:01:00Z", "iterations": 1,
+        "stages": [], "python": null, "image_name": null, "image_bytes": null, "fail_to_pass": 1,
+        "pass_to_pass": 2, "peak_memory_bytes": null, "files": {},
+    });
+    manifest.as_object_mut().unwrap().extend(verdict.as_object().unwrap().clone());
+    let manifest: Manifest = serde_json::from_value(manifest).unwrap();
+    let transitions = serde_json::json!({ "fail_to_pass": ["t.py::one"] });
+    let evidence = serde_json::json!({
+        "image_id": "", "dockerfile_blake3": "", "eval_script_blake3": "", "targets": [], "runs": [],
+        "transitions": transitions,
+    });
+    let files = [("evidence.json".to_owned(), evidence.to_string().into_bytes())];
+    claim.conclude(&manifest, &files).unwrap();
+    assert!(spool.manifest(&claim.name().id, claim.name().token).unwrap().is_some());
+}
+
+#[test]
+fn reads_outcomes_from_a_spool() {
+    let scratch = tempfile::tempdir().unwrap();
+    let spool = Spool::init(&scratch.path().join("spool"), Uuid::now_v7()).unwrap();
+    let owner = Owner::new("n1", Incarnation::new(Uuid::now_v7()));
+    let mut lease = Lease::open(&spool, owner.clone()).unwrap();
+    let publish = |id: &str| {
+        let (out, table) = ham();
+        let row = Instance { instance_id: id.to_owned(), ..row(&run(&table, out.path()).unwrap()) };
+        let task = TaskSpec::build(row, "/mirror".to_owned()).unwrap();
+        spool.publish(&[task], &owner, Uuid::now_v7).unwrap();
+    };
+    publish("good");
+    conclude(&spool, &mut lease, &serde_json::json!({ "verdict": "accepted", "class": "per-test" }));
+    publish("bad");
+    let failed =
+        serde_json::json!({ "verdict": "failed", "reason": "flaky", "detail": "t.py::two", "remedy": "" });
+    conclude(&spool, &mut lease, &failed);
+    publish("waiting");
+
+    let outcomes = outcomes(&spool).unwrap();
+    let check = |id: &str, outcome: &str, detail: &str, known: bool| {
+        let seen = &outcomes[id];
+        assert_eq!((seen.outcome.as_str(), seen.detail.as_str()), (outcome, detail));
+        assert_eq!(
+            seen.fail_to_pass.as_ref().map(|tests| tests.contains("t.py::one")),
+            known.then_some(true)
+        );
+    };
+    assert_eq!(outcomes.len(), 3);
+    check("good", "accepted", "per-test", true);
+    check("bad", "flaky", "t.py::two", true);
+    check("waiting", "pending", "", false);
 }
