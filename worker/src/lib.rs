@@ -1,6 +1,12 @@
 //! A worker: claims tasks, builds and evaluates each environment in containers pinned to a slot, publishes the
 //! attempt. See ARCHITECTURE.md for the stages; each has a module here.
 
+pub mod board;
+pub mod config;
+pub mod disk;
 pub mod engine;
 pub mod evaluate;
+pub mod git;
+pub mod repository;
+pub mod slots;
 pub mod synthesis;

@@ -1,0 +1,91 @@
+//! What the slots are doing, for whoever looks at the spool.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use queue_format::{Owner, SlotActivity, SlotStatus, TaskId, WorkerStatus};
+
+use crate::slots::Slot;
+
+/// Shared by the slots; the worker publishes it to the spool from time to time.
+#[derive(Debug)]
+pub struct Board {
+    owner: Owner,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    notices: Vec<String>,
+    slots: Vec<SlotStatus>,
+    changed: bool,
+}
+
+impl Board {
+    /// A board with every slot idle.
+    #[must_use]
+    pub fn new(owner: Owner, slots: &[Slot], notices: Vec<String>) -> Self {
+        let slots = slots
+            .iter()
+            .map(|slot| SlotStatus {
+                slot: slot.number,
+                cpuset: slot.limits.cpuset_cpus.clone(),
+                memory_bytes: slot.limits.memory_bytes,
+                activity: None,
+            })
+            .collect();
+        Self { owner, state: Mutex::new(State { notices, slots, changed: true }) }
+    }
+
+    /// A slot begins a stage of a task.
+    pub fn begin(&self, slot: u32, task: &TaskId, stage: &str) {
+        let activity = SlotActivity { task: task.clone(), stage: stage.to_owned(), since: Timestamp::now() };
+        self.set(slot, Some(activity));
+    }
+
+    /// A slot has nothing to do.
+    pub fn idle(&self, slot: u32) {
+        self.set(slot, None);
+    }
+
+    /// Says something once that people should know.
+    pub fn notice(&self, text: &str) {
+        let mut state = self.lock();
+        if !state.notices.iter().any(|known| known == text) {
+            state.notices.push(text.to_owned());
+            state.changed = true;
+        }
+    }
+
+    /// Takes a notice back.
+    pub fn withdraw(&self, text: &str) {
+        let mut state = self.lock();
+        let before = state.notices.len();
+        state.notices.retain(|known| known != text);
+        state.changed |= state.notices.len() != before;
+    }
+
+    /// The status to publish, and whether it has changed since the last call.
+    pub fn status(&self) -> (WorkerStatus, bool) {
+        let mut state = self.lock();
+        let status = WorkerStatus {
+            owner: self.owner.clone(),
+            at: Timestamp::now(),
+            notices: state.notices.clone(),
+            slots: state.slots.clone(),
+        };
+        (status, std::mem::take(&mut state.changed))
+    }
+
+    fn set(&self, slot: u32, activity: Option<SlotActivity>) {
+        let mut state = self.lock();
+        state.changed = true;
+        if let Some(status) = state.slots.iter_mut().find(|status| status.slot == slot) {
+            status.activity = activity;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

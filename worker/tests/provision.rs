@@ -1,0 +1,172 @@
+//! Provisioning from real bare repositories: the tree is the base, and nothing in it knows the future.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use queue_format::{BuildTask, FailureReason, Instance};
+use tempfile::TempDir;
+use worker::repository::{ProvisionError, RepositoryCache, provision};
+
+const TEST_PATCH: &str = "diff --git a/test_x.py b/test_x.py\nnew file mode 100644\n--- /dev/null\n+++ b/test_x.py\n@@ -0,0 +1 @@\n+assert True\n";
+const FIX: &str = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-x = 'bug'\n+x = 'SECRET FIX'\n";
+
+struct Origin {
+    dir: TempDir,
+    base: String,
+    fix: String,
+}
+
+fn git(dir: &Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .current_dir(dir)
+        .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .expect("git runs");
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// An old release, the base, the fix and a commit after it, in a bare repository.
+fn origin() -> Origin {
+    let dir = tempfile::tempdir().expect("a directory");
+    let work = dir.path().join("work");
+    std::fs::create_dir(&work).expect("made");
+    git(&work, &["init", "--quiet", "--initial-branch=main"]);
+    let commit = |text: &str| {
+        std::fs::write(work.join("x.py"), format!("x = '{text}'\n")).expect("written");
+        git(&work, &["add", "."]);
+        git(&work, &["commit", "--quiet", "-m", text]);
+        git(&work, &["rev-parse", "HEAD"])
+    };
+    commit("release");
+    git(&work, &["tag", "v1.2.0"]);
+    let base = commit("bug");
+    let fix = commit("SECRET FIX");
+    git(&work, &["tag", "v1.3.0"]);
+    commit("later");
+    git(&work, &["remote", "add", "origin", "https://example.org/x"]);
+    git(dir.path(), &["clone", "--quiet", "--bare", "work", "bare.git"]);
+    Origin { dir, base, fix }
+}
+
+impl Origin {
+    fn bare(&self) -> String {
+        self.dir.path().join("bare.git").display().to_string()
+    }
+
+    fn task(&self) -> BuildTask {
+        let instance: Instance = serde_json::from_value(serde_json::json!({
+            "instance_id": "owner__name-1", "repo": "owner/name", "base_commit": self.base,
+            "problem_statement": "", "patch": FIX, "test_patch": TEST_PATCH,
+        }))
+        .expect("a row");
+        BuildTask { repository: self.bare(), instance }
+    }
+}
+
+fn cache(dir: &Path) -> RepositoryCache {
+    RepositoryCache::new(&dir.join("cache"), Duration::from_secs(60))
+}
+
+#[tokio::test]
+async fn the_tree_is_the_base_and_knows_no_future() {
+    let origin = origin();
+    let context = tempfile::tempdir().expect("a directory");
+    let checkout = provision(&cache(context.path()), &origin.task(), context.path()).await.expect("provisioned");
+    let tree = &checkout.tree_dir;
+    assert_eq!(std::fs::read_to_string(tree.join("x.py")).expect("there"), "x = 'bug'\n");
+    assert_eq!(git(tree, &["rev-parse", "HEAD"]), origin.base, "the base keeps its commit id");
+    assert_eq!(git(tree, &["rev-list", "--all", "--count"]), "1");
+    assert_eq!(git(tree, &["describe", "--tags"]), "v1.2.0", "the nearest release, for builds that ask git");
+    assert_eq!(git(tree, &["remote"]), "");
+    assert_eq!(git(tree, &["status", "--porcelain"]), "");
+    // Every object, packed or loose: no blob holds the fix, no commit is the fix.
+    let objects = git(tree, &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"]);
+    for line in objects.lines() {
+        let (name, kind) = line.split_once(' ').expect("name and type");
+        assert_ne!(name, origin.fix);
+        if kind == "blob" || kind == "commit" {
+            assert!(!git(tree, &["cat-file", kind, name]).contains("SECRET"), "{kind} {name}");
+        }
+    }
+    for entry in ["FETCH_HEAD", "ORIG_HEAD", "logs", "packed-refs"] {
+        assert!(!tree.join(".git").join(entry).exists(), "{entry} tells where the tree came from");
+    }
+}
+
+#[tokio::test]
+async fn a_url_is_copied_once_and_then_served_from_the_copy() {
+    let origin = origin();
+    let state = tempfile::tempdir().expect("a directory");
+    let port = 20_000 + u16::try_from(std::process::id() % 20_000).expect("small");
+    // The program itself: killing `git daemon` would leave it behind.
+    let program = Path::new(&git(state.path(), &["--exec-path"])).join("git-daemon");
+    let mut daemon = Command::new(program)
+        .args(["--export-all", "--listen=127.0.0.1", "--informative-errors"])
+        .args([&format!("--port={port}"), &format!("--base-path={}", origin.dir.path().display())])
+        .stdin(std::process::Stdio::null())
+        .spawn()
+        .expect("git-daemon");
+    let reachable = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    for _ in 0..100 {
+        if reachable() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let task = BuildTask { repository: format!("git://127.0.0.1:{port}/bare.git"), ..origin.task() };
+    let first = tempfile::tempdir().expect("a directory");
+    let copied = provision(&cache(state.path()), &task, first.path()).await;
+    daemon.kill().expect("killed");
+    daemon.wait().expect("ended");
+    copied.expect("provisioned over the network");
+    let second = tempfile::tempdir().expect("a directory");
+    provision(&cache(state.path()), &task, second.path()).await.expect("provisioned without the network");
+    let third = tempfile::tempdir().expect("a directory");
+    let mut unknown = task;
+    unknown.instance.base_commit = "1".repeat(40);
+    let error = provision(&cache(state.path()), &unknown, third.path()).await.expect_err("the server is gone");
+    assert_eq!(error.reason(), Some(FailureReason::Repository), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_task_has_its_reason() {
+    let origin = origin();
+    let check = async |change: &dyn Fn(&mut BuildTask), reason: FailureReason, says: &str| {
+        let context = tempfile::tempdir().expect("a directory");
+        let mut task = origin.task();
+        change(&mut task);
+        let error = provision(&cache(context.path()), &task, context.path()).await.expect_err(says);
+        assert_eq!(error.reason(), Some(reason), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    };
+    check(&|t| t.repository = "/nowhere".to_owned(), FailureReason::Repository, "no git repository at /nowhere").await;
+    check(&|t| t.repository = "ext::sh -c id".to_owned(), FailureReason::Repository, "no git repository").await;
+    check(&|t| t.repository = "--upload-pack=id".to_owned(), FailureReason::Repository, "no git repository").await;
+    check(&|t| t.instance.base_commit = "1".repeat(40), FailureReason::Repository, "correct base_commit").await;
+    let elsewhere = FIX.replace("bug", "other");
+    check(&|t| t.instance.patch.clone_from(&elsewhere), FailureReason::Patch, "\"patch\" does not apply").await;
+    check(&|t| t.instance.test_patch = "hello\n".to_owned(), FailureReason::Patch, "\"test_patch\"").await;
+    let outside = FIX.replace("x.py", "../../x.py");
+    check(&|t| t.instance.patch.clone_from(&outside), FailureReason::Patch, "\"patch\"").await;
+}
+
+#[tokio::test]
+async fn a_missing_submodule_is_said() {
+    let origin = origin();
+    let work = origin.dir.path().join("work");
+    std::fs::write(work.join(".gitmodules"), "[submodule \"data\"]\n\tpath = tests/data\n\turl = ../data\n").expect("written");
+    git(&work, &["add", "."]);
+    git(&work, &["commit", "--quiet", "-m", "with a submodule"]);
+    let mut task = origin.task();
+    task.repository = work.display().to_string();
+    task.instance.base_commit = git(&work, &["rev-parse", "HEAD"]);
+    task.instance.patch = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-x = 'later'\n+x = 'fixed'\n".to_owned();
+    let context = tempfile::tempdir().expect("a directory");
+    let checkout: Result<_, ProvisionError> = provision(&cache(context.path()), &task, context.path()).await;
+    let notes = checkout.expect("provisioned").notes;
+    assert!(notes.len() == 1 && notes[0].contains("tests/data"), "{notes:?}");
+}
