@@ -1,5 +1,7 @@
 //! The master: publishes tasks, keeps the summary, exports results; and the `bottega` command.
 
+pub mod export;
 pub mod ingest;
+pub mod show;
 pub mod summary;
 pub mod text;

@@ -1,0 +1,10 @@
+//! From accepted tasks to datasets.
+//!
+//! A row is made of the official attempt alone: the one whose token a name in `done/` carries. Its files are held
+//! against the digests in its manifest.
+
+mod row;
+mod run;
+
+pub use row::{Format, Skipped};
+pub use run::{Export, ExportError, Exported, Filter};

@@ -1,0 +1,114 @@
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use queue_format::{AcceptanceClass, PathError, Spool, State};
+
+use super::row::row_of;
+use super::{Format, Skipped};
+
+/// Which accepted tasks are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// All.
+    All,
+    /// Those of these classes.
+    Classes(Vec<AcceptanceClass>),
+}
+
+/// An export of a spool.
+pub struct Export<'a> {
+    /// From where.
+    pub spool: &'a Spool,
+    /// What rows look like.
+    pub format: Format,
+    /// Which tasks.
+    pub filter: &'a Filter,
+}
+
+/// What an export wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Rows by class.
+    pub rows: BTreeMap<String, usize>,
+    /// Accepted tasks of classes that were not asked for, by class.
+    pub left_out: BTreeMap<String, usize>,
+    /// Accepted tasks whose results cannot be used: id and why.
+    pub damaged: Vec<(String, String)>,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The spool cannot be listed.
+    #[error(transparent)]
+    Spool(#[from] PathError),
+    /// The file cannot be written.
+    #[error("cannot write {}: {source}; nothing was left behind: choose another --out, or free space there", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Export<'_> {
+    /// Writes all rows, sorted by id, into a file that appears whole or not at all.
+    ///
+    /// # Errors
+    /// The spool cannot be listed, or the file not be written; then an older file of that name is as it was.
+    pub fn to_file(&self, path: &Path) -> Result<Exported, ExportError> {
+        let unwritable = |source| ExportError::Write { path: path.to_owned(), source };
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let staged = tempfile::Builder::new()
+            .prefix(".bottega-export-")
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(dir)
+            .map_err(unwritable)?;
+        let mut out = BufWriter::new(staged);
+        let exported = self.to_writer(&mut out).map_err(|error| match error {
+            ExportError::Write { source, .. } => unwritable(source),
+            other => other,
+        })?;
+        let staged = out.into_inner().map_err(|e| unwritable(e.into_error()))?;
+        staged.as_file().sync_all().map_err(unwritable)?;
+        staged.persist(path).map_err(|e| unwritable(e.error))?;
+        Ok(exported)
+    }
+
+    /// As [`Export::to_file`], to anything.
+    ///
+    /// # Errors
+    /// The spool cannot be listed, or `out` not be written.
+    pub fn to_writer(&self, out: &mut impl Write) -> Result<Exported, ExportError> {
+        let mut done = self.spool.all()?;
+        done.retain(|task| task.state == State::Done);
+        done.sort_by(|a, b| a.name.cmp(&b.name));
+        let wanted = |class: AcceptanceClass| match self.filter {
+            Filter::All => true,
+            Filter::Classes(classes) => classes.contains(&class),
+        };
+        let mut exported = Exported::default();
+        for (index, task) in done.iter().enumerate() {
+            if index > 0 && done[index - 1].name.id == task.name.id {
+                let why = format!("it lies in done/ twice; {} was left out", task.path.display());
+                exported.damaged.push((task.name.id.to_string(), why));
+                continue;
+            }
+            match row_of(self.spool, task, self.format, wanted) {
+                Ok((class, row)) => {
+                    let line = serde_json::Value::Object(row).to_string();
+                    writeln!(out, "{line}")
+                        .map_err(|source| ExportError::Write { path: PathBuf::new(), source })?;
+                    *exported.rows.entry(class.to_string()).or_default() += 1;
+                }
+                Err(Skipped::Class(class)) => *exported.left_out.entry(class.to_string()).or_default() += 1,
+                Err(Skipped::Damaged(why)) => exported.damaged.push((task.name.id.to_string(), why)),
+            }
+        }
+        out.flush().map_err(|source| ExportError::Write { path: PathBuf::new(), source })?;
+        Ok(exported)
+    }
+}
