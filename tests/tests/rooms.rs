@@ -39,7 +39,8 @@ fn arrows_point_only_from_daemons_to_libraries() {
     for (room, may_use) in allowed {
         let manifest = manifest(room);
         for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            let used = manifest.get(table).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys);
+            let used =
+                manifest.get(table).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys);
             for other in used.filter(|name| ROOMS.contains(&name.as_str())) {
                 assert!(may_use.contains(&other.as_str()), "{room} must not use {other} ({table})");
             }
