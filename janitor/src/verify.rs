@@ -143,3 +143,6 @@ fn allocated_bytes(root: &Path) -> Option<u64> {
     }
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests;

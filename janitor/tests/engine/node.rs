@@ -1,0 +1,313 @@
+//! A node of its own for each test: spool, state, a name that no other test has, and the objects it made.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+
+use bollard::Docker;
+use bollard::models::{BuildInfo, ContainerCreateBody, HostConfig, HostConfigLogConfig};
+use bollard::query_parameters::{
+    BuildImageOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
+use futures_util::StreamExt;
+use janitor::{Config, Janitor, Place};
+use queue_format::{
+    Incarnation, Labels, Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Spool, TaskId, Token, image_name,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// A label of the tests' own.
+const UNIQUE: &str = "janitor-test";
+
+/// A node. What it made is removed when it is dropped, by id.
+pub(crate) struct Node {
+    pub(crate) docker: Docker,
+    pub(crate) spool: Spool,
+    pub(crate) hostname: String,
+    dir: TempDir,
+    made: Mutex<Made>,
+}
+
+#[derive(Default)]
+struct Made {
+    containers: Vec<String>,
+    /// In the order of their making: children last.
+    images: Vec<String>,
+}
+
+/// A container's shape where it differs from a worker's.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Shape<'a> {
+    pub(crate) name: Option<&'a str>,
+    pub(crate) no_logs: bool,
+}
+
+impl Node {
+    pub(crate) async fn new() -> Self {
+        let docker = Docker::connect_with_local_defaults().expect("these tests need a container engine");
+        let docker =
+            docker.negotiate_version().await.expect("these tests need a container engine that answers");
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("a spool");
+        let hostname = format!("n{}", &Uuid::now_v7().simple().to_string()[16..]);
+        Self { docker, spool, hostname, dir, made: Mutex::default() }
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger::open(&self.state()).expect("a ledger")
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        Owner::new(&self.hostname, Incarnation::new(Uuid::now_v7()))
+    }
+
+    /// An owner whose process lives as long as the lock is held.
+    pub(crate) fn living_owner(&self) -> (Owner, LifeLock) {
+        let owner = self.owner();
+        let lock = LifeLock::hold(&self.state(), &owner).expect("a lock");
+        (owner, lock)
+    }
+
+    /// An owner whose process is gone.
+    pub(crate) fn dead_owner(&self) -> Owner {
+        self.living_owner().0
+    }
+
+    /// Puts a task's file into an owner's lease directory, as a claim does.
+    pub(crate) fn claim(&self, owner: &Owner, task: &str, token: u32) -> PathBuf {
+        self.put(&self.spool.layout().lease(owner).join("5-build"), &format!("{task}.a{token:03}.r0.json"))
+    }
+
+    /// Puts a task's file into done/.
+    pub(crate) fn accept(&self, owner: &Owner, task: &str, token: u32) -> PathBuf {
+        let dir = self.spool.layout().done_bucket(&id(task));
+        self.put(&dir, &format!("{task}.a{token:03}@{owner}.r0.json"))
+    }
+
+    fn put(&self, dir: &PathBuf, name: &str) -> PathBuf {
+        fs::create_dir_all(dir).expect("a directory");
+        fs::write(dir.join(name), "{}").expect("a file");
+        dir.join(name)
+    }
+
+    pub(crate) fn labels(&self, owner: &Owner, task: &str, token: u32) -> Labels {
+        let (spool, object) = (self.spool.id(), Uuid::now_v7());
+        Labels { spool, owner: owner.clone(), task: id(task), token: Token(token), object }
+    }
+
+    pub(crate) fn record(&self, labels: &Labels, kind: ObjectKind) {
+        let entry = LedgerEntry {
+            object: labels.object,
+            kind,
+            spool: labels.spool,
+            owner: labels.owner.clone(),
+            task: labels.task.clone(),
+            token: labels.token,
+            created_at: jiff::Timestamp::now(),
+        };
+        self.ledger().record(&entry).expect("recorded");
+    }
+
+    /// A work directory as a worker makes it, with something in it.
+    pub(crate) fn work_dir(&self, labels: &Labels) -> PathBuf {
+        let path = self.state().join("work").join(labels.object.to_string());
+        self.record(labels, ObjectKind::WorkDir { path: path.clone() });
+        fs::create_dir_all(path.join("tree/deep")).expect("directories");
+        fs::write(path.join("tree/deep/file"), [7; 10_000]).expect("a file");
+        path
+    }
+
+    /// A worker's container: recorded, then made. Gives its id.
+    pub(crate) async fn container(&self, image: &str, labels: &Labels) -> String {
+        self.record(labels, ObjectKind::Container { name: container_name(labels) });
+        self.raw_container(image, labels.to_map(), Shape::default()).await
+    }
+
+    /// Any container, not started.
+    pub(crate) async fn raw_container(
+        &self,
+        image: &str,
+        labels: HashMap<String, String>,
+        shape: Shape<'_>,
+    ) -> String {
+        let log = HostConfigLogConfig { typ: Some("none".to_owned()), config: None };
+        let host_config = HostConfig { log_config: shape.no_logs.then_some(log), ..HostConfig::default() };
+        let name = shape.name.map_or_else(|| name_of(&labels), ToOwned::to_owned);
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            cmd: Some(["sh", "-c", "trap '' TERM; sleep 600"].map(ToOwned::to_owned).to_vec()),
+            labels: Some(labels),
+            host_config: Some(host_config),
+            ..ContainerCreateBody::default()
+        };
+        let made = self.docker.create_container(Some(options), body).await.expect("a container");
+        self.made.lock().expect("unpoisoned").containers.push(made.id.clone());
+        made.id
+    }
+
+    /// A worker's build: recorded, then made, with its labels after FROM. Gives the ids, the first step's first.
+    pub(crate) async fn build(&self, labels: &Labels) -> Vec<String> {
+        self.record(labels, ObjectKind::Build { image: image_name(&labels.task) });
+        self.raw_build("scratch", &labels.to_map(), &image_name(&labels.task)).await
+    }
+
+    /// Any build: its labels, then two more layers.
+    pub(crate) async fn raw_build(
+        &self,
+        from: &str,
+        labels: &HashMap<String, String>,
+        tag: &str,
+    ) -> Vec<String> {
+        // One instruction for all labels, as the worker writes it: a step between two would have only some of them.
+        // One of them differs every time, so that no layer is another build's.
+        let unique = Uuid::now_v7().to_string();
+        let pairs = labels
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .chain([(UNIQUE, unique.as_str())])
+            .map(|(key, value)| format!(" {key}=\"{value}\""))
+            .collect::<String>();
+        let dockerfile = format!("FROM {from}\nLABEL{pairs}\nCOPY one /one\nCOPY two /two\n");
+        let context = archive(&[("Dockerfile", dockerfile.as_bytes()), ("one", b"1"), ("two", b"2")]);
+        let options = BuildImageOptions {
+            t: Some(tag.to_owned()),
+            dockerfile: "Dockerfile".to_owned(),
+            rm: true,
+            ..BuildImageOptions::default()
+        };
+        let mut output = self.docker.build_image(options, None, Some(bollard::body_full(context.into())));
+        let mut ids = Vec::new();
+        while let Some(line) = output.next().await {
+            let line: BuildInfo = line.expect("the build goes on");
+            assert!(line.error_detail.is_none(), "{line:?}");
+            let text = line.stream.unwrap_or_default();
+            let step = text.trim().strip_prefix("---> ").filter(|id| id.len() == 12);
+            ids.extend(step.map(ToOwned::to_owned));
+        }
+        let mut full = Vec::new();
+        for id in ids {
+            full.push(self.docker.inspect_image(&id).await.expect("the image").id.expect("its id"));
+        }
+        // The first id is the image that was built on.
+        if from != "scratch" {
+            full.remove(0);
+        }
+        self.made.lock().expect("unpoisoned").images.extend(full.clone());
+        full
+    }
+
+    pub(crate) async fn tag(&self, image: &str, repository: &str, version: &str) {
+        let options = TagImageOptionsBuilder::new().repo(repository).tag(version).build();
+        self.docker.tag_image(image, Some(options)).await.expect("tagged");
+    }
+
+    /// Which of the containers and images that were made here are left.
+    pub(crate) async fn left(&self) -> BTreeSet<String> {
+        let options = ListContainersOptionsBuilder::new().all(true).build();
+        let containers = self.docker.list_containers(Some(options)).await.expect("containers");
+        let options = ListImagesOptionsBuilder::new().all(true).build();
+        let images = self.docker.list_images(Some(options)).await.expect("images");
+        let all: BTreeSet<String> =
+            containers.into_iter().filter_map(|c| c.id).chain(images.into_iter().map(|i| i.id)).collect();
+        let made = self.made.lock().expect("unpoisoned");
+        made.containers.iter().chain(&made.images).filter(|id| all.contains(*id)).cloned().collect()
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            spool: self.spool.layout().root().to_owned(),
+            state: self.state(),
+            hostname: self.hostname.clone(),
+            engine: None,
+        }
+    }
+
+    pub(crate) fn janitor(&self) -> Janitor {
+        self.janitor_at(self.place())
+    }
+
+    pub(crate) fn janitor_at(&self, place: Place) -> Janitor {
+        let config = Config { grace_seconds: 0, engine_timeout_seconds: 60, ..Config::default() };
+        Janitor::open(place, config, jiff::Timestamp::now, systemd::Notifier::default()).expect("a janitor")
+    }
+
+    /// The real binary; its node is this host, so owners must be made for that name.
+    pub(crate) fn command(&self, what: &str, config: &str) -> Command {
+        let file = self.dir.path().join("bottega.toml");
+        fs::write(&file, format!("[janitor]\n{config}")).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bottega-janitor"));
+        command.arg(what).arg("--spool").arg(self.spool.layout().root());
+        command.arg("--state").arg(self.state()).arg("--config").arg(file);
+        command
+    }
+
+    pub(crate) fn audit(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.state().join(janitor::AUDIT_FILE)).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let made = std::mem::take(&mut *self.made.lock().expect("unpoisoned"));
+        let docker = self.docker.clone();
+        let clean = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                for id in made.containers {
+                    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+                    let _ = docker.remove_container(&id, Some(options)).await;
+                }
+                for id in made.images.into_iter().rev() {
+                    // By force: a test may have given it several tags.
+                    let options = RemoveImageOptionsBuilder::new().force(true).noprune(true).build();
+                    let _ = docker.remove_image(&id, Some(options), None).await;
+                }
+            });
+        });
+        let _ = clean.join();
+    }
+}
+
+pub(crate) fn id(task: &str) -> TaskId {
+    task.parse().expect("an id")
+}
+
+/// What a worker calls the container of an object.
+pub(crate) fn container_name(labels: &Labels) -> String {
+    format!("janitor-test-{}", labels.object)
+}
+
+/// An image to run a shell from: the newest Python that this node has.
+pub(crate) async fn base_image(docker: &Docker) -> String {
+    let images = docker.list_images(Some(ListImagesOptionsBuilder::new().build())).await.expect("images");
+    let tags = images.into_iter().flat_map(|image| image.repo_tags);
+    tags.filter(|tag| tag.starts_with("openswe-python-3."))
+        .max()
+        .expect("a base image is needed; make one with: bottega images build")
+}
+
+fn name_of(labels: &HashMap<String, String>) -> String {
+    let labels = Labels::from_map(labels);
+    labels.map_or_else(|| format!("janitor-test-{}", Uuid::now_v7()), |labels| container_name(&labels))
+}
+
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, *bytes).expect("an archive");
+    }
+    archive.into_inner().expect("an archive")
+}

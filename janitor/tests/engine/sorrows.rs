@@ -1,0 +1,119 @@
+//! What must not make it remove the wrong thing, nor stop it from removing the right one.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+
+use janitor::{Config, Janitor, JanitorError, Place};
+use queue_format::{ObjectKind, State};
+
+use crate::node::{Node, id};
+
+async fn files_are_looked_after(node: &Node, place: Place, config: Config) {
+    let (owner, _lock) = node.living_owner();
+    let dead = node.dead_owner();
+    node.claim(&dead, "waits", 1);
+    let dir = node.work_dir(&node.labels(&owner, "ended", 1));
+    let container = node.labels(&owner, "ended", 1);
+    node.record(&container, ObjectKind::Container { name: "unseen".to_owned() });
+    let mut janitor =
+        Janitor::open(place, config, jiff::Timestamp::now, systemd::Notifier::default()).expect("a janitor");
+    let report = janitor.once().await.expect("a pass without an engine");
+    assert_eq!((report.removed, report.failed), (2, 0), "the lease and the directory");
+    assert!(!janitor.engine_answers() && !dir.exists());
+    let found = node.spool.find(&id("waits")).expect("found");
+    assert!(matches!(found[0].state, State::Pending(_)));
+    assert!(node.ledger().get(container.object).is_some(), "what is not seen is not forgotten");
+}
+
+#[tokio::test]
+async fn an_absent_engine_stops_nothing_else() {
+    let node = Node::new().await;
+    let socket = format!("unix://{}", node.state().join("nobody.sock").display());
+    let config = Config { grace_seconds: 0, ..Config::default() };
+    files_are_looked_after(&node, Place { engine: Some(socket), ..node.place() }, config).await;
+}
+
+#[tokio::test]
+async fn a_hung_engine_stops_nothing_else() {
+    let node = Node::new().await;
+    let socket = node.spool.layout().root().join("hung.sock");
+    // It accepts, by the kernel's queue, and never answers.
+    let _listener = UnixListener::bind(&socket).expect("a socket");
+    let config = Config { grace_seconds: 0, engine_timeout_seconds: 1, ..Config::default() };
+    let engine = Some(format!("unix://{}", socket.display()));
+    files_are_looked_after(&node, Place { engine, ..node.place() }, config).await;
+}
+
+#[tokio::test]
+async fn a_spool_that_went_away_proves_nothing() {
+    let node = Node::new().await;
+    let (owner, _lock) = node.living_owner();
+    let claim = node.claim(&owner, "live", 1);
+    let dir = node.work_dir(&node.labels(&owner, "live", 1));
+    let root = node.spool.layout().root().to_owned();
+    let mut janitor = node.janitor();
+
+    // Unmounted: an empty directory where the spool was.
+    let text = fs::read_to_string(root.join("spool.toml")).expect("text");
+    let kept = fs::read(&claim).expect("bytes");
+    fs::remove_dir_all(&root).expect("removed");
+    fs::create_dir(&root).expect("made");
+    assert!(matches!(janitor.once().await, Err(JanitorError::Spool(_))));
+
+    // Another spool in its place.
+    queue_format::Spool::init(&root, uuid::Uuid::now_v7()).expect("a spool");
+    assert!(matches!(janitor.once().await, Err(JanitorError::OtherSpool { .. })));
+    assert!(dir.is_dir());
+
+    // Back again, with the claim: nothing is to be done; without it, the directory goes.
+    fs::write(root.join("spool.toml"), text).expect("written");
+    fs::create_dir_all(claim.parent().expect("a parent")).expect("made");
+    fs::write(&claim, kept).expect("written");
+    assert_eq!(janitor.once().await.expect("a pass").removed, 0);
+    assert!(dir.is_dir());
+    fs::remove_file(&claim).expect("removed");
+    assert_eq!(janitor.once().await.expect("a pass").removed, 1);
+    assert!(!dir.exists());
+}
+
+#[tokio::test]
+async fn a_directory_elsewhere_is_never_removed() {
+    let node = Node::new().await;
+    let (owner, _lock) = node.living_owner();
+    let elsewhere = node.state().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("inside")).expect("made");
+    let work = node.state().join("work");
+    fs::create_dir_all(&work).expect("made");
+    symlink(&elsewhere, work.join("link")).expect("link");
+    for path in [elsewhere.clone(), work.join("link"), work.join("link/inside"), work.join("../elsewhere")] {
+        node.record(&node.labels(&owner, "ended", 1), ObjectKind::WorkDir { path });
+    }
+    // A link inside a true work directory is removed, not followed.
+    let true_dir = node.work_dir(&node.labels(&owner, "ended", 1));
+    symlink(&elsewhere, true_dir.join("out")).expect("link");
+    let report = node.janitor().once().await.expect("a pass");
+    assert_eq!((report.removed, report.failed), (1, 0));
+    assert!(elsewhere.join("inside").is_dir() && work.join("link").is_symlink() && !true_dir.exists());
+}
+
+#[tokio::test]
+async fn a_pass_removes_no_more_than_it_may() {
+    let node = Node::new().await;
+    let (owner, _lock) = node.living_owner();
+    for _ in 0..7 {
+        node.work_dir(&node.labels(&owner, "ended", 1));
+    }
+    let left = || fs::read_dir(node.state().join("work")).expect("work").count();
+    let config = Config { grace_seconds: 0, deletions_max: 3, ..Config::default() };
+    let mut janitor = Janitor::open(node.place(), config, jiff::Timestamp::now, systemd::Notifier::default())
+        .expect("a janitor");
+    assert_eq!(
+        janitor.plan().await.expect("a plan").last().expect("a line"),
+        "4 more would wait: janitor.deletions_max is 3"
+    );
+    for expected in [7, 4, 1, 0, 0] {
+        janitor.pass().await.expect("a pass");
+        assert_eq!(left(), expected);
+    }
+}
