@@ -1,6 +1,7 @@
 //! A worker: claims tasks, builds and evaluates each environment in containers pinned to a slot, publishes the
 //! attempt. See ARCHITECTURE.md for the stages; each has a module here.
 
+pub mod attempt;
 pub mod board;
 pub mod config;
 pub mod disk;
@@ -10,3 +11,6 @@ pub mod git;
 pub mod repository;
 pub mod slots;
 pub mod synthesis;
+mod worker;
+
+pub use worker::Worker;

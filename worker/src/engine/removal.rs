@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
-use queue_format::LABEL_OBJECT;
+use queue_format::{LABEL_OBJECT, ObjectKind, Owner, SpoolError};
 use uuid::Uuid;
 
 use super::EngineError;
@@ -83,6 +83,26 @@ impl Docker {
     pub async fn settle(&self, at_most: Duration) -> bool {
         let mut removals = self.inner.removals.subscribe();
         tokio::time::timeout(at_most, removals.wait_for(|count| *count == 0)).await.is_ok()
+    }
+
+    /// Removes the containers of an incarnation that is dead, so that its cores are free before they are given
+    /// out again.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the engine cannot remove one.
+    pub async fn remove_containers_of(&self, dead: &Owner) -> Result<(), EngineError> {
+        let entries = self.inner.options.ledger.entries().map_err(SpoolError::from)?;
+        for entry in entries.iter().filter(|entry| entry.owner == *dead) {
+            match entry.kind {
+                ObjectKind::Container { .. } => {
+                    self.inner.remove_labelled(entry.object).await?;
+                    self.inner.forget(entry.object);
+                }
+                ObjectKind::Build { .. } => self.inner.remove_labelled(entry.object).await?,
+                ObjectKind::WorkDir { .. } => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -64,7 +64,16 @@ impl RepositoryCache {
         if has_commit(&dir, commit, self.timeout).await {
             return Ok(dir);
         }
-        let all = ["fetch", "--quiet", "--force", "--no-auto-maintenance", "--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+        let all = [
+            "fetch",
+            "--quiet",
+            "--force",
+            "--no-auto-maintenance",
+            "--",
+            url,
+            "+refs/heads/*:refs/heads/*",
+            "+refs/tags/*:refs/tags/*",
+        ];
         let fetched = git.run(&all).await;
         if !has_commit(&dir, commit, self.timeout).await {
             // A commit of a pull request may be reachable from no branch.

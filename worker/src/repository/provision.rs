@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use queue_format::{BuildTask, FailureReason};
 
 use super::RepositoryCache;
+use crate::evaluate::normalise_patch;
 use crate::git::{Git, GitError};
 
 /// A clean tree in a build context.
@@ -22,7 +23,9 @@ pub struct Checkout {
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
     /// No bare repository there.
-    #[error("no git repository at {repository}; fetch the mirror there, or submit again with another --repositories template")]
+    #[error(
+        "no git repository at {repository}; fetch the mirror there, or submit again with another --repositories template"
+    )]
     NoRepository {
         /// As the task names it.
         repository: String,
@@ -87,13 +90,25 @@ pub async fn provision(
     let commit = task.instance.base_commit.as_str();
     let source = cache.locate(&task.repository, commit).await?;
     let tree_dir = context_dir.join("repo");
-    std::fs::create_dir_all(&tree_dir).map_err(|source| ProvisionError::Disk { path: tree_dir.clone(), source })?;
+    std::fs::create_dir_all(&tree_dir)
+        .map_err(|source| ProvisionError::Disk { path: tree_dir.clone(), source })?;
     let git = Git::new(&tree_dir, cache.timeout());
     git.run(&["init", "--quiet", "--template=", "--initial-branch=main"]).await?;
     // A bare repository serves only what its refs reach, unless it is told otherwise.
     let upload = "--upload-pack=git -c safe.directory=* -c uploadpack.allowAnySHA1InWant=true upload-pack";
     let from = source.to_string_lossy();
-    git.run(&["fetch", "--quiet", "--depth=1", "--no-tags", "--no-auto-maintenance", upload, "--", &from, commit]).await?;
+    git.run(&[
+        "fetch",
+        "--quiet",
+        "--depth=1",
+        "--no-tags",
+        "--no-auto-maintenance",
+        upload,
+        "--",
+        &from,
+        commit,
+    ])
+    .await?;
     git.run(&["checkout", "--quiet", "-B", "main", commit]).await?;
     let mirror = Git::new(&source, cache.timeout());
     if let Ok(tag) = mirror.run(&["describe", "--tags", "--abbrev=0", "--match=*[0-9]*", commit]).await {
@@ -114,7 +129,9 @@ async fn check_patches(git: &Git, task: &BuildTask, context_dir: &Path) -> Resul
     let git = git.writing_to(scratch.path());
     git.run(&["read-tree", "HEAD"]).await?;
     for (field, patch) in [("test_patch", &task.instance.test_patch), ("patch", &task.instance.patch)] {
-        if let Err(error) = git.run_with_input(&["apply", "--cached", "-"], patch.as_bytes()).await {
+        if let Err(error) =
+            git.run_with_input(&["apply", "--cached", "-"], normalise_patch(patch).as_bytes()).await
+        {
             let GitError::Refused { stderr, .. } = error else { return Err(error.into()) };
             let commit = task.instance.base_commit.clone();
             return Err(ProvisionError::Patch { field, commit, why: stderr.replace('\n', "; ") });
@@ -140,5 +157,7 @@ fn forget_the_fetch(tree_dir: &Path) {
 fn missing_submodules(tree_dir: &Path) -> Vec<String> {
     let Ok(modules) = std::fs::read_to_string(tree_dir.join(".gitmodules")) else { return Vec::new() };
     let paths = modules.lines().filter_map(|line| line.trim().strip_prefix("path")?.trim().strip_prefix('='));
-    paths.map(|path| format!("the submodule {} is empty: the cache has no mirror of it", path.trim())).collect()
+    paths
+        .map(|path| format!("the submodule {} is empty: the cache has no mirror of it", path.trim()))
+        .collect()
 }

@@ -1,0 +1,15 @@
+//! One attempt at one task: provision, explore, then rounds of build, evaluate and analyse, until a verdict.
+//!
+//! ```text
+//! provision ─► explore ─► Dockerfile ─► build ─► eval script ─► evaluate ─► analyse ─► verdict
+//!                 ▲            ▲                      ▲                        │
+//!                 └────────────┴──────── feedback ────┴────────────────────────┘   at most iterations_max times
+//! ```
+//! An unchanged Dockerfile is not built again.
+
+mod log;
+mod report;
+mod run;
+
+pub use report::Attempt;
+pub use run::{AttemptError, Job, Workshop, attempt};

@@ -1,0 +1,379 @@
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base_images::PythonVersion;
+use queue_format::{
+    BuildTask, Condition, Evidence, FailureReason, Labels, PythonRecord, Verdict, image_name,
+};
+
+use super::log::{AttemptLog, Round};
+use super::report::Attempt;
+use uuid::Uuid;
+
+use crate::config::WorkerConfig;
+use crate::engine::{BuildEnd, BuildRequest, Engine, EngineError, Network, RunRequest};
+use crate::evaluate::{self, EvaluationRequest};
+use crate::repository::{ProvisionError, RepositoryCache, provision};
+use crate::slots::Slot;
+use crate::synthesis::{Analysis, Brain, BrainError, Dockerfile, EvalScript, Observation, Subject};
+
+/// Where a build leaves the versions it installed.
+const LOCK_PATH: &str = "/opt/bottega/requirements.lock";
+/// The most of it that is read, in bytes.
+const LOCK_BYTES_MAX: usize = 1 << 20;
+
+/// What every attempt of a worker uses.
+pub struct Workshop<E> {
+    /// The engine.
+    pub engine: E,
+    /// The repositories.
+    pub repositories: RepositoryCache,
+    /// The limits.
+    pub config: WorkerConfig,
+    /// What builds can reach.
+    pub build_network: Network,
+    /// The Pythons with a base image here, ascending.
+    pub pythons: Vec<PythonVersion>,
+}
+
+/// Why there is no verdict: the node's fault, never the task's.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// git or the disk.
+    #[error(transparent)]
+    Provision(ProvisionError),
+    /// The tree became unreadable.
+    #[error(transparent)]
+    Brain(BrainError),
+    /// The node's disk.
+    #[error("cannot write {path}: {source}")]
+    Disk {
+        /// Where.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What the rounds know of each other.
+#[derive(Default)]
+struct Bench {
+    log: AttemptLog,
+    python: Option<PythonRecord>,
+    dockerfile: Option<Dockerfile>,
+    script: Option<EvalScript>,
+    image_id: Option<String>,
+    build_log: String,
+    evidence: Option<Evidence>,
+    run_logs: Vec<(Condition, String)>,
+    evaluation_notes: Vec<String>,
+    iterations: u32,
+}
+
+/// One attempt's surroundings.
+pub struct Job<'a, E> {
+    /// What every attempt uses.
+    pub shop: &'a Workshop<E>,
+    /// What is to be done.
+    pub task: &'a BuildTask,
+    /// Where it may run.
+    pub slot: &'a Slot,
+    /// An empty directory for the build context.
+    pub context_dir: &'a Path,
+    /// Wall time of one run of the tests.
+    pub run_timeout: Duration,
+    /// The labels of the attempt's builds: one object for all of them, or the layer cache would not hold.
+    pub labels: &'a Labels,
+    /// Gives fresh names for containers.
+    pub unique: fn() -> Uuid,
+    /// Tells people the stage.
+    pub say: &'a (dyn Fn(&str) + Send + Sync),
+}
+
+/// Makes one attempt.
+///
+/// # Errors
+/// The node failed; the task should be tried again elsewhere or later.
+pub async fn attempt<E: Engine, B: Brain>(job: &Job<'_, E>, brain: &mut B) -> Result<Attempt, AttemptError> {
+    let mut bench = Bench::default();
+    let verdict = rounds(job, brain, &mut bench).await?;
+    let name = image_name(&job.labels.task);
+    let mut files = bench.files(&verdict, job.task);
+    let mut kept = None;
+    if matches!(verdict, Verdict::Accepted { .. }) {
+        (job.say)("freeze");
+        let lock = read_lock(job, &name).await?;
+        files.extend(lock.map(|bytes| ("requirements.lock".to_owned(), bytes)));
+        kept = Some(name);
+    } else if bench.image_id.is_some() {
+        job.shop.engine.remove_image(&name).await?;
+    }
+    Ok(Attempt {
+        verdict,
+        iterations: bench.iterations,
+        stages: bench.log.stages,
+        python: bench.python,
+        image_name: kept,
+        evidence: bench.evidence,
+        notes: bench.log.notes.into_iter().chain(bench.evaluation_notes).collect(),
+        files,
+    })
+}
+
+async fn rounds<E: Engine, B: Brain>(
+    job: &Job<'_, E>,
+    brain: &mut B,
+    bench: &mut Bench,
+) -> Result<Verdict, AttemptError> {
+    (job.say)("provision");
+    let started = Instant::now();
+    let provisioned = provision(&job.shop.repositories, job.task, job.context_dir).await;
+    bench.log.took("provision", started);
+    let checkout = match provisioned {
+        Ok(checkout) => checkout,
+        Err(error) => {
+            let Some(reason) = error.reason() else { return Err(AttemptError::Provision(error)) };
+            return Ok(failed(reason, error.to_string(), Vec::new()));
+        }
+    };
+    bench.log.notes.clone_from(&checkout.notes);
+    let subject = Subject {
+        task: job.task.clone(),
+        tree_dir: checkout.tree_dir,
+        date: checkout.date,
+        pythons: job.shop.pythons.clone(),
+        notes: checkout.notes,
+    };
+    let mut explore = true;
+    loop {
+        bench.iterations += 1;
+        let round = round(job, brain, &subject, bench, explore).await?;
+        let (observation, rebuilt) = match round {
+            Ok(observed) => observed,
+            Err(verdict) => return Ok(verdict),
+        };
+        (job.say)("analyse");
+        let analysis = match brain.analyse(&subject, &observation).await {
+            Ok(analysis) => analysis,
+            Err(error) => return hopeless(error),
+        };
+        let verdict = verdict_of(&observation);
+        bench.log.rounds.push(Round {
+            iteration: bench.iterations,
+            rebuilt,
+            outcome: describe(&verdict),
+            analysis: analysis.clone(),
+        });
+        match analysis {
+            Analysis::Final => return Ok(verdict),
+            Analysis::Unsolvable { reason, detail } => return Ok(with_reason(verdict, reason, detail)),
+            Analysis::Feedback { .. } if bench.iterations >= job.shop.config.iterations_max => {
+                return Ok(verdict);
+            }
+            Analysis::Feedback { to, .. } => explore = to == crate::synthesis::Role::Explore,
+        }
+    }
+}
+
+/// One round. The inner error is a verdict that ends the attempt.
+async fn round<E: Engine, B: Brain>(
+    job: &Job<'_, E>,
+    brain: &mut B,
+    subject: &Subject,
+    bench: &mut Bench,
+    explore: bool,
+) -> Result<Result<(Observation, bool), Verdict>, AttemptError> {
+    let shop = job.shop;
+    let nth = if bench.iterations > 1 { format!(" (round {})", bench.iterations) } else { String::new() };
+    (job.say)(&format!("explore{nth}"));
+    let started = Instant::now();
+    if explore {
+        match brain.explore(subject).await {
+            Ok(findings) => {
+                bench.python = Some(findings.python);
+                bench.log.notes.extend(findings.facts);
+            }
+            Err(error) => return hopeless(error).map(Err),
+        }
+    }
+    let written = match brain.dockerfile(subject).await {
+        Ok(dockerfile) => brain.eval_script(subject).await.map(|script| (dockerfile, script)),
+        Err(error) => Err(error),
+    };
+    let (dockerfile, script) = match written {
+        Ok(written) => written,
+        Err(error) => return hopeless(error).map(Err),
+    };
+    bench.log.took("explore", started);
+
+    let rebuild = bench.image_id.is_none() || bench.dockerfile.as_ref() != Some(&dockerfile);
+    if rebuild {
+        (job.say)(&format!("build{nth}"));
+        let path = job.context_dir.join("Dockerfile");
+        std::fs::write(&path, &dockerfile.0)
+            .map_err(|source| AttemptError::Disk { path: path.display().to_string(), source })?;
+        bench.dockerfile = Some(dockerfile.clone());
+        bench.image_id = None;
+        let request = BuildRequest {
+            context_dir: job.context_dir.to_owned(),
+            image_name: image_name(&job.labels.task),
+            labels: job.labels.clone(),
+            limits: job.slot.limits.clone(),
+            network: shop.build_network,
+            timeout: Duration::from_secs(shop.config.build_timeout_seconds),
+            log_bytes_max: shop.config.log_bytes_max,
+        };
+        let started = Instant::now();
+        let built = shop.engine.build(&request).await?;
+        bench.log.took("build", started);
+        bench.build_log.clone_from(&built.log);
+        match built.end {
+            BuildEnd::Built(id) => bench.image_id = Some(id),
+            BuildEnd::Failed(error) => {
+                return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
+            }
+            BuildEnd::TimedOut => {
+                let detail = format!("the build did not end within {} s", shop.config.build_timeout_seconds);
+                return Ok(Err(failed(FailureReason::Timeout, detail, last_lines(&built.log))));
+            }
+        }
+    }
+    (job.say)(&format!("evaluate{nth}"));
+    bench.script = Some(script.clone());
+    let started = Instant::now();
+    let policy = evaluate::Policy {
+        repeats: shop.config.repeats,
+        accept: shop.config.accept.iter().copied().collect(),
+        run_timeout: job.run_timeout,
+        log_bytes_max: shop.config.log_bytes_max,
+        ..evaluate::Policy::default()
+    };
+    let request = EvaluationRequest {
+        image_id: bench.image_id.as_deref().unwrap_or_default(),
+        dockerfile: &dockerfile.0,
+        script: &script,
+        test_patch: &job.task.instance.test_patch,
+        fix_patch: &job.task.instance.patch,
+        labels: job.labels,
+        limits: &job.slot.limits,
+        policy: &policy,
+        unique: job.unique,
+    };
+    let evaluated = evaluate::evaluate(&shop.engine, &request).await?;
+    bench.log.took("evaluate", started);
+    bench.evidence = Some(evaluated.evidence.clone());
+    bench.run_logs.clone_from(&evaluated.logs);
+    bench.evaluation_notes = evaluated.notes;
+    let observation = Observation::Evaluated {
+        evidence: evaluated.evidence,
+        verdict: evaluated.verdict,
+        logs: evaluated.logs,
+    };
+    Ok(Ok((observation, rebuild)))
+}
+
+async fn read_lock<E: Engine>(job: &Job<'_, E>, image: &str) -> Result<Option<Vec<u8>>, EngineError> {
+    let labels = Labels { object: (job.unique)(), ..job.labels.clone() };
+    let request = RunRequest {
+        container_name: format!("bottega-{}", labels.object.simple()),
+        image: image.to_owned(),
+        command: vec!["true".to_owned()],
+        user: "1000:1000".to_owned(),
+        files_in: Vec::new(),
+        files_out: vec![(LOCK_PATH.to_owned(), LOCK_BYTES_MAX)],
+        labels,
+        limits: job.slot.limits.clone(),
+        network: Network::None,
+        timeout: Duration::from_secs(60),
+        log_bytes_max: 4096,
+    };
+    Ok(job.shop.engine.run(&request).await?.files_out.remove(LOCK_PATH))
+}
+
+/// A brain that cannot go on gives a verdict where it knows the reason; otherwise the node is at fault.
+fn hopeless(error: BrainError) -> Result<Verdict, AttemptError> {
+    match error {
+        BrainError::Unsolvable { reason, detail } => Ok(failed(reason, detail, Vec::new())),
+        error @ BrainError::Tree { .. } => Err(AttemptError::Brain(error)),
+    }
+}
+
+fn verdict_of(observation: &Observation) -> Verdict {
+    match observation {
+        Observation::BuildFailed { error, log } => {
+            failed(FailureReason::Build, error.clone(), last_lines(log))
+        }
+        Observation::Evaluated { verdict, .. } => verdict.clone(),
+    }
+}
+
+fn failed(reason: FailureReason, detail: String, log: Vec<String>) -> Verdict {
+    Verdict::Failed { reason, detail, log, remedy: reason.meaning().to_owned() }
+}
+
+fn with_reason(verdict: Verdict, reason: FailureReason, detail: String) -> Verdict {
+    match verdict {
+        Verdict::Failed { log, .. } => failed(reason, detail, log),
+        Verdict::Accepted { .. } => failed(reason, detail, Vec::new()),
+    }
+}
+
+fn describe(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accepted { class } => format!("accepted ({class})"),
+        Verdict::Failed { reason, detail, .. } => format!("{reason}: {detail}"),
+    }
+}
+
+/// The last lines of a build's log: the failing step's.
+fn last_lines(log: &str) -> Vec<String> {
+    const LINES: usize = 12;
+    const LINE_CHARS: usize = 300;
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let tail = &lines[lines.len().saturating_sub(LINES)..];
+    tail.iter().map(|line| line.chars().filter(|c| !c.is_control()).take(LINE_CHARS).collect()).collect()
+}
+
+impl Bench {
+    fn files(&self, verdict: &Verdict, task: &BuildTask) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut put = |name: &str, bytes: Vec<u8>| files.push((name.to_owned(), bytes));
+        if let Some(dockerfile) = &self.dockerfile {
+            put("Dockerfile", dockerfile.0.clone().into_bytes());
+            put("build.log", self.build_log.clone().into_bytes());
+        }
+        if let Some(script) = &self.script {
+            put("eval_skeleton.sh", script.skeleton.clone().into_bytes());
+            put("eval.sh", evaluate::fill_in(&script.skeleton, &task.instance.test_patch).into_bytes());
+        }
+        for (condition, log) in &self.run_logs {
+            let name = match condition {
+                Condition::TestOnly => "test_output_testOnly.txt",
+                Condition::WithFix => "test_output_testWithFix.txt",
+            };
+            put(name, log.clone().into_bytes());
+        }
+        let solvable = matches!(verdict, Verdict::Accepted { .. });
+        let cost: f64 = self.log.stages.iter().map(|stage| stage.seconds).sum();
+        put("analysis.json", json(&self.log.rounds));
+        put("status.json", json(&serde_json::json!({ "is_finish": true, "solvable": solvable })));
+        put(
+            "cost.json",
+            json(
+                &serde_json::json!({ "seconds": cost, "tokens": 0, "dollars": 0.0, "stages": self.log.stages }),
+            ),
+        );
+        put("conversation.json", json(&serde_json::json!({ "brain": "rules", "messages": self.log.rounds })));
+        if let Some(evidence) = &self.evidence {
+            put(queue_format::EVIDENCE_FILE, json(evidence));
+        }
+        files
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).unwrap_or_else(|error| error.to_string().into_bytes())
+}

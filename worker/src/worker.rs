@@ -1,0 +1,287 @@
+//! The worker's life: one loop a slot, one claimer, one status writer.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use queue_format::{
+    Claim, ClaimError, Labels, Lease, Ledger, LedgerEntry, Next, ObjectKind, Owner, Spool, SpoolError, Work,
+};
+use systemd::{Phase, Shutdown};
+use uuid::Uuid;
+
+use crate::attempt::{Attempt, AttemptError, Job, Workshop, attempt};
+use crate::board::Board;
+use crate::disk;
+use crate::engine::Engine;
+use crate::slots::Slot;
+use crate::synthesis::Brain;
+
+/// The longest pause between two looks into an empty spool; the pauses are random, so that many workers do not
+/// look at once.
+const POLL_SECONDS_MAX: f64 = 5.0;
+/// The shortest one.
+const POLL_SECONDS_MIN: f64 = 0.5;
+/// How often a claim is looked at: a person who removes it cancels the attempt.
+const HELD_CHECK_PERIOD: Duration = Duration::from_secs(5);
+/// How often the status is published where it changed, and where it did not.
+const STATUS_PERIOD: Duration = Duration::from_secs(1);
+const STATUS_PERIODS_UNCHANGED: u32 = 10;
+/// The pause after the node failed a task, for the slot and, at least, for the task.
+const NODE_FAULT_PAUSE: Duration = Duration::from_secs(10);
+
+/// A worker on one node.
+pub struct Worker<E, B> {
+    /// What attempts use.
+    pub shop: Workshop<E>,
+    /// A fresh brain for each attempt.
+    pub new_brain: fn() -> B,
+    /// The spool.
+    pub spool: Spool,
+    /// Who we are.
+    pub owner: Owner,
+    /// The node's state directory.
+    pub state_dir: PathBuf,
+    /// What the node knows to be ours.
+    pub ledger: Ledger,
+    /// Where the slots write what they do.
+    pub board: Board,
+}
+
+/// Why a slot's turn ended without a verdict.
+enum Interruption {
+    Cancelled,
+    Shutdown,
+    Node(String),
+}
+
+impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
+    /// Works until `shutdown`; then hands every claim back.
+    ///
+    /// # Errors
+    /// The lease directory cannot be made or closed.
+    pub async fn run(self: Arc<Self>, slots: Vec<Slot>, shutdown: Shutdown) -> Result<(), SpoolError> {
+        let lease = Arc::new(Mutex::new(Lease::open(&self.spool, self.owner.clone())?));
+        let status = tokio::spawn(self.clone().publish_status());
+        let turns: Vec<_> = slots
+            .into_iter()
+            .map(|slot| tokio::spawn(self.clone().work(slot, lease.clone(), shutdown.clone())))
+            .collect();
+        for turn in turns {
+            if let Err(error) = turn.await {
+                tracing::error!(%error, "a slot ended unexpectedly; its claim is handed back at the next start");
+            }
+        }
+        status.abort();
+        self.spool.remove_worker_status(&self.owner)?;
+        if let Some(lease) = Arc::into_inner(lease) {
+            lease.into_inner().unwrap_or_else(PoisonError::into_inner).close()?;
+        }
+        Ok(())
+    }
+
+    async fn work(self: Arc<Self>, slot: Slot, lease: Arc<Mutex<Lease>>, shutdown: Shutdown) {
+        while shutdown.phase() == Phase::Running {
+            let pause = match self.claim(&lease).await {
+                Ok(Some(claim)) => self.serve(&slot, &claim, &shutdown).await,
+                Ok(None) => poll_pause(),
+                Err(error) => {
+                    tracing::error!(%error, "cannot claim");
+                    self.board.notice(&error.to_string());
+                    NODE_FAULT_PAUSE
+                }
+            };
+            self.board.idle(slot.number);
+            tokio::select! {
+                () = shutdown.requested() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn claim(&self, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
+        let reserved = (self.shop.config.reserved_disk_gib * f64::from(1 << 30)) as u64;
+        if let Some(shortage) = disk::shortage(&[&self.state_dir, self.spool.layout().root()], reserved) {
+            tracing::warn!("{shortage}");
+            self.board.notice("nothing is claimed: too little free disk, see the log");
+            return Ok(None);
+        }
+        self.board.withdraw("nothing is claimed: too little free disk, see the log");
+        let lease = lease.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            lease.lock().unwrap_or_else(PoisonError::into_inner).claim_next(|class| class.kind == "build")
+        });
+        match looked.await.map_err(std::io::Error::other) {
+            Ok(Ok(Next::Claimed(claim))) => Ok(Some(*claim)),
+            Ok(Ok(Next::Empty)) => Ok(None),
+            Ok(Ok(Next::Rejected { name, why })) => {
+                tracing::warn!(task = %name.id, "moved to failed/badspec: {why}");
+                Ok(None)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) => {
+                tracing::error!(%error, "the claimer ended unexpectedly");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Serves one claim to its end; gives the pause before the next.
+    async fn serve(&self, slot: &Slot, claim: &Claim, shutdown: &Shutdown) -> Duration {
+        let id = &claim.name().id;
+        let token = claim.name().token;
+        tracing::info!(task = %id, %token, slot = slot.number, "claimed");
+        let started_at = Timestamp::now();
+        let attempted = tokio::select! {
+            attempted = self.attempt(slot, claim) => attempted,
+            interruption = interrupted(claim, shutdown) => Err(interruption),
+        };
+        let (settled, pause) = match attempted {
+            Ok(attempt) => (self.conclude(slot, claim, &attempt, started_at), Duration::ZERO),
+            Err(Interruption::Shutdown) => {
+                (claim.release().map(|()| "handed back".to_owned()), Duration::ZERO)
+            }
+            Err(Interruption::Cancelled) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
+            Err(Interruption::Node(why)) => (self.postpone(claim, &why), NODE_FAULT_PAUSE),
+        };
+        match settled {
+            Ok(outcome) => tracing::info!(task = %id, %token, slot = slot.number, "{outcome}"),
+            Err(error @ ClaimError::Lost(_)) => tracing::warn!(task = %id, %token, "{error}"),
+            Err(ClaimError::Spool(error)) => {
+                // Nothing was published: the task goes back, and if even that fails it stays claimed and is
+                // handed back when this incarnation is reaped.
+                tracing::error!(task = %id, %token, %error, "cannot publish the attempt");
+                self.board.notice(&error.to_string());
+                if let Err(error) = claim.release() {
+                    tracing::error!(task = %id, %token, %error, "cannot hand the task back");
+                }
+                return NODE_FAULT_PAUSE;
+            }
+        }
+        pause
+    }
+
+    async fn attempt(&self, slot: &Slot, claim: &Claim) -> Result<Attempt, Interruption> {
+        let Work::Build(task) = &claim.spec().work;
+        let labels = Labels {
+            spool: self.spool.id(),
+            owner: self.owner.clone(),
+            task: claim.name().id.clone(),
+            token: claim.name().token,
+            object: Uuid::now_v7(),
+        };
+        let say = |stage: &str| self.board.begin(slot.number, &claim.name().id, stage);
+        let node_fault = |error: &dyn std::fmt::Display| Interruption::Node(error.to_string());
+        let work_dir = WorkDir::make(&self.state_dir, &self.ledger, &labels).map_err(|e| node_fault(&e))?;
+        let mut slot = slot.clone();
+        let timeout = claim.spec().resources.timeout_seconds;
+        if let Some(memory) = claim.spec().resources.memory_bytes {
+            slot.limits.memory_bytes = slot.limits.memory_bytes.min(memory);
+        }
+        let job = Job {
+            shop: &self.shop,
+            task,
+            slot: &slot,
+            context_dir: &work_dir.path,
+            run_timeout: Duration::from_secs(timeout.unwrap_or(self.shop.config.run_timeout_seconds)),
+            labels: &labels,
+            unique: Uuid::now_v7,
+            say: &say,
+        };
+        attempt(&job, &mut (self.new_brain)()).await.map_err(|error: AttemptError| node_fault(&error))
+    }
+
+    fn conclude(
+        &self,
+        slot: &Slot,
+        claim: &Claim,
+        attempt: &Attempt,
+        started_at: Timestamp,
+    ) -> Result<String, ClaimError> {
+        self.board.begin(slot.number, &claim.name().id, "publish");
+        let manifest = attempt.manifest(claim.name(), &self.owner, started_at, Timestamp::now());
+        claim.conclude(&manifest, &attempt.files)?;
+        Ok(attempt.outcome())
+    }
+
+    fn postpone(&self, claim: &Claim, why: &str) -> Result<String, ClaimError> {
+        self.board.notice(why);
+        let due = Timestamp::now().as_second().max(0).unsigned_abs() + NODE_FAULT_PAUSE.as_secs();
+        let again = claim.delay(due)?;
+        let what = if again { "will be tried again" } else { "was lost too often, see failed/poison" };
+        Ok(format!("the node failed it, it {what}: {why}"))
+    }
+
+    async fn publish_status(self: Arc<Self>) {
+        let mut unchanged = 0;
+        loop {
+            let (status, changed) = self.board.status();
+            unchanged = if changed { 0 } else { unchanged + 1 };
+            if changed || unchanged >= STATUS_PERIODS_UNCHANGED {
+                unchanged = 0;
+                if let Err(error) = self.spool.write_worker_status(&status) {
+                    tracing::warn!(%error, "cannot publish the status");
+                }
+            }
+            tokio::time::sleep(STATUS_PERIOD).await;
+        }
+    }
+}
+
+/// Ends when the attempt must: on shutdown, or when a person has taken the claim away.
+async fn interrupted(claim: &Claim, shutdown: &Shutdown) -> Interruption {
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return Interruption::Shutdown,
+            () = tokio::time::sleep(HELD_CHECK_PERIOD) => {}
+        }
+        if !claim.is_held() {
+            return Interruption::Cancelled;
+        }
+    }
+}
+
+fn poll_pause() -> Duration {
+    // The low bits of a fresh UUID v7 are as random as a pause needs to be.
+    let random = f64::from(Uuid::now_v7().as_u128() as u32) / f64::from(u32::MAX);
+    Duration::from_secs_f64(POLL_SECONDS_MIN + random * (POLL_SECONDS_MAX - POLL_SECONDS_MIN))
+}
+
+/// A directory for one attempt, in the node's ledger as long as it exists.
+struct WorkDir<'a> {
+    ledger: &'a Ledger,
+    object: Uuid,
+    path: PathBuf,
+}
+
+impl<'a> WorkDir<'a> {
+    fn make(state_dir: &Path, ledger: &'a Ledger, labels: &Labels) -> Result<Self, SpoolError> {
+        let object = Uuid::now_v7();
+        let path = state_dir.join("work").join(object.to_string());
+        ledger.record(&LedgerEntry {
+            object,
+            kind: ObjectKind::WorkDir { path: path.clone() },
+            spool: labels.spool,
+            owner: labels.owner.clone(),
+            task: labels.task.clone(),
+            token: labels.token,
+            created_at: Timestamp::now(),
+        })?;
+        std::fs::create_dir_all(&path).map_err(|source| queue_format::PathError {
+            action: "make directory",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self { ledger, object, path })
+    }
+}
+
+impl Drop for WorkDir<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed now stays in the ledger, and the janitor takes it later.
+        if std::fs::remove_dir_all(&self.path).is_ok() {
+            let _ = self.ledger.forget(self.object);
+        }
+    }
+}
