@@ -75,6 +75,8 @@ pub fn choose(
 
 /// `candidates` by nearness to `wanted`: itself, the lower ones downwards, then the higher ones upwards;
 /// a candidate of the same major version always before one of another.
+///
+/// A lower Python that a project allows is one it was tested with; a higher one may have come out after it.
 pub fn nearest(wanted: PythonVersion, candidates: &[PythonVersion]) -> Vec<PythonVersion> {
     let mut sorted = candidates.to_vec();
     sorted.sort_by_key(|version| {

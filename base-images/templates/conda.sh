@@ -1,4 +1,5 @@
-# Defines `conda activate [NAME|PATH]`, `conda deactivate` and `conda run` for sh and bash.
+# shellcheck shell=sh
+# Defines `conda activate [NAME|PATH]`, `conda deactivate` and the rest of `conda` for sh and bash.
 # Sourced, never executed: safe under `set -eu`, sets nothing but the activation itself.
 
 _conda_remove_from_path() {

@@ -1,0 +1,102 @@
+//! The working directory: a lock, and one scratch directory a build.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::build::progress::Progress;
+use crate::error::BuildError;
+
+const LOCK_POLL: Duration = Duration::from_millis(500);
+
+/// Another build may make a root and several images first.
+const LOCK_LIMIT: Duration = Duration::from_secs(3600);
+
+const SCRATCH_PREFIX: &str = "base-image-";
+
+/// A working directory that this build alone uses.
+pub(super) struct WorkDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl WorkDirectory {
+    /// Waits for other builds in the same directory, then removes what interrupted ones left there.
+    pub(super) async fn lock(
+        path: &Path,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Self, BuildError> {
+        std::fs::create_dir_all(path).map_err(BuildError::io(path))?;
+        let lock_path = path.join("base-images.lock");
+        let lock = File::create(&lock_path).map_err(BuildError::io(&lock_path))?;
+        let attempts = LOCK_LIMIT.as_millis() / LOCK_POLL.as_millis();
+        for attempt in 0..attempts {
+            match lock.try_lock() {
+                Ok(()) => {
+                    let directory = Self { path: path.to_path_buf(), _lock: lock };
+                    directory.remove_stale();
+                    return Ok(directory);
+                }
+                Err(TryLockError::WouldBlock) if attempt == 0 => progress(Progress::Waiting),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(source)) => return Err(BuildError::Io { path: lock_path, source }),
+            }
+            tokio::time::sleep(LOCK_POLL).await;
+        }
+        Err(BuildError::Busy { path: lock_path, waited_seconds: LOCK_LIMIT.as_secs() })
+    }
+
+    /// A new directory, removed when dropped. apt's own user must be able to enter it.
+    pub(super) fn scratch(&self) -> Result<TempDir, BuildError> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let scratch = tempfile::Builder::new()
+            .prefix(SCRATCH_PREFIX)
+            .permissions(std::fs::Permissions::from_mode(0o755))
+            .tempdir_in(&self.path);
+        scratch.map_err(BuildError::io(&self.path))
+    }
+
+    fn remove_stale(&self) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().filter_map(Result::ok);
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX)) {
+            // A root whose /dev or /sys is still mounted must not be emptied: that would empty the host's.
+            if !mounts.contains(&*entry.path().to_string_lossy()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn removes_what_an_interrupted_build_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let stale = directory.path().join("base-image-abc/deep");
+        let other = directory.path().join("other");
+        std::fs::create_dir_all(&stale).unwrap();
+        std::fs::create_dir_all(&other).unwrap();
+        let work = WorkDirectory::lock(directory.path(), &mut |_| {}).await.unwrap();
+        assert!(!stale.exists() && other.exists());
+        let scratch = work.scratch().unwrap().path().to_path_buf();
+        assert!(!scratch.exists());
+    }
+
+    #[tokio::test]
+    async fn lets_one_build_in_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = WorkDirectory::lock(directory.path(), &mut |_| {}).await.unwrap();
+        let (mut first, mut news) = (Some(first), Vec::new());
+        let second = WorkDirectory::lock(directory.path(), &mut |progress| {
+            news.push(progress);
+            first.take();
+        });
+        second.await.unwrap();
+        assert_eq!(news, [Progress::Waiting]);
+    }
+}

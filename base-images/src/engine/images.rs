@@ -1,0 +1,227 @@
+//! The images that an engine holds.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::models::ImageSummary;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+
+use crate::engine::owner::Owner;
+use crate::engine::{LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE};
+use crate::error::BuildError;
+use crate::providers::ProviderKind;
+use crate::version::PythonVersion;
+
+/// One request may carry a whole root or commit a big layer.
+const REQUEST_LIMIT: Duration = Duration::from_secs(45 * 60);
+
+/// What an image is called, and a container's name starts with, while it is being made; the owner follows.
+///
+/// Names, not labels, say who made a thing: whatever stands on an image inherits its labels.
+pub(super) const SCRATCH: &str = "bottega-base-image-scratch";
+
+/// A base image in the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AvailableImage {
+    /// The Python.
+    pub python: PythonVersion,
+    /// The Python with its patch number; `None` in an image that was not made here.
+    pub full_version: Option<String>,
+    /// Who brought the interpreter; `None` in an image that was not made here.
+    pub provider: Option<ProviderKind>,
+    /// The image's id, `sha256:…`.
+    pub image_id: String,
+    /// Its size with every layer, the shared ones too.
+    pub size_bytes: u64,
+    /// When it was made, in seconds since 1970.
+    pub created_unix_seconds: i64,
+}
+
+/// The base images in the engine, by Python; those named `openswe-python-*` with the tag `latest`.
+pub async fn available(docker: &Docker) -> Result<Vec<AvailableImage>, BuildError> {
+    let images = docker.list_images(Some(ListImagesOptionsBuilder::default().build())).await;
+    let images = images.map_err(BuildError::engine("list the images"))?;
+    let mut available: Vec<AvailableImage> = images.iter().flat_map(pythons_of).collect();
+    available.sort_by_key(|image| image.python);
+    Ok(available)
+}
+
+fn pythons_of(image: &ImageSummary) -> Vec<AvailableImage> {
+    let tags = image.repo_tags.iter().filter(|tag| tag.ends_with(":latest"));
+    let entry = |python| AvailableImage {
+        python,
+        full_version: image.labels.get(LABEL_PYTHON).cloned(),
+        provider: image.labels.get(LABEL_PROVIDER).and_then(|provider| provider.parse().ok()),
+        image_id: image.id.clone(),
+        size_bytes: u64::try_from(image.size).unwrap_or_default(),
+        created_unix_seconds: image.created,
+    };
+    tags.filter_map(|tag| PythonVersion::from_image(tag)).map(entry).collect()
+}
+
+/// An image as it was found by name or id.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) id: String,
+    pub(crate) labels: HashMap<String, String>,
+    pub(crate) environment: Vec<String>,
+    pub(crate) size_bytes: u64,
+}
+
+impl Found {
+    pub(crate) fn recipe(&self) -> Option<&str> {
+        self.labels.get(LABEL_RECIPE).map(String::as_str)
+    }
+
+    /// Whether it was made here, whatever the recipe.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.labels.contains_key(LABEL_BASE_IMAGE)
+    }
+}
+
+/// The engine, and in whose name objects are made in it.
+pub(crate) struct Engine {
+    docker: Docker,
+    owner: Owner,
+    scratch_count: AtomicU64,
+}
+
+impl Engine {
+    pub(crate) fn new(docker: Docker) -> Self {
+        Self {
+            docker: docker.with_timeout(REQUEST_LIMIT),
+            owner: Owner::current(),
+            scratch_count: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// A new name that tells its owner.
+    pub(super) fn scratch_name(&self) -> String {
+        format!("{}_{}", self.owner.as_str(), self.scratch_count.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The image of that name or id, if there is one.
+    pub(crate) async fn find(&self, image: &str) -> Result<Option<Found>, BuildError> {
+        let inspected = match self.docker.inspect_image(image).await {
+            Err(error) if is_absent(&error) => return Ok(None),
+            inspected => inspected.map_err(BuildError::engine("inspect an image"))?,
+        };
+        let config = inspected.config.unwrap_or_default();
+        Ok(Some(Found {
+            id: inspected.id.unwrap_or_default(),
+            labels: config.labels.unwrap_or_default(),
+            environment: config.env.unwrap_or_default(),
+            size_bytes: inspected.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+        }))
+    }
+
+    /// Makes a scratch image of a root's tar stream; `changes` are lines of a Dockerfile.
+    pub(crate) async fn import(
+        &self,
+        archive: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+        changes: Vec<String>,
+    ) -> Result<String, BuildError> {
+        let options = CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(SCRATCH)
+            .tag(&self.scratch_name())
+            .changes(changes)
+            .build();
+        let mut answers =
+            self.docker.create_image(Some(options), Some(bollard::body_try_stream(archive)), None);
+        let mut id = None;
+        while let Some(answer) = answers.next().await {
+            let status = answer.map_err(BuildError::engine("import a root"))?.status;
+            id = status.filter(|status| status.starts_with("sha256:")).or(id);
+        }
+        id.ok_or(BuildError::NoImage { step: "import a root" })
+    }
+
+    /// Gives an image a name with the tag `latest`, and removes the image that had it unless something stands on it.
+    pub(crate) async fn tag(&self, image: &str, name: &str) -> Result<(), BuildError> {
+        let replaced = self.find(name).await?.filter(|replaced| replaced.id != image);
+        let options = TagImageOptionsBuilder::default().repo(name).tag("latest").build();
+        self.docker.tag_image(image, Some(options)).await.map_err(BuildError::engine("tag an image"))?;
+        if let Some(replaced) = replaced {
+            self.remove_image(&replaced.id).await;
+        }
+        Ok(())
+    }
+
+    /// Removes an image unless a tag, a container or another image needs it.
+    pub(crate) async fn remove_image(&self, image: &str) {
+        let options = RemoveImageOptionsBuilder::default().force(false).build();
+        // A refusal is the engine's way to say that it is needed; the next sweep asks again.
+        let _ = self.docker.remove_image(image, Some(options), None).await;
+    }
+
+    /// Removes what this process and processes that are gone left behind: containers and scratch images.
+    pub(crate) async fn sweep(&self) -> Result<(), BuildError> {
+        let filters = HashMap::from([("name".to_owned(), vec![SCRATCH.to_owned()])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = self.docker.list_containers(Some(options)).await;
+        for container in containers.map_err(BuildError::engine("list the containers"))? {
+            let names = container.names.unwrap_or_default();
+            let abandoned = names.iter().any(|name| self.is_abandoned(name.trim_start_matches('/'), '-'));
+            if let Some(id) = container.id.filter(|_| abandoned) {
+                self.remove_container(&id).await?;
+            }
+        }
+        let filters = HashMap::from([("reference".to_owned(), vec![SCRATCH.to_owned()])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = self.docker.list_images(Some(options)).await;
+        for image in images.map_err(BuildError::engine("list the images"))? {
+            for tag in image.repo_tags.iter().filter(|tag| self.is_abandoned(tag, ':')) {
+                self.remove_image(tag).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a scratch name is this process's, or of one that is gone.
+    fn is_abandoned(&self, name: &str, separator: char) -> bool {
+        let scratch = name.strip_prefix(SCRATCH).and_then(|rest| rest.strip_prefix(separator));
+        let owner = scratch.and_then(|scratch| scratch.rsplit_once('_')).map(|(owner, _)| owner);
+        owner.is_some_and(|owner| owner == self.owner.as_str() || Owner::is_gone(owner))
+    }
+}
+
+/// Whether the engine says that there is no such object.
+pub(super) fn is_absent(error: &bollard::errors::Error) -> bool {
+    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_pythons_from_tags() {
+        let check = |tags: &[&str], expected: &[&str]| {
+            let image = ImageSummary {
+                repo_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+                labels: HashMap::from([(LABEL_PROVIDER.to_owned(), "prefix".to_owned())]),
+                ..ImageSummary::default()
+            };
+            let found: Vec<String> =
+                pythons_of(&image).iter().map(|image| image.python.to_string()).collect();
+            assert_eq!(found, expected);
+            assert!(pythons_of(&image).iter().all(|image| image.provider == Some(ProviderKind::Prefix)));
+        };
+        check(&["openswe-python-3.9:latest"], &["3.9"]);
+        check(&["openswe-python-3.9:old", "other:latest"], &[]);
+        check(&["openswe-python-3.9:latest", "openswe-python-3.10:latest"], &["3.9", "3.10"]);
+        check(&["<none>:<none>"], &[]);
+    }
+}

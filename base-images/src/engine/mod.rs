@@ -1,0 +1,12 @@
+//! The few things that are asked of the container engine, always over its API.
+
+mod container;
+mod images;
+mod labels;
+mod owner;
+
+pub use images::{AvailableImage, available};
+pub use labels::{LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE, LABEL_SUITE};
+
+pub(crate) use container::{Finished, Job, Lines, chunks};
+pub(crate) use images::{Engine, Found};
