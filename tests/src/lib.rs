@@ -1,3 +1,4 @@
-//! tests
+//! The harness, the corpus of real tasks, and what crosses rooms.
 
 pub mod corpus;
+pub mod harness;

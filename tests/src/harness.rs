@@ -1,0 +1,123 @@
+//! A spool and a state directory of their own, and the programs that work on them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use queue_format::{LABEL_SPOOL, Spool};
+
+/// Where a test's spool, state and logs lie; all gone when it is dropped.
+#[derive(Debug)]
+pub struct House {
+    dir: tempfile::TempDir,
+}
+
+impl House {
+    /// An empty house.
+    ///
+    /// # Errors
+    /// There is no temporary directory.
+    pub fn new() -> io::Result<Self> {
+        tempfile::tempdir().map(|dir| Self { dir })
+    }
+
+    /// A path in it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Its spool's directory.
+    #[must_use]
+    pub fn spool_dir(&self) -> PathBuf {
+        self.path("spool")
+    }
+
+    /// Its node's state directory.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// `bottega ARGS` on this house's spool, not started yet.
+    #[must_use]
+    pub fn bottega(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("bottega"));
+        command.args(args).env("BOTTEGA_SPOOL", self.spool_dir()).stdin(Stdio::null());
+        command
+    }
+
+    /// `bottega up --until-idle` on this house, with `more` arguments, not started yet.
+    #[must_use]
+    pub fn up(&self, more: &[&str]) -> Command {
+        let mut command = self.bottega(&["up", "--until-idle"]);
+        command.arg("--state").arg(self.state_dir()).args(more);
+        command
+    }
+
+    /// The ids of the containers that this house's spool has on the engine, running or not.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn containers(&self, spool: &Spool) -> Result<Vec<String>, bollard::errors::Error> {
+        let filters = [("label".to_owned(), vec![format!("{LABEL_SPOOL}={}", spool.id())])].into();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let found = engine()?.list_containers(Some(options)).await?;
+        Ok(found.into_iter().filter_map(|container| container.id).collect())
+    }
+}
+
+/// The engine that the programs use too.
+///
+/// # Errors
+/// `DOCKER_HOST` is not an address.
+pub fn engine() -> Result<Docker, bollard::errors::Error> {
+    Docker::connect_with_defaults()
+}
+
+/// One of the project's own programs, as cargo built it beside the test.
+///
+/// # Panics
+/// It is not there: build it with `cargo build --workspace --bins`.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let here = std::env::current_exe().unwrap_or_default();
+    let found = here.ancestors().skip(1).take(3).map(|dir: &Path| dir.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not built; run: cargo build --workspace --bins"))
+}
+
+/// What a finished program printed, both streams, for a message.
+#[must_use]
+pub fn printed(output: &Output) -> String {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// Waits until `met` gives a value, `at_most` so long.
+pub fn wait_for<T>(at_most: Duration, mut met: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = Instant::now();
+    while started.elapsed() < at_most {
+        if let Some(value) = met() {
+            return Some(value);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    None
+}
+
+/// Waits for a child to end; kills it after `at_most`.
+///
+/// # Errors
+/// It had to be killed, or cannot be waited for.
+pub fn wait_with_bound(mut child: Child, at_most: Duration) -> io::Result<Output> {
+    let ended = wait_for(at_most, || child.try_wait().transpose());
+    if ended.is_none() {
+        child.kill()?;
+        let output = child.wait_with_output()?;
+        return Err(io::Error::other(format!("it did not end within {at_most:?}:\n{}", printed(&output))));
+    }
+    child.wait_with_output()
+}
