@@ -44,6 +44,7 @@ pub(super) fn parse(bytes: &[u8], targets: &[String]) -> Result<Report, String> 
     let mut case: Option<Case> = None;
     // The element whose text is the outcome's; others (system-out) are passed over.
     let mut in_outcome = false;
+    let mut depth = 0_usize;
     loop {
         let event = reader.read_event().map_err(|error| error.to_string())?;
         let is_empty = matches!(event, Event::Empty(_));
@@ -64,7 +65,13 @@ pub(super) fn parse(bytes: &[u8], targets: &[String]) -> Result<Report, String> 
                 let resolved = character.as_deref().or_else(|| resolve_predefined_entity(reference));
                 push(&mut case, in_outcome, resolved.ok_or("it uses an entity of its own")?);
             }
+            Event::Eof if depth > 0 => return Err("it ends too early".to_owned()),
             Event::Eof => return Ok(report),
+            _ => {}
+        }
+        match &event {
+            Event::Start(_) => depth += 1,
+            Event::End(_) => depth = depth.saturating_sub(1),
             _ => {}
         }
         let ends = |element: &str| match &event {
