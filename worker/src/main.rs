@@ -1,0 +1,172 @@
+//! The worker daemon: reads the command line, the environment and the machine, then works until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use base_images::{IMAGE_PREFIX, PythonVersion};
+use clap::Parser;
+use jiff::Timestamp;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use queue_format::{Incarnation, Labels, Ledger, Life, LifeLock, Owner, Spool, Token};
+use systemd::{Environment, Notifier, Shutdown, Source};
+use uuid::Uuid;
+use worker::Worker;
+use worker::attempt::Workshop;
+use worker::board::Board;
+use worker::config::{BuildNetwork, WorkerConfig};
+use worker::engine::{Docker, DockerOptions, Engine, Network};
+use worker::repository::RepositoryCache;
+use worker::slots::{Machine, slots};
+use worker::synthesis::Rules;
+
+/// How long the removal of containers may take when the worker ends.
+const SETTLE_MAX: Duration = Duration::from_secs(20);
+
+/// Claims tasks from a spool, builds and verifies their environments in containers.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// The spool.
+    #[arg(long, env = "BOTTEGA_SPOOL", required_unless_present = "print_config")]
+    spool: Option<PathBuf>,
+    /// Where this node keeps its ledger, locks and work directories; on a local disk.
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// The configuration; its [worker] section counts.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Print the effective configuration as TOML and end.
+    #[arg(long)]
+    print_config: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bottega-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let environment = Environment::from_os(std::env::vars_os());
+    let config: WorkerConfig =
+        systemd::config::load(&Source::named_or_default(cli.config.clone()), "worker")?;
+    if cli.print_config {
+        print!("{}", systemd::config::print(&config, "worker")?);
+        return Ok(());
+    }
+    systemd::log::init("info", &environment)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(cli, config, &environment))
+}
+
+async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals()?;
+    let notifier = Notifier::new(environment);
+    let spool = Spool::open(cli.spool.as_deref().context("--spool is missing")?)?;
+    let state_dir =
+        cli.state.clone().or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), environment));
+    let state_dir =
+        state_dir.context("there is no home directory to keep the node's state in; name one with --state")?;
+    let owner = Owner::new(&systemd::hostname(), Incarnation::new(Uuid::now_v7()));
+    let ledger = Ledger::open(&state_dir)?;
+    let _alive = LifeLock::hold(&state_dir, &owner)?;
+    let host = environment.get("DOCKER_HOST").map(ToOwned::to_owned);
+    let engine = Docker::connect(DockerOptions::new(host, ledger.clone(), Timestamp::now)).await?;
+    reap_the_dead(&spool, &state_dir, &owner, &engine).await?;
+
+    let (slots, mut notices) = slots(&machine()?, &config);
+    notices.extend(engine.facts().warnings.iter().cloned());
+    for notice in &notices {
+        tracing::warn!("{notice}");
+    }
+    let pythons = available_pythons(&engine).await?;
+    let newest =
+        pythons.last().context("no base image is on this node; make them with: bottega images build")?;
+    let build_network = match config.build_network {
+        BuildNetwork::Bridge => Network::Bridge,
+        BuildNetwork::Host => Network::Host,
+        BuildNetwork::Auto => {
+            let labels = Labels {
+                spool: spool.id(),
+                owner: owner.clone(),
+                task: "bottega-probe".parse()?,
+                token: Token(0),
+                object: Uuid::now_v7(),
+            };
+            engine.probe_build_network(&newest.image(), &labels, &slots[0].limits).await?
+        }
+    };
+    let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
+    tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
+    notifier.ready(&format!("{} slots", slots.len()));
+    let git_timeout = Duration::from_secs(config.git_timeout_seconds);
+    let worker = Worker {
+        board: Board::new(owner.clone(), &slots, notices),
+        shop: Workshop {
+            repositories: RepositoryCache::new(&state_dir.join("repositories"), git_timeout),
+            engine,
+            config,
+            build_network,
+            pythons,
+        },
+        new_brain: Rules::default,
+        spool,
+        owner,
+        state_dir,
+        ledger,
+    };
+    let engine = worker.shop.engine.clone();
+    Arc::new(worker).run(slots, shutdown).await?;
+    if !engine.settle(SETTLE_MAX).await {
+        tracing::warn!("some containers could not be removed in time: they are left to the janitor");
+    }
+    notifier.stopping("every claim is settled");
+    Ok(())
+}
+
+/// Takes back what earlier incarnations on this node left when they died, tasks and containers.
+async fn reap_the_dead(
+    spool: &Spool,
+    state_dir: &std::path::Path,
+    me: &Owner,
+    engine: &Docker,
+) -> anyhow::Result<()> {
+    for owner in spool.owners_on(me.node())? {
+        if owner != *me && LifeLock::look(state_dir, &owner)? == Life::Dead {
+            engine.remove_containers_of(&owner).await?;
+            for name in spool.reap(&owner)? {
+                tracing::info!(task = %name.id, %owner, "taken back from an incarnation that died");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn available_pythons(engine: &Docker) -> anyhow::Result<Vec<PythonVersion>> {
+    let images = engine.images(IMAGE_PREFIX).await?;
+    let mut pythons: Vec<_> = images.keys().filter_map(|name| PythonVersion::from_image(name)).collect();
+    pythons.sort();
+    pythons.dedup();
+    Ok(pythons)
+}
+
+fn machine() -> anyhow::Result<Machine> {
+    let allowed =
+        sched_getaffinity(Pid::from_raw(0)).context("cannot ask which cores this process may use")?;
+    let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false));
+    let mut system = sysinfo::System::new().context("cannot ask the memory of this machine")?;
+    system.refresh_memory();
+    Ok(Machine {
+        cores: cores.filter_map(|core| u32::try_from(core).ok()).collect(),
+        memory_bytes: system.total_memory(),
+    })
+}
