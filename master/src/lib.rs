@@ -1,7 +1,10 @@
 //! The master: publishes tasks, keeps the summary, exports results; and the `bottega` command.
 
+pub mod command;
+pub mod daemon;
 pub mod export;
 pub mod ingest;
 pub mod show;
 pub mod summary;
 pub mod text;
+pub mod up;

@@ -1,2 +1,77 @@
-//! x
-fn main() {}
+//! The master daemon: reads the command line, the environment, the clock and randomness, then serves until it is
+//! told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use jiff::Timestamp;
+use master::daemon::{Daemon, MasterConfig};
+use master::ingest::Template;
+use queue_format::{Incarnation, Owner, Spool};
+use systemd::{Environment, Notifier, Shutdown, Source, config, log};
+use uuid::Uuid;
+
+/// Publishes what is dropped into a spool's incoming/, releases delayed tasks, keeps the summary.
+#[derive(Debug, Parser)]
+#[command(name = "bottega-master", version, max_term_width = 100)]
+struct Cli {
+    /// The spool's directory
+    #[arg(long, value_name = "DIR", env = "BOTTEGA_SPOOL", required_unless_present = "print_config")]
+    spool: Option<PathBuf>,
+    /// Where this machine keeps its locks; on a local disk [default: /var/lib/bottega for root, else
+    /// ~/.local/state/bottega]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The configuration; its [master] section counts
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration as TOML and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bottega-master: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+    let environment = Environment::from_os(std::env::vars_os());
+    let config: MasterConfig = config::load(&Source::named_or_default(cli.config), "master")?;
+    config.check()?;
+    let here = std::env::current_dir()?;
+    let repositories = config.repositories.as_deref().map(|text| Template::parse(text, &here));
+    let repositories = repositories.transpose().map_err(|why| format!("master.repositories: {why}"))?;
+    if cli.print_config {
+        print!("{}", config::print(&config, "master")?);
+        return Ok(());
+    }
+    log::init(&config.log, &environment)?;
+    let is_root = nix::unistd::geteuid().is_root();
+    let state_dir = cli.state.or_else(|| systemd::state_dir(is_root, &environment));
+    let daemon = Daemon {
+        spool: Spool::open(&cli.spool.ok_or("say which spool: --spool DIR")?)?,
+        owner: Owner::new(&systemd::hostname(), Incarnation::new(Uuid::now_v7())),
+        state_dir: state_dir.ok_or("there is no home directory: say where state lies, with --state DIR")?,
+        config,
+        repositories,
+        now: Timestamp::now,
+        unique: Uuid::now_v7,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        let served = daemon.serve(&Notifier::new(&environment), &shutdown).await;
+        served.map_err(Box::<dyn std::error::Error>::from)
+    });
+    // A round that hangs on its mount must not keep the process.
+    runtime.shutdown_timeout(Duration::ZERO);
+    served
+}

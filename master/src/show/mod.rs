@@ -9,3 +9,4 @@ mod text;
 pub use advice::shell_word;
 pub use gather::{Attempt, Log, Page};
 pub use nearest::{find_id, nearest_ids};
+pub(crate) use text::stage_sums;

@@ -1,0 +1,287 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Turns bug-fix pull requests into verified, executable environments.
+#[derive(Debug, Parser)]
+#[command(name = "bottega", version, max_term_width = 100, after_help = BEGIN)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const BEGIN: &str = "\
+To begin:
+  bottega images build
+  bottega init --spool /srv/spool
+  bottega submit --spool /srv/spool --repositories '/mirrors/{owner}+{name}/repo' tasks.jsonl
+  bottega up --spool /srv/spool --until-idle
+  bottega export --spool /srv/spool --out dataset.jsonl";
+
+/// One subcommand a variant.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a spool: the directory that holds all tasks and results
+    Init(SpoolArguments),
+    /// Publish the rows of datasets as tasks
+    #[command(after_help = SUBMIT)]
+    Submit(SubmitArguments),
+    /// Run master, worker and janitor on this machine, and show how they get on
+    #[command(after_help = UP)]
+    Up(UpArguments),
+    /// Count tasks by state, class and reason; tell what workers do
+    #[command(after_help = STATUS)]
+    Status(StatusArguments),
+    /// Tell of one task: where it is, why, what it cost, what to do
+    #[command(after_help = SHOW)]
+    Show(ShowArguments),
+    /// Make failed tasks pending again, with a fresh budget of automatic retries
+    #[command(after_help = RETRY)]
+    Retry(RetryArguments),
+    /// Write the accepted environments as a dataset
+    #[command(after_help = EXPORT)]
+    Export(ExportArguments),
+    /// Build and list the base images that environments begin with
+    #[command(after_help = IMAGES)]
+    Images(ImagesArguments),
+    /// Print the effective configuration of the three daemons, or check a file
+    #[command(after_help = CONFIG)]
+    Config(ConfigArguments),
+}
+
+/// Which spool.
+#[derive(Clone, Debug, Args)]
+pub struct SpoolArguments {
+    /// The spool's directory
+    #[arg(long, value_name = "DIR", env = "BOTTEGA_SPOOL")]
+    pub spool: PathBuf,
+}
+
+const SUBMIT: &str = "\
+Rows are one a line (JSONL) or one JSON document, of OpenSWE, SWE-bench, SWE-Gym, SWE-rebench or Multi-SWE-bench.
+Rows that are not valid are refused by line and field and kept in SPOOL/incoming/rejected/; the rest goes on.
+Ids that the spool has already are skipped: submitting again is safe.
+
+Examples:
+  bottega submit --spool /srv/spool --repositories '/mirrors/{owner}+{name}/repo' tasks.jsonl
+  zcat rows.jsonl.gz | bottega submit --spool /srv/spool --repositories 'https://forge.example/{repo}.git' -";
+
+/// Arguments of `bottega submit`.
+#[derive(Debug, Args)]
+pub struct SubmitArguments {
+    #[command(flatten)]
+    pub(super) spool: SpoolArguments,
+    /// Where repositories lie: a path or URL with {owner}, {name} or {repo}; without it each row names its own in
+    /// "repository" or "repository_url"
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(super) repositories: Option<String>,
+    /// Files of rows; - is the standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+}
+
+const UP: &str = "\
+Ctrl-C ends all three: the worker hands back what it has begun, and the next run goes on from there. A second
+Ctrl-C kills them.
+
+Examples:
+  bottega up --spool /srv/spool
+  bottega up --spool /srv/spool --until-idle --table --config bottega.toml";
+
+/// Arguments of `bottega up`.
+#[derive(Debug, Args)]
+pub struct UpArguments {
+    #[command(flatten)]
+    pub(super) spool: SpoolArguments,
+    /// End when nothing is pending, claimed, delayed or unread; the exit status is 0 whatever the verdicts
+    #[arg(long)]
+    pub(super) until_idle: bool,
+    /// The daemons' configuration [default: /etc/bottega/bottega.toml where it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Where this machine keeps logs, locks and work directories; on a local disk [default: /var/lib/bottega for
+    /// root, else ~/.local/state/bottega]
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// At the end, show every settled task of the spool, not only those of this run
+    #[arg(long)]
+    pub(super) table: bool,
+}
+
+const STATUS: &str = "\
+Examples:
+  bottega status --spool /srv/spool --watch
+  bottega status --spool /srv/spool --json | jq .failed_by_reason";
+
+/// Arguments of `bottega status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    pub(super) spool: SpoolArguments,
+    /// For programs; docs/status.md describes it
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Show it again every few seconds, until Ctrl-C
+    #[arg(long)]
+    pub(super) watch: bool,
+}
+
+const SHOW: &str = "\
+Examples:
+  bottega show pallets__click-12 --spool /srv/spool
+  bottega show pallets__click-12 --spool /srv/spool --log with-fix | less";
+
+/// Arguments of `bottega show`.
+#[derive(Debug, Args)]
+pub struct ShowArguments {
+    #[command(flatten)]
+    pub(super) spool: SpoolArguments,
+    /// The task's id, or the path of its file
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// Print a log of it instead: of the last attempt that has one
+    #[arg(long, value_enum, conflicts_with = "json")]
+    pub(super) log: Option<LogKind>,
+    /// Of this attempt, such as a002
+    #[arg(long, value_name = "TOKEN", requires = "log")]
+    pub(super) attempt: Option<String>,
+    /// For programs; docs/status.md describes it
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Which log.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum LogKind {
+    /// The image's build
+    Build,
+    /// The tests before the fix
+    TestOnly,
+    /// The tests with the fix
+    WithFix,
+}
+
+const RETRY: &str = "\
+The same as moving their files by hand:
+  mv SPOOL/failed/build/* SPOOL/pending/5-build/
+
+Examples:
+  bottega retry --spool /srv/spool pallets__click-12
+  bottega retry --spool /srv/spool --reason timeout";
+
+/// Arguments of `bottega retry`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "reason", "all_failed"]))]
+pub struct RetryArguments {
+    #[command(flatten)]
+    pub(super) spool: SpoolArguments,
+    /// These tasks
+    #[arg(value_name = "ID")]
+    pub(super) ids: Vec<String>,
+    /// All that failed for this reason, such as build or timeout
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// All that failed
+    #[arg(long)]
+    pub(super) all_failed: bool,
+}
+
+const EXPORT: &str = "\
+Only official results are written: a task in done/ and the attempt that its name carries. The file appears whole or
+not at all.
+
+Examples:
+  bottega export --spool /srv/spool --out dataset.jsonl
+  bottega export --spool /srv/spool --format swebench --class strict,per-test --out - | gzip > rows.jsonl.gz";
+
+/// Arguments of `bottega export`.
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    #[command(flatten)]
+    pub(super) spool: SpoolArguments,
+    /// What rows look like
+    #[arg(long, value_enum, default_value = "openswe")]
+    pub(super) format: RowFormat,
+    /// The file; - is the standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: PathBuf,
+    /// Only these acceptance classes: strict, per-test, new-module, command [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "CLASS")]
+    pub(super) class: Vec<String>,
+}
+
+/// What rows look like.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum RowFormat {
+    /// The submitted row, with Dockerfile, scripts, image and tests
+    Openswe,
+    /// The fields of a SWE-bench dataset, lists of tests as JSON strings
+    Swebench,
+}
+
+const IMAGES: &str = "\
+Providers are debian (mmdebstrap), prefix (interpreter trees of this host: pyenv's, and those that
+BOTTEGA_PYTHON_PREFIXES names) and conda. BOTTEGA_PYTHON_PROVIDERS sets which are asked, and in which order.
+
+Examples:
+  bottega images list
+  bottega images build
+  bottega images build 3.9 3.11 --provider debian";
+
+/// Arguments of `bottega images`.
+#[derive(Debug, Args)]
+pub struct ImagesArguments {
+    #[command(subcommand)]
+    pub(super) action: ImagesAction,
+}
+
+/// What to do with base images.
+#[derive(Debug, Subcommand)]
+pub(super) enum ImagesAction {
+    /// Build the base images of these Pythons
+    Build {
+        /// Such as 3.9; none means all that this machine can provide
+        #[arg(value_name = "VERSION")]
+        versions: Vec<String>,
+        /// Only by this provider: debian, prefix or conda
+        #[arg(long)]
+        provider: Option<String>,
+        /// Make images again that are here already, say for newer Debian packages
+        #[arg(long)]
+        rebuild: bool,
+        /// Where this machine keeps temporary files, up to 1 GB; on a local disk [default: /var/lib/bottega for root,
+        /// else ~/.local/state/bottega]
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
+    /// List every Python, whether its image is here, and who could provide it
+    List,
+}
+
+const CONFIG: &str = "\
+Examples:
+  bottega config > bottega.toml
+  bottega config check bottega.toml";
+
+/// Arguments of `bottega config`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ConfigArguments {
+    #[command(subcommand)]
+    pub(super) action: Option<ConfigAction>,
+    /// The file to begin with [default: /etc/bottega/bottega.toml where it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+/// What else to do with a configuration.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigAction {
+    /// Check a file: every key must be known, every value fit
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}

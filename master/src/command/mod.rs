@@ -1,0 +1,55 @@
+//! The `bottega` command: one module a subcommand. Each says what it does to `out`, and gives whether that was a
+//! success.
+
+mod cli;
+mod config;
+mod error;
+mod export;
+mod host;
+mod images;
+mod init;
+mod programs;
+mod retry;
+mod show;
+mod status;
+mod submit;
+mod up;
+
+pub use cli::{Cli, Command};
+pub use error::CommandError;
+pub use host::Host;
+
+use std::io::Write;
+
+/// Whether everything that was asked for was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    /// Yes.
+    Yes,
+    /// Not all of it; what is missing was said.
+    No,
+}
+
+impl From<bool> for Success {
+    fn from(is_success: bool) -> Self {
+        if is_success { Self::Yes } else { Self::No }
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What it could not do, in one sentence that says what to do next.
+pub fn run(cli: Cli, host: &Host, out: &mut dyn Write) -> Result<Success, CommandError> {
+    match cli.command {
+        Command::Init(arguments) => init::run(&arguments, host, out),
+        Command::Submit(arguments) => submit::run(&arguments, host, out),
+        Command::Up(arguments) => up::run(&arguments, host, out),
+        Command::Status(arguments) => status::run(&arguments, host, out),
+        Command::Show(arguments) => show::run(&arguments, host, out),
+        Command::Retry(arguments) => retry::run(&arguments, out),
+        Command::Export(arguments) => export::run(&arguments, out),
+        Command::Images(arguments) => images::run(arguments, host, out),
+        Command::Config(arguments) => config::run(&arguments, host, out),
+    }
+}

@@ -1,0 +1,74 @@
+use std::io::Write;
+
+use queue_format::{Spool, TaskId, Token};
+
+use super::cli::{LogKind, ShowArguments};
+use super::{CommandError, Host, Success};
+use crate::show::{Log, Page, find_id, nearest_ids};
+use crate::text::clean;
+
+/// Tells of one task.
+pub(super) fn run(
+    arguments: &ShowArguments,
+    host: &Host,
+    out: &mut dyn Write,
+) -> Result<Success, CommandError> {
+    let spool = Spool::open(&arguments.spool.spool)?;
+    let Ok(id) = find_id(&arguments.id) else { return Err(unknown(&spool, &arguments.id)?) };
+    let page = Page::gather(&spool, &id)?;
+    if page.places.is_empty() && page.attempts.is_empty() {
+        return Err(unknown(&spool, id.as_str())?);
+    }
+    if let Some(kind) = arguments.log {
+        let log = match kind {
+            LogKind::Build => Log::Build,
+            LogKind::TestOnly => Log::TestOnly,
+            LogKind::WithFix => Log::WithFix,
+        };
+        write!(out, "{}", clean(&find_log(&spool, &page, log, arguments.attempt.as_deref())?))?;
+    } else if arguments.json {
+        writeln!(out, "{:#}", page.to_json())?;
+    } else {
+        write!(out, "{}", page.to_text((host.now)()))?;
+    }
+    Ok(Success::Yes)
+}
+
+fn find_log(spool: &Spool, page: &Page, log: Log, attempt: Option<&str>) -> Result<String, CommandError> {
+    let asked = attempt.map(|text| {
+        let wrong =
+            |_| CommandError::usage(format!("--attempt: {text:?} is none; expected one such as a002"));
+        text.parse::<Token>().map_err(wrong)
+    });
+    let asked = asked.transpose()?;
+    for attempt in
+        page.attempts.iter().rev().filter(|attempt| asked.is_none_or(|token| token == attempt.token))
+    {
+        if let Some(text) = log.read(spool, &page.id, attempt.token)? {
+            return Ok(text);
+        }
+    }
+    let of = asked.map_or_else(|| "no attempt".to_owned(), |token| format!("attempt {token}"));
+    let has = if asked.is_some() { "has no" } else { "has a" };
+    Err(CommandError::Unknown(format!(
+        "{}: {of} {has} {}; bottega show {} lists the attempts",
+        page.id,
+        log.file_name(),
+        page.id
+    )))
+}
+
+/// The error for an id that the spool does not have.
+pub(super) fn unknown(spool: &Spool, wanted: &str) -> Result<CommandError, CommandError> {
+    let all = spool.all()?;
+    let ids: Vec<&TaskId> = all.iter().map(|task| &task.name.id).collect();
+    let near: Vec<&str> = nearest_ids(wanted, ids).into_iter().map(TaskId::as_str).collect();
+    let hint = match near.as_slice() {
+        [] => format!("; the spool has {} tasks, bottega status counts them", all.len()),
+        near => format!("; did you mean {}?", near.join(" or ")),
+    };
+    Ok(CommandError::Unknown(format!(
+        "there is no task {wanted:?} in {}{hint}",
+        spool.layout().root().display()
+    )))
+}

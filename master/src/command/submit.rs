@@ -1,0 +1,78 @@
+use std::fs::File;
+use std::io::{Read, Write, stdin};
+use std::path::Path;
+
+use queue_format::{Incarnation, Owner, Spool};
+
+use super::cli::SubmitArguments;
+use super::{CommandError, Host, Success};
+use crate::ingest::{Ingest, Report, Template};
+use crate::text::{clean_line, ellipsis, plural};
+
+/// The longest refusal shown.
+const REFUSAL_CHARS_MAX: usize = 400;
+
+/// Publishes the rows of files.
+pub(super) fn run(
+    arguments: &SubmitArguments,
+    host: &Host,
+    out: &mut dyn Write,
+) -> Result<Success, CommandError> {
+    let template = arguments.repositories.as_deref().map(|text| Template::parse(text, &host.working_dir));
+    let template =
+        template.transpose().map_err(|why| CommandError::usage(format!("--repositories: {why}")))?;
+    // Before anything is published: a misspelt name among many should not leave half of them done.
+    for file in arguments.files.iter().filter(|file| !is_stdin(file)) {
+        open(file)?;
+    }
+    let spool = Spool::open(&arguments.spool.spool)?;
+    let producer = Owner::new(&host.hostname, Incarnation::new((host.unique)()));
+    let ingest =
+        Ingest { spool: &spool, producer: &producer, repositories: template.as_ref(), unique: host.unique };
+    let mut is_success = true;
+    for file in &arguments.files {
+        let (name, input): (String, Box<dyn Read>) = if is_stdin(file) {
+            ("stdin".to_owned(), Box::new(stdin().lock()))
+        } else {
+            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            (name, Box::new(open(file)?))
+        };
+        let report = ingest.run(&name, (host.now)(), input)?;
+        print(&report, file, out)?;
+        is_success &= report.is_success();
+    }
+    Ok(is_success.into())
+}
+
+fn print(report: &Report, file: &Path, out: &mut dyn Write) -> Result<(), CommandError> {
+    let Report { published, known, rejected, shown, kept } = report;
+    let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
+    writeln!(out, "{name}: {published} published, {known} already known, {rejected} rejected")?;
+    for refusal in shown {
+        writeln!(out, "  {}", ellipsis(&clean_line(refusal), REFUSAL_CHARS_MAX))?;
+    }
+    if rejected > &shown.len() {
+        writeln!(out, "  and {}", plural(rejected - shown.len(), "more row"))?;
+    }
+    if let Some(path) = kept {
+        writeln!(out, "  rejected rows:  {}", path.display())?;
+        writeln!(out, "  their reasons:  {}.reasons", path.display())?;
+    }
+    Ok(())
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+fn open(file: &Path) -> Result<File, CommandError> {
+    let opened = File::open(file).and_then(|opened| {
+        let is_dir = opened.metadata()?.is_dir();
+        if is_dir {
+            Err(std::io::Error::other("it is a directory; name the files in it"))
+        } else {
+            Ok(opened)
+        }
+    });
+    opened.map_err(|source| CommandError::Open { path: file.to_owned(), source })
+}

@@ -1,0 +1,111 @@
+use std::io::Write;
+use std::path::Path;
+
+use queue_format::{Life, LifeLock, Owner, Spool};
+use systemd::Shutdown;
+
+use super::cli::UpArguments;
+use super::programs::{find, verb};
+use super::{CommandError, Host, Success};
+use crate::summary::{Manifests, Status};
+use crate::text::{duration, plural};
+use crate::up::{Program, Results, Role, Settings, UpError};
+
+/// Columns of the table where there is no terminal.
+const TABLE_COLUMNS: u16 = 180;
+
+/// Runs the daemons, and tells what came of it.
+pub(super) fn run(
+    arguments: &UpArguments,
+    host: &Host,
+    out: &mut dyn Write,
+) -> Result<Success, CommandError> {
+    let spool = Spool::open(&arguments.spool.spool)?;
+    let state_dir = host.state_dir(arguments.state.as_ref())?;
+    let status = Status::take(&spool, &mut Manifests::default(), (host.now)())?;
+    let (open, settled) = (status.counts.open(), status.counts.settled());
+    writeln!(
+        out,
+        "spool: {}: {} open, {settled} settled already",
+        status.path.display(),
+        plural(open, "task")
+    )?;
+    if arguments.until_idle && status.is_idle() {
+        writeln!(out, "nothing is pending, claimed, delayed or unread: nothing to do")?;
+        let results = Results::gather(&spool, &std::collections::HashSet::new())?;
+        return finish(&results, host, out);
+    }
+    warn_of_strangers(&spool, &state_dir, host, out)?;
+    let root = spool.layout().root();
+    let programs = Role::ALL.into_iter().map(|role| program(role, arguments, root, &state_dir, host));
+    let settings = Settings {
+        programs: programs.collect::<Result<_, _>>()?,
+        spool,
+        state_dir: state_dir.clone(),
+        until_idle: arguments.until_idle,
+        columns: host.columns,
+        now: host.now,
+        unique: host.unique,
+    };
+    // One thread: the kernel ends the daemons with the thread that started them.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let up = runtime.block_on(async {
+        let shutdown = Shutdown::on_signals().map_err(UpError::Signals)?;
+        settings.run(&shutdown, out).await
+    })?;
+    let how = if up.interrupted { "interrupted" } else { "ended" };
+    writeln!(out, "{how} after {}; nothing is left running", duration(up.seconds))?;
+    let before = if arguments.table { std::collections::HashSet::new() } else { up.before };
+    finish(&Results::gather(&settings.spool, &before)?, host, out)
+}
+
+fn finish(results: &Results, host: &Host, out: &mut dyn Write) -> Result<Success, CommandError> {
+    if !results.is_empty() {
+        let columns = host.columns.and_then(|columns| u16::try_from(columns).ok()).unwrap_or(TABLE_COLUMNS);
+        writeln!(out, "{}", results.table(columns))?;
+    }
+    writeln!(out, "{}", results.totals())?;
+    Ok(Success::Yes)
+}
+
+fn program(
+    role: Role,
+    arguments: &UpArguments,
+    spool: &Path,
+    state_dir: &Path,
+    host: &Host,
+) -> Result<Program, CommandError> {
+    let path = find(role, host)?;
+    let text = |path: &Path| path.display().to_string();
+    let mut given: Vec<String> = verb(role).into_iter().map(str::to_owned).collect();
+    given.extend(["--spool".to_owned(), text(spool), "--state".to_owned(), text(state_dir)]);
+    if let Some(file) = &arguments.config {
+        given.extend(["--config".to_owned(), text(&host.working_dir.join(file))]);
+    }
+    Ok(Program { role, path, arguments: given })
+}
+
+/// A claim of this node's that nobody here can prove dead would be waited for without end: say so.
+fn warn_of_strangers(
+    spool: &Spool,
+    state_dir: &Path,
+    host: &Host,
+    out: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let me = Owner::new(&host.hostname, queue_format::Incarnation::new((host.unique)()));
+    for owner in spool.owners_on(me.node())? {
+        let claims = spool.claims_of(&owner)?.len();
+        if claims > 0 && LifeLock::look(state_dir, &owner)? == Life::Unknown {
+            let dir = spool.layout().lease(&owner);
+            writeln!(
+                out,
+                "note: {} claimed by {owner}, of which {} knows nothing; if that worker is gone: mv {}/*/*.json {}/",
+                plural(claims, "task"),
+                state_dir.display(),
+                dir.display(),
+                spool.layout().pending().join("5-build").display()
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use queue_format::{Intake, Life, LifeLock, Owner, PathError, Spool, SpoolError};
+use uuid::Uuid;
+
+use super::Settling;
+use crate::ingest::{Ingest, IngestError, Template};
+use crate::summary::{Manifests, Status};
+
+/// What a master does again and again; each step stands alone, so that one that fails keeps no other from its turn.
+pub(super) struct Round {
+    pub(super) spool: Spool,
+    pub(super) owner: Owner,
+    pub(super) state_dir: PathBuf,
+    pub(super) intake: Intake,
+    pub(super) repositories: Option<Template>,
+    pub(super) unique: fn() -> Uuid,
+    pub(super) settling: Settling,
+    pub(super) manifests: Manifests,
+}
+
+impl Round {
+    /// Takes over what dead incarnations of this node left.
+    pub(super) fn reap(&self) -> Result<(), SpoolError> {
+        let dead = |owner: &Owner| -> Result<bool, PathError> {
+            Ok(*owner != self.owner && LifeLock::look(&self.state_dir, owner)? == Life::Dead)
+        };
+        for owner in self.spool.owners_on(self.owner.node())? {
+            if dead(&owner)? {
+                for name in self.spool.reap(&owner)? {
+                    tracing::info!(task = %name.id, %owner, "taken back from a worker that died");
+                }
+            }
+        }
+        for owner in self.spool.intakes_on(self.owner.node())? {
+            if dead(&owner)? {
+                let files = self.intake.adopt(&owner)?;
+                tracing::info!(files, %owner, "adopted what a master that died had taken from incoming/");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn release(&self, now: Timestamp) -> Result<(), SpoolError> {
+        let released = self.spool.release_due(u64::try_from(now.as_second()).unwrap_or(0))?;
+        if released > 0 {
+            tracing::info!(released, "delayed tasks are pending again");
+        }
+        Ok(())
+    }
+
+    /// Takes what rests in incoming/ and reads all that is taken.
+    pub(super) fn ingest(&mut self, now: Timestamp) -> Result<(), IngestError> {
+        for file in self.settling.look(self.spool.dropped()?) {
+            self.intake.take(&file)?;
+        }
+        for taken in self.intake.taken()? {
+            self.read(&taken, now)?;
+            self.intake.finish(&taken)?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, taken: &Path, now: Timestamp) -> Result<(), IngestError> {
+        let name = taken.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let ingest = Ingest {
+            spool: &self.spool,
+            producer: &self.owner,
+            repositories: self.repositories.as_ref(),
+            unique: self.unique,
+        };
+        let report = ingest.run(&name, now, self.intake.read(taken)?)?;
+        let (published, known, rejected) = (report.published, report.known, report.rejected);
+        tracing::info!(file = name, published, known, rejected, "read from incoming/");
+        if let Some(kept) = report.kept {
+            let first = report.shown.first().map(String::as_str).unwrap_or_default();
+            tracing::warn!(file = name, kept = %kept.display(), "rows were refused; {first}");
+        }
+        Ok(())
+    }
+
+    /// Counts, and publishes the count. Gives a line for people.
+    pub(super) fn summarise(&mut self, now: Timestamp) -> Result<String, SpoolError> {
+        let status = Status::take(&self.spool, &mut self.manifests, now)?;
+        let summary = queue_format::Summary { at: now, counts: status.counts.clone() };
+        let text = format!("{}\n\n{}", now.strftime("%Y-%m-%d %H:%M:%S UTC"), status.to_text());
+        self.spool.write_summary(&summary, &text)?;
+        Ok(format!("{} open, {} settled", status.counts.open(), status.counts.settled()))
+    }
+}

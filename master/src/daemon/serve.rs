@@ -1,0 +1,167 @@
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use queue_format::{Intake, LifeLock, Owner, PathError, Spool};
+use systemd::{Notifier, Shutdown};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use uuid::Uuid;
+
+use super::round::Round;
+use super::{MasterConfig, Settling};
+use crate::ingest::Template;
+use crate::summary::Manifests;
+
+/// A master, ready to serve.
+pub struct Daemon {
+    /// Its configuration, checked.
+    pub config: MasterConfig,
+    /// The spool.
+    pub spool: Spool,
+    /// Who it is.
+    pub owner: Owner,
+    /// Where its life lock lies.
+    pub state_dir: PathBuf,
+    /// The template of the configuration, checked.
+    pub repositories: Option<Template>,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+    /// Gives a fresh UUID; its random part also draws the pauses.
+    pub unique: fn() -> Uuid,
+}
+
+/// Why a master cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The spool or the state directory cannot be written.
+    #[error(transparent)]
+    Path(#[from] PathError),
+}
+
+/// Between the two looks that a dropped file must not change between: a `cp` writes more often than that.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long a round that has begun may go on after the master was told to end. What it has not finished by then
+/// stays taken, and the next master adopts it.
+const FINISH: Duration = Duration::from_secs(3);
+
+impl Daemon {
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// It cannot begin. Later errors are logged, and what failed is tried again in the next round.
+    pub async fn serve(mut self, notifier: &Notifier, shutdown: &Shutdown) -> Result<(), DaemonError> {
+        let alive = LifeLock::hold(&self.state_dir, &self.owner)?;
+        let intake = Intake::open(&self.spool, self.owner.clone())?;
+        let mut changes = Changes::watch(&self.spool.layout().incoming());
+        let mut round = Some(Round {
+            spool: self.spool.clone(),
+            owner: self.owner.clone(),
+            state_dir: self.state_dir.clone(),
+            intake,
+            repositories: self.repositories.take(),
+            unique: self.unique,
+            settling: Settling::default(),
+            manifests: Manifests::default(),
+        });
+        let summary_every = Duration::from_secs_f64(self.config.summary_seconds);
+        let mut summary_due = Instant::now();
+        notifier.ready("started");
+        while let Some(mut turn) = round.take() {
+            let (now, looked_at) = ((self.now)(), Instant::now());
+            let summarises = Instant::now() >= summary_due;
+            // Files are moved on a thread of their own: a hung mount must not keep a signal from being heard.
+            let mut work = tokio::task::spawn_blocking(move || {
+                let said = turn.all(now, summarises);
+                (turn, said)
+            });
+            let done = tokio::select! {
+                done = &mut work => done.ok(),
+                () = shutdown.requested() => timeout(FINISH, work).await.ok().and_then(Result::ok),
+            };
+            let Some((turn, said)) = done else { break };
+            if let Some(said) = said {
+                notifier.status(&said);
+                summary_due = Instant::now() + summary_every;
+            }
+            notifier.watchdog();
+            let pause = if turn.settling.is_waiting() { SETTLE } else { self.pause(notifier, summary_due) };
+            round = Some(turn);
+            tokio::select! {
+                () = shutdown.requested() => break,
+                () = sleep(pause) => {}
+                () = changes.next(looked_at + SETTLE) => {}
+            }
+        }
+        notifier.stopping("told to end");
+        if let Some(round) = round
+            && round.intake.close()?
+        {
+            drop(alive);
+            LifeLock::forget(&self.state_dir, &self.owner)?;
+        }
+        Ok(())
+    }
+
+    /// Full jitter between the two limits, cut where systemd or the summary want to hear earlier.
+    fn pause(&self, notifier: &Notifier, summary_due: Instant) -> Duration {
+        let (min, max) = (self.config.poll_seconds_min, self.config.poll_seconds_max);
+        let [.., high, low] = (self.unique)().into_bytes();
+        let random = f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX);
+        let jittered = Duration::from_secs_f64(min + random * (max - min));
+        let summary = summary_due.saturating_duration_since(Instant::now());
+        jittered.min(summary).min(notifier.watchdog_interval().unwrap_or(Duration::MAX)).max(SETTLE)
+    }
+}
+
+impl Round {
+    /// Every step once. Gives the line for people where the summary was due.
+    fn all(&mut self, now: Timestamp, summarises: bool) -> Option<String> {
+        log_error("take back from the dead", self.reap());
+        log_error("release delayed tasks", self.release(now));
+        log_error("read incoming/", self.ingest(now));
+        summarises.then(|| log_error("write the summary", self.summarise(now))).flatten()
+    }
+}
+
+fn log_error<T, E: Display>(step: &str, result: Result<T, E>) -> Option<T> {
+    result.inspect_err(|error| tracing::error!("cannot {step}: {error}; trying again")).ok()
+}
+
+/// Changes in incoming/, where the kernel tells of them: it does not over NFS, and need not anywhere.
+struct Changes {
+    receiver: Receiver<()>,
+    /// Kept, for without a sender the channel would seem to change all the time.
+    _sender: Sender<()>,
+    _watcher: Option<RecommendedWatcher>,
+}
+
+impl Changes {
+    fn watch(incoming: &Path) -> Self {
+        let (sender, receiver) = channel(1);
+        let seen = sender.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| event.kind.is_create() || event.kind.is_modify()) {
+                // Full: a look is due already.
+                let _ = seen.try_send(());
+            }
+        });
+        let watching = watcher.and_then(|mut watcher| {
+            watcher.watch(incoming, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        if let Err(error) = &watching {
+            tracing::info!("incoming/ is looked at now and then only: {error}");
+        }
+        Self { receiver, _sender: sender, _watcher: watching.ok() }
+    }
+
+    /// Resolves after a change, but not before `earliest`.
+    async fn next(&mut self, earliest: Instant) {
+        self.receiver.recv().await;
+        sleep_until(earliest).await;
+    }
+}
