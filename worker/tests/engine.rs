@@ -234,6 +234,33 @@ async fn a_failed_build_tells_why() {
 }
 
 #[tokio::test]
+async fn the_processes_of_a_build_are_bounded() {
+    let node = Node::connect().await;
+    if !node.docker.facts().limits_build_processes {
+        assert!(
+            node.docker
+                .facts()
+                .warnings
+                .iter()
+                .any(|warning| warning.contains("processes cannot be limited"))
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dockerfile =
+        format!("FROM {BASE_IMAGE}\nRUN bash -c 'for i in $(seq 300); do sleep 5 & done'; exit 1\n");
+    let mut request = build_request(&node, dir.path(), &dockerfile);
+    request.limits.pids_max = 64;
+    let outcome = node.docker.build(&request).await.unwrap();
+    assert!(outcome.log.contains("Resource temporarily unavailable"), "{}", outcome.log);
+    let name = format!("bottega-{}", request.labels.object.simple());
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory"] {
+        assert!(!Path::new(root).join(&name).exists());
+    }
+    node.remove_images(request.labels.object).await;
+}
+
+#[tokio::test]
 async fn a_build_that_is_late_or_dropped_leaves_nothing_running() {
     let node = Node::connect().await;
     let dir = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 
 use super::build_stream::BuildStream;
 use super::connect::{Docker, Inner, failed, is_missing};
+use super::parent::ParentGroup;
 use super::removal::Removal;
 use super::{BuildEnd, BuildOutcome, BuildRequest, EngineError, Limits, Network, context, dockerfile};
 
@@ -43,8 +44,10 @@ impl Docker {
         let inner = &self.inner;
         let before = inner.image_id(&request.image_name).await?;
         inner.record(&request.labels, ObjectKind::Build { image: request.image_name.clone() }).await?;
-        let removal = Removal::new(Arc::clone(inner), request.labels.object, false);
-        let talk = inner.talk(request, text, stream);
+        let parent = ParentGroup::make(&inner.facts, request.labels.object, request.limits.pids_max);
+        let parent_path = parent.as_ref().map(ParentGroup::path);
+        let removal = Removal::of_build(Arc::clone(inner), request.labels.object, parent);
+        let talk = inner.talk(request, parent_path, text, stream);
         let Ok(end) = tokio::time::timeout(request.timeout, talk).await else {
             // Its connection is closed by now, at which the engine stops too; whatever it left is removed.
             removal.of_all().await?;
@@ -107,6 +110,7 @@ impl Inner {
     async fn talk(
         &self,
         request: &BuildRequest,
+        parent_path: Option<String>,
         text: &str,
         stream: &mut BuildStream,
     ) -> Result<Talk, EngineError> {
@@ -116,7 +120,7 @@ impl Inner {
         let sent = self
             .raw
             .post(format!("{}/build", self.raw_url))
-            .query(&parameters(request))
+            .query(&parameters(request, parent_path))
             .header("Content-Type", "application/x-tar")
             .body(body)
             .send();
@@ -189,7 +193,7 @@ fn refused(status: StatusCode, body: &[u8], stream: &mut BuildStream) -> Result<
 
 /// <https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageBuild>; the classic
 /// builder, for BuildKit takes these limits and ignores them.
-fn parameters(request: &BuildRequest) -> Vec<(&'static str, String)> {
+fn parameters(request: &BuildRequest, parent_path: Option<String>) -> Vec<(&'static str, String)> {
     let Limits { cpuset_cpus, cpuset_mems, memory_bytes, nofile_max, shm_bytes, .. } = &request.limits;
     let nofile = serde_json::json!([{"Name": "nofile", "Soft": nofile_max, "Hard": nofile_max}]);
     let mut parameters = vec![
@@ -204,6 +208,7 @@ fn parameters(request: &BuildRequest) -> Vec<(&'static str, String)> {
         ("ulimits", nofile.to_string()),
         ("networkmode", network_mode(request.network).to_owned()),
     ];
+    parameters.extend(parent_path.map(|path| ("cgroupparent", path)));
     parameters.extend(cpuset_mems.clone().map(|mems| ("cpusetmems", mems)));
     parameters
 }

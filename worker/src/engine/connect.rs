@@ -7,7 +7,7 @@ use bollard::models::SystemInfo;
 use queue_format::{Labels, Ledger, LedgerEntry, ObjectKind};
 use tokio::sync::watch;
 
-use super::EngineError;
+use super::{EngineError, parent};
 
 /// Where the engine listens unless the host says otherwise.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -51,6 +51,8 @@ pub struct EngineFacts {
     /// Whether it may be able to limit a writable layer itself; the first container shows whether it can. Else
     /// the layer is watched and the container killed at the limit.
     pub limits_disk: bool,
+    /// Whether the processes of a build can be limited: the engine manages control groups as files, and we may too.
+    pub limits_build_processes: bool,
     /// Whether an init process that reaps orphans is there.
     pub has_init: bool,
     /// What does not hold on this node: a sentence each.
@@ -188,6 +190,14 @@ fn facts(info: SystemInfo, api_version: String) -> EngineFacts {
             "{storage_driver} cannot limit a container's disk here: its writable layer is watched instead"
         ));
     }
+    let cgroup_version = if info.cgroup_version.is_some_and(|v| v.to_string() == "2") { 2 } else { 1 };
+    let cgroup_driver = info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default();
+    let limits_build_processes = parent::is_possible(&cgroup_driver, cgroup_version);
+    if !limits_build_processes {
+        warnings.push(
+            "the number of a build's processes cannot be limited here: its memory limit has to do".to_owned(),
+        );
+    }
     if !has_init {
         warnings.push(
             "docker-init is missing: orphaned processes are not reaped before a container ends".to_owned(),
@@ -196,11 +206,12 @@ fn facts(info: SystemInfo, api_version: String) -> EngineFacts {
     EngineFacts {
         version: info.server_version.unwrap_or_default(),
         api_version,
-        cgroup_version: if info.cgroup_version.is_some_and(|v| v.to_string() == "2") { 2 } else { 1 },
-        cgroup_driver: info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
+        cgroup_version,
+        cgroup_driver,
         storage_driver,
         root_dir: info.docker_root_dir.unwrap_or_default().into(),
         limits_disk,
+        limits_build_processes,
         has_init,
         warnings,
     }

@@ -38,7 +38,7 @@ impl Docker {
         let inner = &self.inner;
         let kind = ObjectKind::Container { name: request.container_name.clone() };
         inner.record(&request.labels, kind).await?;
-        let removal = Removal::new(Arc::clone(inner), request.labels.object, true);
+        let removal = Removal::of_run(Arc::clone(inner), request.labels.object);
         let created = match inner.create(request).await {
             Ok(created) => created,
             Err(error) if status(&error).is_some() => {

@@ -16,6 +16,7 @@ mod dockerfile;
 mod files;
 mod network;
 mod output;
+mod parent;
 mod removal;
 mod watch;
 
