@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::Docker;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::build::process::Running;
 use crate::build::progress::Progress;
-use crate::build::work::WorkDirectory;
+use crate::build::work::{self, WorkDirectory};
 use crate::build::{interpreter, root};
 use crate::catalogue::{CATALOGUE, nearest};
 use crate::engine::{
@@ -54,15 +56,24 @@ pub struct ImageBuilder {
     settings: HostSettings,
     work_directory: PathBuf,
     rebuild: bool,
+    rebuilt_roots: Mutex<Vec<Suite>>,
+    running: Running,
 }
 
 impl ImageBuilder {
     /// A builder that keeps its temporary files (up to 1 GB) in `work_directory`.
     pub fn new(docker: Docker, settings: HostSettings, work_directory: impl Into<PathBuf>) -> Self {
-        Self { engine: Engine::new(docker), settings, work_directory: work_directory.into(), rebuild: false }
+        Self {
+            engine: Engine::new(docker),
+            settings,
+            work_directory: work_directory.into(),
+            rebuild: false,
+            rebuilt_roots: Mutex::default(),
+            running: Running::default(),
+        }
     }
 
-    /// Whether an image is made again though it is there, say for newer Debian packages.
+    /// Whether an image is made again though it is there, say for newer Debian packages; a root once for all.
     #[must_use]
     pub fn rebuild(mut self, rebuild: bool) -> Self {
         self.rebuild = rebuild;
@@ -82,14 +93,18 @@ impl ImageBuilder {
     /// An image of that name that was not made here is used as it is.
     pub async fn build(&self, version: PythonVersion, progress: OnProgress<'_>) -> Result<Built, BuildError> {
         let work = WorkDirectory::lock(&self.work_directory, progress).await?;
+        self.running.wait().await;
         self.engine.sweep().await?;
         let built = self.build_from_first(version, &work, progress).await;
         self.engine.sweep().await?;
         built
     }
 
-    /// Removes containers and half images of this process and of processes that are gone.
+    /// Ends what a dropped build still runs; removes its files, and containers and half images of this process and
+    /// of processes that are gone.
     pub async fn clean_up(&self) -> Result<(), BuildError> {
+        self.running.wait().await;
+        work::remove_stale(&self.work_directory);
         self.engine.sweep().await
     }
 
@@ -175,15 +190,18 @@ impl ImageBuilder {
         let recipe = root::recipe(suite, &self.settings);
         if let Some(present) =
             self.engine.find(&name).await?.filter(|present| present.recipe() == Some(&recipe))
-            && !self.rebuild
+            && (!self.rebuild || self.rebuilt_roots.lock().await.contains(&suite))
         {
             return Ok(present);
         }
         progress(Progress::Root { suite: suite.name() });
         let scratch = work.scratch()?;
         let mut on_line = |line: &str| progress(Progress::Line(line.to_owned()));
-        let image = root::make(&self.engine, suite, &self.settings, scratch.path(), &mut on_line).await?;
+        let image =
+            root::make(&self.engine, suite, &self.settings, scratch.path(), &self.running, &mut on_line)
+                .await?;
         self.engine.tag(&image, &name).await?;
+        self.rebuilt_roots.lock().await.push(suite);
         self.engine.find(&image).await?.ok_or(BuildError::NoImage { step: "tag a root" })
     }
 
@@ -200,7 +218,8 @@ impl ImageBuilder {
         progress(Progress::Interpreter { python, provider: offer.provider, origin: offer.origin.clone() });
         let mut on_line = |line: &str| progress(Progress::Line(line.to_owned()));
         let scratch = work.scratch()?;
-        let archive = interpreter::archive(offer, &self.settings, scratch.path(), &mut on_line).await?;
+        let archive =
+            interpreter::archive(offer, &self.settings, scratch.path(), &self.running, &mut on_line).await?;
         let version = python.to_string();
         let job = Job {
             image: &root.id,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::build::process::Process;
+use crate::build::process::{Process, Running};
 use crate::error::BuildError;
 use crate::pack::PREFIX;
 use crate::settings::HostSettings;
@@ -19,6 +19,7 @@ pub(super) async fn create(
     version: PythonVersion,
     settings: &HostSettings,
     scratch: &Path,
+    running: &Running,
     on_line: &mut (dyn FnMut(&str) + Send),
 ) -> Result<PathBuf, BuildError> {
     let prefix = long_path(scratch);
@@ -30,7 +31,7 @@ pub(super) async fn create(
     let path = std::env::join_paths(&settings.path).unwrap_or_default().to_string_lossy().into_owned();
     let set = [("PATH", path), ("HOME", scratch.display().to_string()), ("LANG", "C.UTF-8".to_owned())];
     environment.extend(set.map(|(name, value)| (name.to_owned(), value)));
-    let mut process = Process::start(executable, &arguments, &environment)?;
+    let mut process = Process::start(executable, &arguments, &environment, running)?;
     let output = process.take_output();
     let drain = async {
         if let Some(mut output) = output {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::build::process::Running;
 use crate::build::recipe::Recipe;
 use crate::build::{conda, libraries};
 use crate::error::BuildError;
@@ -37,6 +38,7 @@ pub(super) async fn archive(
     offer: &Offer,
     settings: &HostSettings,
     scratch: &Path,
+    running: &Running,
     on_line: &mut (dyn FnMut(&str) + Send),
 ) -> Result<PathBuf, BuildError> {
     let path = scratch.join("interpreter.tar");
@@ -52,7 +54,8 @@ pub(super) async fn archive(
             })
         }
         Interpreter::Conda { executable } => {
-            let source = conda::create(executable, offer.version, settings, scratch, on_line).await?;
+            let source =
+                conda::create(executable, offer.version, settings, scratch, running, on_line).await?;
             Some(Content {
                 keep: Keep::Everything(offer.version),
                 relocation: Relocation::of_everything(&source, PREFIX),

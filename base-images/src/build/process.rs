@@ -1,8 +1,9 @@
 //! Programs of the host, in a process group of their own, ended in good order if the build is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -16,11 +17,42 @@ use crate::error::BuildError;
 /// How long a program that was asked to end may take.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
+const END_POLL: Duration = Duration::from_millis(50);
+
+/// The process groups that were started and not yet seen to end.
+#[derive(Clone, Default)]
+pub(super) struct Running {
+    groups: Arc<Mutex<BTreeSet<i32>>>,
+}
+
+impl Running {
+    /// Waits for programs that were dropped, which were asked to end; ends them by force at the limit.
+    pub(super) async fn wait(&self) {
+        let groups = std::mem::take(&mut *self.lock());
+        for group in groups.into_iter().map(Pid::from_raw) {
+            for _ in 0..END_LIMIT.as_millis() / END_POLL.as_millis() {
+                if killpg(group, None).is_err() {
+                    break;
+                }
+                tokio::time::sleep(END_POLL).await;
+            }
+            // That it is gone already is fine.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        // A set of numbers is whole whoever panicked.
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A program that runs.
 pub(super) struct Process {
     child: Child,
     name: String,
     group: Option<Pid>,
+    running: Running,
 }
 
 impl Process {
@@ -29,14 +61,16 @@ impl Process {
         program: &Path,
         arguments: &[String],
         environment: &BTreeMap<String, String>,
+        running: &Running,
     ) -> Result<Self, BuildError> {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(environment);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let child = command.spawn().map_err(BuildError::io(program))?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        running.lock().extend(group.map(Pid::as_raw));
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { child, name, group })
+        Ok(Self { child, name, group, running: running.clone() })
     }
 
     /// The standard output; the first time only.
@@ -77,7 +111,9 @@ impl Process {
         }
         let last_lines = lines.finish(on_line);
         let status = self.child.wait().await.map_err(BuildError::io(&here))?;
-        self.group = None;
+        if let Some(group) = self.group.take() {
+            self.running.lock().remove(&group.as_raw());
+        }
         if status.success() {
             return Ok(());
         }
@@ -106,7 +142,7 @@ pub(super) async fn output_of(
     limit: Duration,
     limit_bytes: u64,
 ) -> Result<String, BuildError> {
-    let mut process = Process::start(program, arguments, environment)?;
+    let mut process = Process::start(program, arguments, environment, &Running::default())?;
     let output = process.take_output();
     let read = async {
         let mut text = Vec::new();
@@ -128,7 +164,8 @@ mod tests {
     async fn run(script: &str, limit: Duration) -> (Result<(), BuildError>, Vec<String>) {
         let mut seen = Vec::new();
         let arguments = ["-c".to_owned(), script.to_owned()];
-        let process = Process::start(Path::new("/bin/sh"), &arguments, &BTreeMap::new()).unwrap();
+        let process =
+            Process::start(Path::new("/bin/sh"), &arguments, &BTreeMap::new(), &Running::default()).unwrap();
         let ended = process.finish(limit, &mut |line| seen.push(line.to_owned())).await;
         (ended, seen)
     }
@@ -150,17 +187,14 @@ mod tests {
         let mark = directory.path().join("ended");
         let script =
             format!("trap 'touch {}; exit' TERM; echo ready; while :; do sleep 0.05; done", mark.display());
+        let running = Running::default();
+        let arguments = ["-c".to_owned(), script];
         let mut process =
-            Process::start(Path::new("/bin/sh"), &["-c".to_owned(), script], &BTreeMap::new()).unwrap();
+            Process::start(Path::new("/bin/sh"), &arguments, &BTreeMap::new(), &running).unwrap();
         let mut ready = [0; 5];
         process.take_output().unwrap().read_exact(&mut ready).await.unwrap();
         drop(process);
-        for _ in 0..600 {
-            if mark.exists() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the program was not asked to end");
+        running.wait().await;
+        assert!(mark.exists(), "it was not asked to end before it was made to");
     }
 }

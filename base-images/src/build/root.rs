@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::build::process::Process;
+use crate::build::process::{Process, Running};
 use crate::build::recipe::Recipe;
 use crate::engine::{Engine, LABEL_BASE_IMAGE, LABEL_RECIPE, LABEL_SUITE, chunks};
 use crate::error::BuildError;
@@ -52,6 +52,7 @@ pub(super) async fn make(
     suite: Suite,
     settings: &HostSettings,
     scratch: &Path,
+    running: &Running,
     on_line: &mut (dyn FnMut(&str) + Send),
 ) -> Result<String, BuildError> {
     let archive_path = scratch.join("files.tar");
@@ -63,7 +64,7 @@ pub(super) async fn make(
     write().map_err(BuildError::io(&archive_path))?;
     let program = settings.program(MMDEBSTRAP).unwrap_or_else(|| PathBuf::from(MMDEBSTRAP));
     let arguments = arguments(suite, settings, &archive_path);
-    let mut process = Process::start(&program, &arguments, &program_environment(settings, scratch))?;
+    let mut process = Process::start(&program, &arguments, &program_environment(settings, scratch), running)?;
     let Some(output) = process.take_output() else {
         return Err(BuildError::NoImage { step: "read mmdebstrap's output" });
     };

@@ -14,6 +14,8 @@ const LOCK_POLL: Duration = Duration::from_millis(500);
 /// Another build may make a root and several images first.
 const LOCK_LIMIT: Duration = Duration::from_secs(3600);
 
+const LOCK_NAME: &str = "base-images.lock";
+
 const SCRATCH_PREFIX: &str = "base-image-";
 
 /// A working directory that this build alone uses.
@@ -29,15 +31,14 @@ impl WorkDirectory {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self, BuildError> {
         std::fs::create_dir_all(path).map_err(BuildError::io(path))?;
-        let lock_path = path.join("base-images.lock");
+        let lock_path = path.join(LOCK_NAME);
         let lock = File::create(&lock_path).map_err(BuildError::io(&lock_path))?;
         let attempts = LOCK_LIMIT.as_millis() / LOCK_POLL.as_millis();
         for attempt in 0..attempts {
             match lock.try_lock() {
                 Ok(()) => {
-                    let directory = Self { path: path.to_path_buf(), _lock: lock };
-                    directory.remove_stale();
-                    return Ok(directory);
+                    remove_stale_beneath(path);
+                    return Ok(Self { path: path.to_path_buf(), _lock: lock });
                 }
                 Err(TryLockError::WouldBlock) if attempt == 0 => progress(Progress::Waiting),
                 Err(TryLockError::WouldBlock) => {}
@@ -57,15 +58,24 @@ impl WorkDirectory {
             .tempdir_in(&self.path);
         scratch.map_err(BuildError::io(&self.path))
     }
+}
 
-    fn remove_stale(&self) {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let entries = std::fs::read_dir(&self.path).into_iter().flatten().filter_map(Result::ok);
-        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX)) {
-            // A root whose /dev or /sys is still mounted must not be emptied: that would empty the host's.
-            if !mounts.contains(&*entry.path().to_string_lossy()) {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
+/// Removes what interrupted builds left there, unless one goes on.
+pub(super) fn remove_stale(path: &Path) {
+    if let Ok(lock) = File::open(path.join(LOCK_NAME))
+        && lock.try_lock().is_ok()
+    {
+        remove_stale_beneath(path);
+    }
+}
+
+fn remove_stale_beneath(path: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX)) {
+        // A root whose /dev or /sys is still mounted must not be emptied: that would empty the host's.
+        if !mounts.contains(&*entry.path().to_string_lossy()) {
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -92,11 +102,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = WorkDirectory::lock(directory.path(), &mut |_| {}).await.unwrap();
         let (mut first, mut news) = (Some(first), Vec::new());
-        let second = WorkDirectory::lock(directory.path(), &mut |progress| {
+        let mut release = |progress| {
             news.push(progress);
             first.take();
-        });
-        second.await.unwrap();
+        };
+        WorkDirectory::lock(directory.path(), &mut release).await.unwrap();
         assert_eq!(news, [Progress::Waiting]);
     }
 }

@@ -31,7 +31,7 @@ impl Owner {
 
     fn describe(pid: u32) -> String {
         let boot = read("/proc/sys/kernel/random/boot_id");
-        let stat = read(&format!("/proc/{pid}_stat"));
+        let stat = read(&format!("/proc/{pid}/stat"));
         // The fields after the name in parentheses, which may hold spaces; the 20th of them is the start time.
         let start =
             stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).unwrap_or("gone");
@@ -60,9 +60,10 @@ mod tests {
         let current = Owner::current();
         let parts: Vec<&str> = current.as_str().split('_').collect();
         let [host, boot, pid, start] = parts[..] else { panic!("{current:?}") };
+        assert!(start.parse::<u64>().is_ok(), "{current:?}");
         check(current.as_str(), false);
         check(&format!("{host}_{boot}_{pid}_1{start}"), true);
-        check(&format!("{host}_another-boot/{pid}_{start}"), true);
+        check(&format!("{host}_another-boot_{pid}_{start}"), true);
         check(&format!("another-{host}_{boot}_{pid}_1{start}"), false);
         check("nonsense", false);
         check(&format!("{host}_{boot}_pid_{start}"), false);
