@@ -5,20 +5,17 @@ use base_images::{
     PythonVersion, Source, available, offers,
 };
 use bollard::Docker;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::CellAlignment;
 use systemd::Shutdown;
 use tokio::runtime::Builder;
 
 use super::cli::{ImagesAction, ImagesArguments};
 use super::{CommandError, Host, Success};
-use crate::text::{bytes, chain, clean_line, duration, plural};
+use crate::text::{bytes, chain, clean_line, duration, plural, table};
 use crate::up::Screen;
 
 /// Where an engine listens if nobody says otherwise.
 const DEFAULT_ENGINE: &str = "unix:///var/run/docker.sock";
-
-/// Columns of the table where there is no terminal.
-const TABLE_COLUMNS: u16 = 160;
 
 /// Builds or lists base images.
 pub(super) fn run(
@@ -155,9 +152,7 @@ async fn list(settings: &HostSettings, host: &Host, out: &mut dyn Write) -> Resu
         Ok(images) => (images, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(host.columns.and_then(|columns| u16::try_from(columns).ok()).unwrap_or(TABLE_COLUMNS));
+    let mut table = table(host.columns);
     table.set_header(["python", "image", "from", "size", "can be built here"]);
     for release in CATALOGUE {
         let image = images.iter().find(|image| image.python == release.version);

@@ -11,9 +11,6 @@ use crate::summary::{Manifests, Status};
 use crate::text::{duration, plural};
 use crate::up::{Program, Results, Role, Settings, UpError};
 
-/// Columns of the table where there is no terminal.
-const TABLE_COLUMNS: u16 = 180;
-
 /// Runs the daemons, and tells what came of it.
 pub(super) fn run(
     arguments: &UpArguments,
@@ -61,8 +58,7 @@ pub(super) fn run(
 
 fn finish(results: &Results, host: &Host, out: &mut dyn Write) -> Result<Success, CommandError> {
     if !results.is_empty() {
-        let columns = host.columns.and_then(|columns| u16::try_from(columns).ok()).unwrap_or(TABLE_COLUMNS);
-        writeln!(out, "{}", results.table(columns))?;
+        writeln!(out, "{}", results.table(host.columns))?;
     }
     writeln!(out, "{}", results.totals())?;
     Ok(Success::Yes)

@@ -1,4 +1,4 @@
-use queue_format::{FailureReason, Located, State, Verdict};
+use queue_format::{Class, FailureReason, Located, State, Verdict};
 
 use super::Page;
 use crate::text::{clean_line, ellipsis};
@@ -14,21 +14,28 @@ impl Page {
         if self.places.len() > 1 {
             advice.push("its file lies in several places: keep one, remove the others".to_owned());
         }
-        let mv = |what: &str, to: String| {
-            format!("{what}: mv {} {}", word(place), shell_word(&self.spool.join(to).display().to_string()))
+        let mv = |what: &str, to: &str| {
+            let dir = self.spool.join(to);
+            let target = shell_word(&format!("{}/", dir.display()));
+            // Directories of other classes are made when they are first needed.
+            let make = if dir.is_dir() { String::new() } else { format!("mkdir -p {target} && ") };
+            format!("{what}: {make}mv {} {target}", word(place))
         };
         match &place.state {
             State::Pending(class) => {
                 advice.push("it waits for a worker: bottega status tells whether one is there".to_owned());
-                advice.push(mv("to park it", format!("hold/{class}/")));
-                advice.push(mv("to have it done first", "pending/0-build/".to_owned()));
+                advice.push(mv("to park it", "hold"));
+                let first = Class { priority: 0, ..class.clone() };
+                if first != *class {
+                    advice.push(mv("to have it done first", &format!("pending/{first}")));
+                }
             }
-            State::Delayed { class, .. } => advice.push(mv("to try it at once", format!("pending/{class}/"))),
-            State::Hold => advice.push(mv("to let it go on", "pending/5-build/".to_owned())),
+            State::Delayed { class, .. } => advice.push(mv("to try it at once", &format!("pending/{class}"))),
+            State::Hold => advice.push(mv("to let it go on", "pending/5-build")),
             State::Claimed(owner) => {
                 advice.push(format!("{owner} works on it"));
                 advice.push(format!("to cancel it for good: rm {}", word(place)));
-                advice.push(mv("to give it to another worker", "pending/5-build/".to_owned()));
+                advice.push(mv("to give it to another worker", "pending/5-build"));
             }
             State::Done => self.advice_done(&mut advice),
             State::Failed(reason) => self.advice_failed(*reason, &mut advice),

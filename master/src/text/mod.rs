@@ -2,8 +2,10 @@
 
 mod chain;
 mod clean;
+mod table;
 mod units;
 
 pub use chain::chain;
 pub use clean::{clean, clean_line};
+pub use table::table;
 pub use units::{bytes, duration, ellipsis, list_of, plural};

@@ -199,7 +199,7 @@ fn signal(child: &Child, signal: Signal) {
 fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();
     let ask = move || {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // It may have died before the kernel was asked.
         if nix::unistd::getppid().as_raw().unsigned_abs() == parent {
             Ok(())

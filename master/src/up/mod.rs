@@ -6,8 +6,8 @@
 //!     └────────────▶ up ends with the log's last lines ◀────┘
 //! ```
 //!
-//! Each daemon has a process group of its own, so that a Ctrl-C reaches `up` alone, and is told by the kernel
-//! when `up` dies: nothing is left running, however `up` ends.
+//! Each daemon has a process group of its own, so that a Ctrl-C reaches `up` alone, and is killed by the kernel
+//! when `up` is: nothing is left running, however `up` ends. What killed daemons held, the next run takes back.
 
 mod child;
 mod listener;

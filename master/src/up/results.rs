@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, HashSet};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::CellAlignment;
 use queue_format::{Located, Manifest, Spool, SpoolError, State, TaskId, Token, Verdict};
 
 use crate::show::stage_sums;
-use crate::text::{clean_line, duration, ellipsis, list_of, plural};
+use crate::text::{clean_line, duration, ellipsis, list_of, plural, table};
 
 /// Rows of the table; more are counted only.
 const ROWS_MAX: usize = 300;
@@ -48,13 +48,11 @@ impl Results {
         self.tasks.is_empty()
     }
 
-    /// The table; at most `columns` wide.
+    /// The table; at most `columns` wide where that is known.
     #[must_use]
-    pub fn table(&self, columns: u16) -> String {
+    pub fn table(&self, columns: Option<usize>) -> String {
         let stages = self.stages();
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_width(columns);
+        let mut table = table(columns);
         let mut header = vec!["task".to_owned(), "verdict".to_owned(), "F2P".to_owned(), "P2P".to_owned()];
         header.extend(stages.iter().map(|stage| format!("{} s", clean_line(stage))));
         header.extend(["in all".to_owned(), "reason".to_owned()]);

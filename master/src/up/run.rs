@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use queue_format::{Spool, SpoolError, TaskId, Token};
 use systemd::{Phase, Shutdown, Trigger};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -177,10 +178,13 @@ impl Running<'_> {
     async fn watch(&mut self, shutdown: &Shutdown) -> Result<bool, UpError> {
         let mut ticks = interval(REDRAW);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The terminal is gone, which is no reason to leave the daemons to be killed.
+        let mut hangup = signal(SignalKind::hangup()).map_err(UpError::Signals)?;
         let mut idle_looks = 0;
         loop {
             tokio::select! {
                 () = shutdown.requested() => return Ok(true),
+                _ = hangup.recv() => return Ok(true),
                 Some(event) = self.daemons.events.recv() => {
                     self.happened(event)?;
                     if self.daemons.lost.is_some() {
