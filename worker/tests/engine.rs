@@ -3,10 +3,16 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+};
 use common::{BASE_IMAGE, Node};
+use queue_format::LABEL_OBJECT;
+use uuid::Uuid;
 use worker::engine::{
     BuildEnd, BuildRequest, ContainerEnd, Engine, EngineError, FileIn, Network, RunRequest,
 };
@@ -42,6 +48,42 @@ fn build_request(node: &Node, dir: &Path, dockerfile: &str) -> BuildRequest {
         timeout: Duration::from_mins(2),
         log_bytes_max: 1 << 16,
     }
+}
+
+/// Looks that do not go through the code under test.
+impl Node {
+    async fn has_containers(&self, object: Uuid) -> bool {
+        self.containers(object, true).await > 0
+    }
+
+    /// Waits until a container of the object runs; bounded.
+    async fn until_running(&self, object: Uuid) {
+        for _ in 0..300 {
+            if self.containers(object, false).await > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no container of {object} ran");
+    }
+
+    /// What the janitor would do with a failed build's layers.
+    async fn remove_images(&self, object: Uuid) {
+        let options = ListImagesOptionsBuilder::new().filters(&by_object(object)).build();
+        for image in self.raw.list_images(Some(options)).await.unwrap() {
+            let options = RemoveImageOptionsBuilder::new().build();
+            self.raw.remove_image(&image.id, Some(options), None).await.unwrap();
+        }
+    }
+
+    async fn containers(&self, object: Uuid, all: bool) -> usize {
+        let options = ListContainersOptionsBuilder::new().all(all).filters(&by_object(object)).build();
+        self.raw.list_containers(Some(options)).await.unwrap().len()
+    }
+}
+
+fn by_object(object: Uuid) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={object}")])])
 }
 
 #[tokio::test]
@@ -286,6 +328,20 @@ async fn a_build_that_is_late_or_dropped_leaves_nothing_running() {
         assert!(node.ledger.get(request.labels.object).is_some());
         node.remove_images(request.labels.object).await;
     }
+}
+
+#[tokio::test]
+async fn the_network_of_builds_is_found_or_refused_with_reasons() {
+    let node = Node::connect().await;
+    let labels = node.labels();
+    match node.docker.probe_build_network(BASE_IMAGE, &labels, &node.limits()).await {
+        Ok(network) => assert_ne!(network, Network::None),
+        Err(error) => {
+            let error = error.to_string();
+            assert!(error.contains("Bridge: Exited(") && error.contains("Host: Exited("), "{error}");
+        }
+    }
+    assert_eq!(node.ledger.get(labels.object), None);
 }
 
 #[tokio::test]

@@ -1,12 +1,6 @@
-//! A node with a real engine, and a look at it that does not go through the code under test.
+//! A node with a real engine.
 
-use std::collections::HashMap;
-use std::time::Duration;
-
-use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
-};
-use queue_format::{Incarnation, LABEL_OBJECT, Labels, Ledger, Owner, Token};
+use queue_format::{Incarnation, Labels, Ledger, Owner, Token};
 use uuid::Uuid;
 use worker::engine::{Docker, DockerOptions, EngineError, Limits};
 
@@ -17,7 +11,8 @@ pub(crate) const BASE_IMAGE: &str = "openswe-python-3.11";
 pub(crate) struct Node {
     pub(crate) docker: Docker,
     pub(crate) ledger: Ledger,
-    raw: bollard::Docker,
+    /// The engine without the code under test.
+    pub(crate) raw: bollard::Docker,
     _state: tempfile::TempDir,
 }
 
@@ -64,37 +59,4 @@ impl Node {
             disk_bytes: 1 << 30,
         }
     }
-
-    pub(crate) async fn has_containers(&self, object: Uuid) -> bool {
-        self.containers(object, true).await > 0
-    }
-
-    /// Waits until a container of the object runs; bounded.
-    pub(crate) async fn until_running(&self, object: Uuid) {
-        for _ in 0..300 {
-            if self.containers(object, false).await > 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("no container of {object} ran");
-    }
-
-    /// What the janitor would do with a failed build's layers.
-    pub(crate) async fn remove_images(&self, object: Uuid) {
-        let options = ListImagesOptionsBuilder::new().filters(&by_object(object)).build();
-        for image in self.raw.list_images(Some(options)).await.unwrap() {
-            let options = RemoveImageOptionsBuilder::new().build();
-            self.raw.remove_image(&image.id, Some(options), None).await.unwrap();
-        }
-    }
-
-    async fn containers(&self, object: Uuid, all: bool) -> usize {
-        let options = ListContainersOptionsBuilder::new().all(all).filters(&by_object(object)).build();
-        self.raw.list_containers(Some(options)).await.unwrap().len()
-    }
-}
-
-fn by_object(object: Uuid) -> HashMap<String, Vec<String>> {
-    HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={object}")])])
 }
