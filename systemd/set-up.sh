@@ -207,7 +207,7 @@ start_engine() {
         ! has cgroupfs-mount || [ -n "$(ls /sys/fs/cgroup 2>/dev/null)" ] || as_root cgroupfs-mount
         # A session of its own, so that Ctrl-C in this terminal does not reach it.
         # shellcheck disable=SC2016 # expanded by the inner shell
-        as_root sh -c 'setsid dockerd </dev/null >>"$0" 2>&1 & echo $!' "$docker_log" >/dev/null ||
+        dockerd_process=$(as_root sh -c 'setsid dockerd </dev/null >>"$0" 2>&1 & echo $!' "$docker_log") ||
             fail "dockerd could not be started; see $docker_log"
         wait_for_engine "$docker_log"
     fi
@@ -217,9 +217,9 @@ start_engine() {
 wait_for_engine() {
     waited=0
     until ping_as_root; do
-        if [ "$waited" -ge "$engine_wait_seconds" ]; then
+        if [ "$waited" -ge "$engine_wait_seconds" ] || { [ -n "$1" ] && ! as_root kill -0 "$dockerd_process" 2>/dev/null; }; then
             [ -z "$1" ] || as_root tail -n "$log_lines_shown" "$1" >&2
-            fail "no engine answers on $docker_socket after $engine_wait_seconds s${1:+; the last lines of $1 are above}"
+            fail "no engine answers on $docker_socket after $waited s${1:+; the last lines of $1 are above}"
         fi
         sleep 1
         waited=$((waited + 1))
