@@ -18,6 +18,6 @@ mod wrapper;
 
 pub use conduct::evaluate;
 pub use judge::{Grounds, Judgement, judge};
-pub use request::{Evaluated, EvaluationRequest, PATCH_FAILED_STATUS, Policy};
+pub use request::{Evaluated, EvaluationRequest, Policy};
 pub use script::{fill_in, normalise_patch};
 pub use telling::{strip_escapes, telling_lines};

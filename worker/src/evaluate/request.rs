@@ -7,9 +7,6 @@ use uuid::Uuid;
 use crate::engine::Limits;
 use crate::synthesis::EvalScript;
 
-/// The exit status with which an evaluation script says that the test patch did not apply.
-pub const PATCH_FAILED_STATUS: i32 = 97;
-
 /// How much evidence is asked for, and what it must show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {

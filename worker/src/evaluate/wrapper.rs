@@ -1,6 +1,5 @@
 use crate::engine::FileIn;
-
-use super::request::PATCH_FAILED_STATUS;
+use crate::synthesis::PATCH_FAILED_EXIT_CODE;
 
 /// Where the report of the test command is expected.
 pub(super) const REPORT_PATH: &str = "/bottega/report.xml";
@@ -73,7 +72,7 @@ pub(super) fn vouched(status_file: Option<&[u8]>, nonce: &str, engine_exit_code:
     match what {
         "fix" if engine_exit_code == FIX_FAILED_STATUS && status != 0 => Some(Vouched::PatchFailed(status)),
         "eval" if engine_exit_code != i64::from(status) => None,
-        "eval" if status == PATCH_FAILED_STATUS => Some(Vouched::PatchFailed(status)),
+        "eval" if status == PATCH_FAILED_EXIT_CODE => Some(Vouched::PatchFailed(status)),
         "eval" => Some(Vouched::Exited(status)),
         _ => None,
     }
