@@ -144,10 +144,16 @@ pub trait Brain: Send {
     fn explore(&mut self, subject: &Subject) -> impl Future<Output = Result<Findings, BrainError>> + Send;
 
     /// Writes the Dockerfile from what is known by now.
-    fn dockerfile(&mut self, subject: &Subject) -> impl Future<Output = Result<Dockerfile, BrainError>> + Send;
+    fn dockerfile(
+        &mut self,
+        subject: &Subject,
+    ) -> impl Future<Output = Result<Dockerfile, BrainError>> + Send;
 
     /// Writes the evaluation script from what is known by now.
-    fn eval_script(&mut self, subject: &Subject) -> impl Future<Output = Result<EvalScript, BrainError>> + Send;
+    fn eval_script(
+        &mut self,
+        subject: &Subject,
+    ) -> impl Future<Output = Result<EvalScript, BrainError>> + Send;
 
     /// Judges an iteration, and learns from it.
     fn analyse(

@@ -2,5 +2,20 @@
 //! and, later, agents implement.
 
 mod contract;
+mod dependencies;
+mod dockerfile;
+mod eval_script;
+mod modules;
+mod patch;
+mod project;
+mod python;
+mod recipe;
+mod repair;
+mod rules;
+mod targets;
+mod text;
+mod tree;
 
 pub use contract::*;
+pub use eval_script::PATCH_FAILED_EXIT_CODE;
+pub use rules::Rules;

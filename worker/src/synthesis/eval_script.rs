@@ -1,0 +1,75 @@
+use base_images::PythonVersion;
+
+use super::recipe::Recipe;
+use super::targets::Runner;
+use super::{EvalScript, REPORT_VARIABLE, ReportKind, TEST_PATCH_PLACEHOLDER};
+
+/// The exit status of an evaluation script whose test patch did not apply.
+pub const PATCH_FAILED_EXIT_CODE: i32 = 97;
+
+/// Ends the test patch in the script; the test patch must not hold it as a line.
+const TERMINATOR: &str = "EOF_114329324912";
+/// Where the report goes without Bottega.
+const REPORT_PATH: &str = "/tmp/bottega-report.xml";
+
+/// Writes the script that applies the test patch and runs the targeted tests.
+pub(super) fn write(recipe: &Recipe) -> EvalScript {
+    let (command, report) = match &recipe.runner {
+        Runner::Pytest => (pytest(recipe), ReportKind::JUnit),
+        Runner::Command(command) => (command.clone(), ReportKind::ExitStatus),
+    };
+    let mut lines = vec![
+        "#!/bin/bash".to_owned(),
+        ". /opt/conda/etc/profile.d/conda.sh".to_owned(),
+        "conda activate testbed".to_owned(),
+        "cd /testbed".to_owned(),
+    ];
+    if may_have_old_git(recipe.python) {
+        lines.push("# git before 2.35 does not know --allow-empty.".to_owned());
+        lines.push("if ! git apply -h 2>&1 | grep -q allow-empty; then".to_owned());
+        lines.push("    git() { command git \"${@/#--allow-empty/--verbose}\"; }".to_owned());
+        lines.push("fi".to_owned());
+    }
+    lines.push(format!("git apply -v --allow-empty - <<'{TERMINATOR}'"));
+    lines.push(TEST_PATCH_PLACEHOLDER.to_owned());
+    lines.push(TERMINATOR.to_owned());
+    lines.push(format!("if [ $? -ne 0 ]; then exit {PATCH_FAILED_EXIT_CODE}; fi"));
+    lines.push("echo '>>>>> Start Test Output'".to_owned());
+    lines.push(command);
+    lines.push("rc=$?".to_owned());
+    lines.push("echo '>>>>> End Test Output'".to_owned());
+    lines.push("echo \"OPENSWE_EXIT_CODE=$rc\"".to_owned());
+    lines.push("exit \"$rc\"".to_owned());
+    EvalScript { skeleton: lines.join("\n") + "\n", report, targets: recipe.targets.clone() }
+}
+
+fn pytest(recipe: &Recipe) -> String {
+    let call = &recipe.pytest;
+    let mut words = vec!["python -m pytest -rA".to_owned()];
+    if !call.keeps_cache {
+        words.push("-p no:cacheprovider".to_owned());
+    }
+    words.push("-o junit_family=xunit1".to_owned());
+    words.push(format!("--junitxml=\"${{{REPORT_VARIABLE}:-{REPORT_PATH}}}\""));
+    if let Some(addopts) = &call.addopts {
+        let value = addopts.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        words.push(format!("-o {}", quoted(&format!("addopts={value}"))));
+    }
+    words.extend(call.arguments.iter().map(|word| quoted(word)));
+    words.extend(recipe.targets.iter().map(|path| {
+        let path = if path.starts_with('-') { format!("./{path}") } else { path.clone() };
+        quoted(&path)
+    }));
+    words.join(" ")
+}
+
+/// For a shell; what no shell can hold is left out.
+fn quoted(word: &str) -> String {
+    let word: String = word.chars().filter(|c| *c != '\0' && *c != '\n').collect();
+    shlex::try_quote(&word).map(std::borrow::Cow::into_owned).unwrap_or_default()
+}
+
+/// Debian 11, which one provider takes 3.9 from, has git 2.30.
+fn may_have_old_git(python: PythonVersion) -> bool {
+    python <= PythonVersion::new(3, 9)
+}

@@ -1,0 +1,164 @@
+use super::{Repair, capture, captures, tail};
+use crate::synthesis::modules;
+use crate::synthesis::recipe::{Install, Recipe};
+use crate::synthesis::text::normalise;
+
+/// What a failed build asks for, the most certain first; `is_new` tells which repairs were not made yet.
+pub(in crate::synthesis) fn diagnose(
+    recipe: &Recipe,
+    has_setup_py: bool,
+    log: &str,
+    is_new: impl Fn(&Repair) -> bool,
+) -> Vec<Repair> {
+    let log = tail(log);
+    for diagnosis in [system, build_tools, resolution, dependency_builds, version] {
+        let found: Vec<Repair> = diagnosis(recipe, log).into_iter().filter(&is_new).collect();
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    // Nothing known is wrong: another way to install, as far as the log blames the installation.
+    recipe.next_install(has_setup_py).map(Repair::InstallBy).filter(is_new).into_iter().collect()
+}
+
+/// Headers, libraries and programs.
+fn system(_: &Recipe, log: &str) -> Vec<Repair> {
+    let patterns = [
+        r"fatal error: ([\w./+-]+\.h(?:pp)?): No such file",
+        r"(?:error: command|unable to execute) '([\w+.-]+)'(?: failed)?: No such file",
+        r"(?:/bin/sh: \d+: |sh: \d*:? ?)([\w.+-]+): not found",
+        r"FileNotFoundError: \[Errno 2\] No such file or directory: '([\w+.-]+)'",
+        r"([\w]+-config)(?: executable)? not found",
+        r"error: .*?\b([\w.-]+): (?:command )?not found",
+    ];
+    let wanted = patterns.iter().flat_map(|pattern| captures(pattern, log));
+    let packages =
+        wanted.filter_map(modules::system_packages).map(|packages| Repair::System(packages.to_owned()));
+    let told = [
+        ("Please make sure the libxml2 and libxslt development packages", "libxml2-dev libxslt1-dev"),
+        ("is Rust installed", "rustc cargo"),
+        ("install pkg-config", "pkg-config libicu-dev"),
+    ];
+    let told = told
+        .iter()
+        .filter(|(text, _)| log.contains(text))
+        .map(|(_, packages)| Repair::System((*packages).to_owned()));
+    packages.chain(told).collect()
+}
+
+/// What the project's own build lacks.
+fn build_tools(recipe: &Recipe, log: &str) -> Vec<Repair> {
+    if log.contains("use_2to3 is invalid") {
+        return vec![Repair::BuildTool("setuptools<58".to_owned()), Repair::InstallBy(Install::Develop)];
+    }
+    if log.contains("cannot import name 'Feature' from 'setuptools'") {
+        return vec![Repair::BuildTool("setuptools<46".to_owned()), Repair::InstallBy(Install::Develop)];
+    }
+    if log.contains("No module named 'setuptools.command.test'") {
+        return vec![Repair::BuildTool("setuptools<72".to_owned())];
+    }
+    if log.contains("No module named 'pkg_resources'") {
+        return vec![Repair::BuildTool("setuptools<81".to_owned())];
+    }
+    if names_other_build(recipe, log) {
+        return Vec::new();
+    }
+    let missing = captures(r"(?:ModuleNotFoundError|ImportError): No module named '?([\w.]+)'?", log);
+    let backends = captures(r"(?:BackendUnavailable|Cannot import) .*?'?([a-z_]+)[.']", log);
+    let found = missing.into_iter().chain(backends).filter(|module| !is_own(recipe, module));
+    found.filter_map(modules::distribution).map(Repair::BuildTool).collect()
+}
+
+/// Whether what failed to build is something the project needs, and not the project.
+fn names_other_build(recipe: &Recipe, log: &str) -> bool {
+    let failed = capture(r"Failed to (?:download and )?build `?([\w.-]+)(?:==| @)", log);
+    failed.is_some_and(|name| recipe.name.as_deref().map(normalise) != Some(normalise(name)))
+}
+
+fn is_own(recipe: &Recipe, module: &str) -> bool {
+    let top = module.split('.').next().unwrap_or(module);
+    recipe.name.as_deref().is_some_and(|name| normalise(name) == normalise(top))
+}
+
+/// The resolver's own words.
+fn resolution(recipe: &Recipe, log: &str) -> Vec<Repair> {
+    let unsolved = log.contains("No solution found")
+        || log.contains("ResolutionImpossible")
+        || log.contains("No matching distribution");
+    if !unsolved {
+        return Vec::new();
+    }
+    if !recipe.constraints.is_empty() && recipe.constraints.iter().any(|line| line.contains("==")) {
+        return vec![Repair::DropLock];
+    }
+    let mut repairs = Vec::new();
+    for name in captures(r"Because ([\w.-]+) was not found in the package registry", log) {
+        repairs.push(Repair::DropRequirement(normalise(name)));
+    }
+    let filtered = r"`([\w.-]+)` was filtered by `exclude-newer`[^\n]*published at [\dT:.-]+Z?";
+    for name in captures(filtered, log) {
+        let pattern = format!(
+            r"`{}` was filtered by `exclude-newer`[^\n]*published at ([\dT:-]+)",
+            regex::escape(name)
+        );
+        let Some(published) = capture(&pattern, log) else { continue };
+        repairs.push(if name == "setuptools" {
+            Repair::complete_setuptools()
+        } else {
+            Repair::Uncut(normalise(name), format!("{}Z", next_second(published)))
+        });
+    }
+    if let Some(name) = capture(r"No matching distribution found for ([\w.-]+)", log) {
+        repairs.push(Repair::DropRequirement(normalise(name)));
+    }
+    // Each of these is tried only after those before it.
+    let has_pins = recipe.requirements.iter().any(|requirement| !requirement.versions.is_empty());
+    if repairs.is_empty() && has_pins {
+        repairs.push(Repair::DropPins);
+    } else if repairs.is_empty() && recipe.exclude_newer.is_some() {
+        repairs.push(Repair::NoDate);
+    } else if repairs.is_empty() && !recipe.extras.is_empty() {
+        repairs.push(Repair::DropExtras);
+    }
+    repairs
+}
+
+/// The end of the minute that a time lies in: the cut is exclusive.
+fn next_second(published: &str) -> String {
+    published.get(..16).map_or_else(|| published.to_owned(), |minute| format!("{minute}:59"))
+}
+
+/// A dependency that the day's tools cannot build here.
+fn dependency_builds(recipe: &Recipe, log: &str) -> Vec<Repair> {
+    if !names_other_build(recipe, log) {
+        return Vec::new();
+    }
+    let Some(name) = capture(r"Failed to (?:download and )?build `?([\w.-]+)(?:==| @)", log) else {
+        return Vec::new();
+    };
+    let setuptools = Repair::complete_setuptools();
+    let Repair::Uncut(package, until) = &setuptools else { return Vec::new() };
+    if recipe.exclude_newer_package.get(package) != Some(until) {
+        return vec![setuptools];
+    }
+    // A newer one may come as a wheel.
+    vec![Repair::Uncut(normalise(name), until.clone())]
+}
+
+/// Versions that are taken from tags.
+fn version(_: &Recipe, log: &str) -> Vec<Repair> {
+    let unknown = [
+        "unable to detect version",
+        "PBR_VERSION",
+        "could not determine version",
+        "Versioning for this project requires",
+    ];
+    if !unknown.iter().any(|text| log.contains(text)) {
+        return Vec::new();
+    }
+    let version = "1.0.0".to_owned();
+    if log.contains("PBR_VERSION") || log.contains("Versioning for this project requires") {
+        return vec![Repair::Environment("PBR_VERSION", version)];
+    }
+    vec![Repair::Environment("SETUPTOOLS_SCM_PRETEND_VERSION", version)]
+}

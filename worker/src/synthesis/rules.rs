@@ -1,0 +1,206 @@
+use std::collections::BTreeSet;
+
+use base_images::PythonVersion;
+use queue_format::{Condition, FailureReason, TestStatus, Verdict};
+
+use super::project::Project;
+use super::recipe::Recipe;
+use super::repair::{self, Repair, Surroundings};
+use super::tree::Tree;
+use super::{
+    Analysis, Brain, BrainError, Dockerfile, EvalScript, Findings, Observation, Role, Subject, dependencies,
+    dockerfile, eval_script, patch, project, python, targets,
+};
+
+/// The most repairs of one attempt: together with the worker's limit on iterations it ends every attempt.
+const REPAIRS_MAX: usize = 40;
+
+/// The default brain: reads files, follows rules, learns from logs. It asks no model and no network, and of the
+/// tree it runs nothing.
+///
+/// Its state is a recipe made from the files alone, and the repairs that logs asked for, in order; each iteration
+/// applies all of them anew.
+#[derive(Debug, Default)]
+pub struct Rules {
+    repairs: Vec<Repair>,
+    explored: Option<Explored>,
+}
+
+/// What the files say, as of the Python that was chosen.
+#[derive(Debug)]
+struct Explored {
+    recipe: Recipe,
+    surroundings: Surroundings,
+    has_setup_py: bool,
+}
+
+impl Rules {
+    /// A brain that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn recipe(&self) -> Result<Recipe, BrainError> {
+        let explored = self.explored.as_ref().ok_or_else(|| BrainError::Unsolvable {
+            reason: FailureReason::Build,
+            detail: "nothing was explored before an environment was asked for".to_owned(),
+        })?;
+        let mut recipe = explored.recipe.clone();
+        for repair in &self.repairs {
+            repair.apply(&mut recipe);
+        }
+        Ok(recipe)
+    }
+
+    fn refused(&self) -> Vec<PythonVersion> {
+        let refused =
+            |repair: &Repair| if let Repair::RefusePython(python) = repair { Some(*python) } else { None };
+        self.repairs.iter().filter_map(refused).collect()
+    }
+
+    fn look(&mut self, subject: &Subject) -> Result<Findings, BrainError> {
+        let tree = Tree::open(&subject.tree_dir)?;
+        let project = project::read(&tree);
+        let instance = &subject.task.instance;
+        let targets = targets::choose(&tree, &project, &instance.test_patch);
+        if targets.files.is_empty() {
+            return Err(BrainError::Unsolvable {
+                reason: FailureReason::NoTests,
+                detail: "the test patch changes no file in which a test runner finds tests, and none that tests use".to_owned(),
+            });
+        }
+        let day = subject.date.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let (python, record) = python::choose(&project, day, &subject.pythons, &self.refused())?;
+        let dependencies = dependencies::choose(&tree, &project, python, &targets.files);
+        let mut facts = subject.notes.clone();
+        facts.extend(project.lock_file.map(|file| format!("{file} fixes {} versions", project.locked.len())));
+        facts.extend(dependencies.facts.iter().cloned());
+        facts.extend(targets.facts.iter().cloned());
+        self.explored = Some(Explored {
+            surroundings: Surroundings {
+                local_modules: local_modules(&tree, &[&instance.patch, &instance.test_patch]),
+                own_runner: targets.fallback.clone(),
+                ..Surroundings::default()
+            },
+            has_setup_py: has_setup_py(&project),
+            recipe: Recipe::new(&tree, &project, python, subject.date, dependencies, &targets),
+        });
+        Ok(Findings { python: record, facts, targets: targets.files })
+    }
+
+    fn judge(&mut self, observation: &Observation) -> Result<Analysis, BrainError> {
+        let recipe = self.recipe()?;
+        let Some(explored) = &self.explored else { return Ok(Analysis::Final) };
+        let is_new = |repair: &Repair| !self.repairs.contains(repair);
+        let found = match observation {
+            Observation::BuildFailed { log, .. } => {
+                let found = repair::diagnose_build(&recipe, explored.has_setup_py, log, is_new);
+                if found.is_empty() {
+                    return Ok(unsolvable(log));
+                }
+                found
+            }
+            Observation::Evaluated { verdict: Verdict::Accepted { .. }, .. } => return Ok(Analysis::Final),
+            Observation::Evaluated { evidence, logs, .. } => {
+                let with_fix = |run: &&queue_format::RunRecord| run.condition == Condition::WithFix;
+                let transitions = &evidence.transitions;
+                let surroundings = Surroundings {
+                    any_passed: evidence
+                        .runs
+                        .iter()
+                        .filter(with_fix)
+                        .any(|run| run.tests.values().any(|status| *status == TestStatus::Passed)),
+                    no_difference: transitions.fail_to_pass.is_empty() && transitions.pass_to_fail.is_empty(),
+                    ..explored.surroundings.clone()
+                };
+                let log = logs.iter().find(|(condition, _)| *condition == Condition::WithFix);
+                let log = log.map(|(_, log)| log.as_str()).unwrap_or_default();
+                repair::diagnose_evaluation(&recipe, &surroundings, log, is_new)
+            }
+        };
+        Ok(self.learn(found))
+    }
+
+    fn learn(&mut self, found: Vec<Repair>) -> Analysis {
+        let room = REPAIRS_MAX.saturating_sub(self.repairs.len());
+        let found: Vec<Repair> = found.into_iter().take(room).collect();
+        // Who comes first in the chain has to act: the stages after it follow.
+        let role = found.iter().map(Repair::role).min_by_key(|role| match role {
+            Role::Explore => 0,
+            Role::Dockerfile => 1,
+            Role::EvalScript => 2,
+        });
+        let Some(to) = role else { return Analysis::Final };
+        let text = found.iter().map(Repair::text).collect::<Vec<_>>().join("; ");
+        self.repairs.extend(found);
+        Analysis::Feedback { to, text: format!("{}.", capitalised(&text)) }
+    }
+}
+
+impl Brain for Rules {
+    async fn explore(&mut self, subject: &Subject) -> Result<Findings, BrainError> {
+        self.look(subject)
+    }
+
+    async fn dockerfile(&mut self, _subject: &Subject) -> Result<Dockerfile, BrainError> {
+        Ok(dockerfile::write(&self.recipe()?))
+    }
+
+    async fn eval_script(&mut self, _subject: &Subject) -> Result<EvalScript, BrainError> {
+        Ok(eval_script::write(&self.recipe()?))
+    }
+
+    async fn analyse(
+        &mut self,
+        _subject: &Subject,
+        observation: &Observation,
+    ) -> Result<Analysis, BrainError> {
+        self.judge(observation)
+    }
+}
+
+fn has_setup_py(project: &Project) -> bool {
+    project.build.has_setup_py
+}
+
+/// Names that tests can import from the tree or from a patch: what lies at the root, below `src` and beside tests.
+fn local_modules(tree: &Tree, patches: &[&String]) -> BTreeSet<String> {
+    let patched: Vec<String> = patches
+        .iter()
+        .flat_map(|patch| patch::files(patch))
+        .filter(|file| !file.deleted)
+        .map(|file| file.path)
+        .collect();
+    let paths =
+        tree.files().chain(patched.iter().map(String::as_str)).filter_map(|path| path.strip_suffix(".py"));
+    let mut names = BTreeSet::new();
+    for path in paths {
+        let parts: Vec<&str> = path.split('/').collect();
+        names.extend(match parts.as_slice() {
+            ["src" | "lib" | "tests" | "test" | "testing", inner, ..] => vec![parts[0], *inner],
+            [first, .., "tests" | "test", last] => vec![*first, *last],
+            [first, ..] => vec![*first],
+            [] => Vec::new(),
+        });
+    }
+    names.into_iter().map(str::to_owned).collect()
+}
+
+fn unsolvable(log: &str) -> Analysis {
+    let telling = |line: &&str| {
+        ["rror:", "rror ", "No solution", "cause:", "failed"].iter().any(|text| line.contains(text))
+            && !line.contains("returned a non-zero")
+    };
+    let lines: Vec<&str> = log.lines().map(str::trim).collect();
+    let detail =
+        lines.iter().rev().copied().find(|line| telling(&line)).or(lines.last().copied()).unwrap_or_default();
+    let reason =
+        if log.contains("No solution found") { FailureReason::Dependencies } else { FailureReason::Build };
+    Analysis::Unsolvable { reason, detail: detail.chars().take(400).collect() }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
