@@ -82,9 +82,14 @@ impl Git {
     ///
     /// # Errors
     /// It failed, or took too long.
-    pub async fn run_with_input<S: AsRef<OsStr>>(&self, args: &[S], input: &[u8]) -> Result<String, GitError> {
+    pub async fn run_with_input<S: AsRef<OsStr>>(
+        &self,
+        args: &[S],
+        input: &[u8],
+    ) -> Result<String, GitError> {
         let shown = || {
-            let words = args.iter().map(|arg| arg.as_ref().to_string_lossy()).filter(|word| !word.starts_with('-'));
+            let words =
+                args.iter().map(|arg| arg.as_ref().to_string_lossy()).filter(|word| !word.starts_with('-'));
             words.take(1).collect::<String>()
         };
         let ended = tokio::time::timeout(self.timeout, self.spawn_and_wait(args, input)).await;
@@ -103,7 +108,11 @@ impl Git {
         Err(GitError::Refused { command: shown(), dir: self.dir.clone(), stderr })
     }
 
-    async fn spawn_and_wait<S: AsRef<OsStr>>(&self, args: &[S], input: &[u8]) -> std::io::Result<std::process::Output> {
+    async fn spawn_and_wait<S: AsRef<OsStr>>(
+        &self,
+        args: &[S],
+        input: &[u8],
+    ) -> std::io::Result<std::process::Output> {
         let mut child = self.command(args).spawn()?;
         let stdin = child.stdin.take();
         let feed = async {

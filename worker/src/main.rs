@@ -10,6 +10,7 @@ use base_images::{IMAGE_PREFIX, PythonVersion};
 use clap::Parser;
 use jiff::Timestamp;
 use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use queue_format::{Incarnation, Labels, Ledger, Life, LifeLock, Owner, Spool, Token};
 use systemd::{Environment, Notifier, Shutdown, Source};
@@ -165,8 +166,11 @@ fn machine() -> anyhow::Result<Machine> {
     let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false));
     let mut system = sysinfo::System::new().context("cannot ask the memory of this machine")?;
     system.refresh_memory();
+    let (_, nofile_max) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("cannot ask how many files may be open")?;
     Ok(Machine {
         cores: cores.filter_map(|core| u32::try_from(core).ok()).collect(),
         memory_bytes: system.total_memory(),
+        nofile_max,
     })
 }

@@ -18,6 +18,8 @@ pub struct Machine {
     pub cores: Vec<u32>,
     /// Its memory.
     pub memory_bytes: u64,
+    /// Open files that a process of it may be given; an engine in a cage cannot raise it.
+    pub nofile_max: u64,
 }
 
 /// One slot.
@@ -44,23 +46,30 @@ pub fn slots(machine: &Machine, config: &WorkerConfig) -> (Vec<Slot>, Vec<String
     let memory = wanted_memory.min(usable / count as f64);
     let mut notices = Vec::new();
     if slot_cores < config.slot_cores as usize {
-        notices.push(format!("a slot has {slot_cores} of the {} cores it should have: this process may use {cores}", config.slot_cores));
+        notices.push(format!(
+            "a slot has {slot_cores} of the {} cores it should have: this process may use {cores}",
+            config.slot_cores
+        ));
     }
     if memory < wanted_memory {
         let (has, wants) = (memory / GIB, config.slot_memory_gib);
-        notices.push(format!("a slot has {has:.1} of the {wants:.1} GiB it should have: {count} slots share {:.1} GiB", usable / GIB));
+        notices.push(format!(
+            "a slot has {has:.1} of the {wants:.1} GiB it should have: {count} slots share {:.1} GiB",
+            usable / GIB
+        ));
     }
     if config.slots as usize > count {
         notices.push(format!("{count} slots instead of {}: no two share a core", config.slots));
     }
     let slot = |number: usize| {
-        let own: Vec<u32> = machine.cores.iter().copied().skip(number * slot_cores).take(slot_cores).collect();
+        let own: Vec<u32> =
+            machine.cores.iter().copied().skip(number * slot_cores).take(slot_cores).collect();
         let limits = Limits {
             cpuset_cpus: cpuset(&own),
             cpuset_mems: None,
             memory_bytes: memory as u64,
             pids_max: config.pids_max,
-            nofile_max: NOFILE_MAX,
+            nofile_max: machine.nofile_max.min(NOFILE_MAX),
             shm_bytes: ((memory / 4.0) as u64).min(1 << 30),
             disk_bytes: (config.slot_disk_gib * GIB) as u64,
         };
@@ -96,8 +105,12 @@ mod tests {
 
     #[test]
     fn fits_slots_to_the_machine() {
-        let check = |cores: u32, memory_gib: u64, config: WorkerConfig, expected: (usize, usize, u64, usize)| {
-            let machine = Machine { cores: (0..cores).collect(), memory_bytes: memory_gib << 30 };
+        let check = |cores: u32,
+                     memory_gib: u64,
+                     config: WorkerConfig,
+                     expected: (usize, usize, u64, usize)| {
+            let machine =
+                Machine { cores: (0..cores).collect(), memory_bytes: memory_gib << 30, nofile_max: 1 << 20 };
             let (slots, notices) = slots(&machine, &config);
             let got = (slots.len(), slots[0].cores.len(), slots[0].limits.memory_bytes >> 30, notices.len());
             assert_eq!(got, expected, "{cores} cores, {memory_gib} GiB");
@@ -118,7 +131,7 @@ mod tests {
             cores in proptest::collection::btree_set(0u32..256, 1..64), memory in (1u64 << 30)..(1 << 40),
             slot_count in 0u32..80, slot_cores in 0u32..70,
         ) {
-            let machine = Machine { cores: cores.iter().copied().collect(), memory_bytes: memory };
+            let machine = Machine { cores: cores.iter().copied().collect(), memory_bytes: memory, nofile_max: 1024 };
             let config = WorkerConfig { slots: slot_count, slot_cores, ..WorkerConfig::default() };
             let (slots, _) = slots(&machine, &config);
             let mut used = std::collections::BTreeSet::new();

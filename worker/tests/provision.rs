@@ -75,7 +75,8 @@ fn cache(dir: &Path) -> RepositoryCache {
 async fn the_tree_is_the_base_and_knows_no_future() {
     let origin = origin();
     let context = tempfile::tempdir().expect("a directory");
-    let checkout = provision(&cache(context.path()), &origin.task(), context.path()).await.expect("provisioned");
+    let checkout =
+        provision(&cache(context.path()), &origin.task(), context.path()).await.expect("provisioned");
     let tree = &checkout.tree_dir;
     assert_eq!(std::fs::read_to_string(tree.join("x.py")).expect("there"), "x = 'bug'\n");
     assert_eq!(git(tree, &["rev-parse", "HEAD"]), origin.base, "the base keeps its commit id");
@@ -84,7 +85,8 @@ async fn the_tree_is_the_base_and_knows_no_future() {
     assert_eq!(git(tree, &["remote"]), "");
     assert_eq!(git(tree, &["status", "--porcelain"]), "");
     // Every object, packed or loose: no blob holds the fix, no commit is the fix.
-    let objects = git(tree, &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"]);
+    let objects =
+        git(tree, &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"]);
     for line in objects.lines() {
         let (name, kind) = line.split_once(' ').expect("name and type");
         assert_ne!(name, origin.fix);
@@ -128,7 +130,8 @@ async fn a_url_is_copied_once_and_then_served_from_the_copy() {
     let third = tempfile::tempdir().expect("a directory");
     let mut unknown = task;
     unknown.instance.base_commit = "1".repeat(40);
-    let error = provision(&cache(state.path()), &unknown, third.path()).await.expect_err("the server is gone");
+    let error =
+        provision(&cache(state.path()), &unknown, third.path()).await.expect_err("the server is gone");
     assert_eq!(error.reason(), Some(FailureReason::Repository), "{error}");
 }
 
@@ -143,12 +146,21 @@ async fn what_is_wrong_with_a_task_has_its_reason() {
         assert_eq!(error.reason(), Some(reason), "{error}");
         assert!(error.to_string().contains(says), "{error}");
     };
-    check(&|t| t.repository = "/nowhere".to_owned(), FailureReason::Repository, "no git repository at /nowhere").await;
-    check(&|t| t.repository = "ext::sh -c id".to_owned(), FailureReason::Repository, "no git repository").await;
-    check(&|t| t.repository = "--upload-pack=id".to_owned(), FailureReason::Repository, "no git repository").await;
-    check(&|t| t.instance.base_commit = "1".repeat(40), FailureReason::Repository, "correct base_commit").await;
+    check(
+        &|t| t.repository = "/nowhere".to_owned(),
+        FailureReason::Repository,
+        "no git repository at /nowhere",
+    )
+    .await;
+    check(&|t| t.repository = "ext::sh -c id".to_owned(), FailureReason::Repository, "no git repository")
+        .await;
+    check(&|t| t.repository = "--upload-pack=id".to_owned(), FailureReason::Repository, "no git repository")
+        .await;
+    check(&|t| t.instance.base_commit = "1".repeat(40), FailureReason::Repository, "correct base_commit")
+        .await;
     let elsewhere = FIX.replace("bug", "other");
-    check(&|t| t.instance.patch.clone_from(&elsewhere), FailureReason::Patch, "\"patch\" does not apply").await;
+    check(&|t| t.instance.patch.clone_from(&elsewhere), FailureReason::Patch, "\"patch\" does not apply")
+        .await;
     check(&|t| t.instance.test_patch = "hello\n".to_owned(), FailureReason::Patch, "\"test_patch\"").await;
     let outside = FIX.replace("x.py", "../../x.py");
     check(&|t| t.instance.patch.clone_from(&outside), FailureReason::Patch, "\"patch\"").await;
@@ -158,7 +170,8 @@ async fn what_is_wrong_with_a_task_has_its_reason() {
 async fn a_missing_submodule_is_said() {
     let origin = origin();
     let work = origin.dir.path().join("work");
-    std::fs::write(work.join(".gitmodules"), "[submodule \"data\"]\n\tpath = tests/data\n\turl = ../data\n").expect("written");
+    std::fs::write(work.join(".gitmodules"), "[submodule \"data\"]\n\tpath = tests/data\n\turl = ../data\n")
+        .expect("written");
     git(&work, &["add", "."]);
     git(&work, &["commit", "--quiet", "-m", "with a submodule"]);
     let mut task = origin.task();

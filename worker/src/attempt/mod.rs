@@ -7,6 +7,7 @@
 //! ```
 //! An unchanged Dockerfile is not built again.
 
+mod fault;
 mod log;
 mod report;
 mod run;

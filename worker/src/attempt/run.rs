@@ -6,6 +6,7 @@ use queue_format::{
     BuildTask, Condition, Evidence, FailureReason, Labels, PythonRecord, Verdict, image_name,
 };
 
+use super::fault;
 use super::log::{AttemptLog, Round};
 use super::report::Attempt;
 use uuid::Uuid;
@@ -233,6 +234,9 @@ async fn round<E: Engine, B: Brain>(
         match built.end {
             BuildEnd::Built(id) => bench.image_id = Some(id),
             BuildEnd::Failed(error) => {
+                if let Some(line) = fault::of_node(&error, &built.log) {
+                    return Err(EngineError::Failed { action: "build", detail: line }.into());
+                }
                 return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
             }
             BuildEnd::TimedOut => {
