@@ -228,7 +228,7 @@ async fn a_build_makes_a_labelled_image_and_keeps_its_cache() {
     std::fs::write(dir.path().join("repo/.git/HEAD"), "ref").unwrap();
     std::os::unix::fs::symlink("gone", dir.path().join("repo/link")).unwrap();
     let dockerfile = format!(
-        "FROM {BASE_IMAGE}\nCOPY repo /testbed\nRUN cat /testbed/.git/HEAD && readlink /testbed/link && ulimit -n\n"
+        "FROM {BASE_IMAGE}\nCOPY repo /testbed\nRUN cat /testbed/.git/HEAD && readlink /testbed/link && ulimit -n\nENTRYPOINT [\"false\"]\n"
     );
     let request = build_request(&node, dir.path(), &dockerfile);
     let first = node.docker.build(&request).await.unwrap();

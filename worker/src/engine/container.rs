@@ -111,8 +111,8 @@ impl Inner {
         };
         ContainerCreateBody {
             image: Some(request.image.clone()),
-            // An image's own entry point is not part of the command.
-            entrypoint: Some(Vec::new()),
+            // An image's own entry point is not part of the command; one empty word resets it.
+            entrypoint: Some(vec![String::new()]),
             cmd: Some(request.command.clone()),
             user: Some(request.user.clone()),
             labels: Some(request.labels.to_map()),
