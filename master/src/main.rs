@@ -18,6 +18,8 @@ fn main() -> ExitCode {
     match result {
         Ok(Success::Yes) => ExitCode::SUCCESS,
         Ok(Success::No) => ExitCode::FAILURE,
+        // As shells say it: 128 and the number of SIGINT.
+        Ok(Success::Interrupted) => ExitCode::from(130),
         // Whoever read the output, such as head, has had enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {

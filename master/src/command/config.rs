@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,6 +26,8 @@ pub(super) fn run(
             Ok(Success::Yes)
         }
         Some(ConfigAction::Check { file }) => {
+            // Said once, instead of by each daemon.
+            File::open(file).map_err(|source| CommandError::Open { path: file.clone(), source })?;
             let mut errors: Vec<String> = Vec::new();
             for role in Role::ALL {
                 if let Err(why) = ask(role, Some(file), host)?
@@ -46,7 +49,11 @@ pub(super) fn run(
 fn ask(role: Role, config: Option<&Path>, host: &Host) -> Result<Result<String, String>, CommandError> {
     let program = find(role, host)?;
     let mut command = Command::new(&program);
-    command.args(verb(role)).args(["--print-config", "--spool", "."]).stdin(Stdio::null());
+    command
+        .env("RUST_BACKTRACE", "0")
+        .args(verb(role))
+        .args(["--print-config", "--spool", "."])
+        .stdin(Stdio::null());
     if let Some(file) = config {
         command.arg("--config").arg(file);
     }
@@ -57,6 +64,7 @@ fn ask(role: Role, config: Option<&Path>, host: &Host) -> Result<Result<String, 
         return Ok(Ok(clean(&String::from_utf8_lossy(&output.stdout))));
     }
     let said = clean(&String::from_utf8_lossy(&output.stderr));
-    let said = said.trim().trim_start_matches(&format!("{role}: ")).trim_start_matches("error: ");
+    let said = said.split("\n\n").next().unwrap_or_default().trim();
+    let said = said.trim_start_matches(&format!("{role}: ")).trim_start_matches("Error: ");
     Ok(Err(if said.is_empty() { format!("{role} ended with {}", output.status) } else { said.to_owned() }))
 }

@@ -81,7 +81,7 @@ async fn build(
             () = shutdown.requested() => {
                 screen.say("interrupted: removing what the build has begun")?;
                 builder.clean_up().await.map_err(|e| CommandError::Program(chain(&e)))?;
-                return Ok(Success::No);
+                return Ok(Success::Interrupted);
             }
         };
         screen.wipe()?;

@@ -28,6 +28,8 @@ pub enum Success {
     Yes,
     /// Not all of it; what is missing was said.
     No,
+    /// A person ended it before.
+    Interrupted,
 }
 
 impl From<bool> for Success {

@@ -30,7 +30,8 @@ pub(super) fn run(
     if arguments.until_idle && status.is_idle() {
         writeln!(out, "nothing is pending, claimed, delayed or unread: nothing to do")?;
         let results = Results::gather(&spool, &std::collections::HashSet::new())?;
-        return finish(&results, host, out);
+        finish(&results, host, out)?;
+        return Ok(Success::Yes);
     }
     warn_of_strangers(&spool, &state_dir, host, out)?;
     let root = spool.layout().root();
@@ -53,15 +54,17 @@ pub(super) fn run(
     let how = if up.interrupted { "interrupted" } else { "ended" };
     writeln!(out, "{how} after {}; nothing is left running", duration(up.seconds))?;
     let before = if arguments.table { std::collections::HashSet::new() } else { up.before };
-    finish(&Results::gather(&settings.spool, &before)?, host, out)
+    finish(&Results::gather(&settings.spool, &before)?, host, out)?;
+    // Without --until-idle, a Ctrl-C is how it ends.
+    Ok(if up.interrupted && arguments.until_idle { Success::Interrupted } else { Success::Yes })
 }
 
-fn finish(results: &Results, host: &Host, out: &mut dyn Write) -> Result<Success, CommandError> {
+fn finish(results: &Results, host: &Host, out: &mut dyn Write) -> Result<(), CommandError> {
     if !results.is_empty() {
         writeln!(out, "{}", results.table(host.columns))?;
     }
     writeln!(out, "{}", results.totals())?;
-    Ok(Success::Yes)
+    Ok(())
 }
 
 fn program(

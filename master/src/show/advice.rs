@@ -59,6 +59,9 @@ impl Page {
         {
             advice.push(ellipsis(&clean_line(remedy), REMEDY_CHARS_MAX));
         }
+        if reason == FailureReason::BadSpec {
+            advice.push("mend the file where it lies, or remove it and submit the row again".to_owned());
+        }
         let log = match reason {
             FailureReason::BadSpec
             | FailureReason::Repository
