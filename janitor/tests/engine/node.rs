@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use bollard::Docker;
-use bollard::models::{BuildInfo, ContainerCreateBody, HostConfig, HostConfigLogConfig};
+use bollard::models::{BuildInfo, ContainerCreateBody, HostConfig, HostConfigLogConfig, ImageSummary};
 use bollard::query_parameters::{
     BuildImageOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
@@ -287,13 +287,13 @@ pub(crate) fn container_name(labels: &Labels) -> String {
     format!("janitor-test-{}", labels.object)
 }
 
-/// An image to run a shell from: the newest Python that this node has.
+/// An image to run a shell from: some Python that this node has. By its id, for its tag may move to a newer build.
 pub(crate) async fn base_image(docker: &Docker) -> String {
     let images = docker.list_images(Some(ListImagesOptionsBuilder::new().build())).await.expect("images");
-    let tags = images.into_iter().flat_map(|image| image.repo_tags);
-    tags.filter(|tag| tag.starts_with("openswe-python-3."))
-        .max()
-        .expect("a base image is needed; make one with: bottega images build")
+    let is_base =
+        |image: &ImageSummary| image.repo_tags.iter().any(|tag| tag.starts_with("openswe-python-3."));
+    let newest = images.into_iter().filter(is_base).max_by_key(|image| image.created);
+    newest.expect("a base image is needed; make one with: bottega images build").id
 }
 
 fn name_of(labels: &HashMap<String, String>) -> String {

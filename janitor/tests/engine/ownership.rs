@@ -41,35 +41,41 @@ async fn foreign_objects_survive_and_leftovers_go() {
     let by_hand = format!("by-hand-{}", node.hostname);
     let shape = Shape { name: Some(&by_hand), no_logs: false };
     foreign.push(node.raw_container(&canary, renamed.to_map(), shape).await);
-    let forged_image = node.labels(&alive, "forged-image", 1);
-    foreign.extend(node.raw_build("scratch", &forged_image.to_map(), "openswe--forged-image").await);
+    let forged_image = node.labels(&alive, &format!("forged-{}", node.hostname), 1);
+    let tag = image_name(&forged_image.task);
+    foreign.extend(node.raw_build("scratch", &forged_image.to_map(), &tag).await);
     foreign.extend(image);
 
-    // Live: their claim stands.
-    node.claim(&alive, "live", 3);
-    let live_build = node.labels(&alive, "live", 3);
+    // Live: their claim stands. Their names are this test's own, for images are tagged by them.
+    let (live_task, orphan, failed) = (
+        format!("live-{0}", node.hostname),
+        format!("orphan-{0}", node.hostname),
+        format!("failed-{0}", node.hostname),
+    );
+    node.claim(&alive, &live_task, 3);
+    let live_build = node.labels(&alive, &live_task, 3);
     let mut live = node.build(&live_build).await;
-    live.push(node.container(&canary, &node.labels(&alive, "live", 3)).await);
-    let live_dir = node.work_dir(&node.labels(&alive, "live", 3));
+    live.push(node.container(&canary, &node.labels(&alive, &live_task, 3)).await);
+    let live_dir = node.work_dir(&node.labels(&alive, &live_task, 3));
 
     // Leftovers: claim gone, older claim of a task that runs again, worker dead.
     let mut gone = vec![node.container(&canary, &node.labels(&alive, "cancelled", 1)).await];
-    gone.push(node.container(&canary, &node.labels(&alive, "live", 2)).await);
-    node.claim(&dead, "orphan", 1);
-    gone.push(node.container(&canary, &node.labels(&dead, "orphan", 1)).await);
-    gone.extend(node.build(&node.labels(&dead, "orphan", 1)).await);
-    gone.extend(node.build(&node.labels(&alive, "failed", 1)).await);
+    gone.push(node.container(&canary, &node.labels(&alive, &live_task, 2)).await);
+    node.claim(&dead, &orphan, 1);
+    gone.push(node.container(&canary, &node.labels(&dead, &orphan, 1)).await);
+    gone.extend(node.build(&node.labels(&dead, &orphan, 1)).await);
+    gone.extend(node.build(&node.labels(&alive, &failed, 1)).await);
     let base = base_image(&node.docker).await;
     let running = node.container(&base, &node.labels(&alive, "cancelled", 1)).await;
     node.docker.start_container(&running, None).await.expect("started");
     gone.push(running);
-    let gone_dir = node.work_dir(&node.labels(&dead, "orphan", 1));
+    let gone_dir = node.work_dir(&node.labels(&dead, &orphan, 1));
 
     let report = node.janitor().once().await.expect("a pass");
     let left = node.left().await;
     let expected: BTreeSet<String> = foreign.into_iter().chain(live).collect();
-    assert_eq!(left, expected);
-    assert_eq!((report.kept, report.failed), (0, 0));
+    assert_eq!(left, expected, "{report:?} {:#?}", node.audit());
+    assert_eq!((report.kept, report.failed), (0, 0), "{:#?}", node.audit());
     assert!(live_dir.is_dir() && !gone_dir.exists());
     let names: Vec<String> = node.audit().iter().map(|line| line["id"].to_string()).collect();
     assert!(gone.iter().all(|id| names.contains(&format!("\"{id}\""))), "every removal is told");
