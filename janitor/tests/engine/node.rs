@@ -182,6 +182,8 @@ impl Node {
             t: Some(tag.to_owned()),
             dockerfile: "Dockerfile".to_owned(),
             rm: true,
+            // The look into the cache fails a build if any image of the engine is removed meanwhile (seen, 20.10).
+            nocache: true,
             ..BuildImageOptions::default()
         };
         let mut output = self.docker.build_image(options, None, Some(bollard::body_full(context.into())));
