@@ -7,10 +7,12 @@
 //! ```
 //! An unchanged Dockerfile is not built again.
 
+mod bench;
 mod fault;
 mod log;
 mod report;
 mod run;
+mod verdict;
 
 pub use report::Attempt;
 pub use run::{AttemptError, Job, Workshop, attempt};

@@ -2,13 +2,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base_images::PythonVersion;
-use queue_format::{
-    BuildTask, Condition, Evidence, FailureReason, Labels, PythonRecord, Verdict, image_name,
-};
+use queue_format::{BuildTask, FailureReason, Labels, Verdict, image_name};
 
+use super::bench::Bench;
 use super::fault;
-use super::log::{AttemptLog, Round};
+use super::log::Round;
 use super::report::Attempt;
+use super::verdict::{describe, failed, hopeless, last_lines, verdict_of, with_reason};
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
@@ -16,7 +16,7 @@ use crate::engine::{BuildEnd, BuildRequest, Engine, EngineError, Network, RunReq
 use crate::evaluate::{self, EvaluationRequest};
 use crate::repository::{ProvisionError, RepositoryCache, provision};
 use crate::slots::Slot;
-use crate::synthesis::{Analysis, Brain, BrainError, Dockerfile, EvalScript, Observation, Subject};
+use crate::synthesis::{Analysis, Brain, BrainError, Observation, Subject};
 
 /// Where a build leaves the versions it installed.
 const LOCK_PATH: &str = "/opt/bottega/requirements.lock";
@@ -57,21 +57,6 @@ pub enum AttemptError {
         /// What the system said.
         source: std::io::Error,
     },
-}
-
-/// What the rounds know of each other.
-#[derive(Default)]
-struct Bench {
-    log: AttemptLog,
-    python: Option<PythonRecord>,
-    dockerfile: Option<Dockerfile>,
-    script: Option<EvalScript>,
-    image_id: Option<String>,
-    build_log: String,
-    evidence: Option<Evidence>,
-    run_logs: Vec<(Condition, String)>,
-    evaluation_notes: Vec<String>,
-    iterations: u32,
 }
 
 /// One attempt's surroundings.
@@ -295,89 +280,4 @@ async fn read_lock<E: Engine>(job: &Job<'_, E>, image: &str) -> Result<Option<Ve
         log_bytes_max: 4096,
     };
     Ok(job.shop.engine.run(&request).await?.files_out.remove(LOCK_PATH))
-}
-
-/// A brain that cannot go on gives a verdict where it knows the reason; otherwise the node is at fault.
-fn hopeless(error: BrainError) -> Result<Verdict, AttemptError> {
-    match error {
-        BrainError::Unsolvable { reason, detail } => Ok(failed(reason, detail, Vec::new())),
-        error @ BrainError::Tree { .. } => Err(AttemptError::Brain(error)),
-    }
-}
-
-fn verdict_of(observation: &Observation) -> Verdict {
-    match observation {
-        Observation::BuildFailed { error, log } => {
-            failed(FailureReason::Build, error.clone(), last_lines(log))
-        }
-        Observation::Evaluated { verdict, .. } => verdict.clone(),
-    }
-}
-
-fn failed(reason: FailureReason, detail: String, log: Vec<String>) -> Verdict {
-    Verdict::Failed { reason, detail, log, remedy: reason.meaning().to_owned() }
-}
-
-fn with_reason(verdict: Verdict, reason: FailureReason, detail: String) -> Verdict {
-    match verdict {
-        Verdict::Failed { log, .. } => failed(reason, detail, log),
-        Verdict::Accepted { .. } => failed(reason, detail, Vec::new()),
-    }
-}
-
-fn describe(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Accepted { class } => format!("accepted ({class})"),
-        Verdict::Failed { reason, detail, .. } => format!("{reason}: {detail}"),
-    }
-}
-
-/// The last lines of a build's log: the failing step's.
-fn last_lines(log: &str) -> Vec<String> {
-    const LINES: usize = 12;
-    const LINE_CHARS: usize = 300;
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let tail = &lines[lines.len().saturating_sub(LINES)..];
-    tail.iter().map(|line| line.chars().filter(|c| !c.is_control()).take(LINE_CHARS).collect()).collect()
-}
-
-impl Bench {
-    fn files(&self, verdict: &Verdict, task: &BuildTask) -> Vec<(String, Vec<u8>)> {
-        let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-        let mut put = |name: &str, bytes: Vec<u8>| files.push((name.to_owned(), bytes));
-        if let Some(dockerfile) = &self.dockerfile {
-            put("Dockerfile", dockerfile.0.clone().into_bytes());
-            put("build.log", self.build_log.clone().into_bytes());
-        }
-        if let Some(script) = &self.script {
-            put("eval_skeleton.sh", script.skeleton.clone().into_bytes());
-            put("eval.sh", evaluate::fill_in(&script.skeleton, &task.instance.test_patch).into_bytes());
-        }
-        for (condition, log) in &self.run_logs {
-            let name = match condition {
-                Condition::TestOnly => "test_output_testOnly.txt",
-                Condition::WithFix => "test_output_testWithFix.txt",
-            };
-            put(name, log.clone().into_bytes());
-        }
-        let solvable = matches!(verdict, Verdict::Accepted { .. });
-        let cost: f64 = self.log.stages.iter().map(|stage| stage.seconds).sum();
-        put("analysis.json", json(&self.log.rounds));
-        put("status.json", json(&serde_json::json!({ "is_finish": true, "solvable": solvable })));
-        put(
-            "cost.json",
-            json(
-                &serde_json::json!({ "seconds": cost, "tokens": 0, "dollars": 0.0, "stages": self.log.stages }),
-            ),
-        );
-        put("conversation.json", json(&serde_json::json!({ "brain": "rules", "messages": self.log.rounds })));
-        if let Some(evidence) = &self.evidence {
-            put(queue_format::EVIDENCE_FILE, json(evidence));
-        }
-        files
-    }
-}
-
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec_pretty(value).unwrap_or_else(|error| error.to_string().into_bytes())
 }

@@ -1,0 +1,50 @@
+use queue_format::{FailureReason, Verdict};
+
+use super::run::AttemptError;
+use crate::evaluate::strip_escapes;
+use crate::synthesis::{BrainError, Observation};
+
+/// A brain that cannot go on gives a verdict where it knows the reason; otherwise the node is at fault.
+pub(super) fn hopeless(error: BrainError) -> Result<Verdict, AttemptError> {
+    match error {
+        BrainError::Unsolvable { reason, detail } => Ok(failed(reason, detail, Vec::new())),
+        error @ BrainError::Tree { .. } => Err(AttemptError::Brain(error)),
+    }
+}
+
+pub(super) fn verdict_of(observation: &Observation) -> Verdict {
+    match observation {
+        Observation::BuildFailed { error, log } => {
+            failed(FailureReason::Build, error.clone(), last_lines(log))
+        }
+        Observation::Evaluated { verdict, .. } => verdict.clone(),
+    }
+}
+
+pub(super) fn failed(reason: FailureReason, detail: String, log: Vec<String>) -> Verdict {
+    Verdict::Failed { reason, detail, log, remedy: reason.meaning().to_owned() }
+}
+
+pub(super) fn with_reason(verdict: Verdict, reason: FailureReason, detail: String) -> Verdict {
+    match verdict {
+        Verdict::Failed { log, .. } => failed(reason, detail, log),
+        Verdict::Accepted { .. } => failed(reason, detail, Vec::new()),
+    }
+}
+
+pub(super) fn describe(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accepted { class } => format!("accepted ({class})"),
+        Verdict::Failed { reason, detail, .. } => format!("{reason}: {detail}"),
+    }
+}
+
+/// The last lines of a build's log, the failing step's, as a terminal may show them.
+pub(super) fn last_lines(log: &str) -> Vec<String> {
+    const LINES: usize = 12;
+    const LINE_CHARS: usize = 300;
+    let log = strip_escapes(log);
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let tail = &lines[lines.len().saturating_sub(LINES)..];
+    tail.iter().map(|line| line.chars().take(LINE_CHARS).collect()).collect()
+}
