@@ -10,6 +10,9 @@ use crate::{Class, Owner, PathError, Spool, SpoolError, TaskId, TaskName, TaskSp
 /// Tasks in one shard; a directory of this size is still quick to list over NFS.
 const SHARD_TASKS_MAX: usize = 4096;
 
+/// Files of a shard written at once: each waits for the disk or the server, which serve many waits together.
+const WRITERS: usize = 16;
+
 /// What a publication did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
@@ -80,12 +83,15 @@ impl Spool {
     }
 
     fn fill_and_move(&self, class: &Class, tasks: &[&TaskSpec], staged: &Path) -> Result<(), SpoolError> {
-        for task in tasks {
-            let path = staged.join(TaskName::fresh(task.id.clone()).to_string());
-            let bytes = serde_json::to_vec_pretty(task)
-                .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
-            files::write_new(&path, &bytes)?;
-        }
+        let share = tasks.len().div_ceil(WRITERS).max(1);
+        std::thread::scope(|scope| {
+            let writers: Vec<_> =
+                tasks.chunks(share).map(|tasks| scope.spawn(|| write_tasks(tasks, staged))).collect();
+            writers.into_iter().try_for_each(|writer| match writer.join() {
+                Ok(written) => written,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })?;
         files::sync_dir(staged)?;
         let class_dir = self.layout().pending_class(class);
         files::make_dir(&class_dir)?;
@@ -94,4 +100,14 @@ impl Spool {
         files::sync_dir(&class_dir)?;
         Ok(())
     }
+}
+
+fn write_tasks(tasks: &[&TaskSpec], staged: &Path) -> Result<(), SpoolError> {
+    for task in tasks {
+        let path = staged.join(TaskName::fresh(task.id.clone()).to_string());
+        let bytes = serde_json::to_vec_pretty(task)
+            .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
+        files::write_new(&path, &bytes)?;
+    }
+    Ok(())
 }
