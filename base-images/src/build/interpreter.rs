@@ -49,7 +49,7 @@ pub(super) async fn archive(
             Some(Content {
                 source: tree.prefix.clone(),
                 keep,
-                relocation: Relocation::of_texts([tree.prefix.as_path(), tree.found_at.as_path()], PREFIX),
+                relocation: Relocation::of_texts(tree.names(), PREFIX),
                 libraries: libraries::of_tree(tree, keep, settings).await?,
             })
         }

@@ -1,6 +1,8 @@
 //! Shared libraries of the host that an interpreter tree links.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,22 +37,27 @@ pub(super) async fn of_tree(
 ) -> Result<BTreeMap<String, PathBuf>, BuildError> {
     let Some(ldd) = settings.program("ldd") else { return Ok(BTreeMap::new()) };
     let files = pack::list_tree(&tree.prefix, keep).map_err(BuildError::io(&tree.prefix))?;
-    let is_binary = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let program = path.starts_with("bin") && name.starts_with("python") && !name.contains("config");
-        program || name.ends_with(".so") || name.contains(".so.")
-    };
-    let binaries = files.into_iter().map(|(path, _)| path).filter(is_binary);
-    let arguments: Vec<String> = binaries.map(|path| tree.prefix.join(path).display().to_string()).collect();
+    let paths = files.into_iter().map(|(path, _)| tree.prefix.join(path));
+    let arguments: Vec<String> =
+        paths.filter(|path| is_program(path)).map(|path| path.display().to_string()).collect();
     let path = std::env::join_paths(&settings.path).unwrap_or_default().to_string_lossy().into_owned();
     let environment = BTreeMap::from([("PATH".to_owned(), path)]);
     let output = process::output_of(&ldd, &arguments, &environment, LDD_LIMIT, LDD_OUTPUT_LIMIT_BYTES).await;
     match output {
         Ok(text) => Ok(parse(&text, &tree.prefix)),
-        // ldd fails when one of many files is no dynamic program; then the root's own libraries have to do.
+        // ldd fails where one file is of another architecture; then the root's own libraries have to do.
         Err(BuildError::Program { .. }) => Ok(BTreeMap::new()),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a file is an ELF program or library.
+fn is_program(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let named = path.extension().is_none_or(|extension| extension != "py" && extension != "h");
+    let read =
+        named && path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok();
+    read && magic == *b"\x7fELF"
 }
 
 fn parse(text: &str, prefix: &Path) -> BTreeMap<String, PathBuf> {

@@ -8,6 +8,8 @@ pub(crate) const PREFIX: &str = "/opt/conda/envs/testbed";
 /// The variables of every image that do not depend on the host, as `NAME=value` lines.
 pub(crate) const ENVIRONMENT: &str = include_str!("../../templates/environment");
 
+const ACTIVATE: &str = include_str!("../../templates/activate");
+const APT_CONF: &str = include_str!("../../templates/apt.conf");
 const CONDA: &str = include_str!("../../templates/conda");
 const CONDA_SH: &str = include_str!("../../templates/conda.sh");
 const PROFILE: &str = include_str!("../../templates/profile.sh");
@@ -33,9 +35,11 @@ pub(crate) fn root_files(settings: &HostSettings) -> Vec<ImageFile> {
         environment.push_str(&format!("{name}={value}\n"));
     }
     let mut files = vec![
+        file("etc/apt/apt.conf.d/90image", 0o644, APT_CONF),
         file("etc/gitconfig", 0o644, GITCONFIG),
         file("etc/pip.conf", 0o644, &settings.package_index.pip_conf()),
         file("etc/profile.d/testbed.sh", 0o644, PROFILE),
+        file("opt/conda/bin/activate", 0o644, ACTIVATE),
         file("opt/conda/bin/conda", 0o755, CONDA),
         file("opt/conda/etc/environment", 0o644, &environment),
         file("opt/conda/etc/profile.d/conda.sh", 0o644, CONDA_SH),

@@ -17,6 +17,12 @@ const MAX_DIRECTORIES: usize = 2000;
 /// How much of an interpreter or library is read; its version needs lie near the start.
 const MAX_BINARY_BYTES: u64 = 4 * 1024 * 1024;
 
+/// The largest `_sysconfigdata*.py` that is read.
+const MAX_RECORD_BYTES: u64 = 1024 * 1024;
+
+/// Directories that are nobody's own.
+const SYSTEM_PREFIXES: [&str; 3] = ["/", "/usr", "/usr/local"];
+
 /// A Python as it was installed somewhere on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InterpreterTree {
@@ -24,6 +30,8 @@ pub(crate) struct InterpreterTree {
     pub(crate) prefix: PathBuf,
     /// The same as it was found, where that differs.
     pub(crate) found_at: PathBuf,
+    /// Where it was built for, as it recorded itself; a tree may have been moved since.
+    pub(crate) built_for: Option<PathBuf>,
 }
 
 /// The newest tree of that Python, or why there is none.
@@ -59,8 +67,17 @@ impl InterpreterTree {
         }
         let prefix = path.canonicalize().ok()?;
         // The system's own Python is Debian's business.
-        (prefix != Path::new("/usr") && prefix != Path::new("/"))
-            .then(|| Self { prefix, found_at: path.to_path_buf() })
+        let of_system = SYSTEM_PREFIXES.iter().any(|system| prefix == Path::new(system));
+        let built_for = recorded_prefix(&path.join("lib").join(format!("python{version}")));
+        (!of_system).then(|| Self { prefix, found_at: path.to_path_buf(), built_for })
+    }
+
+    /// Every directory that its files may name as its own.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.prefix), Some(&self.found_at), self.built_for.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
     }
 
     /// The `36` of the newest glibc 2.36 symbol that the interpreter and its library ask for.
@@ -73,6 +90,19 @@ impl InterpreterTree {
         let interpreter = self.prefix.join("bin").join(format!("python{version}"));
         libraries.chain([interpreter]).filter_map(|path| glibc_minor_of(&path)).max().unwrap_or(0)
     }
+}
+
+/// The prefix in the library's `_sysconfigdata*.py`, unless it is one that many things share.
+fn recorded_prefix(library: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(library).ok()?.filter_map(Result::ok);
+    let data = entries.map(|entry| entry.path()).find(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("_sysconfigdata"))
+    })?;
+    let mut text = String::new();
+    std::fs::File::open(data).ok()?.take(MAX_RECORD_BYTES).read_to_string(&mut text).ok()?;
+    let value = text.split_once("'prefix': '")?.1.split_once('\'')?.0;
+    let prefix = PathBuf::from(value);
+    (prefix.is_absolute() && !SYSTEM_PREFIXES.contains(&value)).then_some(prefix)
 }
 
 /// The tree of that Python with the highest path by number, so that 3.8.18 wins over 3.8.9.
@@ -163,6 +193,22 @@ mod tests {
         check("3.9", &["versions"], None);
         check("3.6", &["one"], None);
         check("3.6", &["one/two"], Some("one/two/three/four/3.6"));
+    }
+
+    #[test]
+    fn reads_where_a_tree_was_built_for() {
+        let check = |text: &str, expected: Option<&str>| {
+            let library = tempfile::tempdir().unwrap();
+            std::fs::write(library.path().join("_sysconfigdata_m_linux.py"), text).unwrap();
+            assert_eq!(recorded_prefix(library.path()), expected.map(PathBuf::from), "{text}");
+        };
+        check(
+            "build_time_vars = {'exec_prefix': '/b',\n 'prefix': '/apps/python/3.8',\n}",
+            Some("/apps/python/3.8"),
+        );
+        check("{'prefix': '/usr'}", None);
+        check("{'prefix': 'relative'}", None);
+        check("", None);
     }
 
     #[test]
