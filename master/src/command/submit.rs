@@ -8,6 +8,7 @@ use super::cli::SubmitArguments;
 use super::{CommandError, Host, Success};
 use crate::ingest::{Ingest, Report, Template};
 use crate::text::{clean_line, ellipsis, plural};
+use crate::up::Screen;
 
 /// The longest refusal shown.
 const REFUSAL_CHARS_MAX: usize = 400;
@@ -37,7 +38,12 @@ pub(super) fn run(
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             (name, Box::new(open(file)?))
         };
-        let report = ingest.run(&name, (host.now)(), input)?;
+        let mut screen = Screen::new(out, host.columns);
+        let report = ingest.run(&name, (host.now)(), input, |report| {
+            // A screen that is gone is found out when the result is written.
+            let _ = screen.draw(&[format!("{name}: {}", counts(report))]);
+        })?;
+        screen.wipe()?;
         print(&report, file, out)?;
         is_success &= report.is_success();
     }
@@ -45,9 +51,13 @@ pub(super) fn run(
 }
 
 fn print(report: &Report, file: &Path, out: &mut dyn Write) -> Result<(), CommandError> {
-    let Report { published, known, rejected, shown, kept } = report;
+    let Report { published, known, split, rejected, shown, kept } = report;
     let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
-    writeln!(out, "{name}: {published} published, {known} already known, {rejected} rejected")?;
+    writeln!(out, "{name}: {}", counts(report))?;
+    if *split > 0 {
+        let rows = plural(*split, "row");
+        writeln!(out, "  {rows} had no test_patch: the test files in their patch were moved there")?;
+    }
     for refusal in shown {
         writeln!(out, "  {}", ellipsis(&clean_line(refusal), REFUSAL_CHARS_MAX))?;
     }
@@ -59,6 +69,11 @@ fn print(report: &Report, file: &Path, out: &mut dyn Write) -> Result<(), Comman
         writeln!(out, "  their reasons:  {}.reasons", path.display())?;
     }
     Ok(())
+}
+
+fn counts(report: &Report) -> String {
+    let Report { published, known, rejected, .. } = report;
+    format!("{published} published, {known} already known, {rejected} rejected")
 }
 
 fn is_stdin(file: &Path) -> bool {

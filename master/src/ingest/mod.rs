@@ -10,6 +10,7 @@ mod read;
 mod repository;
 mod row;
 mod run;
+mod split;
 
 pub use lines::{Line, Lines};
 pub use patch::check_patch;

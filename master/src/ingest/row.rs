@@ -2,6 +2,7 @@ use queue_format::{Instance, InvalidInstance, TASK_FILE_BYTES_MAX, TaskId, TaskS
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, kind};
+use super::split::find_tests;
 use super::{Template, check_patch, check_repository};
 
 /// Why a row was refused.
@@ -48,6 +49,7 @@ pub fn task_of(row: Value, repositories: Option<&Template>) -> Result<TaskSpec, 
         let own = ["repository", "repository_url"].map(|field| row.get(field).and_then(Value::as_str));
         let own = own.into_iter().flatten().next().map(str::to_owned);
         let instance = if row.contains_key("fix_patch") { multi_swe_bench(row)? } else { swe_bench(row)? };
+        let instance = find_tests(instance);
         instance.validate()?;
         let repository = match (repositories, own) {
             (Some(template), _) => template.fill(&instance.repo),

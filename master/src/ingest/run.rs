@@ -4,10 +4,11 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use queue_format::{Owner, PathError, Rejects, Spool, SpoolError, TaskId, TaskSpec};
+use queue_format::{Owner, PathError, Rejects, Spool, SpoolError, TaskId, TaskSpec, Work};
 use uuid::Uuid;
 
 use super::row::bytes_of;
+use super::split::MOVED_FIELD;
 use super::{Refusal, Row, Rows, Template, task_of};
 
 /// Tasks published at once: a shard.
@@ -38,6 +39,8 @@ pub struct Report {
     pub published: usize,
     /// Rows whose id the spool had already, or that stand twice in the input.
     pub known: usize,
+    /// Rows without a test patch whose patch had the tests: they were moved.
+    pub split: usize,
     /// Rows that were refused.
     pub rejected: usize,
     /// The first of them: place, field, reason.
@@ -71,11 +74,18 @@ struct Batch {
 }
 
 impl Ingest<'_> {
-    /// Publishes the rows of an input; `name` is what its refused rows are called after, `now` when.
+    /// Publishes the rows of an input; `name` is what its refused rows are called after, `now` when. `progress` is
+    /// called after each batch.
     ///
     /// # Errors
     /// The input cannot be read, or the spool not be written.
-    pub fn run(&self, name: &str, now: Timestamp, input: impl Read) -> Result<Report, IngestError> {
+    pub fn run(
+        &self,
+        name: &str,
+        now: Timestamp,
+        input: impl Read,
+        mut progress: impl FnMut(&Report),
+    ) -> Result<Report, IngestError> {
         let unreadable = |source| IngestError::Read { name: name.to_owned(), source };
         let mut report = Report::default();
         let mut rejects = Rejects::new(self.spool, &format!("{name}.{}", now.strftime("%Y%m%dT%H%M%SZ")));
@@ -87,10 +97,13 @@ impl Ingest<'_> {
             match value.and_then(|value| self.admit(value, &place, &mut seen)) {
                 Ok(None) => report.known += 1,
                 Ok(Some((task, bytes))) => {
+                    let Work::Build(build) = &task.work;
+                    report.split += usize::from(build.instance.extra.contains_key(MOVED_FIELD));
                     batch.bytes += bytes;
                     batch.tasks.push(task);
                     if batch.bytes >= BATCH_BYTES_MAX || batch.tasks.len() >= BATCH_TASKS_MAX {
                         self.publish(&mut batch, &mut report)?;
+                        progress(&report);
                     }
                 }
                 Err(why) => {
