@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use queue_format::{Life, LifeLock, Owner, Spool};
+use queue_format::{Counts, Life, LifeLock, Owner, Spool};
 use systemd::Shutdown;
 
 use super::cli::UpArguments;
@@ -52,7 +52,13 @@ pub(super) fn run(
         settings.run(&shutdown, out).await
     })?;
     let how = if up.interrupted { "interrupted" } else { "ended" };
-    writeln!(out, "{how} after {}; nothing is left running", duration(up.seconds))?;
+    let open = Counts::of(&settings.spool.all()?).open();
+    let rest = if open > 0 {
+        format!("; {} open, the next run goes on", plural(open, "task"))
+    } else {
+        String::new()
+    };
+    writeln!(out, "{how} after {}; nothing is left running{rest}", duration(up.seconds))?;
     let before = if arguments.table { std::collections::HashSet::new() } else { up.before };
     finish(&Results::gather(&settings.spool, &before)?, host, out)?;
     // Without --until-idle, a Ctrl-C is how it ends.
@@ -60,10 +66,11 @@ pub(super) fn run(
 }
 
 fn finish(results: &Results, host: &Host, out: &mut dyn Write) -> Result<(), CommandError> {
-    if !results.is_empty() {
-        writeln!(out, "{}", results.table(host.columns))?;
+    if results.is_empty() {
+        writeln!(out, "no task was settled")?;
+    } else {
+        writeln!(out, "{}\n{}", results.table(host.columns), results.totals())?;
     }
-    writeln!(out, "{}", results.totals())?;
     Ok(())
 }
 

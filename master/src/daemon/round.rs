@@ -70,7 +70,7 @@ impl Round {
             repositories: self.repositories.as_ref(),
             unique: self.unique,
         };
-        let report = ingest.run(&name, now, self.intake.read(taken)?)?;
+        let report = ingest.run(&name, now, self.intake.read(taken)?, |_| ())?;
         let (published, known, rejected) = (report.published, report.known, report.rejected);
         tracing::info!(file = name, published, known, rejected, "read from incoming/");
         if let Some(kept) = report.kept {

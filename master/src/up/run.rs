@@ -9,7 +9,7 @@ use systemd::{Phase, Shutdown, Trigger};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 use uuid::Uuid;
 
 use super::child::{Death, Keeper};
@@ -177,7 +177,6 @@ impl Running<'_> {
     /// Until it is to end; gives whether a person asked for that.
     async fn watch(&mut self, shutdown: &Shutdown) -> Result<bool, UpError> {
         let mut ticks = interval(REDRAW);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The terminal is gone, which is no reason to leave the daemons to be killed.
         let mut hangup = signal(SignalKind::hangup()).map_err(UpError::Signals)?;
         let mut idle_looks = 0;
@@ -192,7 +191,10 @@ impl Running<'_> {
                     }
                 }
                 _ = ticks.tick() => {
+                    let begun = Instant::now();
                     let status = self.show(None)?;
+                    // A spool that is slow to list is looked at less often.
+                    ticks.reset_after(REDRAW.max(begun.elapsed() * 10));
                     idle_looks = if status.is_idle() { idle_looks + 1 } else { 0 };
                     if self.settings.until_idle && idle_looks >= IDLE_LOOKS {
                         return Ok(false);
