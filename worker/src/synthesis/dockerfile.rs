@@ -1,4 +1,4 @@
-use base_images::Installer;
+use base_images::{Installer, PythonVersion};
 
 use super::Dockerfile;
 use super::recipe::{Install, Recipe};
@@ -7,7 +7,9 @@ use super::text::Requirement;
 /// Where the worker finds what was installed.
 const LOCK: &str = "/opt/bottega/requirements.lock";
 const CONSTRAINTS: &str = "/opt/bottega/constraints.txt";
-const PROJECT_REQUIREMENTS: &str = "/opt/bottega/project.txt";
+/// The project's name: nothing may install it from an index in place of the tree.
+const PROJECT_NAME: &str = "/opt/bottega/project-name.txt";
+const PROJECT_REQUIREMENTS: &str = "/opt/bottega/project-requirements.txt";
 const ALL_REQUIREMENTS: &str = "/opt/bottega/requirements.txt";
 
 /// Writes a recipe down. What depends on the tree comes after `COPY`, so that tasks share the layers before it.
@@ -47,60 +49,56 @@ pub(super) fn write(recipe: &Recipe) -> Dockerfile {
     Dockerfile(lines.join("\n") + "\n")
 }
 
+/// The project first, with the build tools of today; then what it and its tests need, as of the date.
 fn install(recipe: &Recipe) -> Vec<String> {
-    let wanted = requirement_list(&recipe.requirements);
-    match recipe.install {
-        Install::Editable => {
-            // The name is needed before the build tells it, so that only what the project needs is built in isolation.
-            let project = match &recipe.name {
-                Some(name) => {
-                    format!(
-                        "--no-build-isolation-package {name} -e \"{name}{} @ file:///testbed\"",
-                        extras(recipe)
-                    )
-                }
-                None => format!("--no-build-isolation -e \".{}\"", extras(recipe)),
-            };
-            vec![format!("{} {project} {wanted}", dated_install(recipe))]
-        }
-        Install::PipEditable => {
-            let project = "python -m pip install --no-deps --no-build-isolation -e .".to_owned();
-            vec![project, then_requirements(recipe, &wanted)]
-        }
-        Install::Develop => {
-            vec!["python setup.py develop --no-deps".to_owned(), then_requirements(recipe, &wanted)]
-        }
+    let project = match recipe.install {
+        Install::Editable => "uv pip install --no-deps --no-build-isolation -e .".to_owned(),
+        Install::PipEditable => "python -m pip install --no-deps --no-build-isolation -e .".to_owned(),
+        Install::Develop => "python setup.py develop --no-deps".to_owned(),
         Install::PlainAndPath => {
-            let project = "python -m pip install --no-deps --no-build-isolation .".to_owned();
-            vec![format!("{project} && {}", path_file(recipe)), then_requirements(recipe, &wanted)]
+            format!("python -m pip install --no-deps --no-build-isolation . && {}", path_file(recipe))
         }
-        Install::Path => {
-            let wanted = format!("{} {wanted}", requirement_list(&recipe.runtime));
-            vec![path_file(recipe), dated(recipe, wanted.trim())]
-        }
+        Install::Path => path_file(recipe),
+    };
+    let tell_name = match &recipe.name {
+        Some(name) => format!("echo {name}"),
+        None if recipe.install == Install::Path => "echo".to_owned(),
+        // Computed by the setup script: only running it tells.
+        None => "python setup.py --quiet --name | tail -n 1".to_owned(),
+    };
+    let prepare = format!("mkdir -p /opt/bottega && {tell_name} > {PROJECT_NAME}");
+    let wanted = requirement_list(&recipe.requirements);
+    if recipe.install == Install::Path {
+        let wanted = format!("{} {wanted}", requirement_list(&recipe.runtime));
+        return vec![format!("{project} && {prepare}"), dated(recipe, wanted.trim())];
     }
+    let declared =
+        format!("{} \"$(cat {PROJECT_NAME})\" > {PROJECT_REQUIREMENTS}", declared_requirements(recipe));
+    vec![
+        format!("{project} && {prepare} && {declared}"),
+        dated(recipe, &format!("-r {PROJECT_REQUIREMENTS} {wanted}")),
+    ]
 }
 
-/// Reads what the installed project declares, and installs it with the rest.
-fn then_requirements(recipe: &Recipe, wanted: &str) -> String {
-    let Some(name) = &recipe.name else {
-        return dated(recipe, &format!("{} {wanted}", requirement_list(&recipe.runtime)));
-    };
-    let extras: Vec<String> = recipe.extras.iter().map(|extra| format!("\\\"{extra}\\\"")).collect();
-    let read = format!(
-        "python -W ignore -c \"import pkg_resources; print(*pkg_resources.get_distribution(\\\"{name}\\\").requires([{}]), sep=\\\"\\n\\\")\"",
-        extras.join(", ")
-    );
-    // Python 2's print is no function.
-    let read = if recipe.python.major() == 2 {
-        read.replace("import pkg_resources;", "from __future__ import print_function; import pkg_resources;")
+/// Prints what the installed project declares, of the wanted extras too; the project's name is its argument.
+fn declared_requirements(recipe: &Recipe) -> String {
+    let mut extras: Vec<String> = recipe.extras.iter().map(|extra| format!("\"{extra}\"")).collect();
+    let program = if recipe.python >= PythonVersion::new(3, 8) {
+        extras.push("\"\"".to_owned());
+        format!(
+            "import sys; from importlib.metadata import requires; from pip._vendor.packaging.requirements import Requirement as R; \
+             print(*[l.split(\";\")[0] for l in requires(sys.argv[1]) or [] if R(l).marker is None or \
+             any(R(l).marker.evaluate({{\"extra\": e}}) for e in [{}])], sep=\"\\n\")",
+            extras.join(", ")
+        )
     } else {
-        read
+        format!(
+            "from __future__ import print_function; import sys, pkg_resources; \
+             print(*[str(r).split(\";\")[0] for r in pkg_resources.get_distribution(sys.argv[1]).requires([{}])], sep=\"\\n\")",
+            extras.join(", ")
+        )
     };
-    format!(
-        "mkdir -p /opt/bottega && {read} > {PROJECT_REQUIREMENTS} && {}",
-        dated(recipe, &format!("-r {PROJECT_REQUIREMENTS} {wanted}"))
-    )
+    format!("python -W ignore -c \"{}\"", program.replace('"', "\\\""))
 }
 
 /// Puts the tree before everything else that is installed: a line of a path file that begins with `import` runs.
@@ -122,7 +120,7 @@ fn dated(recipe: &Recipe, wanted: &str) -> String {
     let gather =
         files.iter().fold(gather, |gather, file| format!("{gather} && cat {file} >> {ALL_REQUIREMENTS}"));
     format!(
-        "mkdir -p /opt/bottega && {gather} && uv pip compile --quiet --python /usr/bin/python3 --python-version {} {} {ALL_REQUIREMENTS} --output-file {ALL_REQUIREMENTS}.lock && python -m pip install --no-deps -r {ALL_REQUIREMENTS}.lock",
+        "mkdir -p /opt/bottega && {gather} && uv pip compile --quiet --excludes {PROJECT_NAME} --python /usr/bin/python3 --python-version {} {} {ALL_REQUIREMENTS} --output-file {ALL_REQUIREMENTS}.lock && python -m pip install --no-deps -r {ALL_REQUIREMENTS}.lock",
         recipe.python,
         cut(recipe)
     )
@@ -131,7 +129,7 @@ fn dated(recipe: &Recipe, wanted: &str) -> String {
 fn dated_install(recipe: &Recipe) -> String {
     let constraints =
         if recipe.constraints.is_empty() { String::new() } else { format!(" -c {CONSTRAINTS}") };
-    format!("uv pip install --upgrade {}{constraints}", cut(recipe)).trim_end().to_owned()
+    format!("uv pip install --upgrade {} --excludes {PROJECT_NAME}{constraints}", cut(recipe))
 }
 
 fn cut(recipe: &Recipe) -> String {
@@ -164,10 +162,6 @@ fn finish(recipe: &Recipe) -> String {
     )
 }
 
-fn extras(recipe: &Recipe) -> String {
-    if recipe.extras.is_empty() { String::new() } else { format!("[{}]", recipe.extras.join(",")) }
-}
-
 fn requirement_list(requirements: &[Requirement]) -> String {
     quoted_list(&requirements.iter().map(Requirement::text).collect::<Vec<_>>())
 }
@@ -184,4 +178,43 @@ fn double_quoted(word: &str) -> String {
 
 fn login_shell(command: &str) -> String {
     format!("RUN bash -lc '{command}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recipe::tests::recipe;
+    use super::*;
+
+    #[test]
+    fn writes_a_dockerfile_that_a_person_can_read() {
+        let mut recipe = recipe(PythonVersion::new(3, 9));
+        recipe.system_packages.insert("libxml2-dev".to_owned());
+        recipe.build_tools.push("setuptools-scm>=3.4".to_owned());
+        recipe.extras.push("test".to_owned());
+        recipe.environment.insert("SETUPTOOLS_SCM_PRETEND_VERSION".to_owned(), "1.0.0".to_owned());
+        insta::assert_snapshot!("dockerfile", write(&recipe).0);
+    }
+
+    #[test]
+    fn writes_what_each_python_can_do() {
+        let mut recipe = recipe(PythonVersion::new(3, 6));
+        recipe.install = Install::PipEditable;
+        insta::assert_snapshot!("dockerfile_python_3_6", write(&recipe).0);
+        recipe.python = PythonVersion::new(2, 7);
+        recipe.name = None;
+        insta::assert_snapshot!("dockerfile_python_2_7", write(&recipe).0);
+        recipe.python = PythonVersion::new(3, 11);
+        recipe.install = Install::Path;
+        recipe.exclude_newer = None;
+        recipe.constraints.insert("mock==2.0".to_owned());
+        insta::assert_snapshot!("dockerfile_by_path", write(&recipe).0);
+    }
+
+    #[test]
+    fn lets_nothing_out_of_its_quotes() {
+        for (word, expected) in [("pytest>=6", "\"pytest>=6\""), ("a\"'$(rm -rf /)`\\\n", "\"a(rm -rf /)\"")]
+        {
+            assert_eq!(double_quoted(word), expected);
+        }
+    }
 }

@@ -73,3 +73,30 @@ fn quoted(word: &str) -> String {
 fn may_have_old_git(python: PythonVersion) -> bool {
     python <= PythonVersion::new(3, 9)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::recipe::tests::recipe;
+    use super::*;
+
+    #[test]
+    fn writes_the_script_of_the_format() {
+        let mut recipe = recipe(PythonVersion::new(3, 11));
+        insta::assert_snapshot!("eval_script", write(&recipe).skeleton);
+        recipe.python = PythonVersion::new(3, 9);
+        recipe.pytest.keeps_cache = true;
+        recipe.pytest.addopts = Some(vec!["-m".to_owned(), "not slow".to_owned()]);
+        recipe.pytest.arguments = vec!["--no-cov".to_owned()];
+        recipe.targets = vec!["tests/test it's.py".to_owned(), "-x.py".to_owned()];
+        insta::assert_snapshot!("eval_script_with_options", write(&recipe).skeleton);
+    }
+
+    #[test]
+    fn runs_a_projects_own_runner() {
+        let mut recipe = recipe(PythonVersion::new(3, 11));
+        recipe.runner = Runner::Command("python tool.py --testsuite testsuite".to_owned());
+        let script = write(&recipe);
+        assert_eq!(script.report, ReportKind::ExitStatus);
+        assert!(script.skeleton.contains("\npython tool.py --testsuite testsuite\nrc=$?\n"));
+    }
+}

@@ -38,16 +38,19 @@ pub(super) fn choose(
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let everything: Vec<PythonVersion> = base_images::CATALOGUE.iter().map(|release| release.version).collect();
+    let everything: Vec<PythonVersion> =
+        base_images::CATALOGUE.iter().map(|release| release.version).collect();
     if let Some(wanted) = base_images::choose(day, &everything, by_name).map(|choice| choice.wanted) {
         let here = |by: &dyn Fn(PythonVersion) -> bool| {
-            let candidates: Vec<PythonVersion> = available.iter().copied().filter(|version| by(*version)).collect();
+            let candidates: Vec<PythonVersion> =
+                available.iter().copied().filter(|version| by(*version)).collect();
             base_images::nearest(wanted, &candidates).first().copied()
         };
         if let Some(chosen) = here(&by_name).or_else(|| here(&python3)).or_else(|| here(&by_spec)) {
             let highest = project.python_lists.iter().find(|(list, _)| list.contains(&wanted));
             let file = highest.map_or("the project's files", |(_, file)| file);
-            let why = format!("the highest that {file} names{} and that was out on {day}", and_allows(&specs()));
+            let why =
+                format!("the highest that {file} names{} and that was out on {day}", and_allows(&specs()));
             return Ok(record(Choice { wanted, chosen }, why));
         }
     }

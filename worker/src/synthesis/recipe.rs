@@ -94,6 +94,11 @@ impl Recipe {
         targets: &Targets,
     ) -> Self {
         let cut = date.checked_add(DATE_SLACK_HOURS.hours()).unwrap_or(date);
+        let mut requirements = dependencies.requirements;
+        // Environments had setuptools in them until then; today's would bring its own plugins into old test runs.
+        if python < PythonVersion::new(3, 12) && !requirements.iter().any(|r| r.name == "setuptools") {
+            requirements.push(Requirement::any("setuptools"));
+        }
         let anew = UPLOADED_ANEW
             .iter()
             .chain([&FIRST_BUILD_SETUPTOOLS])
@@ -105,7 +110,7 @@ impl Recipe {
             extras: dependencies.extras,
             source_dir: if project.build.has_src { "/testbed/src" } else { "/testbed" },
             runtime: dependencies.runtime,
-            requirements: dependencies.requirements,
+            requirements,
             undated: Vec::new(),
             exclude_newer: Some(cut),
             exclude_newer_package: anew
@@ -185,10 +190,12 @@ fn build_tools(project: &Project, python: PythonVersion) -> Vec<String> {
     let missing = match backend {
         Some("poetry") if !named("poetry") => Some("poetry-core"),
         Some("flit_core") if !named("flit") => Some("flit-core"),
-        Some("hatchling") if !named("hatchling") => Some("hatchling"),
+        // It asks for the second only when it builds something editable.
+        Some("hatchling") if named("hatchling") => Some("editables"),
+        Some("hatchling") => Some("hatchling editables"),
         _ => None,
     };
-    tools.extend(missing.map(str::to_owned));
+    tools.extend(missing.unwrap_or_default().split_whitespace().map(str::to_owned));
     tools
 }
 
@@ -269,9 +276,27 @@ fn demands_coverage(tree: &Tree, addopts: &[String]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::project;
     use super::*;
+
+    /// A recipe of a small project `thing`.
+    pub(in crate::synthesis) fn recipe(python: PythonVersion) -> Recipe {
+        let (_root, tree) = Tree::of(&[
+            (
+                "setup.py",
+                "from setuptools import setup\nsetup(name='thing', extras_require={'test': ['six']}, tests_require=['mock>=2'])\n",
+            ),
+            ("thing/__init__.py", ""),
+            ("tests/test_thing.py", "def test_thing(): pass\n"),
+        ]);
+        let project = project::read(&tree);
+        let patch = "diff --git a/tests/test_thing.py b/tests/test_thing.py\n--- a/tests/test_thing.py\n+++ b/tests/test_thing.py\n@@ -1 +1 @@\n-x\n+def test_thing(): 1\n";
+        let targets = super::super::targets::choose(&tree, &project, patch);
+        let dependencies = super::super::dependencies::choose(&tree, &project, python, &targets.files);
+        let date = "2020-05-01T12:00:00Z".parse().unwrap();
+        Recipe::new(&tree, &project, python, date, dependencies, &targets)
+    }
 
     #[test]
     fn installs_only_the_build_tools_that_the_base_image_lacks() {

@@ -3,7 +3,6 @@ use std::collections::BTreeSet;
 use base_images::PythonVersion;
 use queue_format::{Condition, FailureReason, TestStatus, Verdict};
 
-use super::project::Project;
 use super::recipe::Recipe;
 use super::repair::{self, Repair, Surroundings};
 use super::tree::Tree;
@@ -31,7 +30,6 @@ pub struct Rules {
 struct Explored {
     recipe: Recipe,
     surroundings: Surroundings,
-    has_setup_py: bool,
 }
 
 impl Rules {
@@ -81,9 +79,9 @@ impl Rules {
             surroundings: Surroundings {
                 local_modules: local_modules(&tree, &[&instance.patch, &instance.test_patch]),
                 own_runner: targets.fallback.clone(),
+                has_setup_py: project.build.has_setup_py,
                 ..Surroundings::default()
             },
-            has_setup_py: has_setup_py(&project),
             recipe: Recipe::new(&tree, &project, python, subject.date, dependencies, &targets),
         });
         Ok(Findings { python: record, facts, targets: targets.files })
@@ -95,7 +93,7 @@ impl Rules {
         let is_new = |repair: &Repair| !self.repairs.contains(repair);
         let found = match observation {
             Observation::BuildFailed { log, .. } => {
-                let found = repair::diagnose_build(&recipe, explored.has_setup_py, log, is_new);
+                let found = repair::diagnose_build(&recipe, &explored.surroundings, log, is_new);
                 if found.is_empty() {
                     return Ok(unsolvable(log));
                 }
@@ -158,10 +156,6 @@ impl Brain for Rules {
     ) -> Result<Analysis, BrainError> {
         self.judge(observation)
     }
-}
-
-fn has_setup_py(project: &Project) -> bool {
-    project.build.has_setup_py
 }
 
 /// Names that tests can import from the tree or from a patch: what lies at the root, below `src` and beside tests.

@@ -78,8 +78,7 @@ pub(super) fn choose(tree: &Tree, project: &Project, test_patch: &str) -> Target
         files.extend(fresh);
     }
     files.truncate(INDIRECT_MAX.max(direct.len()));
-    let fallback = own.or_else(|| project.commands.iter().find(|command| is_own_runner(command)).cloned());
-    Targets { files, runner: Runner::Pytest, fallback, facts }
+    Targets { files, runner: Runner::Pytest, fallback: own, facts }
 }
 
 /// Whether the runner, given this file, finds tests in it.

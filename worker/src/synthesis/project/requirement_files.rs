@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::model::{Content, Project, Tier};
+use super::model::{Content, Project, Source, Tier};
 use crate::synthesis::tree::Tree;
 
 /// How deep `-r` is followed.
@@ -30,6 +30,16 @@ pub(super) fn read(tree: &Tree, project: &mut Project) {
             let lines = flatten(tree, &[format!("-r {file}")], "", 0);
             project.add_named(&stem.replace('/', "-"), file.to_owned(), Content::Lines(lines));
         }
+    }
+    let mixed = flatten(tree, &["-r requirements.txt".to_owned()], "", 0);
+    let source = Source {
+        label: "requirements.txt".to_owned(),
+        tier: Tier::Development,
+        content: Content::Lines(mixed),
+    };
+    // What a package needs at run time stands there too; a test runner among it says that it is for developers.
+    if source.has_runner() {
+        project.sources.push(source);
     }
     if project.runtime.is_empty() && tree.has("requirements.txt") {
         project.runtime = flatten(tree, &["-r requirements.txt".to_owned()], "", 0);

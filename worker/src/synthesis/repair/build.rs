@@ -1,4 +1,4 @@
-use super::{Repair, capture, captures, tail};
+use super::{Diagnosis, Repair, Surroundings, capture, captures, first_new, tail};
 use crate::synthesis::modules;
 use crate::synthesis::recipe::{Install, Recipe};
 use crate::synthesis::text::normalise;
@@ -6,23 +6,21 @@ use crate::synthesis::text::normalise;
 /// What a failed build asks for, the most certain first; `is_new` tells which repairs were not made yet.
 pub(in crate::synthesis) fn diagnose(
     recipe: &Recipe,
-    has_setup_py: bool,
+    surroundings: &Surroundings,
     log: &str,
     is_new: impl Fn(&Repair) -> bool,
 ) -> Vec<Repair> {
-    let log = tail(log);
-    for diagnosis in [system, build_tools, resolution, dependency_builds, version] {
-        let found: Vec<Repair> = diagnosis(recipe, log).into_iter().filter(&is_new).collect();
-        if !found.is_empty() {
-            return found;
-        }
+    let diagnoses: &[Diagnosis] = &[system, build_tools, resolution, dependency_builds, version];
+    let found = first_new(diagnoses, recipe, surroundings, tail(log), &is_new);
+    if !found.is_empty() {
+        return found;
     }
     // Nothing known is wrong: another way to install, as far as the log blames the installation.
-    recipe.next_install(has_setup_py).map(Repair::InstallBy).filter(is_new).into_iter().collect()
+    recipe.next_install(surroundings.has_setup_py).map(Repair::InstallBy).filter(is_new).into_iter().collect()
 }
 
 /// Headers, libraries and programs.
-fn system(_: &Recipe, log: &str) -> Vec<Repair> {
+fn system(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
     let patterns = [
         r"fatal error: ([\w./+-]+\.h(?:pp)?): No such file",
         r"(?:error: command|unable to execute) '([\w+.-]+)'(?: failed)?: No such file",
@@ -47,7 +45,7 @@ fn system(_: &Recipe, log: &str) -> Vec<Repair> {
 }
 
 /// What the project's own build lacks.
-fn build_tools(recipe: &Recipe, log: &str) -> Vec<Repair> {
+fn build_tools(recipe: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<Repair> {
     if log.contains("use_2to3 is invalid") {
         return vec![Repair::BuildTool("setuptools<58".to_owned()), Repair::InstallBy(Install::Develop)];
     }
@@ -64,8 +62,15 @@ fn build_tools(recipe: &Recipe, log: &str) -> Vec<Repair> {
         return Vec::new();
     }
     let missing = captures(r"(?:ModuleNotFoundError|ImportError): No module named '?([\w.]+)'?", log);
+    let is_local =
+        |module: &&str| surroundings.local_modules.contains(module.split('.').next().unwrap_or(module));
+    if missing.iter().any(is_local) && surroundings.has_setup_py {
+        // The script imports the project, which a build backend does not find.
+        return vec![Repair::InstallBy(Install::Develop)];
+    }
     let backends = captures(r"(?:BackendUnavailable|Cannot import) .*?'?([a-z_]+)[.']", log);
-    let found = missing.into_iter().chain(backends).filter(|module| !is_own(recipe, module));
+    let found =
+        missing.into_iter().chain(backends).filter(|module| !is_own(recipe, module) && !is_local(module));
     found.filter_map(modules::distribution).map(Repair::BuildTool).collect()
 }
 
@@ -81,7 +86,7 @@ fn is_own(recipe: &Recipe, module: &str) -> bool {
 }
 
 /// The resolver's own words.
-fn resolution(recipe: &Recipe, log: &str) -> Vec<Repair> {
+fn resolution(recipe: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
     let unsolved = log.contains("No solution found")
         || log.contains("ResolutionImpossible")
         || log.contains("No matching distribution");
@@ -129,7 +134,7 @@ fn next_second(published: &str) -> String {
 }
 
 /// A dependency that the day's tools cannot build here.
-fn dependency_builds(recipe: &Recipe, log: &str) -> Vec<Repair> {
+fn dependency_builds(recipe: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
     if !names_other_build(recipe, log) {
         return Vec::new();
     }
@@ -146,7 +151,7 @@ fn dependency_builds(recipe: &Recipe, log: &str) -> Vec<Repair> {
 }
 
 /// Versions that are taken from tags.
-fn version(_: &Recipe, log: &str) -> Vec<Repair> {
+fn version(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
     let unknown = [
         "unable to detect version",
         "PBR_VERSION",
@@ -161,4 +166,115 @@ fn version(_: &Recipe, log: &str) -> Vec<Repair> {
         return vec![Repair::Environment("PBR_VERSION", version)];
     }
     vec![Repair::Environment("SETUPTOOLS_SCM_PRETEND_VERSION", version)]
+}
+
+#[cfg(test)]
+mod tests {
+    use base_images::PythonVersion;
+
+    use super::super::super::recipe::tests::recipe;
+    use super::*;
+
+    fn check(recipe: &Recipe, log: &str, done: &[Repair], expected: &[Repair]) {
+        let surroundings = Surroundings {
+            has_setup_py: true,
+            local_modules: ["thing".to_owned()].into(),
+            ..Surroundings::default()
+        };
+        let found = diagnose(recipe, &surroundings, log, |repair| !done.contains(repair));
+        assert_eq!(found, expected, "{log}");
+    }
+
+    #[test]
+    fn knows_what_a_failed_build_lacks() {
+        let system = |packages: &str| vec![Repair::System(packages.to_owned())];
+        let tool = |tool: &str| vec![Repair::BuildTool(tool.to_owned())];
+        let recipe = recipe(PythonVersion::new(3, 9));
+        for (log, expected) in [
+            (
+                "src/x.c:4:10: fatal error: libxml/xpath.h: No such file or directory\n",
+                system("libxml2-dev libxslt1-dev"),
+            ),
+            ("error: command 'swig' failed: No such file or directory", system("swig")),
+            ("/bin/sh: 1: pg_config: not found\n", system("libpq-dev")),
+            ("FileNotFoundError: [Errno 2] No such file or directory: 'cmake'\n", system("cmake")),
+            ("    ModuleNotFoundError: No module named 'Cython'\n", tool("cython")),
+            ("ModuleNotFoundError: No module named 'yaml'\n", tool("pyyaml")),
+            ("ModuleNotFoundError: No module named 'pkg_resources'\n", tool("setuptools<81")),
+            ("ModuleNotFoundError: No module named 'thing'\n", vec![Repair::InstallBy(Install::Develop)]),
+            (
+                "error in thing setup command: use_2to3 is invalid.\n",
+                vec![Repair::BuildTool("setuptools<58".to_owned()), Repair::InstallBy(Install::Develop)],
+            ),
+            (
+                "LookupError: setuptools-scm was unable to detect version for /testbed.\n",
+                vec![Repair::Environment("SETUPTOOLS_SCM_PRETEND_VERSION", "1.0.0".to_owned())],
+            ),
+            ("AttributeError: something else\n", vec![Repair::InstallBy(Install::PipEditable)]),
+        ] {
+            check(&recipe, log, &[], &expected);
+        }
+    }
+
+    #[test]
+    fn reads_the_resolver() {
+        let mut recipe = recipe(PythonVersion::new(3, 9));
+        let unsolved = "error: No solution found when resolving dependencies\n  cause: ";
+        let filtered = format!(
+            "{unsolved}Because only pytest<=5.3.2 is available and you require pytest>=7, …\n\nhint: `pytest` was filtered by `exclude-newer` to only include packages uploaded before 2020-01-01T00:00:00Z. The latest version satisfying the requirement is v9.2.0, published at 2026-10-27T21:30:19Z. Consider …\n"
+        );
+        check(
+            &recipe,
+            &filtered,
+            &[],
+            &[Repair::Uncut("pytest".to_owned(), "2026-10-27T21:30:59Z".to_owned())],
+        );
+        let gone = format!(
+            "{unsolved}Because no-such-dist was not found in the package registry and you require no-such-dist, …\n"
+        );
+        check(&recipe, &gone, &[], &[Repair::DropRequirement("no-such-dist".to_owned())]);
+        let conflict = format!(
+            "{unsolved}Because you require mock<4 and mock>5, we can conclude that your requirements are unsatisfiable.\n"
+        );
+        check(&recipe, &conflict, &[], &[Repair::DropPins]);
+        recipe.constraints.insert("mock==3.0".to_owned());
+        check(&recipe, &conflict, &[], &[Repair::DropLock]);
+        recipe.constraints.clear();
+        Repair::DropPins.apply(&mut recipe);
+        check(&recipe, &conflict, &[Repair::DropPins], &[Repair::NoDate]);
+    }
+
+    #[test]
+    fn blames_a_dependency_for_its_own_build() {
+        let recipe = recipe(PythonVersion::new(3, 9));
+        let log = "error: Failed to build `future==0.16.0`\n  cause: The build backend returned an error\n AttributeError: 'HTMLParser' object has no attribute 'unescape'\n";
+        let first = Repair::complete_setuptools();
+        check(&recipe, log, &[], std::slice::from_ref(&first));
+        let mut repaired = recipe.clone();
+        first.apply(&mut repaired);
+        let Repair::Uncut(_, until) = &first else { panic!("{first:?}") };
+        check(
+            &repaired,
+            log,
+            std::slice::from_ref(&first),
+            &[Repair::Uncut("future".to_owned(), until.clone())],
+        );
+        let own = log.replace("future==0.16.0", "thing @ file:///testbed");
+        check(&recipe, &own, &[], &[Repair::InstallBy(Install::PipEditable)]);
+    }
+
+    #[test]
+    fn ends_when_every_way_to_install_was_tried() {
+        let mut recipe = recipe(PythonVersion::new(3, 9));
+        let mut done = Vec::new();
+        let mut ways = Vec::new();
+        while let Some(repair) =
+            diagnose(&recipe, &Surroundings::default(), "error: odd", |repair| !done.contains(repair)).pop()
+        {
+            repair.apply(&mut recipe);
+            ways.push(recipe.install);
+            done.push(repair);
+        }
+        assert_eq!(ways, [Install::PipEditable, Install::PlainAndPath, Install::Path]);
+    }
 }

@@ -1,23 +1,8 @@
-use std::collections::BTreeSet;
-
-use super::{Repair, capture, captures, tail};
+use super::{Diagnosis, Repair, Surroundings, capture, captures, first_new, tail};
 use crate::synthesis::modules;
 use crate::synthesis::recipe::Recipe;
 use crate::synthesis::targets::Runner;
 use crate::synthesis::text::normalise;
-
-/// What a diagnosis has to know beside the log.
-#[derive(Clone, Debug, Default)]
-pub(in crate::synthesis) struct Surroundings {
-    /// Top-level modules that the tree or one of the patches holds: never to be had from an index.
-    pub(in crate::synthesis) local_modules: BTreeSet<String>,
-    /// The project's own runner, should pytest see nothing.
-    pub(in crate::synthesis) own_runner: Option<String>,
-    /// Some test of the run with the fix passed.
-    pub(in crate::synthesis) any_passed: bool,
-    /// Both runs agree on every test.
-    pub(in crate::synthesis) no_difference: bool,
-}
 
 /// What the run with the fix asks for. The run without it is no witness: what it misses, the fix may add.
 pub(in crate::synthesis) fn diagnose(
@@ -26,36 +11,26 @@ pub(in crate::synthesis) fn diagnose(
     log: &str,
     is_new: impl Fn(&Repair) -> bool,
 ) -> Vec<Repair> {
-    let log = tail(log);
-    if recipe.runner != Runner::Pytest {
-        return missing_modules(recipe, surroundings, log).into_iter().filter(is_new).collect();
-    }
-    let hard: [fn(&Recipe, &Surroundings, &str) -> Vec<Repair>; 8] = [
-        unknown_options,
-        cache,
-        runner_version,
-        missing_modules,
-        missing_fixtures,
-        asynchronous,
-        system,
-        collection,
-    ];
-    for diagnosis in hard {
-        let found: Vec<Repair> = diagnosis(recipe, surroundings, log).into_iter().filter(&is_new).collect();
-        if !found.is_empty() {
-            return found;
-        }
-    }
-    let soft: [fn(&Recipe, &Surroundings, &str) -> Vec<Repair>; 4] =
-        [warnings, skipped, nothing_collected, too_new_a_python];
-    for diagnosis in soft {
-        let found: Vec<Repair> = diagnosis(recipe, surroundings, log).into_iter().filter(&is_new).collect();
-        if !found.is_empty() {
-            return found;
-        }
-    }
-    Vec::new()
+    let diagnoses: &[Diagnosis] =
+        if recipe.runner == Runner::Pytest { OF_PYTEST } else { &[missing_modules] };
+    first_new(diagnoses, recipe, surroundings, tail(log), is_new)
 }
+
+/// In the order of their certainty; the last ones only guess.
+const OF_PYTEST: &[Diagnosis] = &[
+    unknown_options,
+    cache,
+    runner_version,
+    missing_modules,
+    missing_fixtures,
+    asynchronous,
+    system,
+    collection,
+    warnings,
+    skipped,
+    nothing_collected,
+    too_new_a_python,
+];
 
 fn unknown_options(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
     let Some(options) = capture(r"error: unrecognized arguments?: ([^\n]+)", log) else {
@@ -270,4 +245,87 @@ fn too_new_a_python(recipe: &Recipe, surroundings: &Surroundings, log: &str) -> 
     ];
     let told = gone.iter().any(|pattern| capture(pattern, log).is_some());
     if told && !surroundings.any_passed { vec![Repair::RefusePython(recipe.python)] } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use base_images::PythonVersion;
+
+    use super::super::super::recipe::tests::recipe;
+    use super::*;
+
+    fn check(surroundings: &Surroundings, log: &str, expected: &[Repair]) {
+        let found = diagnose(&recipe(PythonVersion::new(3, 9)), surroundings, log, |_| true);
+        assert_eq!(found, expected, "{log}");
+    }
+
+    #[test]
+    fn knows_what_a_run_with_the_fix_lacks() {
+        let require = |what: &str| vec![Repair::Require(what.to_owned())];
+        let undated = |what: &str| vec![Repair::RequireUndated(what.to_owned())];
+        let surroundings =
+            Surroundings { local_modules: ["helpers".to_owned()].into(), ..Surroundings::default() };
+        for (log, expected) in [
+            (
+                "ERROR: usage: pytest [options]\npytest: error: unrecognized arguments: --cov=x --cov-report=xml\n",
+                require("pytest-cov"),
+            ),
+            ("pytest: error: unrecognized arguments: --frobnicate\n", vec![Repair::ClearAddopts]),
+            ("E   ModuleNotFoundError: No module named 'yaml'\n", require("pyyaml")),
+            ("E   ModuleNotFoundError: No module named 'helpers'\n", vec![]),
+            ("E   ModuleNotFoundError: No module named 'thing.new'\n", vec![]),
+            ("E   ModuleNotFoundError: No module named 'os.nothing'\n", vec![]),
+            ("E   ModuleNotFoundError: No module named 'pkg_resources'\n", undated("setuptools<81")),
+            (
+                "E   ModuleNotFoundError: No module named 'asyncore'\n",
+                vec![Repair::RefusePython(PythonVersion::new(3, 9))],
+            ),
+            ("E       fixture 'mocker' not found\n", require("pytest-mock")),
+            ("E       fixture 'own_thing' not found\n", vec![]),
+            ("async def functions are not natively supported.\n", require("pytest-asyncio")),
+            (
+                "PytestUnknownMarkWarning: Unknown pytest.mark.trio - is this a typo?\nasync def functions are not natively supported.\n",
+                require("pytest-trio"),
+            ),
+            (
+                "E   FileNotFoundError: [Errno 2] No such file or directory: 'hg'\n",
+                vec![Repair::System("mercurial".to_owned())],
+            ),
+            ("E   FileNotFoundError: [Errno 2] No such file or directory: 'data.txt'\n", vec![]),
+            (
+                "E   ImportError: libGL.so.1: cannot open shared object file: No such file or directory\n",
+                vec![Repair::System("libgl1".to_owned())],
+            ),
+            ("TypeError: required field \"lineno\" missing from alias\n", undated("pytest>=6.2.5")),
+            ("ERROR: tox.ini:7: requires pytest-6.1, actual pytest-5.4.3\n", undated("pytest>=6.1")),
+            ("E   import file mismatch:\n", vec![Repair::PytestArguments(&["--import-mode=importlib"])]),
+            ("AttributeError: 'Config' object has no attribute 'cache'\n", vec![Repair::KeepCache]),
+            (
+                "E   ImportError: cannot import name 'Mapping' from 'collections' (/opt/…)\n",
+                vec![Repair::RefusePython(PythonVersion::new(3, 9))],
+            ),
+            ("E   assert 1 == 2\n", vec![]),
+        ] {
+            check(&surroundings, log, &expected);
+        }
+    }
+
+    #[test]
+    fn looks_further_only_where_the_runs_do_not_differ() {
+        let own =
+            Surroundings { own_runner: Some("python run.py tests".to_owned()), ..Surroundings::default() };
+        let same = Surroundings { no_difference: true, any_passed: true, ..own.clone() };
+        let runner = [Repair::OwnRunner("python run.py tests".to_owned())];
+        check(&own, "collected 0 items\n\n===== no tests ran in 0.01s =====\n", &runner);
+        check(&same, "==== 5 passed in 0.1s ====\n", &runner);
+        let differs = Surroundings { any_passed: true, ..own.clone() };
+        check(&differs, "==== 5 passed in 0.1s ====\n", &[]);
+        let skipped = "SKIPPED [1] tests/test_a.py:3: could not import 'lxml': No module named 'lxml'\n";
+        check(
+            &Surroundings { no_difference: true, ..Surroundings::default() },
+            skipped,
+            &[Repair::Require("lxml".to_owned())],
+        );
+        check(&differs, skipped, &[]);
+    }
 }

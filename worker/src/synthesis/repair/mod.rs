@@ -3,6 +3,8 @@
 mod build;
 mod evaluation;
 
+use std::collections::BTreeSet;
+
 use base_images::PythonVersion;
 
 use super::Role;
@@ -11,10 +13,28 @@ use super::targets::Runner;
 use super::text::{Requirement, RequirementLine};
 
 pub(super) use build::diagnose as diagnose_build;
-pub(super) use evaluation::{Surroundings, diagnose as diagnose_evaluation};
+pub(super) use evaluation::diagnose as diagnose_evaluation;
 
 /// The most of a log that is looked at, in bytes, from its end.
 const LOG_BYTES_MAX: usize = 1 << 20;
+
+/// What a diagnosis has to know beside the log.
+#[derive(Clone, Debug, Default)]
+pub(in crate::synthesis) struct Surroundings {
+    /// Top-level modules that the tree or one of the patches holds: never to be had from an index.
+    pub(in crate::synthesis) local_modules: BTreeSet<String>,
+    /// The project's own runner, should pytest see nothing.
+    pub(in crate::synthesis) own_runner: Option<String>,
+    /// There is a `setup.py`.
+    pub(in crate::synthesis) has_setup_py: bool,
+    /// Some test of the run with the fix passed.
+    pub(in crate::synthesis) any_passed: bool,
+    /// Both runs agree on every test.
+    pub(in crate::synthesis) no_difference: bool,
+}
+
+/// From a log to the repairs that one kind of line asks for.
+type Diagnosis = fn(&Recipe, &Surroundings, &str) -> Vec<Repair>;
 
 /// One change to a recipe. Each is made at most once in an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +177,28 @@ impl Repair {
         let (name, until) = LAST_COMPLETE_SETUPTOOLS;
         Self::Uncut(name.to_owned(), until.to_owned())
     }
+}
+
+/// What the first diagnosis that has something new says.
+fn first_new(
+    diagnoses: &[Diagnosis],
+    recipe: &Recipe,
+    surroundings: &Surroundings,
+    log: &str,
+    is_new: impl Fn(&Repair) -> bool,
+) -> Vec<Repair> {
+    for diagnosis in diagnoses {
+        let mut found: Vec<Repair> = Vec::new();
+        for repair in diagnosis(recipe, surroundings, log) {
+            if is_new(&repair) && !found.contains(&repair) {
+                found.push(repair);
+            }
+        }
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
 }
 
 /// The end of a log, cut at a line.
