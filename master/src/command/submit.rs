@@ -51,7 +51,7 @@ pub(super) fn run(
 }
 
 fn print(report: &Report, file: &Path, out: &mut dyn Write) -> Result<(), CommandError> {
-    let Report { published, known, split, rejected, shown, kept } = report;
+    let Report { split, rejected, shown, kept, .. } = report;
     let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
     writeln!(out, "{name}: {}", counts(report))?;
     if *split > 0 {
