@@ -161,7 +161,7 @@ async fn list(settings: &HostSettings, host: &Host, out: &mut dyn Write) -> Resu
     if let Some(column) = table.column_mut(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    writeln!(out, "{table}")?;
+    writeln!(out, "{}", table.trim_fmt())?;
     match missing {
         Some(error) => Err(error),
         None => Ok(Success::Yes),

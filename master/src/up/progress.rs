@@ -35,7 +35,7 @@ impl Progress<'_> {
     /// The block for a terminal.
     pub(super) fn block(&self) -> Vec<String> {
         let mut lines = vec![String::new(), format!("{}  {}", self.bar(), self.times()), self.states()];
-        let slots = self.slots();
+        let slots = self.slots(true);
         let left_out = slots.len().saturating_sub(SLOTS_SHOWN);
         lines.extend(slots.into_iter().take(SLOTS_SHOWN).map(|line| format!("  {line}")));
         if left_out > 0 {
@@ -48,7 +48,7 @@ impl Progress<'_> {
 
     /// One line for a log.
     pub(super) fn line(&self) -> String {
-        let slots = self.slots().join("; ");
+        let slots = self.slots(false).join("; ");
         let slots = if slots.is_empty() { String::new() } else { format!("; {slots}") };
         format!("{}; {}{}", self.times(), self.states(), squeeze(&slots))
     }
@@ -83,14 +83,14 @@ impl Progress<'_> {
         shown.map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(" · ")
     }
 
-    fn slots(&self) -> Vec<String> {
+    fn slots(&self, with_shape: bool) -> Vec<String> {
         let several = self.status.workers.len() > 1;
         let mut lines = Vec::new();
         for worker in &self.status.workers {
             for slot in &worker.slots {
                 let node = if several { format!("{} ", worker.owner.node()) } else { String::new() };
-                let place =
-                    format!("{node}slot {} (cores {}, {})", slot.slot, slot.cpuset, bytes(slot.memory_bytes));
+                let shape = format!(" (cores {}, {})", slot.cpuset, bytes(slot.memory_bytes));
+                let place = format!("{node}slot {}{}", slot.slot, if with_shape { &shape } else { "" });
                 lines.push(match &slot.activity {
                     None => format!("{place}  idle"),
                     Some(activity) => {

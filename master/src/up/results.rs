@@ -65,7 +65,7 @@ impl Results {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        let mut text = table.to_string();
+        let mut text = table.trim_fmt();
         if self.tasks.len() > ROWS_MAX {
             let rest = plural(self.tasks.len() - ROWS_MAX, "more task");
             text.push_str(&format!(

@@ -18,7 +18,7 @@ use super::progress::{Condition, Progress};
 use super::screen::Screen;
 use super::{Event, Program, Role};
 use crate::summary::{Manifests, Status};
-use crate::text::duration;
+use crate::text::{clean_line, duration};
 
 /// What `up` is asked to do.
 pub struct Settings {
@@ -109,6 +109,8 @@ struct Running<'a> {
     manifests: Manifests,
     daemons: Daemons,
     started_at: Timestamp,
+    /// What workers have said once.
+    noticed: HashSet<String>,
     last_line: String,
     next_line: Instant,
 }
@@ -131,6 +133,7 @@ impl Settings {
             manifests: Manifests::default(),
             daemons: self.start(&log_dir),
             started_at,
+            noticed: HashSet::new(),
             last_line: String::new(),
             next_line: Instant::now(),
         };
@@ -236,7 +239,7 @@ impl Running<'_> {
             tokio::select! {
                 Some(event) = self.daemons.events.recv() => output = output.and(self.happened(event)),
                 _ = ticks.tick() => {
-                    let closing = self.closing(roles, deadline);
+                    let closing = self.closing(roles, deadline, asked_before);
                     output = output.and(self.show(Some(&closing)).map(|_| ()));
                 }
                 () = sleep_until(deadline), if !killed => {
@@ -252,16 +255,14 @@ impl Running<'_> {
         output
     }
 
-    fn closing(&self, roles: &[Role], deadline: Instant) -> String {
+    fn closing(&self, roles: &[Role], deadline: Instant, asked_before: bool) -> String {
         let living = self.living();
         let names: Vec<&str> =
             roles.iter().filter(|role| living.contains(role)).map(|r| r.program()).collect();
         let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
-        format!(
-            "stopping: waiting for {}, {} at most; Ctrl-C again kills",
-            names.join(" and "),
-            duration(left)
-        )
+        let again = if asked_before { "again " } else { "" };
+        let names = names.join(" and ");
+        format!("stopping: waiting for {names}, {} at most; Ctrl-C {again}kills", duration(left))
     }
 
     fn living(&self) -> Vec<Role> {
@@ -313,6 +314,11 @@ impl Running<'_> {
     fn show(&mut self, closing: Option<&str>) -> Result<Status, UpError> {
         let now = (self.settings.now)();
         let status = Status::take(&self.settings.spool, &mut self.manifests, now)?;
+        for notice in status.workers.iter().flat_map(|worker| &worker.notices) {
+            if self.noticed.insert(notice.clone()) {
+                self.screen.say(&format!("note: {}", clean_line(notice))).map_err(UpError::Output)?;
+            }
+        }
         let progress = Progress {
             status: &status,
             daemons: &self.daemons.conditions,
