@@ -19,8 +19,12 @@ impl Files {
     /// What ledger, locks and spool say of everything. Blocks.
     pub(crate) fn observe(&self, objects: Option<Objects>) -> Result<Inventory, JanitorError> {
         let entries = Ledger::open(&self.state_dir)?.entries()?;
-        let leases = open_spool(self)?.owners_on(&self.node)?.into_iter().collect();
-        let known = LifeLock::known(&self.state_dir)?;
+        let spool = open_spool(self)?;
+        let leases = spool.owners_on(&self.node)?.into_iter().collect();
+        // A dead master's lock is the proof by which another adopts what it had taken from incoming/.
+        let intakes = spool.intakes_on(&self.node)?;
+        let mut known = LifeLock::known(&self.state_dir)?;
+        known.retain(|owner| !intakes.contains(owner));
         self.look(objects, entries, leases, &known)
     }
 
