@@ -64,6 +64,7 @@ pub enum ReportKind {
 
 /// What an iteration came to.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, and it is only lent")]
 pub enum Observation {
     /// A step of the Dockerfile failed, or the build's time was up.
     BuildFailed {

@@ -6,10 +6,13 @@ const DISTRIBUTIONS: &str = include_str!("tables/distributions.txt");
 /// pytest options and configuration keys, and the plugin that knows them.
 const OPTION_PLUGINS: &str = include_str!("tables/options.txt");
 
+/// Keys of pytest's configuration, and the plugin that knows each.
 const KEY_PLUGINS: &str = include_str!("tables/keys.txt");
 
+/// Fixtures, and the plugin that provides each.
 const FIXTURE_PLUGINS: &str = include_str!("tables/fixtures.txt");
 
+/// Marks, and the plugin that gives each its meaning.
 const MARK_PLUGINS: &str = include_str!("tables/marks.txt");
 
 /// Headers, libraries and programs, and the Debian package of each.
@@ -55,11 +58,6 @@ pub(super) fn option_plugin(option: &str) -> Option<&'static str> {
     rows(OPTION_PLUGINS).find(|(name, _)| long(name) || short(name)).map(|(_, plugin)| plugin)
 }
 
-/// The plugin that knows a key of pytest's configuration.
-pub(super) fn key_plugin(key: &str) -> Option<&'static str> {
-    find(KEY_PLUGINS, key)
-}
-
 /// Every key that belongs to a plugin.
 pub(super) fn plugin_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     rows(KEY_PLUGINS)
@@ -99,7 +97,7 @@ mod tests {
     #[test]
     fn maps_imports_to_distributions() {
         let check = |module: &str, expected: Option<&str>| {
-            assert_eq!(distribution(module).as_deref(), expected, "{module}")
+            assert_eq!(distribution(module).as_deref(), expected, "{module}");
         };
         check("yaml", Some("pyyaml"));
         check("google.protobuf.text_format", Some("google"));

@@ -41,7 +41,7 @@ pub(super) struct Recipe {
     pub(super) exclude_newer: Option<Timestamp>,
     /// Distributions that the cut does not hold for, and their own.
     pub(super) exclude_newer_package: BTreeMap<String, String>,
-    /// `name==version` lines of a lock file, and what repairs learnt.
+    /// `name==version` lines of a lock file.
     pub(super) constraints: BTreeSet<String>,
     /// What the build needs.
     pub(super) build_tools: Vec<String>,

@@ -13,6 +13,8 @@ use super::{
 
 /// The most repairs of one attempt: together with the worker's limit on iterations it ends every attempt.
 const REPAIRS_MAX: usize = 40;
+/// The most files that are looked at for Django settings.
+const SETTINGS_MAX: usize = 20;
 
 /// The default brain: reads files, follows rules, learns from logs. It asks no model and no network, and of the
 /// tree it runs nothing.
@@ -72,6 +74,7 @@ impl Rules {
         let (python, record) = python::choose(&project, day, &subject.pythons, &self.refused())?;
         let dependencies = dependencies::choose(&tree, &project, python, &targets.files);
         let mut facts = subject.notes.clone();
+        facts.extend(project.pytest.file.as_ref().map(|file| format!("pytest is configured in {file}")));
         facts.extend(project.lock_file.map(|file| format!("{file} fixes {} versions", project.locked.len())));
         facts.extend(dependencies.facts.iter().cloned());
         facts.extend(targets.facts.iter().cloned());
@@ -79,6 +82,7 @@ impl Rules {
             surroundings: Surroundings {
                 local_modules: local_modules(&tree, &[&instance.patch, &instance.test_patch]),
                 own_runner: targets.fallback.clone(),
+                django_settings: django_settings(&tree),
                 has_setup_py: project.build.has_setup_py,
                 ..Surroundings::default()
             },
@@ -181,14 +185,27 @@ fn local_modules(tree: &Tree, patches: &[&String]) -> BTreeSet<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
+/// Modules that look like Django settings, those of tests first.
+fn django_settings(tree: &Tree) -> Vec<String> {
+    let named = |path: &&str| {
+        path.ends_with(".py") && path.rsplit('/').next().is_some_and(|name| name.contains("settings"))
+    };
+    let mut paths: Vec<&str> = tree.files().filter(named).take(SETTINGS_MAX).collect();
+    paths.retain(|path| {
+        tree.read(path).is_some_and(|text| text.contains("INSTALLED_APPS") || text.contains("DATABASES"))
+    });
+    paths.sort_by_key(|path| (!path.contains("test"), path.matches('/').count()));
+    paths.into_iter().map(|path| path.trim_end_matches(".py").replace('/', ".")).collect()
+}
+
 fn unsolvable(log: &str) -> Analysis {
-    let telling = |line: &&str| {
+    let telling = |line: &str| {
         ["rror:", "rror ", "No solution", "cause:", "failed"].iter().any(|text| line.contains(text))
             && !line.contains("returned a non-zero")
     };
     let lines: Vec<&str> = log.lines().map(str::trim).collect();
     let detail =
-        lines.iter().rev().copied().find(|line| telling(&line)).or(lines.last().copied()).unwrap_or_default();
+        lines.iter().rev().copied().find(|line| telling(line)).or(lines.last().copied()).unwrap_or_default();
     let reason =
         if log.contains("No solution found") { FailureReason::Dependencies } else { FailureReason::Build };
     Analysis::Unsolvable { reason, detail: detail.chars().take(400).collect() }

@@ -6,6 +6,8 @@ use super::tree::Tree;
 const INDIRECT_MAX: usize = 60;
 /// The most test modules that a data file adds to modules that are targeted anyway.
 const MENTIONING_MAX: usize = 10;
+/// Shorter stems, such as `a`, name nothing.
+const STEM_CHARS_MIN: usize = 4;
 /// Directories whose Python files are data.
 const DATA_DIRECTORIES: &[&str] = &[
     "data",
@@ -130,32 +132,39 @@ fn mentioning(tree: &Tree, modules: &[&str], path: &str, also_directory: bool) -
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let is_package_file = matches!(name, "__init__.py" | "conftest.py");
     let last = directory.rsplit('/').next().unwrap_or_default();
-    let mut keys: Vec<Box<dyn Fn(&str) -> bool>> = Vec::new();
+    let mut keys: Vec<(&str, Match)> = Vec::new();
     if !is_package_file {
-        let name = name.to_owned();
-        keys.push(Box::new(move |text| text.contains(&name)));
-        if stem.len() >= 4 {
-            let stem = stem.to_owned();
-            keys.push(Box::new(move |text| contains_word(text, &stem)));
+        keys.push((name, Match::Anywhere));
+        if stem.len() >= STEM_CHARS_MIN {
+            keys.push((stem, Match::Word));
         }
-        if also_directory && !last.is_empty() && !matches!(last, "tests" | "test" | "testing") {
-            let last = last.to_owned();
-            keys.push(Box::new(move |text| contains_word(text, &last)));
+        if also_directory && !matches!(last, "" | "tests" | "test" | "testing") {
+            keys.push((last, Match::Word));
         }
     }
-    let texts: Vec<(&str, String)> = if keys.is_empty() {
-        Vec::new()
-    } else {
-        modules.iter().map(|m| (*m, tree.read(m).unwrap_or_default())).collect()
-    };
-    for key in keys {
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let texts: Vec<(&str, String)> = modules.iter().map(|m| (*m, tree.read(m).unwrap_or_default())).collect();
+    for (key, how) in keys {
+        let names = |text: &str| match how {
+            Match::Anywhere => text.contains(key),
+            Match::Word => contains_word(text, key),
+        };
         let found: Vec<String> =
-            texts.iter().filter(|(_, text)| key(text)).map(|(m, _)| (*m).to_owned()).collect();
+            texts.iter().filter(|(_, text)| names(text)).map(|(m, _)| (*m).to_owned()).collect();
         if !found.is_empty() {
             return found;
         }
     }
     Vec::new()
+}
+
+/// How a text names a file.
+#[derive(Clone, Copy)]
+enum Match {
+    Anywhere,
+    Word,
 }
 
 /// The modules in the nearest directory upwards that has any, itself or below.

@@ -6,8 +6,7 @@ use crate::synthesis::tree::Tree;
 const FILE: &str = "setup.py";
 
 /// What a setup script uses, and below which setuptools it still works.
-const SETUPTOOLS_BELOW: &[(&str, &str)] =
-    &[("use_2to3", "58"), ("setuptools.command.test", "72"), ("Feature(", "46")];
+const SETUPTOOLS_BELOW: &[(&str, &str)] = &[("use_2to3", "58"), ("Feature(", "46")];
 
 pub(super) fn read(tree: &Tree, project: &mut Project) {
     project.build.has_src = tree.files().any(|file| {
@@ -63,14 +62,14 @@ mod tests {
         let (_root, tree) = Tree::of(&[
             (
                 FILE,
-                "from setuptools import setup\nfrom setuptools.command.test import test\ntests_require = ['pytest', 'mock']\nsetup(\n    name='thing',\n    python_requires='>=2.7, !=3.0.*',\n    classifiers=['Programming Language :: Python :: 3.7'],\n    tests_require=tests_require,\n    extras_require={':os_name==\"nt\"': ['x'], 'testing': tests_require, 'docs': []},\n    setup_requires=['pytest-runner'],\n)\n",
+                "from setuptools import setup\ntests_require = ['pytest', 'mock']\nsetup(\n    name='thing',\n    python_requires='>=2.7, !=3.0.*',\n    classifiers=['Programming Language :: Python :: 3.7'],\n    tests_require=tests_require,\n    extras_require={':os_name==\"nt\"': ['x'], 'testing': tests_require, 'docs': []},\n    setup_requires=['pytest-runner'],\n    use_2to3=True,\n)\n",
             ),
             ("src/thing/__init__.py", ""),
         ]);
         let mut project = Project::default();
         read(&tree, &mut project);
         assert_eq!(project.name.as_deref(), Some("thing"));
-        assert_eq!(project.build.setuptools_below, Some("72"));
+        assert_eq!(project.build.setuptools_below, Some("58"));
         assert!(project.build.has_src && project.build.has_setup_py);
         assert_eq!(project.build.requires, ["pytest-runner"]);
         let labels: Vec<&str> = project.sources.iter().map(|source| source.label.as_str()).collect();

@@ -10,7 +10,8 @@ pub(in crate::synthesis) fn diagnose(
     log: &str,
     is_new: impl Fn(&Repair) -> bool,
 ) -> Vec<Repair> {
-    let diagnoses: &[Diagnosis] = &[system, build_tools, resolution, dependency_builds, version];
+    let diagnoses: &[Diagnosis] =
+        &[system, not_a_distribution, build_tools, resolution, dependency_builds, version];
     let found = first_new(diagnoses, recipe, surroundings, tail(log), &is_new);
     if !found.is_empty() {
         return found;
@@ -42,6 +43,25 @@ fn system(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
         .filter(|(text, _)| log.contains(text))
         .map(|(_, packages)| Repair::System((*packages).to_owned()));
     packages.chain(told).collect()
+}
+
+/// Trees that are no distribution at all, or not for this Python: the path serves them.
+fn not_a_distribution(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
+    let told = [
+        "Multiple top-level packages discovered in a flat-layout",
+        "Multiple top-level modules discovered in a flat-layout",
+        "not possible in non-package mode",
+        "does not satisfy Python",
+        "requires a different Python",
+        "does not appear to be a Python project",
+        "Unable to determine which files to ship inside the wheel",
+        "No file/folder found for package",
+    ];
+    if told.iter().any(|text| log.contains(text)) {
+        vec![Repair::InstallBy(Install::Path)]
+    } else {
+        Vec::new()
+    }
 }
 
 /// What the project's own build lacks.
@@ -93,7 +113,7 @@ fn resolution(recipe: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
     if !unsolved {
         return Vec::new();
     }
-    if !recipe.constraints.is_empty() && recipe.constraints.iter().any(|line| line.contains("==")) {
+    if !recipe.constraints.is_empty() {
         return vec![Repair::DropLock];
     }
     let mut repairs = Vec::new();
@@ -209,6 +229,10 @@ mod tests {
             (
                 "LookupError: setuptools-scm was unable to detect version for /testbed.\n",
                 vec![Repair::Environment("SETUPTOOLS_SCM_PRETEND_VERSION", "1.0.0".to_owned())],
+            ),
+            (
+                "error: Multiple top-level packages discovered in a flat-layout: ['a', 'b'].\n",
+                vec![Repair::InstallBy(Install::Path)],
             ),
             ("AttributeError: something else\n", vec![Repair::InstallBy(Install::PipEditable)]),
         ] {

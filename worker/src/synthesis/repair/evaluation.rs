@@ -26,6 +26,7 @@ const OF_PYTEST: &[Diagnosis] = &[
     asynchronous,
     system,
     collection,
+    django,
     warnings,
     skipped,
     nothing_collected,
@@ -171,6 +172,20 @@ fn system(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
     repairs
 }
 
+/// Tests of Django code need settings before anything is imported.
+fn django(_: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<Repair> {
+    let unconfigured =
+        log.contains("ImproperlyConfigured: Requested setting") || log.contains("Apps aren't loaded yet");
+    let Some(settings) = surroundings.django_settings.first().filter(|_| unconfigured) else {
+        return Vec::new();
+    };
+    vec![
+        Repair::Require("pytest-django".to_owned()),
+        Repair::Environment("DJANGO_SETTINGS_MODULE", settings.clone()),
+        Repair::Environment("PYTHONPATH", "/testbed".to_owned()),
+    ]
+}
+
 fn collection(_: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<Repair> {
     if log.contains("import file mismatch") || log.contains("ImportPathMismatchError") {
         return vec![Repair::PytestArguments(&["--import-mode=importlib"])];
@@ -308,6 +323,23 @@ mod tests {
         ] {
             check(&surroundings, log, &expected);
         }
+    }
+
+    #[test]
+    fn gives_django_its_settings() {
+        let log = "E   django.core.exceptions.ImproperlyConfigured: Requested setting USE_I18N, but settings are not configured.\n";
+        let settings = |modules: &[&str]| Surroundings {
+            django_settings: modules.iter().map(|module| (*module).to_owned()).collect(),
+            ..Surroundings::default()
+        };
+        check(&settings(&[]), log, &[]);
+        let repairs = [
+            Repair::Require("pytest-django".to_owned()),
+            Repair::Environment("DJANGO_SETTINGS_MODULE", "tests.settings".to_owned()),
+            Repair::Environment("PYTHONPATH", "/testbed".to_owned()),
+        ];
+        check(&settings(&["tests.settings", "example.settings"]), log, &repairs);
+        check(&settings(&["tests.settings"]), "E   assert 0\n", &[]);
     }
 
     #[test]

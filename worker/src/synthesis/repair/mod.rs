@@ -25,6 +25,8 @@ pub(in crate::synthesis) struct Surroundings {
     pub(in crate::synthesis) local_modules: BTreeSet<String>,
     /// The project's own runner, should pytest see nothing.
     pub(in crate::synthesis) own_runner: Option<String>,
+    /// Modules of Django settings for tests, the likeliest first.
+    pub(in crate::synthesis) django_settings: Vec<String>,
     /// There is a `setup.py`.
     pub(in crate::synthesis) has_setup_py: bool,
     /// Some test of the run with the fix passed.
@@ -49,8 +51,6 @@ pub(super) enum Repair {
     Uncut(String, String),
     /// No date holds.
     NoDate,
-    /// A version must not be taken.
-    Constrain(String),
     /// The lock file contradicts the rest.
     DropLock,
     /// The versions in lists of requirements contradict one another.
@@ -99,7 +99,6 @@ impl Repair {
             Self::RequireUndated(what) => format!("{what} is needed, whatever the date"),
             Self::Uncut(what, until) => format!("let {what} be as new as {until}"),
             Self::NoDate => "nothing of the day fits together, so install without a date".to_owned(),
-            Self::Constrain(what) => format!("keep to {what}"),
             Self::DropLock => "the lock file contradicts the requirements, so leave it out".to_owned(),
             Self::DropPins => "the required versions contradict one another, so take the day's".to_owned(),
             Self::DropRequirement(what) => format!("{what} cannot be had, so leave it out"),
@@ -138,15 +137,14 @@ impl Repair {
                 recipe.exclude_newer = None;
                 recipe.exclude_newer_package.clear();
             }
-            Self::Constrain(what) => {
-                recipe.constraints.insert(what.clone());
-            }
-            Self::DropLock => recipe.constraints.retain(|line| !line.contains("==")),
+            Self::DropLock => recipe.constraints.clear(),
             Self::DropPins => {
-                recipe.requirements.iter_mut().for_each(|requirement| requirement.versions.clear())
+                for requirement in &mut recipe.requirements {
+                    requirement.versions.clear();
+                }
             }
             Self::DropRequirement(name) => {
-                recipe.requirements.retain(|requirement| requirement.name != *name)
+                recipe.requirements.retain(|requirement| requirement.name != *name);
             }
             Self::DropExtras => recipe.extras.clear(),
             Self::BuildTool(what) => {

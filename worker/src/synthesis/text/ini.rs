@@ -38,8 +38,8 @@ impl Ini {
     /// A value; of several the last, as Python has it.
     pub(in crate::synthesis) fn get(&self, section: &str, key: &str) -> Option<&str> {
         let sections = self.sections.iter().filter(|(name, _)| name == section);
-        let entries = sections.flat_map(|(_, entries)| entries).filter(|(k, _)| k == key);
-        entries.last().map(|(_, value)| value.as_str())
+        let mut entries = sections.flat_map(|(_, entries)| entries);
+        entries.rfind(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
 
     /// A section's keys and values.

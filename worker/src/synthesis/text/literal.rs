@@ -201,10 +201,9 @@ impl<'a> Reader<'a> {
                     _ => Literal::Unknown,
                 };
             }
-            if rest.starts_with('.') {
-                let name =
-                    rest[1..].find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len() - 1);
-                self.at += 1 + name;
+            if let Some(attribute) = rest.strip_prefix('.') {
+                let is_end = |c: char| !c.is_alphanumeric() && c != '_';
+                self.at += 1 + attribute.find(is_end).unwrap_or(attribute.len());
                 continue;
             }
             if rest.starts_with(['(', '[']) {
