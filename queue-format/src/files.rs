@@ -52,6 +52,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut staged = stage(dir)?;
     staged.write_all(bytes).on_path("write", path)?;
+    settle(staged, path)
+}
+
+/// Gives a staged file its name, once its content is on disk.
+pub(crate) fn settle(staged: tempfile::NamedTempFile, path: &Path) -> Result<(), PathError> {
     staged.as_file().sync_all().on_path("sync", path)?;
     staged.persist(path).map_err(|e| e.error).on_path("replace", path)?;
     Ok(())

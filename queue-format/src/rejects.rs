@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::NamedTempFile;
 
@@ -59,19 +59,13 @@ impl Rejects {
         let path = self.dir.join(format!("{}.jsonl", self.name));
         let beside = self.dir.join(format!("{}.jsonl.reasons", self.name));
         // The reasons first: rows are never there without them.
-        settle(reasons, &beside)?;
-        settle(rows, &path).inspect_err(|_| {
+        files::settle(reasons, &beside)?;
+        files::settle(rows, &path).inspect_err(|_| {
             let _ = files::remove_file(&beside);
         })?;
         files::sync_dir(&self.dir)?;
         Ok(Some(path))
     }
-}
-
-fn settle(staged: NamedTempFile, path: &Path) -> Result<(), PathError> {
-    staged.as_file().sync_all().on_path("sync", path)?;
-    staged.persist(path).map_err(|e| e.error).on_path("replace", path)?;
-    Ok(())
 }
 
 #[cfg(test)]
