@@ -8,58 +8,7 @@ use super::text::{Requirement, RequirementLine, normalise};
 use super::tree::Tree;
 
 /// Tools that stand in development requirements and that no test needs; a test that does says so, and gets it.
-const TOOLS: &[&str] = &[
-    "autopep8",
-    "bandit",
-    "black",
-    "build",
-    "bump2version",
-    "bumpversion",
-    "check-manifest",
-    "codecov",
-    "codespell",
-    "commitizen",
-    "coveralls",
-    "detox",
-    "furo",
-    "gitchangelog",
-    "interrogate",
-    "ipdb",
-    "ipython",
-    "isort",
-    "jupyter",
-    "mkdocs",
-    "mkdocs-material",
-    "mypy",
-    "nox",
-    "pdbpp",
-    "pip",
-    "pip-tools",
-    "poetry",
-    "pre-commit",
-    "pudb",
-    "pylint",
-    "pyright",
-    "pyroma",
-    "ruff",
-    "scriv",
-    "setuptools",
-    "sphinx",
-    "sphinx-autobuild",
-    "sphinx-rtd-theme",
-    "towncrier",
-    "tox",
-    "tox-gh-actions",
-    "tox-uv",
-    "tox-venv",
-    "twine",
-    "uv",
-    "versioneer",
-    "virtualenv",
-    "watchdog",
-    "wheel",
-    "zest-releaser",
-];
+const TOOLS: &str = include_str!("tables/tools.txt");
 /// The most modules whose imports are looked at.
 const SCANNED_MAX: usize = 40;
 
@@ -146,7 +95,7 @@ impl Chosen {
             RequirementLine::Requirement(requirement) => {
                 if Some(&requirement.name) == self.own.as_ref() {
                     self.found.extras.extend(requirement.extras);
-                } else if !TOOLS.contains(&requirement.name.as_str()) {
+                } else if !TOOLS.lines().any(|tool| tool == requirement.name) {
                     self.found.requirements.push(requirement);
                 }
             }

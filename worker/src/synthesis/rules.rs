@@ -11,6 +11,8 @@ use super::{
     dockerfile, eval_script, patch, project, python, targets,
 };
 
+use crate::evaluate::strip_escapes;
+
 /// The most repairs of one attempt: together with the worker's limit on iterations it ends every attempt.
 const REPAIRS_MAX: usize = 40;
 /// The most files that are looked at for Django settings.
@@ -96,10 +98,11 @@ impl Rules {
         let Some(explored) = &self.explored else { return Ok(Analysis::Final) };
         let is_new = |repair: &Repair| !self.repairs.contains(repair);
         let found = match observation {
-            Observation::BuildFailed { log, .. } => {
-                let found = repair::diagnose_build(&recipe, &explored.surroundings, log, is_new);
+            Observation::BuildFailed { error, log } => {
+                let log = strip_escapes(&format!("{log}\n{error}\n"));
+                let found = repair::diagnose_build(&recipe, &explored.surroundings, &log, is_new);
                 if found.is_empty() {
-                    return Ok(unsolvable(log));
+                    return Ok(unsolvable(&log));
                 }
                 found
             }
@@ -117,8 +120,8 @@ impl Rules {
                     ..explored.surroundings.clone()
                 };
                 let log = logs.iter().find(|(condition, _)| *condition == Condition::WithFix);
-                let log = log.map(|(_, log)| log.as_str()).unwrap_or_default();
-                repair::diagnose_evaluation(&recipe, &surroundings, log, is_new)
+                let log = strip_escapes(log.map(|(_, log)| log.as_str()).unwrap_or_default());
+                repair::diagnose_evaluation(&recipe, &surroundings, &log, is_new)
             }
         };
         Ok(self.learn(found))

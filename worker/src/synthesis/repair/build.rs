@@ -1,4 +1,4 @@
-use super::{Diagnosis, Repair, Surroundings, capture, captures, first_new, tail};
+use super::{Diagnosis, Repair, Surroundings, capture, captures, first_new, packages, tail};
 use crate::synthesis::modules;
 use crate::synthesis::recipe::{Install, Recipe};
 use crate::synthesis::text::normalise;
@@ -11,17 +11,35 @@ pub(in crate::synthesis) fn diagnose(
     is_new: impl Fn(&Repair) -> bool,
 ) -> Vec<Repair> {
     let diagnoses: &[Diagnosis] =
-        &[system, not_a_distribution, build_tools, resolution, dependency_builds, version];
+        &[system, not_a_distribution, packages::builds, build_tools, packages::resolution, version];
     let found = first_new(diagnoses, recipe, surroundings, tail(log), &is_new);
     if !found.is_empty() {
         return found;
     }
-    // Nothing known is wrong: another way to install, as far as the log blames the installation.
-    recipe.next_install(surroundings.has_setup_py).map(Repair::InstallBy).filter(is_new).into_iter().collect()
+    // Nothing known is wrong: another way to do the step that failed.
+    let another = match capture(FAILED_STEP, log) {
+        Some(step) if step.contains(DATED_STEP) => packages::loosen(recipe).into_iter().collect(),
+        Some(step) if step.contains("uv pip install") && !step.contains("-e .") => {
+            vec![Repair::LooseBuildTools]
+        }
+        _ => recipe.next_install(surroundings.has_setup_py).map(Repair::InstallBy).into_iter().collect(),
+    };
+    another.into_iter().filter(is_new).collect()
 }
+
+/// What the engine says of the step that failed.
+const FAILED_STEP: &str = r"The command '([^\n]*)' returned a non-zero code";
+/// What only the step has that installs dependencies.
+const DATED_STEP: &str = "--upgrade";
 
 /// Headers, libraries and programs.
 fn system(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
+    let unavailable =
+        [r"Unable to locate package ([\w.+-]+)", r"Package '?([\w.+-]+)'? has no installation candidate"];
+    let unavailable: Vec<&str> = unavailable.iter().flat_map(|pattern| captures(pattern, log)).collect();
+    if !unavailable.is_empty() {
+        return unavailable.into_iter().map(|package| Repair::DropSystem(package.to_owned())).collect();
+    }
     let patterns = [
         r"fatal error: ([\w./+-]+\.h(?:pp)?): No such file",
         r"(?:error: command|unable to execute) '([\w+.-]+)'(?: failed)?: No such file",
@@ -78,9 +96,6 @@ fn build_tools(recipe: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<R
     if log.contains("No module named 'pkg_resources'") {
         return vec![Repair::BuildTool("setuptools<81".to_owned())];
     }
-    if names_other_build(recipe, log) {
-        return Vec::new();
-    }
     let missing = captures(r"(?:ModuleNotFoundError|ImportError): No module named '?([\w.]+)'?", log);
     let is_local =
         |module: &&str| surroundings.local_modules.contains(module.split('.').next().unwrap_or(module));
@@ -94,80 +109,9 @@ fn build_tools(recipe: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<R
     found.filter_map(modules::distribution).map(Repair::BuildTool).collect()
 }
 
-/// Whether what failed to build is something the project needs, and not the project.
-fn names_other_build(recipe: &Recipe, log: &str) -> bool {
-    let failed = capture(r"Failed to (?:download and )?build `?([\w.-]+)(?:==| @)", log);
-    failed.is_some_and(|name| recipe.name.as_deref().map(normalise) != Some(normalise(name)))
-}
-
 fn is_own(recipe: &Recipe, module: &str) -> bool {
     let top = module.split('.').next().unwrap_or(module);
     recipe.name.as_deref().is_some_and(|name| normalise(name) == normalise(top))
-}
-
-/// The resolver's own words.
-fn resolution(recipe: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
-    let unsolved = log.contains("No solution found")
-        || log.contains("ResolutionImpossible")
-        || log.contains("No matching distribution");
-    if !unsolved {
-        return Vec::new();
-    }
-    if !recipe.constraints.is_empty() {
-        return vec![Repair::DropLock];
-    }
-    let mut repairs = Vec::new();
-    for name in captures(r"Because ([\w.-]+) was not found in the package registry", log) {
-        repairs.push(Repair::DropRequirement(normalise(name)));
-    }
-    let filtered = r"`([\w.-]+)` was filtered by `exclude-newer`[^\n]*published at [\dT:.-]+Z?";
-    for name in captures(filtered, log) {
-        let pattern = format!(
-            r"`{}` was filtered by `exclude-newer`[^\n]*published at ([\dT:-]+)",
-            regex::escape(name)
-        );
-        let Some(published) = capture(&pattern, log) else { continue };
-        repairs.push(if name == "setuptools" {
-            Repair::complete_setuptools()
-        } else {
-            Repair::Uncut(normalise(name), format!("{}Z", next_second(published)))
-        });
-    }
-    if let Some(name) = capture(r"No matching distribution found for ([\w.-]+)", log) {
-        repairs.push(Repair::DropRequirement(normalise(name)));
-    }
-    // Each of these is tried only after those before it.
-    let has_pins = recipe.requirements.iter().any(|requirement| !requirement.versions.is_empty());
-    if repairs.is_empty() && has_pins {
-        repairs.push(Repair::DropPins);
-    } else if repairs.is_empty() && recipe.exclude_newer.is_some() {
-        repairs.push(Repair::NoDate);
-    } else if repairs.is_empty() && !recipe.extras.is_empty() {
-        repairs.push(Repair::DropExtras);
-    }
-    repairs
-}
-
-/// The end of the minute that a time lies in: the cut is exclusive.
-fn next_second(published: &str) -> String {
-    published.get(..16).map_or_else(|| published.to_owned(), |minute| format!("{minute}:59"))
-}
-
-/// A dependency that the day's tools cannot build here.
-fn dependency_builds(recipe: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
-    if !names_other_build(recipe, log) {
-        return Vec::new();
-    }
-    let Some(name) = capture(r"Failed to (?:download and )?build `?([\w.-]+)(?:==| @)", log) else {
-        return Vec::new();
-    };
-    let setuptools = Repair::complete_setuptools();
-    let Repair::Uncut(package, until) = &setuptools else { return Vec::new() };
-    if recipe.exclude_newer_package.get(package) != Some(until) {
-        return vec![setuptools];
-    }
-    // A newer one may come as a wheel.
-    vec![Repair::Uncut(normalise(name), until.clone())]
 }
 
 /// Versions that are taken from tags.
@@ -241,50 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_resolver() {
-        let mut recipe = recipe(PythonVersion::new(3, 9));
-        let unsolved = "error: No solution found when resolving dependencies\n  cause: ";
-        let filtered = format!(
-            "{unsolved}Because only pytest<=5.3.2 is available and you require pytest>=7, …\n\nhint: `pytest` was filtered by `exclude-newer` to only include packages uploaded before 2020-01-01T00:00:00Z. The latest version satisfying the requirement is v9.2.0, published at 2026-10-27T21:30:19Z. Consider …\n"
-        );
+    fn mends_the_step_that_failed() {
+        let recipe = recipe(PythonVersion::new(3, 9));
+        let failed =
+            |step: &str| format!("error: odd\nThe command '/bin/sh -c {step}' returned a non-zero code: 1\n");
         check(
             &recipe,
-            &filtered,
+            &failed("bash -lc 'uv pip install --upgrade --exclude-newer …'"),
             &[],
-            &[Repair::Uncut("pytest".to_owned(), "2026-10-27T21:30:59Z".to_owned())],
+            &[Repair::DropPins],
         );
-        let gone = format!(
-            "{unsolved}Because no-such-dist was not found in the package registry and you require no-such-dist, …\n"
-        );
-        check(&recipe, &gone, &[], &[Repair::DropRequirement("no-such-dist".to_owned())]);
-        let conflict = format!(
-            "{unsolved}Because you require mock<4 and mock>5, we can conclude that your requirements are unsatisfiable.\n"
-        );
-        check(&recipe, &conflict, &[], &[Repair::DropPins]);
-        recipe.constraints.insert("mock==3.0".to_owned());
-        check(&recipe, &conflict, &[], &[Repair::DropLock]);
-        recipe.constraints.clear();
-        Repair::DropPins.apply(&mut recipe);
-        check(&recipe, &conflict, &[Repair::DropPins], &[Repair::NoDate]);
-    }
-
-    #[test]
-    fn blames_a_dependency_for_its_own_build() {
-        let recipe = recipe(PythonVersion::new(3, 9));
-        let log = "error: Failed to build `future==0.16.0`\n  cause: The build backend returned an error\n AttributeError: 'HTMLParser' object has no attribute 'unescape'\n";
-        let first = Repair::complete_setuptools();
-        check(&recipe, log, &[], std::slice::from_ref(&first));
-        let mut repaired = recipe.clone();
-        first.apply(&mut repaired);
-        let Repair::Uncut(_, until) = &first else { panic!("{first:?}") };
-        check(
-            &repaired,
-            log,
-            std::slice::from_ref(&first),
-            &[Repair::Uncut("future".to_owned(), until.clone())],
-        );
-        let own = log.replace("future==0.16.0", "thing @ file:///testbed");
-        check(&recipe, &own, &[], &[Repair::InstallBy(Install::PipEditable)]);
+        check(&recipe, &failed("bash -lc 'uv pip install \"hatchling<1\"'"), &[], &[Repair::LooseBuildTools]);
+        let project = failed("bash -lc 'uv pip install --no-deps --no-build-isolation -e . && …'");
+        check(&recipe, &project, &[], &[Repair::InstallBy(Install::PipEditable)]);
+        let gone = "E: Unable to locate package brz\n";
+        check(&recipe, gone, &[], &[Repair::DropSystem("brz".to_owned())]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod build;
 mod evaluation;
+mod packages;
 
 use std::collections::BTreeSet;
 
@@ -61,8 +62,12 @@ pub(super) enum Repair {
     DropExtras,
     /// The build needs it.
     BuildTool(String),
+    /// The build tools cannot be had in these versions.
+    LooseBuildTools,
     /// Debian packages.
     System(String),
+    /// Debian does not have it.
+    DropSystem(String),
     /// Install the project in another way.
     InstallBy(Install),
     /// An environment variable.
@@ -104,7 +109,11 @@ impl Repair {
             Self::DropRequirement(what) => format!("{what} cannot be had, so leave it out"),
             Self::DropExtras => "the extras cannot be had, so leave them out".to_owned(),
             Self::BuildTool(what) => format!("the build needs {what}"),
+            Self::LooseBuildTools => {
+                "the build tools cannot be had in these versions, so take any".to_owned()
+            }
             Self::System(what) => format!("install Debian's {what}"),
+            Self::DropSystem(what) => format!("Debian has no {what}, so leave it out"),
             Self::InstallBy(install) => format!("the installation failed, so install by {install:?}"),
             Self::Environment(name, value) => format!("set {name} to {value}"),
             Self::PytestArguments(words) => format!("call pytest with {}", words.join(" ")),
@@ -154,6 +163,15 @@ impl Repair {
                     !matches!(RequirementLine::parse(tool, recipe.python), RequirementLine::Requirement(r) if r.name == name)
                 });
                 recipe.build_tools.push(what.clone());
+            }
+            Self::LooseBuildTools => {
+                for tool in &mut recipe.build_tools {
+                    let name = tool.find(['<', '>', '=', '~', '!']).unwrap_or(tool.len());
+                    tool.truncate(name);
+                }
+            }
+            Self::DropSystem(package) => {
+                recipe.system_packages.remove(package);
             }
             Self::System(packages) => {
                 recipe.system_packages.extend(packages.split_whitespace().map(str::to_owned));
