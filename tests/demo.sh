@@ -19,7 +19,7 @@ say "Spool: every state a directory, every task a JSON file, under $demo/spool"
     --repositories "$PWD/$demo/corpus/repositories/{owner}+{name}/repo" "$demo/corpus/tasks.jsonl"
 
 say "Master, worker and janitor at work; Ctrl-C stops them, the next run continues"
-"$bin/bottega" up --until-idle --spool "$demo/spool" --state "$demo/state"
+"$bin/bottega" up --until-idle --table --spool "$demo/spool" --state "$demo/state"
 
 say "Dataset"
 "$bin/bottega" export --spool "$demo/spool" --format openswe --out "$demo/dataset.jsonl"

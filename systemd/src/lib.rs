@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod chain;
 pub mod config;
 mod environment;
 mod host;
@@ -34,6 +35,7 @@ mod notify;
 mod shutdown;
 mod span;
 
+pub use chain::chain;
 pub use config::{ConfigError, Source};
 pub use environment::Environment;
 pub use host::{hostname, state_dir};

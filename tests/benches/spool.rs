@@ -29,14 +29,18 @@ fn main() {
         rows[1].1 += claim;
         rows[1].2 += rename;
     }
-    let mut table = String::from("| operation | Bottega, tasks/s | bare file operations, tasks/s | ratio |\n|---|---|---|---|\n");
+    let mut table = String::from(
+        "| operation | Bottega, tasks/s | bare file operations, tasks/s | ratio |\n|---|---|---|---|\n",
+    );
     let done = (TASKS * ROUNDS) as f64;
     for (what, ours, floor) in rows {
         table += &format!("| {what} | {:.0} | {:.0} | {:.2} |\n", done / ours, done / floor, floor / ours);
     }
     print!("{table}");
     let out = target.join("bench");
-    fs::create_dir_all(&out).and_then(|()| fs::write(out.join("spool.md"), table)).expect("the table is written");
+    fs::create_dir_all(&out)
+        .and_then(|()| fs::write(out.join("spool.md"), table))
+        .expect("the table is written");
 }
 
 fn tasks() -> Vec<TaskSpec> {
@@ -62,7 +66,9 @@ fn bottega(root: &Path) -> (f64, f64) {
     let mut lease = Lease::open(&spool, owner()).expect("a lease");
     let started = Instant::now();
     for _ in 0..TASKS {
-        let Next::Claimed(claim) = lease.claim_next(|_| true).expect("readable") else { panic!("a task is left") };
+        let Next::Claimed(claim) = lease.claim_next(|_| true).expect("readable") else {
+            panic!("a task is left")
+        };
         claim.release().expect("ours");
     }
     (publish, started.elapsed().as_secs_f64())

@@ -19,7 +19,8 @@ const RUN_MAX: Duration = Duration::from_mins(15);
 /// The corpus tasks that are marked for CI, made once for all tests here.
 static CORPUS: LazyLock<std::path::PathBuf> = LazyLock::new(|| {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("corpus");
-    let made = Command::new(program("corpus")).args(["make", "--ci", "--out"]).arg(&out).output().expect("it runs");
+    let made =
+        Command::new(program("corpus")).args(["make", "--ci", "--out"]).arg(&out).output().expect("it runs");
     assert!(made.status.success(), "the corpus cannot be made:\n{}", printed(&made));
     out
 });
@@ -79,14 +80,18 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
     let submitted = submit(&house, &all);
     assert!(submitted.status.success(), "the good rows go on:\n{}", printed(&submitted));
     assert!(printed(&submitted).contains("instance_id"), "the field is named:\n{}", printed(&submitted));
-    let rejected: Vec<_> = fs::read_dir(house.spool_dir().join("incoming/rejected")).expect("listed").collect();
+    let rejected: Vec<_> =
+        fs::read_dir(house.spool_dir().join("incoming/rejected")).expect("listed").collect();
     assert!(!rejected.is_empty(), "refused rows are kept aside");
 
     let ended = run(&house, &[]);
     assert!(ended.status.success(), "{}", printed(&ended));
     let spool = spool(&house);
-    let got: BTreeMap<String, String> =
-        outcomes(&spool).expect("readable").into_iter().map(|(id, o)| (id, format!("{}", o.outcome))).collect();
+    let got: BTreeMap<String, String> = outcomes(&spool)
+        .expect("readable")
+        .into_iter()
+        .map(|(id, o)| (id, format!("{}", o.outcome)))
+        .collect();
     let expected: BTreeMap<String, String> = [
         ("xmltodict-0.14.2", "accepted"),
         ("xmltodict-0.14.2-comment", "fix-fails"),
@@ -100,7 +105,8 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
     assert_eq!(got, expected, "{}", printed(&ended));
 
     let dataset = house.path("dataset.jsonl");
-    let export = house.bottega(&["export", "--format", "openswe", "--out"]).arg(&dataset).output().expect("it runs");
+    let export =
+        house.bottega(&["export", "--format", "openswe", "--out"]).arg(&dataset).output().expect("it runs");
     assert!(export.status.success(), "{}", printed(&export));
     let text = fs::read_to_string(&dataset).expect("exported");
     let exported: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -118,7 +124,12 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
 
     assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
     let work = house.state_dir().join("work");
-    assert_eq!(fs::read_dir(&work).map_or(0, Iterator::count), 0, "no work directory is left in {}", work.display());
+    assert_eq!(
+        fs::read_dir(&work).map_or(0, Iterator::count),
+        0,
+        "no work directory is left in {}",
+        work.display()
+    );
 }
 
 /// Starts `up`, waits until a task is being built, and gives the process.
@@ -145,7 +156,11 @@ async fn ctrl_c_leaves_nothing_running_and_the_next_run_continues() {
     let ended = wait_with_bound(child, Duration::from_mins(2)).expect("it ends");
     assert_eq!(ended.status.signal(), None, "it ended by itself:\n{}", printed(&ended));
     let counts_then = counts(&house);
-    assert_eq!((counts_then.open(), counts_then.claimed.len()), (1, 0), "the claim is handed back: {counts_then:?}");
+    assert_eq!(
+        (counts_then.open(), counts_then.claimed.len()),
+        (1, 0),
+        "the claim is handed back: {counts_then:?}"
+    );
     let spool = spool(&house);
     assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
     let ended = run(&house, &[]);

@@ -46,11 +46,10 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli) {
+    match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bottega-worker: {error:#}");
+            eprintln!("bottega-worker: {}", systemd::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -11,8 +11,9 @@ use tokio::runtime::Builder;
 
 use super::cli::{ImagesAction, ImagesArguments};
 use super::{CommandError, Host, Success};
-use crate::text::{bytes, chain, clean_line, duration, plural, table};
+use crate::text::{bytes, clean_line, duration, plural, table};
 use crate::up::Screen;
+use systemd::chain;
 
 /// Where an engine listens if nobody says otherwise.
 const DEFAULT_ENGINE: &str = "unix:///var/run/docker.sock";

@@ -1,11 +1,9 @@
 //! How values are written for people: durations, sizes, counts, and text that came from untrusted code.
 
-mod chain;
 mod clean;
 mod table;
 mod units;
 
-pub use chain::chain;
 pub use clean::{clean, clean_line};
 pub use table::table;
 pub use units::{bytes, duration, ellipsis, list_of, plural};
