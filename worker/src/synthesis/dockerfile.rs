@@ -40,7 +40,7 @@ pub(super) fn write(recipe: &Recipe) -> Dockerfile {
         )));
     }
     lines.push("COPY --chown=1000:1000 repo /testbed".to_owned());
-    lines.push("WORKDIR /testbed/".to_owned());
+    lines.push(format!("WORKDIR {}/", recipe.workdir()));
     lines.extend(install(recipe).into_iter().map(|command| login_shell(&command)));
     if !recipe.undated.is_empty() {
         lines.push(login_shell(&format!("{} {}", undated_install(recipe), quoted_list(&recipe.undated))));
@@ -105,7 +105,7 @@ fn declared_requirements(recipe: &Recipe) -> String {
 fn path_file(recipe: &Recipe) -> String {
     format!(
         "echo \"import sys; sys.path.insert(0, \\\"{}\\\")\" > \"$(python -c \"import sysconfig; print(sysconfig.get_paths()[\\\"purelib\\\"])\")/testbed.pth\"",
-        recipe.source_dir
+        recipe.source_dir()
     )
 }
 
@@ -158,7 +158,7 @@ fn finish(recipe: &Recipe) -> String {
         Installer::Uv | Installer::UvWithoutEditable => "uv pip freeze --exclude-editable",
     };
     format!(
-        "mkdir -p /opt/bottega && {freeze} | sed /file:/d > {LOCK} && git checkout --quiet -- . && find /testbed ! -user 1000 -exec chown -h 1000:1000 {{}} +"
+        "mkdir -p /opt/bottega && {freeze} | sed /file:/d > {LOCK} && git -C /testbed checkout --quiet -- . && find /testbed ! -user 1000 -exec chown -h 1000:1000 {{}} +"
     )
 }
 

@@ -34,6 +34,9 @@ pub(super) fn write(recipe: &Recipe) -> EvalScript {
     lines.push(TEST_PATCH_PLACEHOLDER.to_owned());
     lines.push(TERMINATOR.to_owned());
     lines.push(format!("if [ $? -ne 0 ]; then exit {PATCH_FAILED_EXIT_CODE}; fi"));
+    if !recipe.directory.is_empty() {
+        lines.push(format!("cd {}", quoted(&recipe.directory)));
+    }
     lines.push("echo '>>>>> Start Test Output'".to_owned());
     lines.push(command);
     lines.push("rc=$?".to_owned());
@@ -89,6 +92,17 @@ mod tests {
         recipe.pytest.arguments = vec!["--no-cov".to_owned()];
         recipe.targets = vec!["tests/test it's.py".to_owned(), "-x.py".to_owned()];
         insta::assert_snapshot!("eval_script_with_options", write(&recipe).skeleton);
+    }
+
+    #[test]
+    fn goes_where_the_project_is() {
+        let mut recipe = recipe(PythonVersion::new(3, 11));
+        recipe.directory = "python/thing".to_owned();
+        let lines = write(&recipe).skeleton;
+        assert!(
+            lines.contains("\ncd python/thing\necho '>>>>> Start Test Output'\npython -m pytest"),
+            "{lines}"
+        );
     }
 
     #[test]

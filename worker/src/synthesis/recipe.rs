@@ -29,8 +29,10 @@ pub(super) struct Recipe {
     pub(super) install: Install,
     /// Extras of the project.
     pub(super) extras: Vec<String>,
-    /// The directory of the packages, for an installation by path: `/testbed` or `/testbed/src`.
-    pub(super) source_dir: &'static str,
+    /// The project's directory in the tree; empty where it is the root.
+    pub(super) directory: String,
+    /// Packages lie in its `src/`.
+    pub(super) has_src: bool,
     /// What the project needs, for an installation by path.
     pub(super) runtime: Vec<Requirement>,
     /// Requirements for tests, as of the date.
@@ -105,10 +107,11 @@ impl Recipe {
             .filter(|(_, uploaded)| cut.to_string().as_str() < *uploaded);
         Self {
             python,
-            name: project.name.clone(),
+            name: project.name.clone().filter(|name| is_plain(name)),
             install: first_install(project, python),
-            extras: dependencies.extras,
-            source_dir: if project.build.has_src { "/testbed/src" } else { "/testbed" },
+            extras: dependencies.extras.into_iter().filter(|extra| is_plain(extra)).collect(),
+            directory: tree.directory().to_owned(),
+            has_src: project.build.has_src,
             runtime: dependencies.runtime,
             requirements,
             undated: Vec::new(),
@@ -126,6 +129,16 @@ impl Recipe {
         }
     }
 
+    /// The project's directory in a container.
+    pub(super) fn workdir(&self) -> String {
+        format!("/testbed/{}", self.directory).trim_end_matches('/').to_owned()
+    }
+
+    /// Where its packages are imported from.
+    pub(super) fn source_dir(&self) -> String {
+        if self.has_src { format!("{}/src", self.workdir()) } else { self.workdir() }
+    }
+
     /// The next way to install after this one failed.
     pub(super) fn next_install(&self, has_setup_py: bool) -> Option<Install> {
         match self.install {
@@ -136,6 +149,11 @@ impl Recipe {
             Install::Path => None,
         }
     }
+}
+
+/// Whether a name can stand in a Dockerfile as it is: those of distributions and extras can.
+pub(super) fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 fn first_install(project: &Project, python: PythonVersion) -> Install {
@@ -277,6 +295,7 @@ fn demands_coverage(tree: &Tree, addopts: &[String]) -> bool {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::patch::PatchedFile;
     use super::super::project;
     use super::*;
 
@@ -291,8 +310,8 @@ pub(super) mod tests {
             ("tests/test_thing.py", "def test_thing(): pass\n"),
         ]);
         let project = project::read(&tree);
-        let patch = "diff --git a/tests/test_thing.py b/tests/test_thing.py\n--- a/tests/test_thing.py\n+++ b/tests/test_thing.py\n@@ -1 +1 @@\n-x\n+def test_thing(): 1\n";
-        let targets = super::super::targets::choose(&tree, &project, patch);
+        let patch = [PatchedFile { path: "tests/test_thing.py".to_owned(), ..PatchedFile::default() }];
+        let targets = super::super::targets::choose(&tree, &project, &patch);
         let dependencies = super::super::dependencies::choose(&tree, &project, python, &targets.files);
         let date = "2020-05-01T12:00:00Z".parse().unwrap();
         Recipe::new(&tree, &project, python, date, dependencies, &targets)

@@ -3,12 +3,13 @@ use std::collections::BTreeSet;
 use base_images::PythonVersion;
 use queue_format::{Condition, FailureReason, TestStatus, Verdict};
 
+use super::patch::PatchedFile;
 use super::recipe::Recipe;
 use super::repair::{self, Repair, Surroundings};
 use super::tree::Tree;
 use super::{
     Analysis, Brain, BrainError, Dockerfile, EvalScript, Findings, Observation, Role, Subject, dependencies,
-    dockerfile, eval_script, patch, project, python, targets,
+    dockerfile, eval_script, patch, project, python, recipe, targets,
 };
 
 use crate::evaluate::strip_escapes;
@@ -62,10 +63,10 @@ impl Rules {
     }
 
     fn look(&mut self, subject: &Subject) -> Result<Findings, BrainError> {
-        let tree = Tree::open(&subject.tree_dir)?;
-        let project = project::read(&tree);
         let instance = &subject.task.instance;
-        let targets = targets::choose(&tree, &project, &instance.test_patch);
+        let (tree, patched) = project_of(Tree::open(&subject.tree_dir)?, patch::files(&instance.test_patch));
+        let project = project::read(&tree);
+        let targets = targets::choose(&tree, &project, &patched);
         if targets.files.is_empty() {
             return Err(BrainError::Unsolvable {
                 reason: FailureReason::NoTests,
@@ -165,6 +166,45 @@ impl Brain for Rules {
     }
 }
 
+/// The directory of the project that the tests belong to: the root where that can be installed, else the nearest
+/// directory above all tests that can. The patched files are those below it.
+fn project_of(tree: Tree, patched: Vec<PatchedFile>) -> (Tree, Vec<PatchedFile>) {
+    let is_project = |directory: &str| {
+        let at =
+            |file: &str| if directory.is_empty() { file.to_owned() } else { format!("{directory}/{file}") };
+        tree.has(&at("setup.py")) || tree.has(&at("pyproject.toml")) || tree.has(&at("setup.cfg"))
+    };
+    let mut directory = common_directory(&patched);
+    while !directory.is_empty() && !is_project(&directory) {
+        directory.truncate(directory.rfind('/').unwrap_or(0));
+    }
+    let is_plain = directory.split('/').all(recipe::is_plain);
+    if directory.is_empty() || !is_plain || is_project("") {
+        return (tree, patched);
+    }
+    let prefix = format!("{directory}/");
+    let below = patched.into_iter().filter_map(|file| {
+        let path = file.path.strip_prefix(&prefix)?.to_owned();
+        Some(PatchedFile { path, ..file })
+    });
+    (tree.below(&directory), below.collect())
+}
+
+/// The directory that all Python files of a patch lie in.
+fn common_directory(patched: &[PatchedFile]) -> String {
+    let mut directories = patched
+        .iter()
+        .filter(|file| file.path.ends_with(".py"))
+        .map(|file| file.path.rsplit_once('/').map_or("", |(d, _)| d));
+    let mut common = directories.next().unwrap_or_default();
+    for directory in directories {
+        while !common.is_empty() && directory != common && !directory.starts_with(&format!("{common}/")) {
+            common = common.rsplit_once('/').map_or("", |(parent, _)| parent);
+        }
+    }
+    common.to_owned()
+}
+
 /// Names that tests can import from the tree or from a patch: what lies at the root, below `src` and beside tests.
 fn local_modules(tree: &Tree, patches: &[&String]) -> BTreeSet<String> {
     let patched: Vec<String> = patches
@@ -217,4 +257,36 @@ fn unsolvable(log: &str) -> Analysis {
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_project_that_tests_belong_to() {
+        let check = |files: &[(&str, &str)], patched: &[&str], directory: &str, paths: &[&str]| {
+            let (_root, tree) = Tree::of(files);
+            let file = |path: &&str| PatchedFile { path: (*path).to_owned(), ..PatchedFile::default() };
+            let (tree, below) = project_of(tree, patched.iter().map(file).collect());
+            assert_eq!(tree.directory(), directory, "{files:?}");
+            assert_eq!(below.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), paths);
+        };
+        let inner = [("python/thing/setup.py", ""), ("python/thing/tests/test_a.py", ""), ("README", "")];
+        check(&inner, &["python/thing/tests/test_a.py", "README"], "python/thing", &["tests/test_a.py"]);
+        let both = [("pyproject.toml", ""), ("sub/setup.py", ""), ("sub/test_a.py", "")];
+        check(&both, &["sub/test_a.py"], "", &["sub/test_a.py"]);
+        check(&[("tests/test_a.py", "")], &["tests/test_a.py"], "", &["tests/test_a.py"]);
+        check(&[("a $b/setup.py", "")], &["a $b/test_a.py"], "", &["a $b/test_a.py"]);
+    }
+
+    #[test]
+    fn knows_django_settings() {
+        let (_root, tree) = Tree::of(&[
+            ("example/settings.py", "INSTALLED_APPS = []"),
+            ("tests/settings.py", "DATABASES = {}"),
+            ("thing/settings.py", "X = 1"),
+        ]);
+        assert_eq!(django_settings(&tree), ["tests.settings", "example.settings"]);
+    }
 }

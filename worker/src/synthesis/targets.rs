@@ -1,4 +1,4 @@
-use super::patch::{self, PatchedFile};
+use super::patch::PatchedFile;
 use super::project::Project;
 use super::tree::Tree;
 
@@ -46,11 +46,9 @@ pub(super) struct Targets {
 
 /// The tests that a test patch is about: the modules it changes that the runner collects, and for data and helpers
 /// the modules that use them.
-pub(super) fn choose(tree: &Tree, project: &Project, test_patch: &str) -> Targets {
-    let patched: Vec<PatchedFile> =
-        patch::files(test_patch).into_iter().filter(|file| !file.deleted).collect();
+pub(super) fn choose(tree: &Tree, project: &Project, patched: &[PatchedFile]) -> Targets {
     let (direct, indirect): (Vec<&PatchedFile>, Vec<&PatchedFile>) =
-        patched.iter().partition(|file| is_target(tree, project, file));
+        patched.iter().filter(|file| !file.deleted).partition(|file| is_target(tree, project, file));
     let mut files: Vec<String> = direct.iter().map(|file| file.path.clone()).collect();
     let mut facts = Vec::new();
     let own = indirect.iter().find_map(|file| own_command(project, &file.path));
@@ -219,10 +217,8 @@ mod tests {
     use super::super::project;
     use super::*;
 
-    fn patch_of(paths: &[&str]) -> String {
-        let file = |path: &&str| {
-            format!("diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n-a\n+b\n")
-        };
+    fn patch_of(paths: &[&str]) -> Vec<PatchedFile> {
+        let file = |path: &&str| PatchedFile { path: (*path).to_owned(), ..PatchedFile::default() };
         paths.iter().map(file).collect()
     }
 

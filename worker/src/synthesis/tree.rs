@@ -14,6 +14,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Tree {
     root: PathBuf,
+    directory: String,
     files: Vec<String>,
 }
 
@@ -43,7 +44,20 @@ impl Tree {
             }
         }
         files.sort();
-        Ok(Self { root: root.to_owned(), files })
+        Ok(Self { root: root.to_owned(), directory: String::new(), files })
+    }
+
+    /// The part of it below a directory, with paths relative to that.
+    pub(super) fn below(self, directory: &str) -> Self {
+        let prefix = format!("{directory}/");
+        let files =
+            self.files.iter().filter_map(|file| file.strip_prefix(&prefix)).map(str::to_owned).collect();
+        Self { root: self.root.join(directory), directory: directory.to_owned(), files }
+    }
+
+    /// The directory that it was cut down to; empty for a whole tree.
+    pub(super) fn directory(&self) -> &str {
+        &self.directory
     }
 
     /// Every file, sorted, relative to the root.

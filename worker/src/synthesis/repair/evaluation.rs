@@ -117,8 +117,9 @@ fn missing_modules(recipe: &Recipe, surroundings: &Surroundings, log: &str) -> V
                 repairs.push(Repair::RefusePython(recipe.python));
             }
             _ if surroundings.local_modules.contains(top) => {
-                if recipe.source_dir.ends_with("/src") {
-                    repairs.push(Repair::Environment("PYTHONPATH", "/testbed/src:/testbed".to_owned()));
+                if recipe.has_src {
+                    let path = format!("{}:{}", recipe.source_dir(), recipe.workdir());
+                    repairs.push(Repair::Environment("PYTHONPATH", path));
                 }
             }
             _ => repairs
@@ -173,7 +174,7 @@ fn system(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
 }
 
 /// Tests of Django code need settings before anything is imported.
-fn django(_: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<Repair> {
+fn django(recipe: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<Repair> {
     let unconfigured =
         log.contains("ImproperlyConfigured: Requested setting") || log.contains("Apps aren't loaded yet");
     let Some(settings) = surroundings.django_settings.first().filter(|_| unconfigured) else {
@@ -182,7 +183,7 @@ fn django(_: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<Repair> {
     vec![
         Repair::Require("pytest-django".to_owned()),
         Repair::Environment("DJANGO_SETTINGS_MODULE", settings.clone()),
-        Repair::Environment("PYTHONPATH", "/testbed".to_owned()),
+        Repair::Environment("PYTHONPATH", recipe.workdir()),
     ]
 }
 
