@@ -37,4 +37,5 @@ python3 -m venv /tmp/uv
 install -m 0755 /tmp/uv/bin/uv /tmp/uv/bin/uvx /usr/local/bin/
 /usr/local/bin/uv --version
 
+rm -f /var/cache/apt/*.bin
 rm -rf /tmp/uv /tmp/host-certificates.pem /root/.cache /tmp/root.sh

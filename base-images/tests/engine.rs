@@ -116,14 +116,21 @@ async fn a_second_build_reuses_and_an_interrupted_one_leaves_nothing() {
     let mut tell = |progress: Progress| drop(said.send(progress));
     tokio::select! {
         built = builder.build(python, &mut tell) => panic!("it was to be interrupted: {built:?}"),
-        () = async { while !matches!(saying.recv().await, Some(Progress::Line(_))) {} } => {}
+        () = async { while !said_to_install(&saying.recv().await) {} } => {}
     }
     builder.clean_up().await.unwrap();
     assert_eq!(available(&docker).await.unwrap(), before);
     let left: Vec<_> =
         std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["base-images.lock"]);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&*directory.path().to_string_lossy()), "{mounts}");
     assert_eq!(scratch_names(&docker).await, Vec::<String>::new());
+}
+
+/// mmdebstrap's own line when the root is half there, with the host's directories mounted in it.
+fn said_to_install(progress: &Option<Progress>) -> bool {
+    matches!(progress, Some(Progress::Line(line)) if line.contains("installing essential packages"))
 }
 
 /// Containers and images of unfinished builds of this process.

@@ -73,6 +73,12 @@ impl Process {
         Ok(Self { child, name, group, running: running.clone() })
     }
 
+    /// The same under the name by which errors call it.
+    pub(super) fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// The standard output; the first time only.
     pub(super) fn take_output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::build::process::{Process, Running};
+use crate::build::process::{self, Process, Running};
 use crate::build::recipe::Recipe;
 use crate::engine::{Engine, LABEL_BASE_IMAGE, LABEL_RECIPE, LABEL_SUITE, chunks};
 use crate::error::BuildError;
@@ -14,6 +14,8 @@ use crate::settings::HostSettings;
 
 /// From a far mirror, on a small machine.
 const ROOT_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Any uv of these is fine; the newest is taken. From 0.11 on it knows `UV_SYSTEM_CERTS`.
 const UV_REQUIREMENT: &str = "uv>=0.11,<1";
@@ -62,9 +64,14 @@ pub(super) async fn make(
         archive.into_inner().map(drop)
     };
     write().map_err(BuildError::io(&archive_path))?;
-    let program = settings.program(MMDEBSTRAP).unwrap_or_else(|| PathBuf::from(MMDEBSTRAP));
-    let arguments = arguments(suite, settings, &archive_path);
-    let mut process = Process::start(&program, &arguments, &program_environment(settings, scratch), running)?;
+    let environment = program_environment(settings, scratch);
+    let mut command = namespace(settings, &environment).await;
+    command.push(
+        settings.program(MMDEBSTRAP).unwrap_or_else(|| PathBuf::from(MMDEBSTRAP)).display().to_string(),
+    );
+    command.extend(arguments(suite, settings, &archive_path));
+    let mut process =
+        Process::start(Path::new(&command[0]), &command[1..], &environment, running)?.named(MMDEBSTRAP);
     let Some(output) = process.take_output() else {
         return Err(BuildError::NoImage { step: "read mmdebstrap's output" });
     };
@@ -73,6 +80,23 @@ pub(super) async fn make(
     // mmdebstrap's own words tell more than an archive that ended early.
     ended?;
     imported
+}
+
+/// The command that gives what follows it a mount namespace of its own: as root, mmdebstrap mounts the host's
+/// /dev/shm and /sys into the root, and those must vanish with it even if it is killed.
+///
+/// Empty where that is not permitted, as there nothing can be mounted either, and for others than root, whom
+/// mmdebstrap gives a namespace by itself.
+async fn namespace(settings: &HostSettings, environment: &BTreeMap<String, String>) -> Vec<String> {
+    let Some(unshare) = settings.program("unshare").filter(|_| nix::unistd::Uid::effective().is_root())
+    else {
+        return Vec::new();
+    };
+    let mut command = ["--mount", "--propagation", "private", "--"].map(ToOwned::to_owned).to_vec();
+    let probe: Vec<String> = command.iter().cloned().chain(["true".to_owned()]).collect();
+    let permitted = process::output_of(&unshare, &probe, environment, PROBE_LIMIT, 0).await.is_ok();
+    command.insert(0, unshare.display().to_string());
+    if permitted { command } else { Vec::new() }
 }
 
 /// The variables of every image.

@@ -4,8 +4,6 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use crate::build::progress::Progress;
 use crate::error::BuildError;
 
@@ -49,14 +47,31 @@ impl WorkDirectory {
         Err(BuildError::Busy { path: lock_path, waited_seconds: LOCK_LIMIT.as_secs() })
     }
 
-    /// A new directory, removed when dropped. apt's own user must be able to enter it.
-    pub(super) fn scratch(&self) -> Result<TempDir, BuildError> {
+    /// A new directory. apt's own user must be able to enter it.
+    pub(super) fn scratch(&self) -> Result<Scratch, BuildError> {
         use std::os::unix::fs::PermissionsExt as _;
         let scratch = tempfile::Builder::new()
             .prefix(SCRATCH_PREFIX)
             .permissions(std::fs::Permissions::from_mode(0o755))
             .tempdir_in(&self.path);
-        scratch.map_err(BuildError::io(&self.path))
+        scratch.map(|scratch| Scratch { path: scratch.keep() }).map_err(BuildError::io(&self.path))
+    }
+}
+
+/// A directory that is removed when dropped, unless something is mounted in it.
+pub(super) struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove_unless_mounted(&self.path);
     }
 }
 
@@ -70,13 +85,18 @@ pub(super) fn remove_stale(path: &Path) {
 }
 
 fn remove_stale_beneath(path: &Path) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX)) {
-        // A root whose /dev or /sys is still mounted must not be emptied: that would empty the host's.
-        if !mounts.contains(&*entry.path().to_string_lossy()) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
+        remove_unless_mounted(&entry.path());
+    }
+}
+
+/// A root in which the host's /dev/shm or /sys is still mounted must not be emptied: that would empty the host's.
+fn remove_unless_mounted(path: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if !mounts.contains(&*path.to_string_lossy()) {
+        // What still writes there keeps it from going; the next build removes the rest.
+        let _ = std::fs::remove_dir_all(path);
     }
 }
 
