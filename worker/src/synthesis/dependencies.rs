@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use base_images::PythonVersion;
 
 use super::modules;
-use super::project::{Content, Project, Source, Tier};
+use super::project::{Content, Project, Source, TOX_LABEL, Tier};
 use super::text::{Requirement, RequirementLine, normalise};
 use super::tree::Tree;
 
@@ -48,6 +48,7 @@ pub(super) fn choose(
             complete |= source.has_runner();
         }
     }
+    chosen.take_extras_of_test_runs(project);
     for line in &project.runtime {
         if let RequirementLine::Requirement(requirement) = RequirementLine::parse(line, python) {
             chosen.found.runtime.push(requirement);
@@ -63,7 +64,8 @@ pub(super) fn choose(
     let mut found = chosen.found;
     let mut seen = BTreeSet::new();
     found.requirements.retain(|requirement| seen.insert(requirement.text()));
-    found.extras.dedup();
+    let mut seen = BTreeSet::new();
+    found.extras.retain(|extra| seen.insert(normalise(extra)));
     found
 }
 
@@ -87,6 +89,22 @@ impl Chosen {
                     self.take_line(line);
                 }
             }
+        }
+    }
+
+    /// `.[testing,linkify]`: what tox or CI test with counts as a whole, even where the first is enough to begin.
+    fn take_extras_of_test_runs(&mut self, project: &Project) {
+        for source in &project.sources {
+            let Content::Lines(lines) = &source.content else { continue };
+            let of_tests = source.tier == Tier::Test && source.label.starts_with(TOX_LABEL);
+            let mut extras: Vec<String> = Vec::new();
+            for line in lines {
+                if let RequirementLine::Project(found) = RequirementLine::parse(line, self.python) {
+                    let named = found.iter().any(|extra| Tier::of_name(extra) == Some(Tier::Test));
+                    extras.extend(if of_tests || named { found } else { Vec::new() });
+                }
+            }
+            self.found.extras.extend(extras);
         }
     }
 
@@ -280,6 +298,18 @@ mod tests {
             &[("setup.py", "setup(name='a')"), (".travis.yml", "install: pip install nose pytest\n")],
             &[],
             &["nose", "pytest"],
+        );
+        check(
+            &[
+                ("setup.py", "setup(name='a', extras_require={'testing': ['pytest'], 'linkify': []})"),
+                (
+                    "tox.ini",
+                    "[testenv:py{36,37}]\nextras = linkify\n  testing\n[testenv:py36-bench]\nextras = compare\n",
+                ),
+                (".travis.yml", "install: pip install -e .[testing,code] && pip install .[docs]\n"),
+            ],
+            &["testing", "linkify", "code"],
+            &["pytest"],
         );
         check(&[("requirements.txt", "six\n"), ("a.py", "")], &[], &["six", "pytest"]);
         check(

@@ -10,6 +10,8 @@ const CONSTRAINTS: &str = "/opt/bottega/constraints.txt";
 /// The project's name: nothing may install it from an index in place of the tree.
 const PROJECT_NAME: &str = "/opt/bottega/project-name.txt";
 const PROJECT_REQUIREMENTS: &str = "/opt/bottega/project-requirements.txt";
+/// What the build needed, at its versions.
+const BUILD_TOOLS: &str = "/opt/bottega/build-tools.txt";
 const ALL_REQUIREMENTS: &str = "/opt/bottega/requirements.txt";
 
 /// Writes a recipe down. What depends on the tree comes after `COPY`, so that tasks share the layers before it.
@@ -112,7 +114,7 @@ fn path_file(recipe: &Recipe) -> String {
 /// Installs as of the date: with uv, or for Pythons that uv cannot enter by a lock that uv resolves for them.
 fn dated(recipe: &Recipe, wanted: &str) -> String {
     if recipe.python.installer() != Installer::PipFromLock {
-        return format!("{} {wanted}", dated_install(recipe));
+        return format!("{} && {} {wanted}", without_build_tools(recipe), dated_install(recipe));
     }
     let (files, names): (Vec<&str>, Vec<&str>) =
         wanted.split_whitespace().filter(|word| *word != "-r").partition(|word| word.starts_with('/'));
@@ -123,6 +125,15 @@ fn dated(recipe: &Recipe, wanted: &str) -> String {
         "mkdir -p /opt/bottega && {gather} && uv pip compile --quiet --excludes {PROJECT_NAME} --python /usr/bin/python3 --python-version {} {} {ALL_REQUIREMENTS} --output-file {ALL_REQUIREMENTS}.lock && python -m pip install --no-deps -r {ALL_REQUIREMENTS}.lock",
         recipe.python,
         cut(recipe)
+    )
+}
+
+/// Takes away what only the build needed: the resolver would keep whatever is there, however new. From Python 3.12 on
+/// environments have no setuptools of their own, so today's may stay for those who still expect one.
+fn without_build_tools(recipe: &Recipe) -> String {
+    let kept = if recipe.python < PythonVersion::new(3, 12) { "pip" } else { "\\(pip\\|setuptools\\)" };
+    format!(
+        "uv pip freeze --exclude-editable | sed \"/^{kept}=/d; /file:/d\" > {BUILD_TOOLS} && uv pip uninstall -r {BUILD_TOOLS}"
     )
 }
 

@@ -15,6 +15,7 @@ mod tox;
 use super::tree::Tree;
 pub(super) use model::{Content, Project, Source, Tier};
 pub(super) use pytest::PytestConfig;
+pub(super) use tox::LABEL as TOX_LABEL;
 
 /// Reads every file that is known.
 pub(super) fn read(tree: &Tree) -> Project {

@@ -3,6 +3,8 @@ use super::requirement_files::flatten;
 use crate::synthesis::text::{Ini, python_versions_in};
 use crate::synthesis::tree::Tree;
 
+/// How labels of what tox installs begin.
+pub(in crate::synthesis) const LABEL: &str = "deps of ";
 /// How often a reference like `{[testenv]deps}` is followed.
 const REFERENCES_MAX: usize = 5;
 
@@ -27,7 +29,7 @@ pub(super) fn read(tree: &Tree, project: &mut Project) {
         }
         let lines = flatten(tree, &lines, "", 0);
         if !lines.is_empty() {
-            let label = format!("deps of [{section}] in {file}");
+            let label = format!("{LABEL}[{section}] in {file}");
             project.sources.push(Source { label, tier, content: Content::Lines(lines) });
         }
         let commands = resolve(&ini, section, "commands").unwrap_or_default();
@@ -57,13 +59,19 @@ fn native(tree: &Tree, project: &mut Project) {
     let mut lines = flatten(tree, &strings(base.get("deps")), "", 0);
     lines.extend(strings(base.get("extras")).iter().map(|extra| format!(".[{extra}]")));
     if !lines.is_empty() {
-        let label = "deps of tox's env_run_base".to_owned();
+        let label = format!("{LABEL}tox's env_run_base");
         project.sources.push(Source { label, tier: Tier::Test, content: Content::Lines(lines) });
     }
 }
 
 fn environment_tier(name: &str) -> Option<Tier> {
-    if name == "testenv" || name.starts_with("py") { Some(Tier::Test) } else { Tier::of_name(name) }
+    let of_python = name.starts_with("py");
+    match name {
+        "testenv" => Some(Tier::Test),
+        // `py38` and `py{37,38}` test; `py38-something` may do anything.
+        _ if of_python && !name.contains('-') => Some(Tier::Test),
+        _ => Tier::of_name(name),
+    }
 }
 
 /// A value with its references to other sections filled in.
