@@ -245,6 +245,10 @@ impl PytestCall {
             "--cache-show",
         ];
         let mut arguments = Vec::new();
+        if project.sources.iter().any(|source| source.lists("pytest-randomly")) {
+            // Another order in each run tells nothing about the fix.
+            arguments.extend(["-p".to_owned(), "no:randomly".to_owned()]);
+        }
         if any(&["-x", "--exitfirst", "--maxfail"]) {
             // All targeted tests have to tell their status.
             arguments.push("--maxfail=0".to_owned());
@@ -338,6 +342,12 @@ pub(super) mod tests {
         );
         check("[build-system]\nbuild-backend='poetry.masonry.api'\n", python, &["poetry-core"]);
         check("[build-system]\nrequires=['setuptools>=42']\n", PythonVersion::new(2, 7), &[]);
+    }
+
+    #[test]
+    fn keeps_the_order_of_tests() {
+        let (_root, tree) = Tree::of(&[("requirements-test.txt", "pytest_randomly==3.5  # why\n")]);
+        assert_eq!(PytestCall::new(&tree, &project::read(&tree)).arguments, ["-p", "no:randomly"]);
     }
 
     #[test]

@@ -114,12 +114,16 @@ impl Tier {
 impl Source {
     /// Whether a test runner is among its requirements.
     pub(in crate::synthesis) fn has_runner(&self) -> bool {
-        let lines = match &self.content {
-            Content::Extra(_, lines) | Content::Lines(lines) => lines,
-        };
+        self.lists("pytest")
+    }
+
+    /// Whether a distribution is among its requirements; `name` is normalised.
+    pub(in crate::synthesis) fn lists(&self, name: &str) -> bool {
+        let (Content::Extra(_, lines) | Content::Lines(lines)) = &self.content;
         lines.iter().any(|line| {
-            let line = line.trim().to_lowercase();
-            line.starts_with("pytest") && !line.starts_with("pytest-")
+            let line =
+                normalise(line.split([' ', '<', '>', '=', '~', '!', '[', ';', '(']).next().unwrap_or(line));
+            line == name
         })
     }
 }
