@@ -10,8 +10,16 @@ pub(in crate::synthesis) fn diagnose(
     log: &str,
     is_new: impl Fn(&Repair) -> bool,
 ) -> Vec<Repair> {
-    let diagnoses: &[Diagnosis] =
-        &[system, not_a_distribution, packages::builds, build_tools, packages::resolution, version];
+    let diagnoses: &[Diagnosis] = &[
+        |_, _, log| network(log, 1),
+        |_, _, log| network(log, 2),
+        system,
+        not_a_distribution,
+        packages::builds,
+        build_tools,
+        packages::resolution,
+        version,
+    ];
     let found = first_new(diagnoses, recipe, surroundings, tail(log), &is_new);
     if !found.is_empty() {
         return found;
@@ -31,6 +39,23 @@ pub(in crate::synthesis) fn diagnose(
 const FAILED_STEP: &str = r"The command '([^\n]*)' returned a non-zero code";
 /// What only the step has that installs dependencies.
 const DATED_STEP: &str = "--upgrade";
+
+/// A package index or mirror that did not answer.
+fn network(log: &str, time: u8) -> Vec<Repair> {
+    let told = [
+        "Connection reset by peer",
+        "error sending request",
+        "operation timed out",
+        "Temporary failure in name resolution",
+        "Temporary failure resolving",
+        "Read timed out",
+        "502 Bad Gateway",
+        "503 Service Unavailable",
+        "429 Too Many Requests",
+        "Could not connect to",
+    ];
+    if told.iter().any(|text| log.contains(text)) { vec![Repair::TryAgain(time)] } else { Vec::new() }
+}
 
 /// Headers, libraries and programs.
 fn system(_: &Recipe, _: &Surroundings, log: &str) -> Vec<Repair> {
@@ -182,6 +207,16 @@ mod tests {
         ] {
             check(&recipe, log, &[], &expected);
         }
+    }
+
+    #[test]
+    fn tries_again_where_the_network_failed_but_not_for_ever() {
+        let recipe = recipe(PythonVersion::new(3, 9));
+        let log = "error: Request failed after 3 retries\n  cause: error sending request for url\n";
+        let (once, twice) = (Repair::TryAgain(1), Repair::TryAgain(2));
+        check(&recipe, log, &[], std::slice::from_ref(&once));
+        check(&recipe, log, std::slice::from_ref(&once), std::slice::from_ref(&twice));
+        check(&recipe, log, &[once, twice], &[Repair::InstallBy(Install::PipEditable)]);
     }
 
     #[test]

@@ -42,6 +42,8 @@ type Diagnosis = fn(&Recipe, &Surroundings, &str) -> Vec<Repair>;
 /// One change to a recipe. Each is made at most once in an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Repair {
+    /// Nothing is wrong with the recipe: the network failed, for the so many-th time.
+    TryAgain(u8),
     /// The tests or what they need do not work with this Python.
     RefusePython(PythonVersion),
     /// Something is missing; as of the date.
@@ -97,6 +99,7 @@ impl Repair {
     /// What was learnt, as a part of a sentence.
     pub(super) fn text(&self) -> String {
         match self {
+            Self::TryAgain(_) => "the network failed, so try the same again".to_owned(),
             Self::RefusePython(python) => {
                 format!("Python {python} does not suit the day's packages, so take another")
             }
@@ -127,7 +130,7 @@ impl Repair {
     pub(super) fn apply(&self, recipe: &mut Recipe) {
         match self {
             // Python is chosen before there is a recipe.
-            Self::RefusePython(_) => {}
+            Self::TryAgain(_) | Self::RefusePython(_) => {}
             Self::Require(what) => {
                 if let RequirementLine::Requirement(new) = RequirementLine::parse(what, recipe.python) {
                     recipe.requirements.push(new);
