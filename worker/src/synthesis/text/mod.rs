@@ -2,6 +2,7 @@
 
 mod ini;
 mod literal;
+mod reader;
 mod requirement;
 mod specifier;
 
