@@ -199,7 +199,8 @@ fn build_tools(project: &Project, python: PythonVersion) -> Vec<String> {
             tools.push(text);
         }
     }
-    if let Some(below) = project.build.setuptools_below {
+    let below = project.build.setuptools_below.or(has_old_specifiers(project).then_some("66"));
+    if let Some(below) = below {
         let fits = satisfies(&format!("<{below}"), base_setuptools(python));
         tools.extend((!fits).then(|| format!("setuptools<{below}")));
     }
@@ -215,6 +216,12 @@ fn build_tools(project: &Project, python: PythonVersion) -> Vec<String> {
     };
     tools.extend(missing.unwrap_or_default().split_whitespace().map(str::to_owned));
     tools
+}
+
+/// Whether a setup script's `python_requires` is written as only setuptools before 66 takes it, such as `>=3.5.*`.
+fn has_old_specifiers(project: &Project) -> bool {
+    let of_setuptools = project.python_specs.iter().filter(|(_, file)| file.starts_with("setup."));
+    of_setuptools.into_iter().any(|(spec, _)| spec.parse::<pep440_rs::VersionSpecifiers>().is_err())
 }
 
 fn satisfies(specifiers: &str, version: &str) -> bool {
@@ -342,6 +349,17 @@ pub(super) mod tests {
         );
         check("[build-system]\nbuild-backend='poetry.masonry.api'\n", python, &["poetry-core"]);
         check("[build-system]\nrequires=['setuptools>=42']\n", PythonVersion::new(2, 7), &[]);
+    }
+
+    #[test]
+    fn knows_what_only_old_setuptools_take() {
+        let check = |spec: &str, expected: &[&str]| {
+            let script = format!("setup(name='a', python_requires='{spec}')");
+            let (_root, tree) = Tree::of(&[("setup.py", &script)]);
+            assert_eq!(build_tools(&project::read(&tree), PythonVersion::new(3, 8)), expected, "{spec}");
+        };
+        check(">=3.5.*", &["setuptools<66"]);
+        check(">=3.5, !=3.6.*", &[]);
     }
 
     #[test]

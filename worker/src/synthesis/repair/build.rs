@@ -115,6 +115,18 @@ fn build_tools(recipe: &Recipe, surroundings: &Surroundings, log: &str) -> Vec<R
     if log.contains("cannot import name 'Feature' from 'setuptools'") {
         return vec![Repair::BuildTool("setuptools<46".to_owned()), Repair::InstallBy(Install::Develop)];
     }
+    let strict = [
+        "Invalid specifier",
+        "InvalidSpecifier",
+        "InvalidVersion",
+        "InvalidRequirement",
+        "must be a string containing valid version specifiers",
+        "Expected end or semicolon",
+    ];
+    if strict.iter().any(|text| log.contains(text)) {
+        // Versions and requirements were read more leniently once; 64 is the first that can install editably.
+        return vec![Repair::BuildTool("setuptools<66".to_owned())];
+    }
     if log.contains("No module named 'setuptools.command.test'") {
         return vec![Repair::BuildTool("setuptools<72".to_owned())];
     }
@@ -198,6 +210,10 @@ mod tests {
             (
                 "LookupError: setuptools-scm was unable to detect version for /testbed.\n",
                 vec![Repair::Environment("SETUPTOOLS_SCM_PRETEND_VERSION", "1.0.0".to_owned())],
+            ),
+            (
+                "packaging.specifiers.InvalidSpecifier: Invalid specifier: '>=3.5.*'\n",
+                vec![Repair::BuildTool("setuptools<66".to_owned())],
             ),
             (
                 "error: Multiple top-level packages discovered in a flat-layout: ['a', 'b'].\n",
