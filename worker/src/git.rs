@@ -1,7 +1,7 @@
 //! The git command line, as a worker calls it: no configuration of the host, no prompt, no hook, bounded in time
 //! and output.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub enum GitError {
 pub struct Git {
     dir: PathBuf,
     timeout: Duration,
-    environment: Vec<(String, PathBuf)>,
+    environment: Vec<(String, OsString)>,
 }
 
 impl Git {
@@ -63,10 +63,30 @@ impl Git {
     pub fn writing_to(&self, scratch: &Path) -> Self {
         let mut git = self.clone();
         let objects = self.dir.join(".git/objects");
-        let set = |name: &str, path: PathBuf| (name.to_owned(), path);
+        let set = |name: &str, path: PathBuf| (name.to_owned(), path.into_os_string());
         git.environment.push(set("GIT_INDEX_FILE", scratch.join("index")));
         git.environment.push(set("GIT_OBJECT_DIRECTORY", scratch.to_owned()));
         git.environment.push(set("GIT_ALTERNATE_OBJECT_DIRECTORIES", objects));
+        git
+    }
+
+    /// The same, but it also reads the objects of another repository.
+    #[must_use]
+    pub fn seeing(&self, objects: &Path) -> Self {
+        let mut git = self.clone();
+        git.environment.push(("GIT_ALTERNATE_OBJECT_DIRECTORIES".to_owned(), objects.into()));
+        git
+    }
+
+    /// The same, but commits are made at this time, as git writes times, by nobody in particular.
+    #[must_use]
+    pub fn dated(&self, date: &str) -> Self {
+        let mut git = self.clone();
+        for who in ["AUTHOR", "COMMITTER"] {
+            git.environment.push((format!("GIT_{who}_DATE"), date.into()));
+            git.environment.push((format!("GIT_{who}_NAME"), "bottega".into()));
+            git.environment.push((format!("GIT_{who}_EMAIL"), "bottega@localhost".into()));
+        }
         git
     }
 

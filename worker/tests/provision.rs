@@ -183,3 +183,30 @@ async fn a_missing_submodule_is_said() {
     let notes = checkout.expect("provisioned").notes;
     assert!(notes.len() == 1 && notes[0].contains("tests/data"), "{notes:?}");
 }
+
+#[tokio::test]
+async fn a_mirror_without_some_blobs_still_gives_the_rest() {
+    let origin = origin();
+    let work = origin.dir.path().join("work");
+    std::fs::write(work.join("huge.json"), "huge").expect("written");
+    std::fs::write(work.join("x.py"), "x = 'bug'\n").expect("written");
+    git(&work, &["add", "."]);
+    git(&work, &["commit", "--quiet", "-m", "with a large file"]);
+    let blob = git(&work, &["rev-parse", "HEAD:huge.json"]);
+    std::fs::remove_file(work.join(".git/objects").join(&blob[..2]).join(&blob[2..]))
+        .expect("a loose object");
+    let mut task = origin.task();
+    task.repository = work.display().to_string();
+    task.instance.base_commit = git(&work, &["rev-parse", "HEAD"]);
+    let context = tempfile::tempdir().expect("a directory");
+    let checkout = provision(&cache(context.path()), &task, context.path()).await.expect("provisioned");
+    assert!(checkout.notes.len() == 1 && checkout.notes[0].contains("huge.json"), "{:?}", checkout.notes);
+    let tree = &checkout.tree_dir;
+    assert_eq!(std::fs::read_to_string(tree.join("x.py")).expect("there"), "x = 'bug'\n");
+    assert!(!tree.join("huge.json").exists());
+    assert_eq!(git(tree, &["status", "--porcelain"]), "");
+    assert_eq!(git(tree, &["rev-list", "--all", "--count"]), "1");
+    git(tree, &["fsck", "--full"]);
+    let day = |dir: &Path| git(dir, &["show", "--no-patch", "--format=%ct", "HEAD"]);
+    assert_eq!(day(tree), day(&work), "the date decides the versions of dependencies");
+}

@@ -1,6 +1,7 @@
 //! From a bare repository to a clean tree at the base commit, without a trace of the future.
 
 mod cache;
+mod incomplete;
 mod provision;
 
 pub use cache::RepositoryCache;

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use queue_format::{BuildTask, FailureReason};
 
-use super::RepositoryCache;
+use super::{RepositoryCache, incomplete};
 use crate::evaluate::normalise_patch;
 use crate::git::{Git, GitError};
 
@@ -94,31 +94,31 @@ pub async fn provision(
         .map_err(|source| ProvisionError::Disk { path: tree_dir.clone(), source })?;
     let git = Git::new(&tree_dir, cache.timeout());
     git.run(&["init", "--quiet", "--template=", "--initial-branch=main"]).await?;
-    // A bare repository serves only what its refs reach, unless it is told otherwise.
-    let upload = "--upload-pack=git -c safe.directory=* -c uploadpack.allowAnySHA1InWant=true upload-pack";
-    let from = source.to_string_lossy();
-    git.run(&[
-        "fetch",
-        "--quiet",
-        "--depth=1",
-        "--no-tags",
-        "--no-auto-maintenance",
-        upload,
-        "--",
-        &from,
-        commit,
-    ])
-    .await?;
-    git.run(&["checkout", "--quiet", "-B", "main", commit]).await?;
     let mirror = Git::new(&source, cache.timeout());
+    let mut notes = Vec::new();
+    if let Err(error) = fetch(&git, &source, commit).await {
+        notes.push(incomplete::take(&git, &mirror, &source.join("objects"), commit).await?.ok_or(error)?);
+        git.run(&["checkout", "--quiet", "--force", "main"]).await?;
+    } else {
+        git.run(&["checkout", "--quiet", "-B", "main", commit]).await?;
+    }
     if let Ok(tag) = mirror.run(&["describe", "--tags", "--abbrev=0", "--match=*[0-9]*", commit]).await {
-        git.run(&["tag", &tag, commit]).await?;
+        git.run(&["tag", &tag]).await?;
     }
     forget_the_fetch(&tree_dir);
-    let notes = missing_submodules(&tree_dir);
+    notes.extend(missing_submodules(&tree_dir));
     check_patches(&git, task, context_dir).await?;
     let date = date(&git, task).await?;
     Ok(Checkout { context_dir: context_dir.to_owned(), tree_dir, date, notes })
+}
+
+/// One commit and nothing else, under its own id.
+async fn fetch(git: &Git, source: &Path, commit: &str) -> Result<String, GitError> {
+    // A bare repository serves only what its refs reach, unless it is told otherwise.
+    let upload = "--upload-pack=git -c safe.directory=* -c uploadpack.allowAnySHA1InWant=true upload-pack";
+    let options = ["--quiet", "--depth=1", "--no-tags", "--no-auto-maintenance", upload, "--"];
+    let from = source.to_string_lossy();
+    git.run(&[&["fetch"], &options[..], &[&from, commit]].concat()).await
 }
 
 /// Applies the test patch, then the fix, to an index and an object store of their own: the tree stays as it is,
