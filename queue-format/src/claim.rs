@@ -11,6 +11,9 @@ use crate::{
 /// How often a task may be lost with its worker, or fail through the node's fault, before it is set aside.
 const RETRIES_MAX: u32 = 5;
 
+/// What is left of an attempt that came to no verdict: one line that says why.
+const ERROR_FILE: &str = "error.txt";
+
 /// The lease directory of one worker incarnation: the right to claim.
 #[derive(Debug)]
 pub struct Lease {
@@ -162,7 +165,7 @@ impl Lease {
             Err(why) => {
                 let report = layout.attempt(&name.id, name.token);
                 files::make_dir(&report)?;
-                files::replace(&report.join("error.txt"), format!("{why}\n").as_bytes())?;
+                files::replace(&report.join(ERROR_FILE), format!("{why}\n").as_bytes())?;
                 let failed = layout.failed_for(FailureReason::BadSpec);
                 files::rename(&target, &failed.join(name.settled().to_string()))?;
                 Ok(Some(Next::Rejected { name, why }))
@@ -247,21 +250,22 @@ impl Claim {
         self.move_to(&self.layout.pending_class(&self.class).join(self.name.to_string()))
     }
 
-    /// Hands the task back through the node's fault, to be tried again not before `due_seconds` (since 1970).
-    /// Too many such retries, and it is set aside as poison. Gives whether it will be tried again.
+    /// Hands the task back through the node's fault, to be tried again not before `due_seconds` (since 1970);
+    /// `why` is left with the attempt. After too many such retries it is left claimed and `false` is given: then
+    /// [`Claim::conclude`] it as poison.
     ///
     /// # Errors
     /// As for [`Claim::conclude`].
-    pub fn delay(&self, due_seconds: u64) -> Result<bool, ClaimError> {
-        let again = self.name.retries < RETRIES_MAX;
-        let target = if again {
-            let bucket = self.layout.delayed().join(due_seconds.to_string()).join(self.class.to_string());
-            bucket.join(self.name.retried().to_string())
-        } else {
-            self.layout.failed_for(FailureReason::Poison).join(self.name.settled().to_string())
-        };
-        self.move_to(&target)?;
-        Ok(again)
+    pub fn delay(&self, due_seconds: u64, why: &str) -> Result<bool, ClaimError> {
+        if self.name.retries >= RETRIES_MAX {
+            return Ok(false);
+        }
+        let report = self.layout.attempt(&self.name.id, self.name.token);
+        files::make_dir(&report)?;
+        files::replace(&report.join(ERROR_FILE), format!("{why}\n").as_bytes())?;
+        let bucket = self.layout.delayed().join(due_seconds.to_string()).join(self.class.to_string());
+        self.move_to(&bucket.join(self.name.retried().to_string()))?;
+        Ok(true)
     }
 
     fn move_to(&self, target: &Path) -> Result<(), ClaimError> {

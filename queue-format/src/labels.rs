@@ -59,8 +59,44 @@ impl Labels {
     }
 }
 
-/// The name of a task's image.
+/// The name of a task's image. Most ids are legal there as they are; in the others, runs of `.`, `_` and `-` that
+/// an image name cannot have become one `-`, and a digest keeps such names apart.
 #[must_use]
 pub fn image_name(id: &TaskId) -> String {
-    format!("openswe--{id}")
+    let words: Vec<&str> = id.as_str().split(['.', '_', '-']).filter(|word| !word.is_empty()).collect();
+    if is_legal(id.as_str()) {
+        return format!("openswe--{id}");
+    }
+    let digest = blake3::hash(id.as_str().as_bytes()).to_hex();
+    format!("openswe--{}-{}", words.join("-"), &digest[..8])
+}
+
+/// Whether an id is `word (separator word)*`, a separator being `.`, `_`, `__` or any number of `-`
+/// (<https://github.com/distribution/reference>, path-component).
+fn is_legal(id: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric();
+    id.ends_with(is_word)
+        && id.split(is_word).all(|gap| matches!(gap, "" | "." | "_" | "__") || gap.bytes().all(|b| b == b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_has_an_image_name_that_an_engine_takes() {
+        let check = |id: &str, expected: &str| {
+            assert_eq!(image_name(&id.parse().expect("an id")), expected);
+        };
+        check("pallets__click-1", "openswe--pallets__click-1");
+        check("a.b--c_d", "openswe--a.b--c_d");
+        for (id, begins) in
+            [("a..b", "a-b-"), ("trail-", "trail-"), ("tri___ple", "tri-ple-"), ("x._y", "x-y-")]
+        {
+            let name = image_name(&id.parse().expect("an id"));
+            let rest = name.strip_prefix("openswe--").expect("the prefix");
+            assert!(rest.starts_with(begins) && is_legal(rest), "{id}: {name}");
+        }
+        assert_ne!(image_name(&"a..b".parse().expect("an id")), image_name(&"a-b".parse().expect("an id")));
+    }
 }

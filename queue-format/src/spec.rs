@@ -93,6 +93,18 @@ pub enum InvalidSpec {
     /// Not a priority.
     #[error("field \"priority\": it is {0}, expected 0 to 9")]
     Priority(u8),
+    /// A limit that no node can keep.
+    #[error("field \"resources.{field}\": it is {value}, expected {from} to {to}")]
+    Resources {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least.
+        from: u64,
+        /// The most.
+        to: u64,
+    },
     /// The repository is missing.
     #[error("field \"repository\": it is empty; name a path or a URL")]
     Repository,
@@ -124,6 +136,7 @@ impl TaskSpec {
         if spec.priority > 9 {
             return Err(InvalidSpec::Priority(spec.priority));
         }
+        spec.resources.check()?;
         match &spec.work {
             Work::Build(build) => {
                 build.instance.validate()?;
@@ -142,6 +155,21 @@ impl TaskSpec {
             Work::Build(_) => "build",
         };
         Class { priority: self.priority, kind: kind.to_owned() }
+    }
+}
+
+impl Resources {
+    /// A week, a petabyte, 4096 cores: more is a mistake, and less than the least is no container.
+    fn check(&self) -> Result<(), InvalidSpec> {
+        let within = |field, value: Option<u64>, from, to| match value {
+            Some(value) if !(from..=to).contains(&value) => {
+                Err(InvalidSpec::Resources { field, value, from, to })
+            }
+            _ => Ok(()),
+        };
+        within("cores", self.cores.map(u64::from), 1, 4096)?;
+        within("memory_bytes", self.memory_bytes, 64 << 20, 1 << 50)?;
+        within("timeout_seconds", self.timeout_seconds, 1, 7 * 24 * 3600)
     }
 }
 
@@ -165,5 +193,37 @@ impl FromStr for Class {
             && kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         let priority = priority.parse().map_err(|_| ())?;
         if legal { Ok(Self { priority, kind: kind.to_owned() }) } else { Err(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_limits_that_no_node_can_keep() {
+        let check = |field: &str, value: u64, is_legal: bool| {
+            let task = serde_json::json!({
+                "format": 1, "id": "x", "kind": "build", "repository": "/m", "resources": { field: value },
+                "instance": {
+                    "instance_id": "x", "repo": "a/b", "base_commit": "0".repeat(40), "problem_statement": "",
+                    "patch": "diff", "test_patch": "diff",
+                },
+            });
+            let bytes = serde_json::to_vec(&task).expect("JSON");
+            let parsed = TaskSpec::parse(&bytes, &"x".parse().expect("an id"));
+            assert_eq!(parsed.is_ok(), is_legal, "{field} {value}: {parsed:?}");
+            if let Err(error) = parsed {
+                assert!(error.to_string().contains(field), "{error}");
+            }
+        };
+        check("timeout_seconds", 600, true);
+        check("timeout_seconds", 0, false);
+        check("timeout_seconds", u64::MAX, false);
+        check("memory_bytes", 8 << 30, true);
+        check("memory_bytes", 0, false);
+        check("memory_bytes", 1, false);
+        check("cores", 64, true);
+        check("cores", 0, false);
     }
 }

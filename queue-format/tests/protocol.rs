@@ -1,4 +1,5 @@
 //! The moves of the spool on a real directory: whatever happens, each task lies in exactly one place.
+#![expect(clippy::disallowed_methods, reason = "people rename with mv")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -148,7 +149,10 @@ fn a_delayed_task_waits_for_its_time() {
     let (_dir, spool) = spool();
     publish(&spool, &["a"]);
     let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
-    assert!(claim(&mut lease).delay(1000).expect("delayed"));
+    let held = claim(&mut lease);
+    assert!(held.delay(1000, "the engine is down").expect("delayed"));
+    let report = spool.layout().attempt(&held.name().id, held.name().token).join("error.txt");
+    assert_eq!(fs::read_to_string(report).expect("written"), "the engine is down\n");
     assert!(matches!(lease.claim_next(|_| true).expect("readable"), Next::Empty));
     assert_eq!(spool.release_due(999).expect("looked"), 0);
     assert_eq!(spool.release_due(1000).expect("looked"), 1);

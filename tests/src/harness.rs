@@ -1,8 +1,11 @@
 //! A spool and a state directory of their own, and the programs that work on them.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -76,6 +79,69 @@ impl House {
 /// `DOCKER_HOST` is not an address.
 pub fn engine() -> Result<Docker, bollard::errors::Error> {
     Docker::connect_with_defaults()
+}
+
+/// The engine behind a socket of our own, which can be taken away and given back.
+#[derive(Debug)]
+pub struct EngineProxy {
+    path: PathBuf,
+    is_open: Arc<AtomicBool>,
+}
+
+impl EngineProxy {
+    /// Listens at `path`, as `DOCKER_HOST=unix://PATH`.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn listen(path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::bind(path)?;
+        let is_open = Arc::new(AtomicBool::new(true));
+        let open = is_open.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if open.load(Ordering::SeqCst) {
+                    let _ = pass_on(&client, &open);
+                }
+            }
+        });
+        Ok(Self { path: path.to_owned(), is_open })
+    }
+
+    /// The value of `DOCKER_HOST`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.path.display())
+    }
+
+    /// Takes the engine away, from every connection, or gives it back to new ones.
+    pub fn set_open(&self, open: bool) {
+        self.is_open.store(open, Ordering::SeqCst);
+    }
+}
+
+/// Copies both ways until either side or the proxy closes.
+fn pass_on(client: &UnixStream, open: &Arc<AtomicBool>) -> io::Result<()> {
+    let engine = UnixStream::connect("/var/run/docker.sock")?;
+    for (mut from, mut to) in [(client.try_clone()?, engine.try_clone()?), (engine, client.try_clone()?)] {
+        let open = open.clone();
+        from.set_read_timeout(Some(Duration::from_millis(200)))?;
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1 << 16];
+            while open.load(Ordering::SeqCst) {
+                match from.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(read) if to.write_all(&buffer[..read]).is_ok() => {}
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => break,
+                }
+            }
+            let _ = to.shutdown(std::net::Shutdown::Write);
+            if !open.load(Ordering::SeqCst) {
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            }
+        });
+    }
+    Ok(())
 }
 
 /// One of the project's own programs, as cargo built it beside the test.

@@ -8,10 +8,10 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use queue_format::{Counts, Spool, State};
+use queue_format::{Counts, FailureReason, Spool, State};
 use serde_json::Value;
 use tests::corpus::outcomes;
-use tests::harness::{House, printed, program, wait_for, wait_with_bound};
+use tests::harness::{EngineProxy, House, printed, program, wait_for, wait_with_bound};
 
 /// Longer than any run here takes on a slow machine.
 const RUN_MAX: Duration = Duration::from_mins(15);
@@ -134,7 +134,11 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
 
 /// Starts `up`, waits until a task is being built, and gives the process.
 fn up_until_building(house: &House) -> std::process::Child {
-    let mut child = house.up(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    until_building(house, house.up(&[]))
+}
+
+fn until_building(house: &House, mut up: Command) -> std::process::Child {
+    let mut child = up.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let spool = spool(house);
     let building = wait_for(RUN_MAX, || {
         assert!(child.try_wait().expect("a child").is_none(), "it ended before it built anything");
@@ -186,6 +190,36 @@ async fn killed_daemons_lose_no_task() {
     assert!(matches!(tasks[0].state, State::Failed(_)), "{:?}", tasks[0].state);
     assert_eq!(tasks[0].name.token.0, 2, "claimed twice, concluded once");
     assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_engine_that_goes_away_fails_no_task() {
+    let house = House::new().expect("a house");
+    let submitted = submit(&house, &[row("xmltodict-0.14.2-comment")]);
+    assert!(submitted.status.success(), "{}", printed(&submitted));
+    let proxy = EngineProxy::listen(&house.path("engine.sock")).expect("a socket");
+    let mut up = house.up(&[]);
+    up.env("DOCKER_HOST", proxy.address());
+    let child = until_building(&house, up);
+    proxy.set_open(false);
+    let spool = spool(&house);
+    let said = wait_for(Duration::from_mins(3), || {
+        let workers = spool.worker_statuses().expect("listed");
+        let away = |text: &String| text.contains("does not answer");
+        (counts(&house).pending.len() == 1 && workers.iter().any(|w| w.notices.iter().any(away)))
+            .then_some(())
+    });
+    assert!(said.is_some(), "the task waits, and the status says for what: {:?}", counts(&house));
+    proxy.set_open(true);
+    let ended = wait_with_bound(child, RUN_MAX).expect("it ends by itself");
+    let tasks = spool.all().expect("listed");
+    assert_eq!(tasks.len(), 1);
+    assert!(
+        matches!(tasks[0].state, State::Failed(FailureReason::FixFails)),
+        "{:?}\n{}",
+        tasks[0],
+        printed(&ended)
+    );
 }
 
 #[test]

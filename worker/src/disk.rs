@@ -7,7 +7,7 @@ use std::path::Path;
 pub fn shortage(dirs: &[&Path], reserved_bytes: u64) -> Option<String> {
     let full = dirs.iter().filter_map(|dir| {
         let free = fs2::available_space(dir).ok()?;
-        (free < reserved_bytes).then(|| (dir, free))
+        (free < reserved_bytes).then_some((dir, free))
     });
     let (dir, free) = full.min_by_key(|(_, free)| *free)?;
     let (free, reserved) = (free >> 20, reserved_bytes >> 20);

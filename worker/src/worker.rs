@@ -1,12 +1,15 @@
 //! The worker's life: one loop a slot, one claimer, one status writer.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use queue_format::{
-    Claim, ClaimError, Labels, Lease, Ledger, LedgerEntry, Next, ObjectKind, Owner, Spool, SpoolError, Work,
+    Claim, ClaimError, FailureReason, Labels, Lease, Ledger, LedgerEntry, Next, ObjectKind, Owner, Spool,
+    SpoolError, Work,
 };
 use systemd::{Phase, Shutdown};
 use uuid::Uuid;
@@ -28,8 +31,14 @@ const HELD_CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// How often the status is published where it changed, and where it did not.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 const STATUS_PERIODS_UNCHANGED: u32 = 10;
-/// The pause after the node failed a task, for the slot and, at least, for the task.
+/// The pause of a slot after the node failed a task.
 const NODE_FAULT_PAUSE: Duration = Duration::from_secs(10);
+/// When a task that the node failed is tried again; four times as long after each further fault, an hour in all.
+const RETRY_SECONDS_MIN: u64 = 10;
+const RETRY_SECONDS_FACTOR: u64 = 4;
+/// What people read while the engine is away.
+const ENGINE_AWAY: &str =
+    "nothing is claimed: the container engine does not answer; start it (systemctl start docker)";
 
 /// A worker on one node.
 pub struct Worker<E, B> {
@@ -83,7 +92,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 
     async fn work(self: Arc<Self>, slot: Slot, lease: Arc<Mutex<Lease>>, shutdown: Shutdown) {
         while shutdown.phase() == Phase::Running {
-            let pause = match self.claim(&lease).await {
+            let claimed = if self.engine_answers().await { self.claim(&lease).await } else { Ok(None) };
+            let pause = match claimed {
                 Ok(Some(claim)) => self.serve(&slot, &claim, &shutdown).await,
                 Ok(None) => poll_pause(),
                 Err(error) => {
@@ -98,6 +108,19 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// An engine that is away fails no task: nothing is claimed until it is back.
+    async fn engine_answers(&self) -> bool {
+        match self.shop.engine.ping().await {
+            Ok(()) => self.board.withdraw(ENGINE_AWAY),
+            Err(error) => {
+                tracing::warn!(%error, "{ENGINE_AWAY}");
+                self.board.notice(ENGINE_AWAY);
+                return false;
+            }
+        }
+        true
     }
 
     async fn claim(&self, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
@@ -134,7 +157,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         tracing::info!(task = %id, %token, slot = slot.number, "claimed");
         let started_at = Timestamp::now();
         let attempted = tokio::select! {
-            attempted = self.attempt(slot, claim) => attempted,
+            attempted = AssertUnwindSafe(self.attempt(slot, claim)).catch_unwind() => attempted.unwrap_or_else(|_| {
+                Err(Interruption::Node("the worker failed within itself; its log has the place".to_owned()))
+            }),
             interruption = interrupted(claim, shutdown) => Err(interruption),
         };
         let (settled, pause) = match attempted {
@@ -143,7 +168,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 (claim.release().map(|()| "handed back".to_owned()), Duration::ZERO)
             }
             Err(Interruption::Cancelled) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
-            Err(Interruption::Node(why)) => (self.postpone(claim, &why), NODE_FAULT_PAUSE),
+            Err(Interruption::Node(why)) => (self.postpone(claim, &why, started_at).await, NODE_FAULT_PAUSE),
         };
         match settled {
             Ok(outcome) => tracing::info!(task = %id, %token, slot = slot.number, "{outcome}"),
@@ -189,7 +214,13 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             unique: Uuid::now_v7,
             say: &say,
         };
-        attempt(&job, &mut (self.new_brain)()).await.map_err(|error: AttemptError| node_fault(&error))
+        let mut made =
+            attempt(&job, &mut (self.new_brain)()).await.map_err(|error: AttemptError| node_fault(&error))?;
+        if let Some(cores) = claim.spec().resources.cores.filter(|cores| *cores as usize != slot.cores.len())
+        {
+            made.notes.push(format!("asked for {cores} cores, ran on the {} of a slot", slot.cores.len()));
+        }
+        Ok(made)
     }
 
     fn conclude(
@@ -205,12 +236,24 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         Ok(attempt.outcome())
     }
 
-    fn postpone(&self, claim: &Claim, why: &str) -> Result<String, ClaimError> {
+    /// Hands a task back that the node failed. It pays for that with a retry only if the engine is there.
+    async fn postpone(&self, claim: &Claim, why: &str, started_at: Timestamp) -> Result<String, ClaimError> {
+        if self.shop.engine.ping().await.is_err() {
+            claim.release()?;
+            return Ok(format!("handed back until the engine answers: {why}"));
+        }
         self.board.notice(why);
-        let due = Timestamp::now().as_second().max(0).unsigned_abs() + NODE_FAULT_PAUSE.as_secs();
-        let again = claim.delay(due)?;
-        let what = if again { "will be tried again" } else { "was lost too often, see failed/poison" };
-        Ok(format!("the node failed it, it {what}: {why}"))
+        let wait = RETRY_SECONDS_MIN * RETRY_SECONDS_FACTOR.saturating_pow(claim.name().retries.min(8));
+        let due = Timestamp::now().as_second().max(0).unsigned_abs() + wait;
+        if claim.delay(due, why)? {
+            return Ok(format!("the node failed it, it will be tried again: {why}"));
+        }
+        let poison = Attempt::failed(
+            FailureReason::Poison,
+            format!("the node failed it again and again, at last: {why}"),
+        );
+        claim.conclude(&poison.manifest(claim.name(), &self.owner, started_at, Timestamp::now()), &[])?;
+        Ok(poison.outcome())
     }
 
     async fn publish_status(self: Arc<Self>) {

@@ -25,6 +25,7 @@ for name, test in sorted(vars(importlib.import_module(file[:-3])).items()):
         except Exception as error:
             failed, outcome = True, "<failure message=%s/>" % quoteattr(repr(error))
             print("E   " + type(error).__name__ + ": " + str(error))
+            print("FAILED %s::%s - %s" % (file, name, error))
         cases.append('<testcase classname=%s name=%s file=%s>%s</testcase>'
                      % (quoteattr(file[:-3]), quoteattr(name), quoteattr(file), outcome))
 with open(os.environ["BOTTEGA_REPORT"], "w") as report:
@@ -190,6 +191,18 @@ def test_forged():
     assert!(log.iter().any(|line| line.starts_with("E   AssertionError")), "{log:?}");
 
     bench.check("def test_exit(): os._exit(0)", ("no-tests", "status 0 and no test")).await;
+    let conftest = "def test_conftest():\n    if value == 1:\n        print(\"ImportError while loading conftest \
+                    '/testbed/test_x.py'.\", flush=True)\n        os._exit(4)";
+    bench.check(conftest, ("no-tests", "status 4")).await;
+    let rewritten = "import atexit\ndef rewrite():\n    with open(os.environ['BOTTEGA_REPORT'], 'w') as report:\n        \
+                     report.write('<testsuite><testcase classname=\"test_x\" name=\"test_never\" file=\"test_x.py\"/></testsuite>')\n    \
+                     sys.stdout.flush()\n    os._exit(0)\nif value == 2: atexit.register(rewrite)\ndef test_never(): assert False";
+    let evaluated = bench.check(rewritten, ("no-tests", "status 0 and no test")).await;
+    assert!(
+        evaluated.notes.iter().any(|note| note.contains("test_x.py::test_never")),
+        "{:?}",
+        evaluated.notes
+    );
     let linked =
         "def test_link():\n    os.symlink('/etc/passwd', os.environ['BOTTEGA_REPORT'])\n    os._exit(1)";
     bench.check(linked, ("no-tests", "reported no test")).await;

@@ -1,4 +1,6 @@
-use queue_format::{Evidence, PythonRecord, Verdict};
+use queue_format::{Evidence, FailureReason, PythonRecord, Verdict};
+
+use super::verdict;
 
 /// All that an attempt leaves: the manifest's facts and the files beside it.
 #[derive(Debug)]
@@ -22,6 +24,21 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// An attempt that failed before it left anything.
+    #[must_use]
+    pub fn failed(reason: FailureReason, detail: String) -> Self {
+        Self {
+            verdict: verdict::failed(reason, detail, Vec::new()),
+            iterations: 0,
+            stages: Vec::new(),
+            python: None,
+            image_name: None,
+            evidence: None,
+            notes: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
     /// The verdict in one line, for the log.
     #[must_use]
     pub fn outcome(&self) -> String {

@@ -108,15 +108,6 @@ impl Docker {
     pub fn facts(&self) -> &EngineFacts {
         &self.inner.facts
     }
-
-    /// Whether the engine still answers.
-    ///
-    /// # Errors
-    /// It does not.
-    pub async fn ping(&self) -> Result<(), EngineError> {
-        let answer = self.inner.client.ping().await;
-        answer.map(|_| ()).map_err(|source| failed("answer a ping", source))
-    }
 }
 
 impl Inner {

@@ -176,6 +176,9 @@ pub enum EngineError {
 
 /// An engine.
 pub trait Engine: Send + Sync {
+    /// Whether it answers at all.
+    fn ping(&self) -> impl Future<Output = Result<(), EngineError>> + Send;
+
     /// Builds an image. A failed step is an outcome, not an error.
     fn build(&self, request: &BuildRequest)
     -> impl Future<Output = Result<BuildOutcome, EngineError>> + Send;

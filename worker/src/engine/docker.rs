@@ -15,6 +15,11 @@ impl Engine for Docker {
         self.run_container(request).await
     }
 
+    async fn ping(&self) -> Result<(), EngineError> {
+        let answer = self.inner.client.ping().await;
+        answer.map(|_| ()).map_err(|source| failed("answer a ping", source))
+    }
+
     async fn images(&self, prefix: &str) -> Result<BTreeMap<String, String>, EngineError> {
         let listed = self.inner.client.list_images(None::<ListImagesOptions>).await;
         let listed = listed.map_err(|source| failed("list images", source))?;

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use queue_format::{Condition, RunEnd, RunRecord, TestStatus};
 
 use super::junit::{self, Report};
@@ -9,8 +7,6 @@ use super::wrapper::{REPORT_PATH, STATUS_PATH, Vouched, vouched};
 use crate::engine::{ContainerEnd, RunOutcome};
 use crate::synthesis::{EvalScript, ReportKind};
 
-/// pytest's status for a command that it cannot begin, such as one whose conftest.py cannot be imported.
-const USAGE_ERROR: i32 = 4;
 /// A shell's statuses for a command that is not there or cannot be run.
 const NOT_RUN: [i32; 2] = [126, 127];
 
@@ -72,28 +68,32 @@ fn report(script: &EvalScript, status: i32, outcome: &RunOutcome, notes: &mut Ve
             Report { tests: status.map(|status| (name, status)).into_iter().collect(), ..Report::default() }
         }
         ReportKind::JUnit => match outcome.files_out.get(REPORT_PATH) {
-            Some(bytes) => junit::parse(bytes, &script.targets).unwrap_or_else(|error| {
-                notes.push(format!("a test report cannot be read: {error}"));
-                Report::default()
-            }),
-            None if status == USAGE_ERROR => {
-                Report { collection_errors: broken_conftest(&outcome.log), ..Report::default() }
+            Some(bytes) => {
+                let report = junit::parse(bytes, &script.targets).unwrap_or_else(|error| {
+                    notes.push(format!("a test report cannot be read: {error}"));
+                    Report::default()
+                });
+                match contradiction(&report, &outcome.log) {
+                    None => report,
+                    Some(test) => {
+                        notes.push(format!("a test report counts for nothing: it says that {test} passed, the runner that it failed"));
+                        Report::default()
+                    }
+                }
             }
             None => Report::default(),
         },
     }
 }
 
-/// A conftest.py that cannot be imported ends pytest before its report: then its output is all there is. What a
-/// test could print there only ever turns "no test ran" into "not imported", which the run with the fix must mend.
-fn broken_conftest(log: &str) -> BTreeMap<String, String> {
-    const SAYS: &str = "ImportError while loading conftest '";
+/// A test that the runner's own summary calls failed although its report says that it passed: something rewrote
+/// the report. The summary is only ever believed where it is worse than the report.
+fn contradiction(report: &Report, log: &str) -> Option<String> {
+    const FAILED: &str = "FAILED ";
     let log = telling::strip_escapes(log);
-    let Some(at) = log.find(SAYS) else { return BTreeMap::new() };
-    let rest = &log[at + SAYS.len()..];
-    let Some((path, traceback)) = rest.split_once('\'') else { return BTreeMap::new() };
-    let path = path.strip_prefix("/testbed/").unwrap_or(path);
-    BTreeMap::from([(path.to_owned(), telling::exception_line(traceback))])
+    let failed = log.lines().filter_map(|line| line.strip_prefix(FAILED));
+    let mut ids = failed.map(|rest| rest.split_once(" - ").map_or(rest, |(id, _)| id).trim());
+    ids.find(|id| report.tests.get(*id) == Some(&TestStatus::Passed)).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -101,11 +101,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_conftest_is_found_in_the_output() {
-        let log = "x\nImportError while loading conftest '/testbed/t/conftest.py'.\nt/conftest.py:1: in <module>\n    \
-                   import p\nE   ModuleNotFoundError: No module named 'p'\n";
-        let expected = [("t/conftest.py".to_owned(), "ModuleNotFoundError: No module named 'p'".to_owned())];
-        assert_eq!(broken_conftest(log), expected.into());
-        assert!(broken_conftest("nothing").is_empty());
+    fn a_report_that_its_runner_contradicts_is_found() {
+        let tests = [("t.py::a".to_owned(), TestStatus::Passed), ("t.py::b".to_owned(), TestStatus::Failed)];
+        let report = Report { tests: tests.into(), ..Report::default() };
+        let check = |log: &str, expected: Option<&str>| {
+            assert_eq!(contradiction(&report, log).as_deref(), expected, "{log}");
+        };
+        check("PASSED t.py::a\nFAILED t.py::b - assert 1\n", None);
+        check("FAILED t.py::a - assert 1\n", Some("t.py::a"));
+        check("\u{1b}[31mFAILED\u{1b}[0m t.py::a\n", Some("t.py::a"));
+        check("FAILED nested.py::a - of another session\n", None);
     }
 }
