@@ -129,8 +129,8 @@ fn what_is_due_or_orphaned_is_pending_again() {
     let mut lease = Lease::open(&spool, dead.clone()).expect("a lease");
     let mut claims = [claim(&mut lease), claim(&mut lease), claim(&mut lease)];
     claims.sort_by(|a, b| a.name().cmp(b.name()));
-    assert!(claims[0].delay(1).expect("delayed"));
-    assert!(claims[1].delay(4_102_444_800).expect("delayed"));
+    assert!(claims[0].delay(1, "the engine is down").expect("delayed"));
+    assert!(claims[1].delay(4_102_444_800, "the engine is down").expect("delayed"));
     // Its process is gone: nobody holds the lock any more.
     drop(LifeLock::hold(&house.path("state"), &dead).expect("held"));
     let master = Master::start(&house, "");

@@ -25,7 +25,7 @@ fn furnished() -> (House, Lease) {
     });
     assert_eq!(house.submit(&rows(&["later"])).status, 0);
     let mut lease = Lease::open(&spool, owner("node-b")).expect("a lease");
-    assert!(claim(&mut lease).delay(4_102_444_800).expect("delayed"));
+    assert!(claim(&mut lease).delay(4_102_444_800, "the engine is down").expect("delayed"));
     assert_eq!(house.submit(&rows(&["at-work"])).status, 0);
     let at_work = claim(&mut lease);
     let since = NOW.parse().expect("a time");

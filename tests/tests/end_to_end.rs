@@ -90,7 +90,7 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
     let got: BTreeMap<String, String> = outcomes(&spool)
         .expect("readable")
         .into_iter()
-        .map(|(id, o)| (id, format!("{}", o.outcome)))
+        .map(|(id, o)| (id, o.outcome))
         .collect();
     let expected: BTreeMap<String, String> = [
         ("xmltodict-0.14.2", "accepted"),
