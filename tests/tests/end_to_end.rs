@@ -87,11 +87,8 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
     let ended = run(&house, &[]);
     assert!(ended.status.success(), "{}", printed(&ended));
     let spool = spool(&house);
-    let got: BTreeMap<String, String> = outcomes(&spool)
-        .expect("readable")
-        .into_iter()
-        .map(|(id, o)| (id, o.outcome))
-        .collect();
+    let got: BTreeMap<String, String> =
+        outcomes(&spool).expect("readable").into_iter().map(|(id, o)| (id, o.outcome)).collect();
     let expected: BTreeMap<String, String> = [
         ("xmltodict-0.14.2", "accepted"),
         ("xmltodict-0.14.2-comment", "fix-fails"),
