@@ -90,8 +90,11 @@ fn what_is_dropped_is_published_and_what_is_bad_kept_aside() {
         spool.summary().filter(|summary| summary.counts.pending.values().sum::<usize>() == 2)
     });
     assert_eq!((summary.counts.open(), spool.unread().expect("counted")), (2, 0));
-    let text = fs::read_to_string(spool.layout().status().join("summary.txt")).expect("text");
-    assert!(text.contains("pending       2  5-build 2"), "{text}");
+    // The two files are written one after the other.
+    wait_for("the same in words", || {
+        let text = fs::read_to_string(spool.layout().status().join("summary.txt")).expect("text");
+        text.contains("pending       2  5-build 2").then_some(())
+    });
     assert!(incoming.join("notes.txt").exists(), "what is no rows is left alone");
     master.stop();
     assert_eq!(LifeLock::known(&house.path("state")).expect("listed"), [], "it leaves nothing behind");
