@@ -36,6 +36,8 @@ const NODE_FAULT_PAUSE: Duration = Duration::from_secs(10);
 /// When a task that the node failed is tried again; four times as long after each further fault, an hour in all.
 const RETRY_SECONDS_MIN: u64 = 10;
 const RETRY_SECONDS_FACTOR: u64 = 4;
+/// What people read while the disk is too full; the log has the figures.
+const DISK_SHORT: &str = "nothing is claimed: too little free disk, see the log";
 /// What people read while the engine is away.
 const ENGINE_AWAY: &str =
     "nothing is claimed: the container engine does not answer; start it (systemctl start docker)";
@@ -127,10 +129,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let reserved = (self.shop.config.reserved_disk_gib * f64::from(1 << 30)) as u64;
         if let Some(shortage) = disk::shortage(&[&self.state_dir, self.spool.layout().root()], reserved) {
             tracing::warn!("{shortage}");
-            self.board.notice("nothing is claimed: too little free disk, see the log");
+            self.board.notice(DISK_SHORT);
             return Ok(None);
         }
-        self.board.withdraw("nothing is claimed: too little free disk, see the log");
+        self.board.withdraw(DISK_SHORT);
         let lease = lease.clone();
         let looked = tokio::task::spawn_blocking(move || {
             lease.lock().unwrap_or_else(PoisonError::into_inner).claim_next(|class| class.kind == "build")
