@@ -31,6 +31,16 @@ pub enum BuildError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Not a Python that there is.
+    #[error("Python {version} is not in the catalogue, which goes from {oldest} to {newest}")]
+    NotInCatalogue {
+        /// The Python that was asked for.
+        version: PythonVersion,
+        /// The oldest that is.
+        oldest: PythonVersion,
+        /// The newest that is.
+        newest: PythonVersion,
+    },
     /// Nobody can bring this Python.
     #[error(
         "no provider has Python {version}: {}; nearest that can be built here: {}",
@@ -99,7 +109,11 @@ impl BuildError {
     pub(crate) fn is_about_the_offer(&self) -> bool {
         match self {
             Self::Program { .. } | Self::Script { .. } | Self::Io { .. } | Self::TimedOut { .. } => true,
-            Self::Engine { .. } | Self::NoImage { .. } | Self::NoProvider { .. } | Self::Busy { .. } => false,
+            Self::Engine { .. }
+            | Self::NoImage { .. }
+            | Self::NotInCatalogue { .. }
+            | Self::NoProvider { .. }
+            | Self::Busy { .. } => false,
         }
     }
 }

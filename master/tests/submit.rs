@@ -137,7 +137,11 @@ fn what_is_missing_is_named_before_anything_is_done() {
     let missing = house.run(&["submit", "--repositories", "/m/{repo}", "rows.jsonl", "nowhere.jsonl"]);
     assert_eq!(
         (missing.status, missing.err.as_str(), pending(&house)),
-        (1, "bottega: cannot open nowhere.jsonl: No such file or directory (os error 2)\n", 0)
+        (
+            1,
+            "bottega: cannot open nowhere.jsonl: No such file or directory (os error 2); check the path, or give - for standard input\n",
+            0
+        )
     );
     let no_spool = house.run(&["status", "--spool", "elsewhere"]);
     assert_eq!(no_spool.status, 1);

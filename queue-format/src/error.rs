@@ -5,7 +5,7 @@ use crate::{InvalidId, InvalidOwner};
 
 /// An operation on a path that failed; no bare [`io::Error`] leaves this crate.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
+#[error("cannot {action} {}: {source}{}", path.display(), remedy(action, source))]
 pub struct PathError {
     /// What was tried, as a verb.
     pub action: &'static str,
@@ -85,8 +85,11 @@ impl<T, E: Into<io::Error>> OnPath<T> for Result<T, E> {
     }
 }
 
-fn remedy(source: &io::Error) -> &'static str {
+fn remedy(action: &str, source: &io::Error) -> &'static str {
     match source.kind() {
+        io::ErrorKind::NotFound if action == "make directory" => {
+            " (nothing can be made there; choose another place)"
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             " (free space there, then start again; nothing was lost)"
         }

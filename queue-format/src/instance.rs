@@ -95,6 +95,9 @@ impl Instance {
                 "expected an ISO 8601 time such as 2024-05-01T12:00:00Z, or nothing",
             );
         }
+        if self.problem_statement.trim().is_empty() {
+            return refuse("problem_statement", "it is empty: say in words what the fix is for");
+        }
         if self.patch.trim().is_empty() {
             return refuse("patch", "it is empty: a task needs a fix outside the tests");
         }
@@ -167,6 +170,7 @@ mod tests {
         check("end_commit", "--upload-pack=x");
         check("language", "rust");
         check("created_at", "yesterday");
+        check("problem_statement", "\n");
         check("patch", " \n");
         check("test_patch", "");
     }

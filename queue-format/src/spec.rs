@@ -206,7 +206,7 @@ mod tests {
             let task = serde_json::json!({
                 "format": 1, "id": "x", "kind": "build", "repository": "/m", "resources": { field: value },
                 "instance": {
-                    "instance_id": "x", "repo": "a/b", "base_commit": "0".repeat(40), "problem_statement": "",
+                    "instance_id": "x", "repo": "a/b", "base_commit": "0".repeat(40), "problem_statement": "broken",
                     "patch": "diff", "test_patch": "diff",
                 },
             });

@@ -12,7 +12,7 @@ use crate::build::process::Running;
 use crate::build::progress::Progress;
 use crate::build::work::{self, WorkDirectory};
 use crate::build::{interpreter, root};
-use crate::catalogue::{CATALOGUE, nearest};
+use crate::catalogue::{CATALOGUE, nearest, release_of};
 use crate::engine::{
     Engine, Finished, Found, Job, LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE, LABEL_SUITE,
 };
@@ -115,6 +115,9 @@ impl ImageBuilder {
         progress: OnProgress<'_>,
     ) -> Result<Built, BuildError> {
         let started = Instant::now();
+        if let (None, [first, .., last]) = (release_of(version), &CATALOGUE) {
+            return Err(BuildError::NotInCatalogue { version, oldest: first.version, newest: last.version });
+        }
         let present = self.engine.find(&version.image()).await?;
         if let Some(foreign) = present.as_ref().filter(|present| !present.is_ours() && !self.rebuild) {
             return Ok(built(version, foreign, true, 0, started));
