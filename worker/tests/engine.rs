@@ -245,10 +245,32 @@ async fn a_build_makes_a_labelled_image_and_keeps_its_cache() {
     let mut run = run_request(&node, "env -i ls -A /testbed");
     run.image.clone_from(id);
     assert_eq!(node.docker.run(&run).await.unwrap().log, ".git\nlink\n");
+    assert!(first.own_bytes.is_some_and(|bytes| bytes < 1 << 20), "two small files: {:?}", first.own_bytes);
     node.docker.remove_image(&request.image_name).await.unwrap();
     node.docker.remove_image(&request.image_name).await.unwrap();
     assert!(node.docker.images(&request.image_name).await.unwrap().is_empty());
     assert_eq!(node.ledger.get(request.labels.object), None);
+}
+
+/// Two spools may build the same task on one node: what fails in one takes nothing from the other.
+#[tokio::test]
+async fn a_name_stays_with_the_image_it_was_given_to() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    let request =
+        |text: &str| build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN echo {text} > /x\n"));
+    let kept = request("kept");
+    let BuildEnd::Built(id) = node.docker.build(&kept).await.unwrap().end else { panic!("not built") };
+    let name = format!("{}-accepted", kept.image_name);
+    node.docker.tag_image(&id, &name).await.unwrap();
+    node.docker.remove_image(&kept.image_name).await.unwrap();
+    let dropped = request("dropped");
+    node.docker.build(&dropped).await.unwrap();
+    node.docker.remove_image(&dropped.image_name).await.unwrap();
+    assert_eq!(node.docker.images(&kept.image_name).await.unwrap(), [(name, id)].into());
+    assert!(node.ledger.get(kept.labels.object).is_some(), "the image is still ours to sweep");
+    assert_eq!(node.ledger.get(dropped.labels.object), None);
+    node.remove_images(kept.labels.object).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ pub(super) struct Bench {
     pub(super) dockerfile: Option<Dockerfile>,
     pub(super) script: Option<EvalScript>,
     pub(super) image_id: Option<String>,
+    pub(super) image_bytes: Option<u64>,
     pub(super) build_log: String,
     pub(super) evidence: Option<Evidence>,
     pub(super) run_logs: Vec<(Condition, String)>,

@@ -15,6 +15,8 @@ pub struct Attempt {
     pub python: Option<PythonRecord>,
     /// The kept image.
     pub image_name: Option<String>,
+    /// Its size beyond its base image's.
+    pub image_bytes: Option<u64>,
     /// The evidence of the last evaluation.
     pub evidence: Option<Evidence>,
     /// What was left out or changed, in words.
@@ -33,6 +35,7 @@ impl Attempt {
             stages: Vec::new(),
             python: None,
             image_name: None,
+            image_bytes: None,
             evidence: None,
             notes: Vec::new(),
             files: Vec::new(),
@@ -71,7 +74,7 @@ impl Attempt {
             stages: self.stages.clone(),
             python: self.python.clone(),
             image_name: self.image_name.clone(),
-            image_bytes: None,
+            image_bytes: self.image_bytes,
             fail_to_pass: transitions.map_or(0, |t| t.fail_to_pass.len()),
             pass_to_pass: transitions.map_or(0, |t| t.pass_to_pass.len()),
             peak_memory_bytes: runs.filter_map(|run| run.peak_memory_bytes).max(),

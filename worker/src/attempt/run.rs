@@ -86,22 +86,27 @@ pub struct Job<'a, E> {
 pub async fn attempt<E: Engine, B: Brain>(job: &Job<'_, E>, brain: &mut B) -> Result<Attempt, AttemptError> {
     let mut bench = Bench::default();
     let verdict = rounds(job, brain, &mut bench).await?;
-    let name = image_name(&job.labels.task);
+    let draft = draft_name(job.labels);
     let mut files = bench.files(&verdict, job.task);
     let mut kept = None;
     if matches!(verdict, Verdict::Accepted { .. }) {
         (job.say)("freeze");
-        let lock = read_lock(job, &name).await?;
+        let id = bench.image_id.as_deref().unwrap_or_default();
+        let lock = read_lock(job, id).await?;
         files.extend(lock.map(|bytes| ("requirements.lock".to_owned(), bytes)));
+        let name = image_name(&job.labels.task);
+        job.shop.engine.tag_image(id, &name).await?;
         kept = Some(name);
-    } else if bench.image_id.is_some() {
-        job.shop.engine.remove_image(&name).await?;
+    }
+    if bench.image_id.is_some() {
+        job.shop.engine.remove_image(&draft).await?;
     }
     Ok(Attempt {
         verdict,
         iterations: bench.iterations,
         stages: bench.log.stages,
         python: bench.python,
+        image_bytes: bench.image_bytes.filter(|_| kept.is_some()),
         image_name: kept,
         evidence: bench.evidence,
         notes: bench.log.notes.into_iter().chain(bench.evaluation_notes).collect(),
@@ -205,7 +210,7 @@ async fn round<E: Engine, B: Brain>(
         bench.image_id = None;
         let request = BuildRequest {
             context_dir: job.context_dir.to_owned(),
-            image_name: image_name(&job.labels.task),
+            image_name: draft_name(job.labels),
             labels: job.labels.clone(),
             limits: job.slot.limits.clone(),
             network: shop.build_network,
@@ -217,7 +222,10 @@ async fn round<E: Engine, B: Brain>(
         bench.log.took("build", started);
         bench.build_log.clone_from(&built.log);
         match built.end {
-            BuildEnd::Built(id) => bench.image_id = Some(id),
+            BuildEnd::Built(id) => {
+                bench.image_id = Some(id);
+                bench.image_bytes = built.own_bytes;
+            }
             BuildEnd::Failed(error) => {
                 if let Some(line) = fault::of_node(&error, &built.log) {
                     return Err(EngineError::Failed { action: "build", detail: line }.into());
@@ -262,6 +270,12 @@ async fn round<E: Engine, B: Brain>(
         logs: evaluated.logs,
     };
     Ok(Ok((observation, rebuild)))
+}
+
+/// What an attempt's image is called until it is accepted: the task's own name is for accepted ones alone, and
+/// may be another spool's.
+fn draft_name(labels: &Labels) -> String {
+    format!("bottega-draft:{}", labels.object.simple())
 }
 
 async fn read_lock<E: Engine>(job: &Job<'_, E>, image: &str) -> Result<Option<Vec<u8>>, EngineError> {

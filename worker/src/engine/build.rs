@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bollard::models::ImageInspect;
 use bollard::query_parameters::RemoveImageOptionsBuilder;
 use futures_util::StreamExt;
 use queue_format::{LABEL_OBJECT, ObjectKind};
@@ -32,7 +33,18 @@ impl Docker {
             }
             None => self.build_from(request, &text, &mut stream).await?,
         };
-        Ok(BuildOutcome { end, log: stream.log(), seconds: began.elapsed().as_secs_f64() })
+        let own_bytes = match &end {
+            BuildEnd::Built(id) => self.own_bytes(id, &text).await?,
+            BuildEnd::Failed(_) | BuildEnd::TimedOut => None,
+        };
+        Ok(BuildOutcome { end, log: stream.log(), seconds: began.elapsed().as_secs_f64(), own_bytes })
+    }
+
+    /// What an image adds to the first that its Dockerfile names.
+    async fn own_bytes(&self, id: &str, dockerfile: &str) -> Result<Option<u64>, EngineError> {
+        let Some(base) = dockerfile::images(dockerfile).into_iter().next() else { return Ok(None) };
+        let sizes = (self.inner.image_bytes(id).await?, self.inner.image_bytes(&base).await?);
+        Ok(sizes.0.zip(sizes.1).map(|(all, base)| all.saturating_sub(base)))
     }
 
     async fn build_from(
@@ -154,8 +166,16 @@ impl Inner {
 
     /// The full id of an image, if it is there.
     pub(super) async fn image_id(&self, name: &str) -> Result<Option<String>, EngineError> {
+        Ok(self.inspect(name).await?.and_then(|image| image.id))
+    }
+
+    async fn image_bytes(&self, name: &str) -> Result<Option<u64>, EngineError> {
+        Ok(self.inspect(name).await?.and_then(|image| u64::try_from(image.size?).ok()))
+    }
+
+    async fn inspect(&self, name: &str) -> Result<Option<ImageInspect>, EngineError> {
         match self.client.inspect_image(name).await {
-            Ok(image) => Ok(image.id),
+            Ok(image) => Ok(Some(image)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(failed("inspect an image", error)),
         }

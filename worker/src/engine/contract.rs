@@ -64,6 +64,8 @@ pub struct BuildOutcome {
     pub log: String,
     /// Wall time.
     pub seconds: f64,
+    /// The size of what was built beyond its base image's.
+    pub own_bytes: Option<u64>,
 }
 
 /// How a build ended.
@@ -191,6 +193,9 @@ pub trait Engine: Send + Sync {
         &self,
         prefix: &str,
     ) -> impl Future<Output = Result<BTreeMap<String, String>, EngineError>> + Send;
+
+    /// Gives an image, by its id, the name as well; whatever had that name before loses it.
+    fn tag_image(&self, id: &str, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Removes a tag, and the image if it was the last one; a missing image is fine.
     fn remove_image(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;

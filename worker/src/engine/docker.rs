@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, HashMap};
 
-use bollard::query_parameters::{ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{
+    ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
 use queue_format::{LABEL_OBJECT, ObjectKind};
 
 use super::connect::{Docker, failed, is_missing};
@@ -33,6 +35,12 @@ impl Engine for Docker {
             }
         }
         Ok(names)
+    }
+
+    async fn tag_image(&self, id: &str, name: &str) -> Result<(), EngineError> {
+        let options = TagImageOptionsBuilder::new().repo(name).tag("latest").build();
+        let tagged = self.inner.client.tag_image(id, Some(options)).await;
+        tagged.map_err(|source| failed("name an image", source))
     }
 
     async fn remove_image(&self, name: &str) -> Result<(), EngineError> {

@@ -17,12 +17,17 @@ pub(super) struct ParentGroup {
 }
 
 impl ParentGroup {
+    /// What an earlier incarnation may have left; dropping it removes it.
+    pub(super) fn left(object: Uuid) -> Self {
+        Self { name: format!("bottega-{}", object.simple()), mount: MOUNT.into() }
+    }
+
     /// Makes the group; `None` where the host does not let us, which [`is_possible`] tells beforehand.
     pub(super) fn make(facts: &EngineFacts, object: Uuid, pids_max: u64) -> Option<Self> {
         if !facts.limits_build_processes {
             return None;
         }
-        let group = Self { name: format!("bottega-{}", object.simple()), mount: MOUNT.into() };
+        let group = Self::left(object);
         let dir = pids_root(facts.cgroup_version).join(&group.name);
         let made = match fs::create_dir(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

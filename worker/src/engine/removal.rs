@@ -109,7 +109,10 @@ impl Docker {
                     self.inner.remove_labelled(entry.object).await?;
                     self.inner.forget(entry.object);
                 }
-                ObjectKind::Build { .. } => self.inner.remove_labelled(entry.object).await?,
+                ObjectKind::Build { .. } => {
+                    let _parent = ParentGroup::left(entry.object);
+                    self.inner.remove_labelled(entry.object).await?;
+                }
                 ObjectKind::WorkDir { .. } => {}
             }
         }
