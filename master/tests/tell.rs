@@ -34,7 +34,9 @@ fn furnished() -> (House, Lease) {
         SlotStatus { slot: 0, cpuset: "0-3".to_owned(), memory_bytes: 24 << 30, activity: Some(activity) };
     let idle = SlotStatus { slot: 1, activity: None, ..slot.clone() };
     let notices = vec!["1 slot instead of 2: too little memory".to_owned()];
-    let status = WorkerStatus { owner: lease.owner().clone(), at: since, notices, slots: vec![slot, idle] };
+    let obstacle = Some("/state has less than 5 GiB free".to_owned());
+    let slots = vec![slot, idle];
+    let status = WorkerStatus { owner: lease.owner().clone(), at: since, notices, obstacle, slots };
     spool.write_worker_status(&status).expect("written");
     assert_eq!(house.submit(&rows(&["waits"])).status, 0);
     (house, lease)

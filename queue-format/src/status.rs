@@ -17,6 +17,9 @@ pub struct WorkerStatus {
     pub at: jiff::Timestamp,
     /// What is not as the configuration asks, each in one sentence.
     pub notices: Vec<String>,
+    /// Why it claims nothing, while that is so, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
     /// Its slots.
     pub slots: Vec<SlotStatus>,
 }

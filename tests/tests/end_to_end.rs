@@ -185,7 +185,7 @@ async fn killed_daemons_lose_no_task() {
     let tasks = spool.all().expect("listed");
     assert_eq!(tasks.len(), 1);
     assert!(matches!(tasks[0].state, State::Failed(_)), "{:?}", tasks[0].state);
-    assert_eq!(tasks[0].name.token.0, 2, "claimed twice, concluded once");
+    assert_eq!(tasks[0].name.token.0, 2, "claimed twice, concluded once:\n{}", printed(&ended));
     assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
 }
 
@@ -202,9 +202,9 @@ async fn an_engine_that_goes_away_fails_no_task() {
     let spool = spool(&house);
     let said = wait_for(Duration::from_mins(3), || {
         let workers = spool.worker_statuses().expect("listed");
-        let away = |text: &String| text.contains("does not answer");
-        (counts(&house).pending.len() == 1 && workers.iter().any(|w| w.notices.iter().any(away)))
-            .then_some(())
+        let is_away = |obstacle: &String| obstacle.contains("does not answer");
+        let is_said = workers.iter().any(|worker| worker.obstacle.as_ref().is_some_and(is_away));
+        (counts(&house).pending.len() == 1 && is_said).then_some(())
     });
     assert!(said.is_some(), "the task waits, and the status says for what: {:?}", counts(&house));
     proxy.set_open(true);

@@ -17,6 +17,7 @@ pub struct Board {
 #[derive(Debug)]
 struct State {
     notices: Vec<String>,
+    obstacle: Option<String>,
     slots: Vec<SlotStatus>,
     changed: bool,
 }
@@ -34,7 +35,7 @@ impl Board {
                 activity: None,
             })
             .collect();
-        Self { owner, state: Mutex::new(State { notices, slots, changed: true }) }
+        Self { owner, state: Mutex::new(State { notices, obstacle: None, slots, changed: true }) }
     }
 
     /// A slot begins a stage of a task.
@@ -65,6 +66,17 @@ impl Board {
         state.changed |= state.notices.len() != before;
     }
 
+    /// Why nothing is claimed now, `None` once that is over; gives whether that is news.
+    pub fn obstacle(&self, text: Option<&str>) -> bool {
+        let mut state = self.lock();
+        let is_news = state.obstacle.as_deref() != text;
+        if is_news {
+            state.obstacle = text.map(str::to_owned);
+            state.changed = true;
+        }
+        is_news
+    }
+
     /// The status to publish, and whether it has changed since the last call.
     pub fn status(&self) -> (WorkerStatus, bool) {
         let mut state = self.lock();
@@ -72,6 +84,7 @@ impl Board {
             owner: self.owner.clone(),
             at: Timestamp::now(),
             notices: state.notices.clone(),
+            obstacle: state.obstacle.clone(),
             slots: state.slots.clone(),
         };
         (status, std::mem::take(&mut state.changed))

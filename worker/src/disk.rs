@@ -1,18 +1,16 @@
 //! The node's disk, looked at before each claim: a task that cannot finish must not be begun.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-/// The directories that are too full, as a notice; `None` where all have room.
+/// Which directory is too full, and what to do, in words that stay the same while it is; `None` where all have
+/// room, or are elsewhere.
 #[must_use]
-pub fn shortage(dirs: &[&Path], reserved_bytes: u64) -> Option<String> {
-    let full = dirs.iter().filter_map(|dir| {
-        let free = fs2::available_space(dir).ok()?;
-        (free < reserved_bytes).then_some((dir, free))
-    });
-    let (dir, free) = full.min_by_key(|(_, free)| *free)?;
-    let (free, reserved) = (free >> 20, reserved_bytes >> 20);
+pub fn shortage(dirs: &[PathBuf], reserved_gib: f64) -> Option<String> {
+    let reserved_bytes = (reserved_gib * f64::from(1 << 30)) as u64;
+    let is_short = |dir: &&PathBuf| fs2::available_space(dir).is_ok_and(|free| free < reserved_bytes);
+    let dir = dirs.iter().find(is_short)?;
     Some(format!(
-        "nothing is claimed: {} has {free} MiB free, {reserved} are kept back; free space, or lower reserved_disk_gib",
+        "{} has less than {reserved_gib} GiB free; free space there, or lower reserved_disk_gib",
         dir.display()
     ))
 }

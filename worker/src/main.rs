@@ -108,6 +108,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
     let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
     tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
     notifier.ready(&format!("{} slots", slots.len()));
+    let engine_dir = engine.facts().root_dir.clone();
     let git_timeout = Duration::from_secs(config.git_timeout_seconds);
     let worker = Worker {
         board: Board::new(owner.clone(), &slots, notices),
@@ -119,6 +120,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
             pythons,
         },
         new_brain: Rules::default,
+        disk_dirs: vec![spool.layout().root().to_owned(), state_dir.clone(), engine_dir],
         spool,
         owner,
         state_dir,

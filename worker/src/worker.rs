@@ -36,11 +36,8 @@ const NODE_FAULT_PAUSE: Duration = Duration::from_secs(10);
 /// When a task that the node failed is tried again; four times as long after each further fault, an hour in all.
 const RETRY_SECONDS_MIN: u64 = 10;
 const RETRY_SECONDS_FACTOR: u64 = 4;
-/// What people read while the disk is too full; the log has the figures.
-const DISK_SHORT: &str = "nothing is claimed: too little free disk, see the log";
 /// What people read while the engine is away.
-const ENGINE_AWAY: &str =
-    "nothing is claimed: the container engine does not answer; start it (systemctl start docker)";
+const ENGINE_AWAY: &str = "the container engine does not answer; start it (systemctl start docker)";
 
 /// A worker on one node.
 pub struct Worker<E, B> {
@@ -54,6 +51,8 @@ pub struct Worker<E, B> {
     pub owner: Owner,
     /// The node's state directory.
     pub state_dir: PathBuf,
+    /// Where work needs room: the spool, the state, the engine's own directory.
+    pub disk_dirs: Vec<PathBuf>,
     /// What the node knows to be ours.
     pub ledger: Ledger,
     /// Where the slots write what they do.
@@ -94,7 +93,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 
     async fn work(self: Arc<Self>, slot: Slot, lease: Arc<Mutex<Lease>>, shutdown: Shutdown) {
         while shutdown.phase() == Phase::Running {
-            let claimed = if self.engine_answers().await { self.claim(&lease).await } else { Ok(None) };
+            let claimed = if self.is_fit().await { self.claim(&lease).await } else { Ok(None) };
             let pause = match claimed {
                 Ok(Some(claim)) => self.serve(&slot, &claim, &shutdown).await,
                 Ok(None) => poll_pause(),
@@ -112,27 +111,26 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         }
     }
 
-    /// An engine that is away fails no task: nothing is claimed until it is back.
-    async fn engine_answers(&self) -> bool {
-        match self.shop.engine.ping().await {
-            Ok(()) => self.board.withdraw(ENGINE_AWAY),
+    /// A node that could not work fails no task: nothing is claimed until its engine answers and its disk has
+    /// room.
+    async fn is_fit(&self) -> bool {
+        let obstacle = match self.shop.engine.ping().await {
+            Ok(()) => disk::shortage(&self.disk_dirs, self.shop.config.reserved_disk_gib),
             Err(error) => {
-                tracing::warn!(%error, "{ENGINE_AWAY}");
-                self.board.notice(ENGINE_AWAY);
-                return false;
+                tracing::debug!(%error, "the engine does not answer");
+                Some(ENGINE_AWAY.to_owned())
+            }
+        };
+        if self.board.obstacle(obstacle.as_deref()) {
+            match &obstacle {
+                Some(obstacle) => tracing::warn!("nothing is claimed: {obstacle}"),
+                None => tracing::info!("tasks are claimed again"),
             }
         }
-        true
+        obstacle.is_none()
     }
 
     async fn claim(&self, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
-        let reserved = (self.shop.config.reserved_disk_gib * f64::from(1 << 30)) as u64;
-        if let Some(shortage) = disk::shortage(&[&self.state_dir, self.spool.layout().root()], reserved) {
-            tracing::warn!("{shortage}");
-            self.board.notice(DISK_SHORT);
-            return Ok(None);
-        }
-        self.board.withdraw(DISK_SHORT);
         let lease = lease.clone();
         let looked = tokio::task::spawn_blocking(move || {
             lease.lock().unwrap_or_else(PoisonError::into_inner).claim_next(|class| class.kind == "build")
@@ -165,7 +163,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             interruption = interrupted(claim, shutdown) => Err(interruption),
         };
         let (settled, pause) = match attempted {
-            Ok(attempt) => (self.conclude(slot, claim, &attempt, started_at), Duration::ZERO),
+            Ok(attempt) => (self.conclude(slot, claim, &attempt, started_at, shutdown).await, Duration::ZERO),
             Err(Interruption::Shutdown) => {
                 (claim.release().map(|()| "handed back".to_owned()), Duration::ZERO)
             }
@@ -225,17 +223,36 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         Ok(made)
     }
 
-    fn conclude(
+    /// Publishes an attempt. While the spool cannot be written the verdict is kept and published again and
+    /// again: a full disk does not cost the work.
+    async fn conclude(
         &self,
         slot: &Slot,
         claim: &Claim,
         attempt: &Attempt,
         started_at: Timestamp,
+        shutdown: &Shutdown,
     ) -> Result<String, ClaimError> {
         self.board.begin(slot.number, &claim.name().id, "publish");
         let manifest = attempt.manifest(claim.name(), &self.owner, started_at, Timestamp::now());
-        claim.conclude(&manifest, &attempt.files)?;
-        Ok(attempt.outcome())
+        let mut trouble = None;
+        loop {
+            let concluded = claim.conclude(&manifest, &attempt.files).map(|_| attempt.outcome());
+            trouble.take().inspect(|said: &String| self.board.withdraw(said));
+            match concluded {
+                Err(ClaimError::Spool(error)) if shutdown.phase() == Phase::Running => {
+                    let said = format!("a verdict waits to be written: {error}");
+                    tracing::error!(task = %claim.name().id, token = %claim.name().token, "{said}");
+                    self.board.notice(&said);
+                    trouble = Some(said);
+                }
+                concluded => return concluded,
+            }
+            tokio::select! {
+                () = shutdown.requested() => {}
+                () = tokio::time::sleep(NODE_FAULT_PAUSE) => {}
+            }
+        }
     }
 
     /// Hands a task back that the node failed. It pays for that with a retry only if the engine is there.

@@ -73,6 +73,9 @@ fn worker_lines(worker: &WorkerStatus, now: Timestamp) -> String {
     let age = now.duration_since(worker.at).as_secs_f64();
     let silent = if age > SILENT_SECONDS { ": silent, perhaps dead" } else { "" };
     let mut text = format!("\nworker {}  (heard {} ago{silent})\n", worker.owner, duration(age));
+    if let Some(obstacle) = &worker.obstacle {
+        let _ = writeln!(text, "  nothing is claimed: {}", clean_line(obstacle));
+    }
     for notice in &worker.notices {
         let _ = writeln!(text, "  note: {}", clean_line(notice));
     }

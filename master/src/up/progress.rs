@@ -41,6 +41,7 @@ impl Progress<'_> {
         if left_out > 0 {
             lines.push(format!("  and {left_out} more slots"));
         }
+        lines.extend(self.obstacles());
         lines.push(self.daemons());
         lines.extend(self.closing.map(str::to_owned));
         lines
@@ -50,7 +51,8 @@ impl Progress<'_> {
     pub(super) fn line(&self) -> String {
         let slots = self.slots(false).join("; ");
         let slots = if slots.is_empty() { String::new() } else { format!("; {slots}") };
-        format!("{}; {}{}", self.times(), self.states(), squeeze(&slots))
+        let obstacles: String = self.obstacles().map(|line| format!("; {line}")).collect();
+        format!("{}; {}{}{obstacles}", self.times(), self.states(), squeeze(&slots))
     }
 
     fn bar(&self) -> String {
@@ -101,6 +103,14 @@ impl Progress<'_> {
             }
         }
         lines
+    }
+
+    fn obstacles(&self) -> impl Iterator<Item = String> {
+        let workers = self.status.workers.iter();
+        workers.filter_map(|worker| {
+            let obstacle = clean_line(worker.obstacle.as_ref()?);
+            Some(format!("nothing is claimed on {}: {obstacle}", worker.owner.node()))
+        })
     }
 
     fn daemons(&self) -> String {
