@@ -2,7 +2,7 @@ use std::io;
 
 use crate::{
     Located, MANIFEST_FILE, Manifest, PathError, Spool, SpoolError, TASK_FILE_BYTES_MAX, TaskId, TaskSpec,
-    Token, files,
+    Token,
 };
 
 /// The largest manifest that is read.
@@ -14,7 +14,7 @@ impl Spool {
     /// # Errors
     /// The directory cannot be listed.
     pub fn attempts(&self, id: &TaskId) -> Result<Vec<Token>, PathError> {
-        let names = files::list(&self.layout().attempts(id))?;
+        let names = self.files().list(&self.layout().attempts(id))?;
         let mut tokens: Vec<Token> = names.iter().filter_map(|name| name.parse().ok()).collect();
         tokens.sort();
         Ok(tokens)
@@ -43,7 +43,7 @@ impl Spool {
         name: &str,
         bytes_max: u64,
     ) -> Result<Option<Vec<u8>>, PathError> {
-        match files::read_regular(&self.layout().attempt(id, token).join(name), bytes_max) {
+        match self.files().read_regular(&self.layout().attempt(id, token).join(name), bytes_max) {
             Err(e) if e.source.kind() == io::ErrorKind::NotFound => Ok(None),
             read => read.map(Some),
         }
@@ -54,7 +54,7 @@ impl Spool {
     /// # Errors
     /// It cannot be read (perhaps it has just been moved), or is not valid.
     pub fn read_task(&self, task: &Located) -> Result<TaskSpec, SpoolError> {
-        let bytes = files::read_regular(&task.path, TASK_FILE_BYTES_MAX)?;
+        let bytes = self.files().read_regular(&task.path, TASK_FILE_BYTES_MAX)?;
         TaskSpec::parse(&bytes, &task.name.id)
             .map_err(|e| SpoolError::Damaged { path: task.path.clone(), why: e.to_string() })
     }

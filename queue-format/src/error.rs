@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{InvalidId, InvalidOwner};
+use crate::{InvalidId, InvalidOwner, Owner};
 
 /// An operation on a path that failed; no bare [`io::Error`] leaves this crate.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,11 @@ pub enum SpoolError {
         /// Ours.
         supported: u32,
     },
+    /// Somebody took this incarnation for dead, and it must not go on under its name.
+    #[error(
+        "the lease of {0} was closed: its heartbeat stood still for too long, or somebody removed it; it must end, and come back as a new incarnation"
+    )]
+    LeaseClosed(Owner),
     /// A directory's name is not an owner.
     #[error(transparent)]
     Owner(#[from] InvalidOwner),

@@ -1,70 +1,29 @@
-//! The only place that creates, renames and removes files of a spool.
+//! The only place that creates, renames and removes files of a spool, and that decides what an answer of the
+//! file system is worth.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
 
 use crate::error::{OnPath, PathError};
+use crate::filesystem::{Disk, Entry, EntryKind, Filesystem, NewFile, OpenFile};
 
-/// Makes a directory and its parents; an existing one is fine.
-pub(crate) fn make_dir(path: &Path) -> Result<(), PathError> {
-    fs::create_dir_all(path).on_path("make directory", path)
-}
+/// How often a path is looked up anew after a stale handle, as when the server swapped what lies there.
+const LOOKS_MAX: usize = 10;
 
-/// Removes an empty directory; a full or missing one is left as it is.
-pub(crate) fn remove_if_empty(path: &Path) -> Result<bool, PathError> {
-    match fs::remove_dir(path) {
-        Ok(()) => Ok(true),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Ok(false),
-        Err(e) => Err(e).on_path("remove directory", path),
-    }
-}
+/// A spool's hands: a file system, with the rules that NFS asks for.
+#[derive(Clone)]
+pub(crate) struct Files(Arc<dyn Filesystem>);
 
-/// Removes one file; a missing one is fine.
-pub(crate) fn remove_file(path: &Path) -> Result<(), PathError> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).on_path("remove", path),
-        _ => Ok(()),
-    }
-}
-
-/// Creates a file that is not there yet, writes it and waits until it is on disk.
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o664).open(path).on_path("create", path)?;
-    file.write_all(bytes).on_path("write", path)?;
-    file.sync_all().on_path("sync", path)?;
-    // Over NFS a write can fail as late as close, which dropping a File would hide.
-    close(file).on_path("close", path)
-}
-
-/// A new file in `dir` that scanners pass over, to be given its name when it is complete. Like every file of a
-/// spool it is for the group too, as far as the umask allows.
-pub(crate) fn stage(dir: &Path) -> Result<tempfile::NamedTempFile, PathError> {
-    let permissions = fs::Permissions::from_mode(0o664);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".new-").permissions(permissions).tempfile_in(dir).on_path("create in", dir)
-}
-
-/// Replaces a file as a whole, by way of a temporary neighbour; readers see the old or the new one.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut staged = stage(dir)?;
-    staged.write_all(bytes).on_path("write", path)?;
-    settle(staged, path)
-}
-
-/// Gives a staged file its name, once its content is on disk.
-pub(crate) fn settle(staged: tempfile::NamedTempFile, path: &Path) -> Result<(), PathError> {
-    staged.as_file().sync_all().on_path("sync", path)?;
-    staged.persist(path).map_err(|e| e.error).on_path("replace", path)?;
-    Ok(())
-}
-
-/// Waits until a directory's names are on disk.
-pub(crate) fn sync_dir(path: &Path) -> Result<(), PathError> {
-    File::open(path).and_then(|dir| dir.sync_all()).on_path("sync", path)
+/// A file that readers pass over until it is given its name; dropped before that, it is removed.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    files: Files,
+    path: PathBuf,
+    file: Option<Box<dyn NewFile>>,
 }
 
 /// What a rename that may have been lost, repeated or overtaken came to.
@@ -76,78 +35,264 @@ pub(crate) enum Moved {
     Gone,
 }
 
-/// Renames one file. The target's name must be one that only the caller can make: the system's answer is not
-/// trusted, the target is looked at instead (an NFS reply may be lost although the rename was done).
-pub(crate) fn rename(from: &Path, to: &Path) -> Result<Moved, PathError> {
-    let Err(error) = system_rename(from, to) else { return Ok(Moved::Yes) };
-    match fs::symlink_metadata(to) {
-        Ok(found) if found.is_file() && fs::symlink_metadata(from).is_err() => Ok(Moved::Yes),
-        _ if error.kind() == io::ErrorKind::NotFound && to.parent().is_some_and(Path::is_dir) => {
-            Ok(Moved::Gone)
+impl Files {
+    pub(crate) fn new(filesystem: Arc<dyn Filesystem>) -> Self {
+        Self(filesystem)
+    }
+
+    /// The file system of this machine: what lies on the node itself is never simulated.
+    pub(crate) fn of_this_machine() -> Self {
+        Self::new(Arc::new(Disk))
+    }
+
+    pub(crate) fn unique(&self) -> Uuid {
+        self.0.unique()
+    }
+
+    /// Makes a directory and its parents; an existing one is fine.
+    pub(crate) fn make_dirs(&self, path: &Path) -> Result<(), PathError> {
+        match self.make_dir(path) {
+            Err(e) if e.source.kind() == ErrorKind::NotFound => {
+                let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+                    return Err(e);
+                };
+                self.make_dirs(parent)?;
+                self.make_dir(path)
+            }
+            made => made,
         }
-        _ => Err(error).on_path("rename", from),
     }
-}
 
-#[expect(clippy::disallowed_methods, reason = "the one call that everything else is kept from")]
-fn system_rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)
-}
-
-/// Opens a regular file for reading, following no symbolic link and waiting for no pipe.
-pub(crate) fn open_regular(path: &Path) -> Result<File, PathError> {
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).on_path("open", path)?;
-    if !file.metadata().on_path("inspect", path)?.is_file() {
-        let source = io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file");
-        return Err(source).on_path("read", path);
-    }
-    Ok(file)
-}
-
-/// Reads a regular file with one link, following no symbolic link, of at most `bytes_max` bytes.
-pub(crate) fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PathError> {
-    let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why)).on_path("read", path);
-    let file = open_regular(path)?;
-    let links = file.metadata().on_path("inspect", path)?.nlink();
-    if links > 1 {
-        return refuse(format!("it has {links} hard links, expected one"));
-    }
-    let mut bytes = Vec::new();
-    file.take(bytes_max + 1).read_to_end(&mut bytes).on_path("read", path)?;
-    if bytes.len() as u64 > bytes_max {
-        return refuse(format!("it is larger than {bytes_max} bytes"));
-    }
-    Ok(bytes)
-}
-
-/// The names in a directory, dot files left out; a missing directory has none.
-pub(crate) fn list(path: &Path) -> Result<Vec<String>, PathError> {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
+    /// Makes one directory; an existing one is fine, a missing parent is an error.
+    pub(crate) fn make_dir(&self, path: &Path) -> Result<(), PathError> {
+        match self.0.make_dir(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && self.is_dir(path) => Ok(()),
+            made => made.on_path("make directory", path),
         }
-        Err(e) => return Err(e).on_path("list", path),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.on_path("list", path)?;
-        names.extend(entry.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
     }
-    Ok(names)
+
+    /// Removes an empty directory; a full or missing one is left as it is.
+    pub(crate) fn remove_if_empty(&self, path: &Path) -> Result<bool, PathError> {
+        match self.0.remove_dir(path) {
+            Ok(()) => Ok(true),
+            Err(e) if is_gone(&e) || e.kind() == ErrorKind::DirectoryNotEmpty => Ok(false),
+            Err(e) => Err(e).on_path("remove directory", path),
+        }
+    }
+
+    /// Removes one file; a missing one is fine.
+    pub(crate) fn remove_file(&self, path: &Path) -> Result<(), PathError> {
+        match self.0.remove_file(path) {
+            Err(e) if !is_gone(&e) => Err(e).on_path("remove", path),
+            _ => Ok(()),
+        }
+    }
+
+    /// Throws a staging directory away, as far as it goes: a leftover there is never scanned.
+    pub(crate) fn discard_dir(&self, path: &Path) {
+        for name in self.0.list(path).unwrap_or_default() {
+            let inside = path.join(name);
+            match self.0.look(&inside) {
+                Ok(Entry { kind: EntryKind::Dir, .. }) => self.discard_dir(&inside),
+                _ => drop(self.0.remove_file(&inside)),
+            }
+        }
+        let _ = self.0.remove_dir(path);
+    }
+
+    /// Creates a file that is not there yet, writes it and waits until it is on disk.
+    pub(crate) fn write_new(&self, path: &Path, bytes: &[u8]) -> Result<(), PathError> {
+        let mut file = self.0.create(path).on_path("create", path)?;
+        file.write_all(bytes).on_path("write", path)?;
+        file.finish().on_path("write", path)
+    }
+
+    /// A new file in `dir` that scanners pass over.
+    pub(crate) fn stage(&self, dir: &Path) -> Result<Staged, PathError> {
+        let path = dir.join(format!(".new-{}", self.unique().simple()));
+        let file = Some(self.0.create(&path).on_path("create", &path)?);
+        Ok(Staged { files: self.clone(), path, file })
+    }
+
+    /// Replaces a file as a whole, by way of a temporary neighbour; readers see the old or the new one.
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), PathError> {
+        let mut staged = self.stage(path.parent().unwrap_or(Path::new(".")))?;
+        staged.write_all(bytes).on_path("write", path)?;
+        staged.settle(path)
+    }
+
+    /// Adds to a file that this process alone writes.
+    pub(crate) fn append(&self, path: &Path, bytes: &[u8]) -> Result<(), PathError> {
+        self.0.append(path, bytes).on_path("write", path)
+    }
+
+    /// Waits until a directory's names are on disk.
+    pub(crate) fn sync_dir(&self, path: &Path) -> Result<(), PathError> {
+        self.0.sync_dir(path).on_path("sync", path)
+    }
+
+    /// Renames one file or directory. The target's name must be one that only the caller can make: the system's
+    /// answer is not trusted, the target is looked at instead, since the answer may be lost although the rename
+    /// was done.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<Moved, PathError> {
+        let mut looks = 0;
+        loop {
+            let Err(error) = self.0.rename(from, to) else { return Ok(Moved::Yes) };
+            looks += 1;
+            if self.is_there_now(to)? {
+                return Ok(Moved::Yes);
+            }
+            // The target's directory took a change just now: what is missing is the source, or its directory.
+            match error.kind() {
+                ErrorKind::NotFound => return Ok(Moved::Gone),
+                ErrorKind::StaleNetworkFileHandle if looks < LOOKS_MAX => {}
+                _ => return Err(error).on_path("rename", from),
+            }
+        }
+    }
+
+    /// Renames one file to a name that only the caller can make, at the least cost. [`Moved::Gone`] may be untrue
+    /// here, where the answer was lost: the file is at the target then, and found there later.
+    ///
+    /// # Errors
+    /// The error's kind is `NotFound` where the target's directory is gone.
+    pub(crate) fn rename_cheaply(&self, from: &Path, to: &Path) -> Result<Moved, PathError> {
+        let Err(error) = self.0.rename(from, to) else { return Ok(Moved::Yes) };
+        if self.is_there(to) {
+            return Ok(Moved::Yes);
+        }
+        match is_gone(&error) {
+            true if to.parent().is_some_and(|dir| self.is_dir(dir)) => Ok(Moved::Gone),
+            true => Err(io::Error::from(ErrorKind::NotFound)).on_path("rename", from),
+            false => Err(error).on_path("rename", from),
+        }
+    }
+
+    /// What lies at a path, as far as this node can see; absence may be 60 seconds old.
+    pub(crate) fn look(&self, path: &Path) -> Result<Option<Entry>, PathError> {
+        match self.afresh(|| self.0.look(path)) {
+            Err(e) if is_gone(&e) || e.kind() == ErrorKind::NotADirectory => Ok(None),
+            looked => looked.map(Some).on_path("look at", path),
+        }
+    }
+
+    pub(crate) fn is_there(&self, path: &Path) -> bool {
+        self.look(path).is_ok_and(|found| found.is_some())
+    }
+
+    pub(crate) fn is_dir(&self, path: &Path) -> bool {
+        matches!(self.look(path), Ok(Some(Entry { kind: EntryKind::Dir, .. })))
+    }
+
+    pub(crate) fn is_file(&self, path: &Path) -> bool {
+        matches!(self.look(path), Ok(Some(Entry { kind: EntryKind::File, .. })))
+    }
+
+    /// Whether a path is there, on the server and now: absence counts only when it is seen again after a change
+    /// of our own in that directory, which makes the client forget what it remembers of it.
+    ///
+    /// # Errors
+    /// The directory takes no change; the error's kind is `NotFound` where it is gone.
+    pub(crate) fn is_there_now(&self, path: &Path) -> Result<bool, PathError> {
+        if self.is_there(path) {
+            return Ok(true);
+        }
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let probe = dir.join(format!(".look-{}", self.unique().simple()));
+        match self.0.create(&probe) {
+            Err(e) if is_gone(&e) => {
+                return Err(io::Error::from(ErrorKind::NotFound)).on_path("create", &probe);
+            }
+            made => drop(made.on_path("create", &probe)?),
+        }
+        self.remove_file(&probe)?;
+        Ok(self.is_there(path))
+    }
+
+    /// Opens a regular file for reading, following no symbolic link and waiting for no pipe.
+    pub(crate) fn open_regular(&self, path: &Path) -> Result<OpenFile, PathError> {
+        self.afresh(|| self.0.open(path)).on_path("open", path)
+    }
+
+    /// Reads a regular file with one link, following no symbolic link, of at most `bytes_max` bytes.
+    pub(crate) fn read_regular(&self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, PathError> {
+        let refuse = |why: String| Err(io::Error::new(ErrorKind::InvalidData, why)).on_path("read", path);
+        let file = self.open_regular(path)?;
+        if file.links > 1 {
+            return refuse(format!("it has {} hard links, expected one", file.links));
+        }
+        let mut bytes = Vec::new();
+        file.content.take(bytes_max + 1).read_to_end(&mut bytes).on_path("read", path)?;
+        if bytes.len() as u64 > bytes_max {
+            return refuse(format!("it is larger than {bytes_max} bytes"));
+        }
+        Ok(bytes)
+    }
+
+    /// The names in a directory, dot files left out; a missing directory has none.
+    pub(crate) fn list(&self, path: &Path) -> Result<Vec<String>, PathError> {
+        let mut names = match self.afresh(|| self.0.list(path)) {
+            Err(e) if is_gone(&e) || e.kind() == ErrorKind::NotADirectory => return Ok(Vec::new()),
+            listed => listed.on_path("list", path)?,
+        };
+        names.retain(|name| !name.starts_with('.'));
+        Ok(names)
+    }
+
+    /// Again while a handle is stale: the next look begins at the root.
+    fn afresh<T>(&self, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let mut looks = 1;
+        loop {
+            match look() {
+                Err(e) if e.kind() == ErrorKind::StaleNetworkFileHandle && looks < LOOKS_MAX => looks += 1,
+                looked => return looked,
+            }
+        }
+    }
 }
 
-fn close(file: File) -> io::Result<()> {
-    nix::unistd::close(file).map_err(io::Error::from)
+impl Staged {
+    /// Where it lies until it has its name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the file its name, once its content is on disk.
+    pub(crate) fn settle(mut self, path: &Path) -> Result<(), PathError> {
+        if let Some(file) = self.file.take() {
+            file.finish().on_path("write", path)?;
+        }
+        match self.files.rename(&self.path, path)? {
+            Moved::Yes => Ok(()),
+            Moved::Gone => Err(io::Error::from(ErrorKind::NotFound)).on_path("replace", path),
+        }
+    }
 }
 
-/// Throws a staging directory away, as far as it goes: a leftover there is never scanned.
-pub(crate) fn discard_dir(path: &Path) {
-    let _ = fs::remove_dir_all(path);
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().map_or(Err(ErrorKind::BrokenPipe.into()), |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), |file| file.flush())
+    }
 }
 
-/// Moves a whole staged directory to where it becomes visible.
-pub(crate) fn move_dir(from: &Path, to: &Path) -> Result<(), PathError> {
-    system_rename(from, to).on_path("publish", to)
+impl Drop for Staged {
+    /// After [`Staged::settle`] there is nothing of this name.
+    fn drop(&mut self) {
+        let _ = self.files.remove_file(&self.path);
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Nothing lies there any more; a handle that stays stale says the same.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle)
 }

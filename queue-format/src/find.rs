@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
-use crate::{Class, FailureReason, Owner, PathError, Spool, TaskId, TaskName, files};
+use crate::files::Files;
+use crate::{Class, FailureReason, Owner, PathError, Spool, TaskId, TaskName};
 
 /// Which state a task is in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,25 +42,25 @@ impl Spool {
     /// # Errors
     /// A directory cannot be listed.
     pub fn all(&self) -> Result<Vec<Located>, PathError> {
-        let layout = self.layout();
+        let (layout, files) = (self.layout(), self.files());
         let mut found = Vec::new();
-        for (class, dir) in classes(&layout.pending())? {
-            collect(&dir, &State::Pending(class), true, &mut found)?;
+        for (class, dir) in classes(files, &layout.pending())? {
+            collect(files, &dir, &State::Pending(class), true, &mut found)?;
         }
-        for due in files::list(&layout.delayed())? {
+        for due in files.list(&layout.delayed())? {
             let Ok(due_seconds) = due.parse() else { continue };
-            for (class, dir) in classes(&layout.delayed().join(&due))? {
-                collect(&dir, &State::Delayed { due_seconds, class }, false, &mut found)?;
+            for (class, dir) in classes(files, &layout.delayed().join(&due))? {
+                collect(files, &dir, &State::Delayed { due_seconds, class }, false, &mut found)?;
             }
         }
-        collect(&layout.hold(), &State::Hold, true, &mut found)?;
-        for owner in files::list(&layout.claimed())? {
+        collect(files, &layout.hold(), &State::Hold, true, &mut found)?;
+        for owner in files.list(&layout.claimed())? {
             let Ok(owner) = owner.parse::<Owner>() else { continue };
-            collect(&layout.lease(&owner), &State::Claimed(owner), true, &mut found)?;
+            collect(files, &layout.lease(&owner), &State::Claimed(owner), true, &mut found)?;
         }
-        collect(&layout.done(), &State::Done, true, &mut found)?;
+        collect(files, &layout.done(), &State::Done, true, &mut found)?;
         for reason in FailureReason::ALL {
-            collect(&layout.failed_for(*reason), &State::Failed(*reason), false, &mut found)?;
+            collect(files, &layout.failed_for(*reason), &State::Failed(*reason), false, &mut found)?;
         }
         Ok(found)
     }
@@ -80,7 +81,7 @@ impl Spool {
     /// The directory cannot be listed.
     pub fn claims_of(&self, owner: &Owner) -> Result<Vec<TaskName>, PathError> {
         let mut found = Vec::new();
-        collect(&self.layout().lease(owner), &State::Claimed(owner.clone()), true, &mut found)?;
+        collect(self.files(), &self.layout().lease(owner), &State::Claimed(owner.clone()), true, &mut found)?;
         Ok(found.into_iter().map(|located| located.name).collect())
     }
 
@@ -89,28 +90,32 @@ impl Spool {
     /// # Errors
     /// The directory cannot be listed.
     pub fn accepted_near(&self, id: &TaskId) -> Result<Vec<TaskName>, PathError> {
-        let names = files::list(&self.layout().done_bucket(id))?;
+        let names = self.files().list(&self.layout().done_bucket(id))?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 }
 
 /// The class directories below `dir`.
-pub(crate) fn classes(dir: &Path) -> Result<Vec<(Class, PathBuf)>, PathError> {
-    let mut classes: Vec<(Class, PathBuf)> = files::list(dir)?
-        .into_iter()
-        .filter_map(|name| Some((name.parse().ok()?, dir.join(&name))))
-        .collect();
+pub(crate) fn classes(files: &Files, dir: &Path) -> Result<Vec<(Class, PathBuf)>, PathError> {
+    let mut classes: Vec<(Class, PathBuf)> =
+        files.list(dir)?.into_iter().filter_map(|name| Some((name.parse().ok()?, dir.join(&name)))).collect();
     classes.sort();
     Ok(classes)
 }
 
 /// Adds the tasks in `dir` and, if `deep`, in its direct subdirectories.
-fn collect(dir: &Path, state: &State, deep: bool, found: &mut Vec<Located>) -> Result<(), PathError> {
-    for entry in files::list(dir)? {
+fn collect(
+    files: &Files,
+    dir: &Path,
+    state: &State,
+    deep: bool,
+    found: &mut Vec<Located>,
+) -> Result<(), PathError> {
+    for entry in files.list(dir)? {
         let path = dir.join(&entry);
         match entry.parse() {
             Ok(name) => found.push(Located { state: state.clone(), name, path }),
-            Err(_) if deep && !entry.ends_with(".json") => collect(&path, state, false, found)?,
+            Err(_) if deep && !entry.ends_with(".json") => collect(files, &path, state, false, found)?,
             Err(_) => {}
         }
     }

@@ -1,10 +1,9 @@
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::error::OnPath;
 use crate::files::Moved;
-use crate::{Owner, PathError, Spool, files};
+use crate::filesystem::EntryKind;
+use crate::{OpenFile, Owner, PathError, Spool};
 
 /// A file of rows that lies in `incoming/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +36,7 @@ impl Intake {
     /// The spool cannot be written.
     pub fn open(spool: &Spool, owner: Owner) -> Result<Self, PathError> {
         let dir = spool.layout().intake(&owner);
-        files::make_dir(&dir)?;
+        spool.files().make_dirs(&dir)?;
         Ok(Self { spool: spool.clone(), owner, dir })
     }
 
@@ -57,7 +56,7 @@ impl Intake {
     pub fn adopt(&self, dead: &Owner) -> Result<usize, PathError> {
         let theirs = self.spool.layout().intake(dead);
         let mut adopted = 0;
-        for name in files::list(&theirs)? {
+        for name in self.spool.files().list(&theirs)? {
             adopted += usize::from(self.take_path(&theirs.join(&name), &name)?.is_some());
         }
         end(&self.spool, dead)?;
@@ -69,7 +68,7 @@ impl Intake {
     /// # Errors
     /// The directory cannot be listed.
     pub fn taken(&self) -> Result<Vec<PathBuf>, PathError> {
-        let mut names = files::list(&self.dir)?;
+        let mut names = self.spool.files().list(&self.dir)?;
         names.sort();
         Ok(names.iter().map(|name| self.dir.join(name)).collect())
     }
@@ -78,8 +77,8 @@ impl Intake {
     ///
     /// # Errors
     /// It is not a regular file, or cannot be read.
-    pub fn read(&self, taken: &Path) -> Result<File, PathError> {
-        files::open_regular(taken)
+    pub fn read(&self, taken: &Path) -> Result<OpenFile, PathError> {
+        self.spool.files().open_regular(taken)
     }
 
     /// Removes a taken file whose every row is published or kept aside.
@@ -87,7 +86,7 @@ impl Intake {
     /// # Errors
     /// It cannot be removed.
     pub fn finish(&self, taken: &Path) -> Result<(), PathError> {
-        files::remove_file(taken)
+        self.spool.files().remove_file(taken)
     }
 
     /// Ends the intake; files that are still there keep it for another master to adopt. Gives whether it is gone.
@@ -100,9 +99,9 @@ impl Intake {
 
     /// A name in our own directory: nobody else makes one there, so that a number suffices to keep two apart.
     fn take_path(&self, from: &Path, name: &str) -> Result<Option<PathBuf>, PathError> {
-        let free = |n: &u32| !self.dir.join(numbered(*n, name)).exists();
+        let free = |n: &u32| !self.spool.files().is_there(&self.dir.join(numbered(*n, name)));
         let target = self.dir.join(numbered((0..u32::MAX).find(free).unwrap_or_default(), name));
-        Ok((files::rename(from, &target)? == Moved::Yes).then_some(target))
+        Ok((self.spool.files().rename(from, &target)? == Moved::Yes).then_some(target))
     }
 }
 
@@ -113,17 +112,16 @@ impl Spool {
     /// The directory cannot be listed.
     pub fn dropped(&self) -> Result<Vec<Dropped>, PathError> {
         let dir = self.layout().incoming();
-        let mut names = files::list(&dir)?;
+        let mut names = self.files().list(&dir)?;
         names.retain(|name| name.ends_with(".json") || name.ends_with(".jsonl"));
         names.sort();
         let mut found = Vec::new();
         for name in names {
             let path = dir.join(&name);
             // Gone since it was listed: another master took it.
-            let Ok(seen) = path.symlink_metadata() else { continue };
-            if seen.is_file() {
-                let modified = seen.modified().on_path("inspect", &path)?;
-                found.push(Dropped { name, path, bytes: seen.len(), modified });
+            let Some(seen) = self.files().look(&path)? else { continue };
+            if seen.kind == EntryKind::File {
+                found.push(Dropped { name, path, bytes: seen.bytes, modified: seen.modified });
             }
         }
         Ok(found)
@@ -144,21 +142,21 @@ impl Spool {
     pub fn unread(&self) -> Result<usize, PathError> {
         let mut unread = self.dropped()?.len();
         for owner in self.intakes()? {
-            unread += files::list(&self.layout().intake(&owner))?.len();
+            unread += self.files().list(&self.layout().intake(&owner))?.len();
         }
         Ok(unread)
     }
 
     fn intakes(&self) -> Result<Vec<Owner>, PathError> {
-        let owners = files::list(&self.layout().root().join("tmp"))?;
+        let owners = self.files().list(&self.layout().root().join("tmp"))?;
         let owners = owners.iter().filter_map(|name| name.parse().ok());
-        Ok(owners.filter(|owner| self.layout().intake(owner).is_dir()).collect())
+        Ok(owners.filter(|owner| self.files().is_dir(&self.layout().intake(owner))).collect())
     }
 }
 
 fn end(spool: &Spool, owner: &Owner) -> Result<bool, PathError> {
-    let gone = files::remove_if_empty(&spool.layout().intake(owner))?;
-    files::remove_if_empty(&spool.layout().staging(owner))?;
+    let gone = spool.files().remove_if_empty(&spool.layout().intake(owner))?;
+    spool.files().remove_if_empty(&spool.layout().staging(owner))?;
     Ok(gone)
 }
 
@@ -203,7 +201,7 @@ mod tests {
 
         let mut texts: Vec<String> = Vec::new();
         for path in late.taken().expect("listed") {
-            texts.push(std::io::read_to_string(late.read(&path).expect("open")).expect("text"));
+            texts.push(std::io::read_to_string(late.read(&path).expect("open").content).expect("text"));
             late.finish(&path).expect("finished");
         }
         texts.sort();

@@ -123,6 +123,18 @@ impl Layout {
         self.attempts(id).join(token.to_string())
     }
 
+    /// The heartbeats.
+    #[must_use]
+    pub fn nodes(&self) -> PathBuf {
+        self.root.join("nodes")
+    }
+
+    /// The last heartbeats of those that were given up.
+    #[must_use]
+    pub fn nodes_gone(&self) -> PathBuf {
+        self.nodes().join("gone")
+    }
+
     /// What the daemons last said.
     #[must_use]
     pub fn status(&self) -> PathBuf {
@@ -138,10 +150,12 @@ impl Layout {
     /// Every directory that a spool begins with.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let plain = [
-            "tmp", "incoming", "pending", "delayed", "hold", "claimed", "done", "failed", "results", "status",
+            "tmp", "incoming", "pending", "delayed", "hold", "claimed", "done", "failed", "results",
+            "status", "nodes",
         ];
         let mut all: Vec<PathBuf> = plain.iter().map(|name| self.root.join(name)).collect();
         all.push(self.rejected());
+        all.push(self.nodes_gone());
         all.push(self.worker_status());
         all.push(self.pending().join("5-build"));
         all.extend(FailureReason::ALL.iter().map(|reason| self.failed_for(*reason)));

@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Owner, PathError, SpoolError, SpoolId, TaskId, Token, files};
+use crate::files::Files;
+use crate::{Owner, PathError, SpoolError, SpoolId, TaskId, Token};
 
 /// The largest ledger entry that is read.
 const ENTRY_BYTES_MAX: u64 = 1 << 16;
@@ -15,6 +16,7 @@ const ENTRY_BYTES_MAX: u64 = 1 << 16;
 #[derive(Clone, Debug)]
 pub struct Ledger {
     dir: PathBuf,
+    files: Files,
 }
 
 /// One object.
@@ -64,8 +66,9 @@ impl Ledger {
     /// The directory cannot be made.
     pub fn open(state_dir: &Path) -> Result<Self, PathError> {
         let dir = state_dir.join("ledger");
-        files::make_dir(&dir)?;
-        Ok(Self { dir })
+        let files = Files::of_this_machine();
+        files.make_dirs(&dir)?;
+        Ok(Self { dir, files })
     }
 
     /// Records an object that is about to be made.
@@ -76,13 +79,13 @@ impl Ledger {
         let path = self.path(entry.object);
         let bytes = serde_json::to_vec_pretty(entry)
             .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
-        Ok(files::replace(&path, &bytes)?)
+        Ok(self.files.replace(&path, &bytes)?)
     }
 
     /// The entry of an object, if it is ours.
     #[must_use]
     pub fn get(&self, object: Uuid) -> Option<LedgerEntry> {
-        serde_json::from_slice(&files::read_regular(&self.path(object), ENTRY_BYTES_MAX).ok()?).ok()
+        serde_json::from_slice(&self.files.read_regular(&self.path(object), ENTRY_BYTES_MAX).ok()?).ok()
     }
 
     /// All entries; a damaged one is passed over and stays.
@@ -90,7 +93,7 @@ impl Ledger {
     /// # Errors
     /// The directory cannot be listed.
     pub fn entries(&self) -> Result<Vec<LedgerEntry>, PathError> {
-        let names = files::list(&self.dir)?;
+        let names = self.files.list(&self.dir)?;
         let objects = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok());
         Ok(objects.filter_map(|object| self.get(object)).collect())
     }
@@ -100,7 +103,7 @@ impl Ledger {
     /// # Errors
     /// The entry cannot be removed.
     pub fn forget(&self, object: Uuid) -> Result<(), PathError> {
-        files::remove_file(&self.path(object))
+        self.files.remove_file(&self.path(object))
     }
 
     fn path(&self, object: Uuid) -> PathBuf {

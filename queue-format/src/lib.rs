@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! $SPOOL/
-//!   spool.toml                               identity and format version; written once
+//!   spool.toml                               identity, format version, timing; written once
 //!   incoming/                                files of rows that people drop; a master takes them
 //!   incoming/rejected/                       rows that were refused, each file with its reasons beside it
 //!   tmp/<owner>/                             staging, never scanned
@@ -19,6 +19,8 @@
 //!   done/<hh>/<task>                         <task> carries @<owner>
 //!   failed/<reason>/<task>                   the dead letters
 //!   results/<hh>/<id>/<token>/               one attempt's output; manifest.json last
+//!   nodes/<owner>.<counter>                  heartbeats: the *name* counts; empty files
+//!   nodes/gone/                              the last beats of those that were given up
 //!   status/                                  what the daemons last said; never needed to continue
 //! ```
 //!
@@ -37,44 +39,56 @@ mod counts;
 mod error;
 mod evidence;
 mod files;
+mod filesystem;
 mod find;
+mod heartbeat;
 mod id;
 mod incoming;
 mod instance;
+mod judge;
 mod labels;
 mod layout;
+mod lease;
 mod ledger;
 mod liveness;
 mod manifest;
 mod name;
 mod owner;
 mod publish;
+mod reap;
 mod reason;
 mod rejects;
 mod retry;
 mod spec;
 mod spool;
 mod status;
+mod timing;
 
-pub use claim::{Claim, ClaimError, Lease, Next};
+pub use claim::{Claim, ClaimError};
 pub use counts::Counts;
 pub use error::{PathError, SpoolError};
 pub use evidence::{Condition, EVIDENCE_FILE, Evidence, RunEnd, RunRecord, TestStatus, Transitions};
+pub use filesystem::{Disk, Entry, EntryKind, Filesystem, NewFile, OpenFile};
 pub use find::{Located, State};
+pub use heartbeat::Heartbeat;
 pub use id::{InvalidId, TaskId};
 pub use incoming::{Dropped, Intake};
 pub use instance::{Instance, InvalidInstance};
+pub use judge::Judge;
 pub use labels::{LABEL_NODE, LABEL_OBJECT, LABEL_SPOOL, LABEL_TASK, LABEL_TOKEN, Labels, image_name};
 pub use layout::Layout;
+pub use lease::{Lease, Next};
 pub use ledger::{Ledger, LedgerEntry, ObjectKind};
 pub use liveness::{Life, LifeLock};
 pub use manifest::{MANIFEST_FILE, Manifest, PythonRecord, StageRecord};
 pub use name::{InvalidName, TaskName, Token};
 pub use owner::{Incarnation, InvalidOwner, Owner};
 pub use publish::Published;
+pub use reap::Reaped;
 pub use reason::{AcceptanceClass, FailureReason, Verdict};
 pub use rejects::Rejects;
 pub use retry::Retried;
 pub use spec::{BuildTask, Class, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
 pub use spool::{Spool, SpoolId};
 pub use status::{SlotActivity, SlotStatus, Summary, WorkerStatus};
+pub use timing::Timing;

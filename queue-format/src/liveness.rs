@@ -2,7 +2,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::OnPath;
-use crate::{Owner, PathError, files};
+use crate::files::Files;
+use crate::{Owner, PathError};
 
 /// Proof, for everybody on this node, that an incarnation lives: a lock that the kernel drops with its process.
 ///
@@ -31,10 +32,10 @@ impl LifeLock {
     /// The state directory cannot be written.
     pub fn hold(state_dir: &Path, owner: &Owner) -> Result<Self, PathError> {
         let dir = state_dir.join("alive");
-        files::make_dir(&dir)?;
+        Files::of_this_machine().make_dirs(&dir)?;
         let path = dir.join(owner.to_string());
         // Locked before it has its name: who looks at the name never sees a living incarnation unlocked.
-        let staged = files::stage(&dir)?;
+        let staged = tempfile::Builder::new().prefix(".new-").tempfile_in(&dir).on_path("create in", &dir)?;
         fs2::FileExt::try_lock_exclusive(staged.as_file()).on_path("lock", staged.path())?;
         let file = staged.persist_noclobber(&path).map_err(|e| e.error).on_path("create", &path)?;
         Ok(Self { path, file })
@@ -62,7 +63,7 @@ impl LifeLock {
     /// # Errors
     /// The state directory cannot be listed.
     pub fn known(state_dir: &Path) -> Result<Vec<Owner>, PathError> {
-        let names = files::list(&state_dir.join("alive"))?;
+        let names = Files::of_this_machine().list(&state_dir.join("alive"))?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
@@ -71,7 +72,7 @@ impl LifeLock {
     /// # Errors
     /// The file cannot be removed.
     pub fn forget(state_dir: &Path, owner: &Owner) -> Result<(), PathError> {
-        files::remove_file(&state_dir.join("alive").join(owner.to_string()))
+        Files::of_this_machine().remove_file(&state_dir.join("alive").join(owner.to_string()))
     }
 
     /// The lock's file.

@@ -5,7 +5,8 @@ use std::path::Path;
 use uuid::Uuid;
 
 use crate::error::OnPath;
-use crate::{Class, Owner, PathError, Spool, SpoolError, TaskId, TaskName, TaskSpec, files};
+use crate::files::{Files, Moved};
+use crate::{Class, Owner, PathError, Spool, SpoolError, TaskId, TaskName, TaskSpec};
 
 /// Tasks in one shard; a directory of this size is still quick to list over NFS.
 const SHARD_TASKS_MAX: usize = 4096;
@@ -73,41 +74,46 @@ impl Spool {
         unique: Uuid,
     ) -> Result<(), SpoolError> {
         let staged = self.layout().staging(producer).join(unique.simple().to_string());
-        files::make_dir(&staged)?;
+        self.files().make_dirs(&staged)?;
         let result = self.fill_and_move(class, tasks, &staged);
         if result.is_err() {
-            files::discard_dir(&staged);
+            self.files().discard_dir(&staged);
         }
-        files::remove_if_empty(&self.layout().staging(producer))?;
+        self.files().remove_if_empty(&self.layout().staging(producer))?;
         result
     }
 
     fn fill_and_move(&self, class: &Class, tasks: &[&TaskSpec], staged: &Path) -> Result<(), SpoolError> {
         let share = tasks.len().div_ceil(WRITERS).max(1);
         std::thread::scope(|scope| {
-            let writers: Vec<_> =
-                tasks.chunks(share).map(|tasks| scope.spawn(|| write_tasks(tasks, staged))).collect();
+            let writers: Vec<_> = tasks
+                .chunks(share)
+                .map(|tasks| scope.spawn(|| write_tasks(self.files(), tasks, staged)))
+                .collect();
             writers.into_iter().try_for_each(|writer| match writer.join() {
                 Ok(written) => written,
                 Err(panic) => std::panic::resume_unwind(panic),
             })
         })?;
-        files::sync_dir(staged)?;
+        self.files().sync_dir(staged)?;
         let class_dir = self.layout().pending_class(class);
-        files::make_dir(&class_dir)?;
+        self.files().make_dirs(&class_dir)?;
         let shard = staged.file_name().map(|name| class_dir.join(name)).unwrap_or_default();
-        files::move_dir(staged, &shard)?;
-        files::sync_dir(&class_dir)?;
+        if self.files().rename(staged, &shard)? == Moved::Gone {
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(source).on_path("publish", staged)?;
+        }
+        self.files().sync_dir(&class_dir)?;
         Ok(())
     }
 }
 
-fn write_tasks(tasks: &[&TaskSpec], staged: &Path) -> Result<(), SpoolError> {
+fn write_tasks(files: &Files, tasks: &[&TaskSpec], staged: &Path) -> Result<(), SpoolError> {
     for task in tasks {
         let path = staged.join(TaskName::fresh(task.id.clone()).to_string());
         let bytes = serde_json::to_vec_pretty(task)
             .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
-        files::write_new(&path, &bytes)?;
+        files.write_new(&path, &bytes)?;
     }
     Ok(())
 }

@@ -1,10 +1,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use tempfile::NamedTempFile;
-
 use crate::error::OnPath;
-use crate::{PathError, Spool, files};
+use crate::files::{Files, Staged};
+use crate::{PathError, Spool};
 
 /// Rows that were refused, on their way to `incoming/rejected/<name>.jsonl`, with `<name>.jsonl.reasons` beside it.
 /// Nothing appears there before [`Rejects::finish`], and nothing at all where no row was refused.
@@ -12,13 +11,14 @@ use crate::{PathError, Spool, files};
 pub struct Rejects {
     dir: PathBuf,
     name: String,
-    staged: Option<Staged>,
+    files: Files,
+    staged: Option<Pair>,
 }
 
 #[derive(Debug)]
-struct Staged {
-    rows: NamedTempFile,
-    reasons: NamedTempFile,
+struct Pair {
+    rows: Staged,
+    reasons: Staged,
 }
 
 impl Rejects {
@@ -32,7 +32,7 @@ impl Rejects {
             name.chars().take(NAME_CHARS_MAX).map(|c| if plain(c) { c } else { '-' }).collect();
         // A leading dot would hide the file from whoever looks for it.
         let name = name.trim_start_matches('.').to_owned();
-        Self { dir: spool.layout().rejected(), name, staged: None }
+        Self { dir: spool.layout().rejected(), name, files: spool.files().clone(), staged: None }
     }
 
     /// Keeps one row as it was, and one line that says why it was refused.
@@ -42,7 +42,8 @@ impl Rejects {
     pub fn keep(&mut self, row: &[u8], reason: &str) -> Result<(), PathError> {
         let staged = match &mut self.staged {
             Some(staged) => staged,
-            none => none.insert(Staged { rows: files::stage(&self.dir)?, reasons: files::stage(&self.dir)? }),
+            none => none
+                .insert(Pair { rows: self.files.stage(&self.dir)?, reasons: self.files.stage(&self.dir)? }),
         };
         let rows = &mut staged.rows;
         rows.write_all(row).and_then(|()| rows.write_all(b"\n")).on_path("write", rows.path())?;
@@ -55,15 +56,15 @@ impl Rejects {
     /// # Errors
     /// The spool cannot be written; then neither of them stays.
     pub fn finish(self) -> Result<Option<PathBuf>, PathError> {
-        let Some(Staged { rows, reasons }) = self.staged else { return Ok(None) };
+        let Some(Pair { rows, reasons }) = self.staged else { return Ok(None) };
         let path = self.dir.join(format!("{}.jsonl", self.name));
         let beside = self.dir.join(format!("{}.jsonl.reasons", self.name));
         // The reasons first: rows are never there without them.
-        files::settle(reasons, &beside)?;
-        files::settle(rows, &path).inspect_err(|_| {
-            let _ = files::remove_file(&beside);
+        reasons.settle(&beside)?;
+        rows.settle(&path).inspect_err(|_| {
+            let _ = self.files.remove_file(&beside);
         })?;
-        files::sync_dir(&self.dir)?;
+        self.files.sync_dir(&self.dir)?;
         Ok(Some(path))
     }
 }
@@ -80,7 +81,7 @@ mod tests {
         let mut rejects = Rejects::new(&spool, "../we ird.jsonl.20260101T000000Z");
         rejects.keep(b"{broken", "line 1: malformed").expect("kept");
         rejects.keep(b"{}", "line 2: empty").expect("kept");
-        assert_eq!(files::list(&spool.layout().rejected()).expect("listed"), Vec::<String>::new());
+        assert_eq!(spool.files().list(&spool.layout().rejected()).expect("listed"), Vec::<String>::new());
         let path = rejects.finish().expect("finished").expect("a path");
         assert_eq!(path, spool.layout().rejected().join("-we-ird.jsonl.20260101T000000Z.jsonl"));
         assert_eq!(std::fs::read_to_string(&path).expect("rows"), "{broken\n{}\n");

@@ -1,4 +1,4 @@
-use crate::{Class, Located, Spool, SpoolError, State, TASK_FILE_BYTES_MAX, TaskSpec, files};
+use crate::{Class, Located, Spool, SpoolError, State, TASK_FILE_BYTES_MAX, TaskSpec, files::Moved};
 
 /// What a retry did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,15 +18,17 @@ impl Spool {
         if !matches!(task.state, State::Failed(_)) {
             return Ok(Retried::NotFailed);
         }
-        let class = files::read_regular(&task.path, TASK_FILE_BYTES_MAX)
+        let class = self
+            .files()
+            .read_regular(&task.path, TASK_FILE_BYTES_MAX)
             .ok()
             .and_then(|bytes| TaskSpec::parse(&bytes, &task.name.id).ok())
             .map_or_else(|| Class { priority: 5, kind: "build".to_owned() }, |spec| spec.class());
         let dir = self.layout().pending_class(&class);
-        files::make_dir(&dir)?;
-        match files::rename(&task.path, &dir.join(task.name.settled().to_string()))? {
-            files::Moved::Yes => Ok(Retried::Pending),
-            files::Moved::Gone => Ok(Retried::NotFailed),
+        self.files().make_dirs(&dir)?;
+        match self.files().rename(&task.path, &dir.join(task.name.settled().to_string()))? {
+            Moved::Yes => Ok(Retried::Pending),
+            Moved::Gone => Ok(Retried::NotFailed),
         }
     }
 
@@ -36,21 +38,21 @@ impl Spool {
     /// The spool cannot be written.
     pub fn release_due(&self, now_seconds: u64) -> Result<usize, SpoolError> {
         let mut released = 0;
-        for due in files::list(&self.layout().delayed())? {
+        for due in self.files().list(&self.layout().delayed())? {
             if due.parse::<u64>().is_ok_and(|seconds| seconds > now_seconds) {
                 continue;
             }
             let bucket = self.layout().delayed().join(&due);
-            for (class, dir) in crate::find::classes(&bucket)? {
+            for (class, dir) in crate::find::classes(self.files(), &bucket)? {
                 let target = self.layout().pending_class(&class);
-                files::make_dir(&target)?;
-                for name in files::list(&dir)? {
-                    let moved = files::rename(&dir.join(&name), &target.join(&name))?;
-                    released += usize::from(moved == files::Moved::Yes);
+                self.files().make_dirs(&target)?;
+                for name in self.files().list(&dir)? {
+                    let moved = self.files().rename(&dir.join(&name), &target.join(&name))?;
+                    released += usize::from(moved == Moved::Yes);
                 }
-                files::remove_if_empty(&dir)?;
+                self.files().remove_if_empty(&dir)?;
             }
-            files::remove_if_empty(&bucket)?;
+            self.files().remove_if_empty(&bucket)?;
         }
         Ok(released)
     }

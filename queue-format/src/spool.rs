@@ -1,12 +1,15 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::OnPath;
-use crate::{Layout, PathError, SpoolError, files};
+use crate::files::Files;
+use crate::filesystem::{Disk, Filesystem};
+use crate::{Layout, PathError, SpoolError, Timing};
 
 /// The version of the spool's layout. 1: first.
 const FORMAT: u32 = 1;
@@ -23,12 +26,16 @@ pub struct SpoolId(Uuid);
 pub struct Spool {
     layout: Layout,
     id: SpoolId,
+    timing: Timing,
+    files: Files,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Identity {
     uuid: SpoolId,
     format: u32,
+    #[serde(default)]
+    timing: Timing,
 }
 
 impl Spool {
@@ -37,20 +44,29 @@ impl Spool {
     /// # Errors
     /// The directory cannot be written, or holds something else than a spool.
     pub fn init(root: &Path, unique: Uuid) -> Result<Self, SpoolError> {
+        Self::init_on(Arc::new(Disk), root, unique)
+    }
+
+    /// [`Spool::init`] on a file system of the caller's.
+    ///
+    /// # Errors
+    /// As for [`Spool::init`].
+    pub fn init_on(filesystem: Arc<dyn Filesystem>, root: &Path, unique: Uuid) -> Result<Self, SpoolError> {
         let layout = Layout::new(root);
-        if layout.identity().exists() {
-            return Self::open(root);
+        let files = Files::new(filesystem.clone());
+        if files.is_there(&layout.identity()) {
+            return Self::open_on(filesystem, root);
         }
-        files::make_dir(root)?;
-        if !files::list(root)?.is_empty() {
+        files.make_dirs(root)?;
+        if !files.list(root)?.is_empty() {
             let source = std::io::Error::other("it is not empty and not a spool; choose another directory");
             return Err(PathError { action: "make a spool in", path: root.to_owned(), source }.into());
         }
         // The identity comes first: a second init after a crash finds it and makes the missing directories.
         let text = format!("# Written once by bottega init.\nuuid = \"{unique}\"\nformat = {FORMAT}\n");
-        files::replace(&layout.identity(), text.as_bytes())?;
-        files::sync_dir(root)?;
-        Self::open(root)
+        files.replace(&layout.identity(), text.as_bytes())?;
+        files.sync_dir(root)?;
+        Self::open_on(filesystem, root)
     }
 
     /// Opens a spool; directories that a person removed are made again.
@@ -59,22 +75,37 @@ impl Spool {
     /// There is no spool, its identity is damaged, or it is of a newer format.
     pub fn open(root: &Path) -> Result<Self, SpoolError> {
         let root = root.canonicalize().map_err(|_| SpoolError::NotASpool(root.to_owned()))?;
-        let layout = Layout::new(&root);
+        Self::open_on(Arc::new(Disk), &root)
+    }
+
+    /// [`Spool::open`] on a file system of the caller's; `root` is absolute and names no symbolic link.
+    ///
+    /// # Errors
+    /// As for [`Spool::open`].
+    pub fn open_on(filesystem: Arc<dyn Filesystem>, root: &Path) -> Result<Self, SpoolError> {
+        let files = Files::new(filesystem);
+        let layout = Layout::new(root);
         let path = layout.identity();
-        if !path.exists() {
-            return Err(SpoolError::NotASpool(root));
+        if !files.is_there(&path) {
+            return Err(SpoolError::NotASpool(root.to_owned()));
         }
         let damaged = |why: String| SpoolError::Identity { path: path.clone(), why };
-        let bytes = files::read_regular(&path, IDENTITY_BYTES_MAX)?;
+        let bytes = files.read_regular(&path, IDENTITY_BYTES_MAX)?;
         let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
         let identity: Identity = toml::from_str(&text).map_err(|e| damaged(e.to_string()))?;
         if identity.format > FORMAT {
-            return Err(SpoolError::NewerFormat { path: root, found: identity.format, supported: FORMAT });
+            let path = root.to_owned();
+            return Err(SpoolError::NewerFormat { path, found: identity.format, supported: FORMAT });
         }
+        identity.timing.check().map_err(&damaged)?;
         for dir in layout.directories() {
-            files::make_dir(&dir)?;
+            files.make_dirs(&dir)?;
         }
-        Ok(Self { layout, id: identity.uuid })
+        Ok(Self { layout, id: identity.uuid, timing: identity.timing, files })
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// Where everything lies.
@@ -87,6 +118,12 @@ impl Spool {
     #[must_use]
     pub fn id(&self) -> SpoolId {
         self.id
+    }
+
+    /// When silence is death.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.timing
     }
 
     /// Bytes free for an ordinary user on the spool's file system.

@@ -3,7 +3,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Counts, Owner, Spool, SpoolError, TaskId, files};
+use crate::files::Files;
+use crate::{Counts, Owner, Spool, SpoolError, TaskId};
 
 /// The largest status file that is read.
 const STATUS_BYTES_MAX: u64 = 4 << 20;
@@ -63,7 +64,7 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn write_worker_status(&self, status: &WorkerStatus) -> Result<(), SpoolError> {
-        write(&self.layout().worker_status().join(format!("{}.json", status.owner)), status)
+        write(self.files(), &self.layout().worker_status().join(format!("{}.json", status.owner)), status)
     }
 
     /// Removes a worker's status, when it ends.
@@ -71,7 +72,7 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn remove_worker_status(&self, owner: &Owner) -> Result<(), SpoolError> {
-        Ok(files::remove_file(&self.layout().worker_status().join(format!("{owner}.json")))?)
+        Ok(self.files().remove_file(&self.layout().worker_status().join(format!("{owner}.json")))?)
     }
 
     /// What every worker last said; a torn or foreign file is passed over.
@@ -80,9 +81,9 @@ impl Spool {
     /// The directory cannot be listed.
     pub fn worker_statuses(&self) -> Result<Vec<WorkerStatus>, SpoolError> {
         let dir = self.layout().worker_status();
-        let mut names = files::list(&dir)?;
+        let mut names = self.files().list(&dir)?;
         names.sort();
-        Ok(names.iter().filter_map(|name| read(&dir.join(name))).collect())
+        Ok(names.iter().filter_map(|name| read(self.files(), &dir.join(name))).collect())
     }
 
     /// Publishes the master's count, for programs and (`text`) for people.
@@ -90,23 +91,23 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn write_summary(&self, summary: &Summary, text: &str) -> Result<(), SpoolError> {
-        write(&self.layout().status().join("summary.json"), summary)?;
-        Ok(files::replace(&self.layout().status().join("summary.txt"), text.as_bytes())?)
+        write(self.files(), &self.layout().status().join("summary.json"), summary)?;
+        Ok(self.files().replace(&self.layout().status().join("summary.txt"), text.as_bytes())?)
     }
 
     /// The master's last count.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
-        read(&self.layout().status().join("summary.json"))
+        read(self.files(), &self.layout().status().join("summary.json"))
     }
 }
 
-fn write(path: &Path, value: &impl Serialize) -> Result<(), SpoolError> {
+fn write(files: &Files, path: &Path, value: &impl Serialize) -> Result<(), SpoolError> {
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|source| SpoolError::Json { path: path.to_owned(), source })?;
-    Ok(files::replace(path, &bytes)?)
+    Ok(files.replace(path, &bytes)?)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&files::read_regular(path, STATUS_BYTES_MAX).ok()?).ok()
+fn read<T: DeserializeOwned>(files: &Files, path: &Path) -> Option<T> {
+    serde_json::from_slice(&files.read_regular(path, STATUS_BYTES_MAX).ok()?).ok()
 }

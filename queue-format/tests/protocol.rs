@@ -1,13 +1,13 @@
 //! The moves of the spool on a real directory: whatever happens, each task lies in exactly one place.
 #![expect(clippy::disallowed_methods, reason = "people rename with mv")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use queue_format::{
-    AcceptanceClass, Claim, ClaimError, Counts, FailureReason, Incarnation, Instance, Lease, Manifest, Next,
-    Owner, Spool, State, TaskId, TaskSpec, Token, Verdict,
+    AcceptanceClass, Claim, ClaimError, Counts, FailureReason, Heartbeat, Incarnation, Instance, Lease,
+    Manifest, Next, Owner, Reaped, Spool, SpoolError, State, TaskId, TaskSpec, Token, Verdict,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -120,8 +120,11 @@ fn a_claim_that_a_person_removed_publishes_nothing() {
     let me = owner("n1");
     let mut lease = Lease::open(&spool, me.clone()).expect("a lease");
     let held = claim(&mut lease);
+    assert_eq!(lease.look_after().expect("looked"), []);
+    assert!(held.is_held());
     fs::rename(&spool.all().expect("listed")[0].path, spool.layout().hold().join("a.a001.r0.json"))
         .expect("mv");
+    assert_eq!(lease.look_after().expect("looked"), []);
     assert!(!held.is_held());
     let lost = held.conclude(&manifest(&held, accepted(), &me), &[("x".to_owned(), vec![])]);
     assert!(matches!(lost, Err(ClaimError::Lost(_))));
@@ -136,12 +139,56 @@ fn a_dead_workers_tasks_are_pending_again_and_poison_at_last() {
     for lost in 1..=6 {
         let dead = owner("n1");
         let held = claim(&mut Lease::open(&spool, dead.clone()).expect("a lease"));
-        assert_eq!(spool.reap(&dead).expect("reaped").len(), 1);
+        assert_eq!(spool.reap(&dead).expect("reaped"), Reaped::Closed(vec![held.name().clone()]));
         assert!(matches!(held.release(), Err(ClaimError::Lost(_))), "a zombie finds nothing to move");
         let state = spool.all().expect("listed").remove(0).state;
         let poisoned = state == State::Failed(FailureReason::Poison);
         assert_eq!(poisoned, lost == 6, "after {lost} losses: {state:?}");
     }
+}
+
+#[test]
+fn a_zombie_claims_nothing_and_beats_no_more() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a", "b"]);
+    let zombie = owner("n1");
+    let mut lease = Lease::open(&spool, zombie.clone()).expect("a lease");
+    let mut heartbeat = Heartbeat::begin(&spool, zombie.clone()).expect("a heartbeat");
+    let held = claim(&mut lease);
+    heartbeat.beat().expect("alive");
+    assert_eq!(spool.incarnations().expect("listed")[&zombie], Some(1));
+    assert!(matches!(spool.reap(&zombie).expect("reaped"), Reaped::Closed(tasks) if tasks.len() == 1));
+    assert_eq!(spool.reap(&zombie).expect("reaped"), Reaped::Closed(vec![]), "twice is as good as once");
+    assert!(matches!(heartbeat.beat(), Err(SpoolError::LeaseClosed(owner)) if owner == zombie));
+    assert!(matches!(lease.claim_next(|_| true), Err(SpoolError::LeaseClosed(_))));
+    assert!(matches!(lease.look_after(), Err(SpoolError::LeaseClosed(_))));
+    assert!(!held.is_held());
+    assert!(matches!(held.conclude(&manifest(&held, accepted(), &zombie), &[]), Err(ClaimError::Lost(_))));
+    let counts = Counts::of(&spool.all().expect("listed"));
+    assert_eq!((counts.open(), counts.done), (2, 0), "both are pending");
+    assert!(!spool.layout().lease(&zombie).exists(), "nobody made the directory again");
+    assert_eq!(spool.incarnations().expect("listed"), BTreeMap::new());
+}
+
+#[test]
+fn a_task_that_came_unnoticed_is_handed_back() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a", "b"]);
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    let held = claim(&mut lease);
+    // What a rename leaves that was done although it failed for us.
+    let pending = spool.all().expect("listed").into_iter().find(|t| matches!(t.state, State::Pending(_)));
+    let pending = pending.expect("one is pending");
+    let dir = spool.layout().lease(lease.owner()).join("5-build");
+    fs::rename(&pending.path, dir.join(pending.name.claimed().to_string())).expect("mv");
+    assert_eq!(lease.look_after().expect("looked"), [], "seen once it may be a claim in progress");
+    assert_eq!(lease.look_after().expect("looked"), [pending.name.claimed()]);
+    assert_eq!(lease.look_after().expect("looked"), []);
+    assert!(held.is_held());
+    drop(held);
+    lease.look_after().expect("looked");
+    assert_eq!(lease.look_after().expect("looked").len(), 1, "and so is one that nobody works on any more");
+    assert!(lease.close().expect("closed"));
 }
 
 #[test]

@@ -1,0 +1,298 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::claim::{Claim, ERROR_FILE};
+use crate::files::Moved;
+use crate::find::classes;
+use crate::{
+    Class, FailureReason, Owner, PathError, Spool, SpoolError, TASK_FILE_BYTES_MAX, TaskName, TaskSpec,
+};
+
+/// Names kept from one look into pending.
+const CANDIDATES_MAX: usize = 256;
+
+/// The lease directory of one worker incarnation: the right to claim, until another daemon closes it.
+///
+/// It is made once and never again. Whoever takes this incarnation for dead moves the claims out of the directory
+/// and removes it; from then on every rename into it fails, however late it comes.
+#[derive(Debug)]
+pub struct Lease {
+    spool: Spool,
+    owner: Owner,
+    held: Held,
+    /// Classes whose directory is there.
+    made: BTreeSet<Class>,
+    /// Names seen in pending and not tried yet; used up before the directories are listed again.
+    candidates: VecDeque<(Class, PathBuf)>,
+    /// Tasks in the directory that no claim knew at the last look.
+    strays: BTreeSet<PathBuf>,
+}
+
+/// What a look into pending gave.
+#[derive(Debug)]
+pub enum Next {
+    /// A task is ours.
+    Claimed(Box<Claim>),
+    /// A task file is not valid; it lies in `failed/badspec` now, its report in results/.
+    Rejected {
+        /// Its name.
+        name: TaskName,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing is pending.
+    Empty,
+}
+
+/// The claims that this process works on, and whether each was still there at the last look.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held(Arc<Mutex<BTreeMap<PathBuf, bool>>>);
+
+impl Lease {
+    /// Opens the lease directory of a new incarnation.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn open(spool: &Spool, owner: Owner) -> Result<Self, SpoolError> {
+        spool.files().make_dirs(&spool.layout().lease(&owner))?;
+        Ok(Self {
+            spool: spool.clone(),
+            owner,
+            held: Held::default(),
+            made: BTreeSet::new(),
+            candidates: VecDeque::new(),
+            strays: BTreeSet::new(),
+        })
+    }
+
+    /// Whose lease it is.
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Claims one pending task of a kind that `wanted` accepts.
+    ///
+    /// # Errors
+    /// [`SpoolError::LeaseClosed`] where another daemon took us for dead; otherwise the spool cannot be listed or
+    /// written.
+    pub fn claim_next(&mut self, wanted: impl Fn(&Class) -> bool) -> Result<Next, SpoolError> {
+        if self.candidates.is_empty() {
+            self.candidates = self.scan(&wanted)?;
+        }
+        while let Some((class, path)) = self.candidates.pop_front() {
+            if let Some(next) = self.claim(class, &path)? {
+                return Ok(next);
+            }
+        }
+        Ok(Next::Empty)
+    }
+
+    /// Compares the lease directory with what this process works on. A claim whose file a person or another
+    /// daemon has moved is no longer held from now on. A task that no claim knows, seen at two looks in a row, was
+    /// brought by a rename that failed for us and was done all the same: it is handed back. Gives those.
+    ///
+    /// # Errors
+    /// [`SpoolError::LeaseClosed`] where the directory is gone; otherwise it cannot be listed.
+    pub fn look_after(&mut self) -> Result<Vec<TaskName>, SpoolError> {
+        let files = self.spool.files();
+        let dir = self.spool.layout().lease(&self.owner);
+        let mut present = BTreeMap::new();
+        for class in &self.made {
+            let class_dir = dir.join(class.to_string());
+            // A change of our own makes the client forget what it remembers of the directory.
+            match files.is_there_now(&class_dir.join(".")) {
+                Err(e) if e.source.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e.into()),
+                Ok(_) => {}
+            }
+            for name in files.list(&class_dir)? {
+                if let Ok(task) = name.parse::<TaskName>() {
+                    present.insert(class_dir.join(&name), (class.clone(), task));
+                }
+            }
+        }
+        if present.is_empty() && !files.is_dir(&dir) {
+            self.held.look(|_| false);
+            return Err(SpoolError::LeaseClosed(self.owner.clone()));
+        }
+        self.held.look(|path| present.contains_key(path));
+        let unknown: BTreeSet<PathBuf> =
+            present.keys().filter(|path| !self.held.knows(path)).cloned().collect();
+        let mut returned = Vec::new();
+        for path in unknown.intersection(&self.strays) {
+            let (class, name) = &present[path];
+            if give_back(&self.spool, class, name, path)? == Moved::Yes {
+                returned.push(name.clone());
+            }
+        }
+        self.strays = unknown;
+        Ok(returned)
+    }
+
+    /// Ends the lease. Claims that are still there keep the directory; gives whether it is gone.
+    ///
+    /// # Errors
+    /// The directory cannot be removed.
+    pub fn close(self) -> Result<bool, SpoolError> {
+        let dir = self.spool.layout().lease(&self.owner);
+        for (_, class_dir) in classes(self.spool.files(), &dir)? {
+            self.spool.files().remove_if_empty(&class_dir)?;
+        }
+        Ok(self.spool.files().remove_if_empty(&dir)?)
+    }
+
+    /// Forgets the names seen in pending: the next claim begins with what is there then, first priority first.
+    pub fn forget_candidates(&mut self) {
+        self.candidates.clear();
+    }
+
+    /// Every worker goes through shards and tasks in an order of its own, so that few meet at one file.
+    fn rank(&self, name: &str) -> [u8; 32] {
+        *blake3::hash(format!("{}/{name}", self.owner).as_bytes()).as_bytes()
+    }
+
+    /// Names only.
+    fn scan(&self, wanted: &impl Fn(&Class) -> bool) -> Result<VecDeque<(Class, PathBuf)>, SpoolError> {
+        let files = self.spool.files();
+        for (class, dir) in classes(files, &self.spool.layout().pending())? {
+            if !wanted(&class) {
+                continue;
+            }
+            let (loose, mut shards): (Vec<_>, Vec<_>) =
+                files.list(&dir)?.into_iter().partition(|name| name.ends_with(".json"));
+            let mut found: Vec<(Class, PathBuf)> =
+                loose.iter().map(|name| (class.clone(), dir.join(name))).collect();
+            shards.sort_by_cached_key(|shard| self.rank(shard));
+            for shard in shards {
+                let shard = dir.join(shard);
+                let names = files.list(&shard)?;
+                if names.is_empty() {
+                    // Published whole, a shard only shrinks: an empty one is used up.
+                    files.remove_if_empty(&shard)?;
+                }
+                found.extend(names.iter().map(|name| (class.clone(), shard.join(name))));
+                if !found.is_empty() {
+                    break;
+                }
+            }
+            if !found.is_empty() {
+                found.sort_by_cached_key(|(_, path)| self.rank(&path.to_string_lossy()));
+                found.truncate(CANDIDATES_MAX);
+                return Ok(found.into());
+            }
+        }
+        Ok(VecDeque::new())
+    }
+
+    /// `None` where somebody else was faster, or the file is not a task's.
+    fn claim(&mut self, class: Class, path: &Path) -> Result<Option<Next>, SpoolError> {
+        let file_name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Ok(pending) = file_name.parse::<TaskName>() else {
+            return self.refuse_name(path, file_name).map(|()| None);
+        };
+        let name = pending.claimed();
+        let Some(target) = self.bring_in(&class, path, &name)? else { return Ok(None) };
+        let files = self.spool.files();
+        let read = files
+            .read_regular(&target, TASK_FILE_BYTES_MAX)
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| TaskSpec::parse(&bytes, &name.id).map_err(|e| e.to_string()));
+        match read {
+            Ok(spec) => {
+                let claim = Claim::new(&self.spool, &self.owner, name, class, target, spec, &self.held);
+                Ok(Some(Next::Claimed(Box::new(claim))))
+            }
+            Err(why) => {
+                let report = self.spool.layout().attempt(&name.id, name.token);
+                files.make_dirs(&report)?;
+                files.replace(&report.join(ERROR_FILE), format!("{why}\n").as_bytes())?;
+                let failed = self.spool.layout().failed_for(FailureReason::BadSpec);
+                files.rename(&target, &failed.join(name.settled().to_string()))?;
+                Ok(Some(Next::Rejected { name, why }))
+            }
+        }
+    }
+
+    /// The one rename that makes a task ours; where it lies then, or `None` where somebody else was faster.
+    fn bring_in(
+        &mut self,
+        class: &Class,
+        from: &Path,
+        name: &TaskName,
+    ) -> Result<Option<PathBuf>, SpoolError> {
+        let files = self.spool.files();
+        let lease = self.spool.layout().lease(&self.owner);
+        let dir = lease.join(class.to_string());
+        let target = dir.join(name.to_string());
+        // A class directory that is gone is made once more, the lease directory never.
+        for _ in 0..2 {
+            if !self.made.contains(class) {
+                match files.make_dir(&dir) {
+                    Err(e) if e.source.kind() == ErrorKind::NotFound => {
+                        return Err(SpoolError::LeaseClosed(self.owner.clone()));
+                    }
+                    made => made?,
+                }
+                self.made.insert(class.clone());
+            }
+            match files.rename_cheaply(from, &target) {
+                Ok(Moved::Yes) => return Ok(Some(target)),
+                Ok(Moved::Gone) => return Ok(None),
+                Err(e) if e.source.kind() == ErrorKind::NotFound => self.made.remove(class),
+                Err(e) => return Err(e.into()),
+            };
+        }
+        Err(SpoolError::LeaseClosed(self.owner.clone()))
+    }
+
+    /// A file whose name is no task's is kept aside under its own name, with the reason beside it.
+    fn refuse_name(&self, path: &Path, file_name: &str) -> Result<(), SpoolError> {
+        let Err(why) = file_name.parse::<TaskName>() else { return Ok(()) };
+        let files = self.spool.files();
+        let rejected = self.spool.layout().rejected();
+        if files.is_file(path) && files.rename(path, &rejected.join(file_name))? == Moved::Yes {
+            files.replace(&rejected.join(format!("{file_name}.reason")), format!("{why}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    pub(crate) fn add(&self, path: &Path) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), true);
+    }
+
+    pub(crate) fn remove(&self, path: &Path) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+
+    pub(crate) fn is_there(&self, path: &Path) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied().unwrap_or(false)
+    }
+
+    fn knows(&self, path: &Path) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(path)
+    }
+
+    /// Once gone, a claim stays gone: if a person moves the file back, it is a stray.
+    fn look(&self, is_present: impl Fn(&Path) -> bool) {
+        for (path, is_there) in &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            *is_there &= is_present(path);
+        }
+    }
+}
+
+/// Makes a claimed task pending again, with its token.
+pub(crate) fn give_back(
+    spool: &Spool,
+    class: &Class,
+    name: &TaskName,
+    path: &Path,
+) -> Result<Moved, PathError> {
+    let pending = spool.layout().pending_class(class);
+    spool.files().make_dirs(&pending)?;
+    spool.files().rename(path, &pending.join(name.to_string()))
+}
