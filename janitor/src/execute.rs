@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use queue_format::{Ledger, LedgerEntry, LifeLock, ObjectKind, Owner};
+use queue_format::{Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Reaped};
 use systemd::Notifier;
 
 use crate::audit::{Audit, Event};
@@ -170,8 +170,9 @@ fn engine(world: &World) -> Result<&Engine, LookError> {
 }
 
 fn take_back(files: &Files, owner: &Owner) -> Result<(), JanitorError> {
-    let tasks = open_spool(files)?.reap(owner)?;
-    if !tasks.is_empty() {
+    if let Reaped::Closed(tasks) = open_spool(files)?.reap(owner)?
+        && !tasks.is_empty()
+    {
         let names: Vec<String> = tasks.iter().map(|name| format!("{} {}", name.id, name.token)).collect();
         tracing::info!(
             "worker {owner} is dead; {} of its tasks run again: {}",

@@ -9,6 +9,9 @@ use crate::{Owner, Timing};
 #[derive(Debug)]
 pub struct Judge {
     silence: Duration,
+    /// When a judge was away for this long, or a look took as long, it mistrusts its own clock rather than all
+    /// others: its windows begin anew.
+    stall: Duration,
     seen: BTreeMap<Owner, (Option<u64>, Duration)>,
     last_look: Option<Duration>,
 }
@@ -18,14 +21,7 @@ impl Judge {
     #[must_use]
     pub fn new(timing: Timing) -> Self {
         let silence = Duration::from_secs(timing.silence_seconds);
-        Self { silence, seen: BTreeMap::new(), last_look: None }
-    }
-
-    /// How often a judge should look; when it was away for longer than three such pauses, or a look took as long,
-    /// it mistrusts its own clock rather than all others: its windows begin anew.
-    #[must_use]
-    pub fn pause(&self) -> Duration {
-        self.silence / 9
+        Self { silence, stall: silence * 2 / 3, seen: BTreeMap::new(), last_look: None }
     }
 
     /// Takes one look into account: what was there, and when the look `began` and `ended`, as time since any fixed
@@ -37,8 +33,7 @@ impl Judge {
         incarnations: &BTreeMap<Owner, Option<u64>>,
     ) -> Vec<Owner> {
         let away = self.last_look.map_or(Duration::ZERO, |last| ended.saturating_sub(last));
-        let stall = 3 * self.pause();
-        let stalled = away > stall || ended.saturating_sub(began) > stall;
+        let stalled = away > self.stall || ended.saturating_sub(began) > self.stall;
         self.last_look = Some(ended);
         let seen = std::mem::take(&mut self.seen);
         // What is seen was so when the look began at the latest; a beat may have come since.
@@ -94,7 +89,7 @@ mod tests {
     #[test]
     fn a_judge_that_stalled_begins_anew() {
         let silent: Vec<&[i64]> = vec![&[7, 7]; 12];
-        let pauses = |at: usize| (0..12).map(|i| if i == at { 70 } else { 20 }).collect::<Vec<_>>();
+        let pauses = |at: usize| (0..12).map(|i| if i == at { 130 } else { 20 }).collect::<Vec<_>>();
         assert_eq!(dead_after(&silent, &pauses(8)), [], "three looks after the stall");
         assert_eq!(dead_after(&silent, &pauses(2)), [owner(0), owner(1)], "nine looks after it");
         let mut judge = Judge::new(Timing::default());
@@ -104,11 +99,10 @@ mod tests {
         for began in [0, 50, 100] {
             look(began, began);
         }
-        assert_eq!(look(101, 162), [], "a look that took a minute proves nothing");
-        assert_eq!(look(200, 200), []);
-        assert_eq!(look(260, 260), []);
-        assert_eq!(look(320, 320), []);
-        assert_eq!(look(342, 342), [owner(0)], "180 s after the slow look ended");
+        assert_eq!(look(101, 222), [], "a look that took two minutes proves nothing");
+        assert_eq!(look(300, 300), []);
+        assert_eq!(look(400, 400), []);
+        assert_eq!(look(402, 402), [owner(0)], "180 s after the slow look ended");
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::{
 /// Names kept from one look into pending.
 const CANDIDATES_MAX: usize = 256;
 
+/// Looks into the lease directory after a claim whose outcome is not certain; one task needs two to be a stray.
+const DOUBTS: u32 = 3;
+
 /// The lease directory of one worker incarnation: the right to claim, until another daemon closes it.
 ///
 /// It is made once and never again. Whoever takes this incarnation for dead moves the claims out of the directory
@@ -28,6 +31,8 @@ pub struct Lease {
     candidates: VecDeque<(Class, PathBuf)>,
     /// Tasks in the directory that no claim knew at the last look.
     strays: BTreeSet<PathBuf>,
+    /// Looks still to be taken since a rename into the directory failed, and may have been done all the same.
+    doubts: u32,
 }
 
 /// What a look into pending gave.
@@ -64,6 +69,7 @@ impl Lease {
             made: BTreeSet::new(),
             candidates: VecDeque::new(),
             strays: BTreeSet::new(),
+            doubts: 0,
         })
     }
 
@@ -92,11 +98,16 @@ impl Lease {
 
     /// Compares the lease directory with what this process works on. A claim whose file a person or another
     /// daemon has moved is no longer held from now on. A task that no claim knows, seen at two looks in a row, was
-    /// brought by a rename that failed for us and was done all the same: it is handed back. Gives those.
+    /// brought by a rename that failed for us and was done all the same: it is handed back. Gives those. While nothing
+    /// is held and every claim was certain, no file is touched.
     ///
     /// # Errors
     /// [`SpoolError::LeaseClosed`] where the directory is gone; otherwise it cannot be listed.
     pub fn look_after(&mut self) -> Result<Vec<TaskName>, SpoolError> {
+        if self.held.is_empty() && self.doubts == 0 {
+            return Ok(Vec::new());
+        }
+        self.doubts = self.doubts.saturating_sub(1);
         let files = self.spool.files();
         let dir = self.spool.layout().lease(&self.owner);
         let mut present = BTreeMap::new();
@@ -127,6 +138,9 @@ impl Lease {
             if give_back(&self.spool, class, name, path)? == Moved::Yes {
                 returned.push(name.clone());
             }
+        }
+        if !unknown.is_empty() {
+            self.doubts = DOUBTS;
         }
         self.strays = unknown;
         Ok(returned)
@@ -238,7 +252,11 @@ impl Lease {
                 }
                 self.made.insert(class.clone());
             }
-            match files.rename_cheaply(from, &target) {
+            let renamed = files.rename_cheaply(from, &target);
+            if !matches!(renamed, Ok(Moved::Yes)) {
+                self.doubts = DOUBTS;
+            }
+            match renamed {
                 Ok(Moved::Yes) => return Ok(Some(target)),
                 Ok(Moved::Gone) => return Ok(None),
                 Err(e) if e.source.kind() == ErrorKind::NotFound => self.made.remove(class),
@@ -271,6 +289,10 @@ impl Held {
 
     pub(crate) fn is_there(&self, path: &Path) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied().unwrap_or(false)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn knows(&self, path: &Path) -> bool {

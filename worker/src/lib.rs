@@ -8,6 +8,7 @@ pub mod disk;
 pub mod engine;
 pub mod evaluate;
 pub mod git;
+pub mod pulse;
 pub mod repository;
 pub mod slots;
 pub mod synthesis;

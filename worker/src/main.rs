@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
-use queue_format::{Incarnation, Labels, Ledger, Life, LifeLock, Owner, Spool, Token};
+use queue_format::{Incarnation, Labels, Ledger, Life, LifeLock, Owner, Reaped, Spool, Token};
 use systemd::{Environment, Notifier, Shutdown, Source};
 use uuid::Uuid;
 use worker::Worker;
@@ -23,6 +23,9 @@ use worker::engine::{Docker, DockerOptions, Engine, Network};
 use worker::repository::RepositoryCache;
 use worker::slots::{Machine, slots};
 use worker::synthesis::Rules;
+
+/// The exit status of a worker that ends since others take it for dead; its supervisor starts it again.
+const EXIT_FENCED: i32 = 75;
 
 /// How long the removal of containers may take when the worker ends.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
@@ -80,7 +83,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
     let ledger = Ledger::open(&state_dir)?;
     let _alive = LifeLock::hold(&state_dir, &owner)?;
     let host = environment.get("DOCKER_HOST").map(ToOwned::to_owned);
-    let engine = Docker::connect(DockerOptions::new(host, ledger.clone(), Timestamp::now)).await?;
+    let engine = Docker::connect(DockerOptions::new(host.clone(), ledger.clone(), Timestamp::now)).await?;
     reap_the_dead(&spool, &state_dir, &owner, &engine).await?;
 
     let (slots, mut notices) = slots(&machine()?, &config);
@@ -120,6 +123,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
             pythons,
         },
         new_brain: Rules::default,
+        listed_at: std::sync::Mutex::new(None),
         disk_dirs: vec![spool.layout().root().to_owned(), state_dir.clone(), engine_dir],
         spool,
         owner,
@@ -127,12 +131,39 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
         ledger,
     };
     let engine = worker.shop.engine.clone();
-    Arc::new(worker).run(slots, shutdown).await?;
+    let (me, ledger) = (worker.owner.clone(), worker.ledger.clone());
+    let die = move |why: &str| {
+        tracing::error!("ending at once, to come back as a new incarnation: {why}");
+        end_containers(&me, host, ledger);
+        std::process::exit(EXIT_FENCED);
+    };
+    Arc::new(worker).run(slots, shutdown, time_since_boot, die).await?;
     if !engine.settle(SETTLE_MAX).await {
         tracing::warn!("some containers could not be removed in time: they are left to the janitor");
     }
     notifier.stopping("every claim is settled");
     Ok(())
+}
+
+/// Removes all that runs for this incarnation, over a connection and a runtime of its own: those of the worker may
+/// hang on the spool's mount.
+fn end_containers(me: &Owner, host: Option<String>, ledger: Ledger) {
+    let removal = async {
+        let engine = Docker::connect(DockerOptions::new(host, ledger, Timestamp::now)).await?;
+        engine.remove_containers_of(me).await
+    };
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map(|runtime| runtime.block_on(async { tokio::time::timeout(SETTLE_MAX, removal).await }));
+    if !matches!(ended, Ok(Ok(Ok(())))) {
+        tracing::error!("some containers could not be removed: the next start, or the janitor, does it");
+    }
+}
+
+/// Counts on while the machine sleeps, unlike the clock of [`std::time::Instant`].
+fn time_since_boot() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
 /// Takes back what earlier incarnations on this node left when they died, tasks and containers.
@@ -145,8 +176,8 @@ async fn reap_the_dead(
     for owner in spool.owners_on(me.node())? {
         if owner != *me && LifeLock::look(state_dir, &owner)? == Life::Dead {
             engine.remove_containers_of(&owner).await?;
-            for name in spool.reap(&owner)? {
-                tracing::info!(task = %name.id, %owner, "taken back from an incarnation that died");
+            if let Reaped::Closed(tasks) = spool.reap(&owner)? {
+                tracing::info!(tasks = tasks.len(), %owner, "taken back from an incarnation that died");
             }
         }
     }

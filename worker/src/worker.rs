@@ -3,13 +3,13 @@
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use queue_format::{
-    Claim, ClaimError, FailureReason, Labels, Lease, Ledger, LedgerEntry, Next, ObjectKind, Owner, Spool,
-    SpoolError, Work,
+    Claim, ClaimError, FailureReason, Labels, Lease, Ledger, LedgerEntry, Next, ObjectKind, Owner, PathError,
+    Presence, Spool, SpoolError, Work,
 };
 use systemd::{Phase, Shutdown};
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use crate::attempt::{Attempt, AttemptError, Job, Workshop, attempt};
 use crate::board::Board;
 use crate::disk;
 use crate::engine::Engine;
+use crate::pulse::Heart;
 use crate::slots::Slot;
 use crate::synthesis::Brain;
 
@@ -26,8 +27,12 @@ use crate::synthesis::Brain;
 const POLL_SECONDS_MAX: f64 = 5.0;
 /// The shortest one.
 const POLL_SECONDS_MIN: f64 = 0.5;
-/// How often a claim is looked at: a person who removes it cancels the attempt.
-const HELD_CHECK_PERIOD: Duration = Duration::from_secs(5);
+/// Names seen in pending are used for this long: then the directories are listed again, first priority first.
+const CANDIDATES_AGE_MAX: Duration = Duration::from_secs(15);
+/// How often a slot asks whether its claim is still there; the heartbeat looks.
+const HELD_CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// How often a worker looks at the other daemons' heartbeats in the time after which a silent one is dead.
+const LOOKS_A_SILENCE: u32 = 3;
 /// How often the status is published where it changed, and where it did not.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 const STATUS_PERIODS_UNCHANGED: u32 = 10;
@@ -57,6 +62,8 @@ pub struct Worker<E, B> {
     pub ledger: Ledger,
     /// Where the slots write what they do.
     pub board: Board,
+    /// When pending was last listed.
+    pub listed_at: Mutex<Option<Instant>>,
 }
 
 /// Why a slot's turn ended without a verdict.
@@ -67,12 +74,28 @@ enum Interruption {
 }
 
 impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
-    /// Works until `shutdown`; then hands every claim back.
+    /// Works until `shutdown`; then hands every claim back. `clock` counts time in suspension too; `die` ends the
+    /// process, and all that runs for it, once others take it for dead.
     ///
     /// # Errors
-    /// The lease directory cannot be made or closed.
-    pub async fn run(self: Arc<Self>, slots: Vec<Slot>, shutdown: Shutdown) -> Result<(), SpoolError> {
+    /// The lease directory or the heartbeat cannot be made or closed.
+    pub async fn run(
+        self: Arc<Self>,
+        slots: Vec<Slot>,
+        shutdown: Shutdown,
+        clock: fn() -> Duration,
+        die: impl FnOnce(&str) + Send + 'static,
+    ) -> Result<(), SpoolError> {
         let lease = Arc::new(Mutex::new(Lease::open(&self.spool, self.owner.clone())?));
+        let timing = self.spool.timing();
+        let look_pause = Duration::from_secs(timing.silence_seconds) / LOOKS_A_SILENCE;
+        let presence = Presence::begin(&self.spool, self.owner.clone(), look_pause)?;
+        let heart = Heart { presence, lease: lease.clone(), timing, clock };
+        let pulse = heart.start(die).map_err(|source| PathError {
+            action: "start the threads of",
+            path: self.spool.layout().lease(&self.owner),
+            source,
+        })?;
         let status = tokio::spawn(self.clone().publish_status());
         let turns: Vec<_> = slots
             .into_iter()
@@ -84,6 +107,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             }
         }
         status.abort();
+        pulse.stop();
         self.spool.remove_worker_status(&self.owner)?;
         if let Some(lease) = Arc::into_inner(lease) {
             lease.into_inner().unwrap_or_else(PoisonError::into_inner).close()?;
@@ -132,8 +156,13 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 
     async fn claim(&self, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
         let lease = lease.clone();
+        let forgets = self.is_listing_old();
         let looked = tokio::task::spawn_blocking(move || {
-            lease.lock().unwrap_or_else(PoisonError::into_inner).claim_next(|class| class.kind == "build")
+            let mut lease = lease.lock().unwrap_or_else(PoisonError::into_inner);
+            if forgets {
+                lease.forget_candidates();
+            }
+            lease.claim_next(|class| class.kind == "build")
         });
         match looked.await.map_err(std::io::Error::other) {
             Ok(Ok(Next::Claimed(claim))) => Ok(Some(*claim)),
@@ -148,6 +177,16 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 Ok(None)
             }
         }
+    }
+
+    /// True once for every [`CANDIDATES_AGE_MAX`].
+    fn is_listing_old(&self) -> bool {
+        let mut listed_at = self.listed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = listed_at.is_none_or(|at| at.elapsed() > CANDIDATES_AGE_MAX);
+        if is_old {
+            *listed_at = Some(Instant::now());
+        }
+        is_old
     }
 
     /// Serves one claim to its end; gives the pause before the next.
@@ -330,7 +369,7 @@ impl<'a> WorkDir<'a> {
             token: labels.token,
             created_at: Timestamp::now(),
         })?;
-        std::fs::create_dir_all(&path).map_err(|source| queue_format::PathError {
+        std::fs::create_dir_all(&path).map_err(|source| PathError {
             action: "make directory",
             path: path.clone(),
             source,

@@ -12,6 +12,7 @@
 //! Nothing is kept between two rounds that a restart would miss.
 
 mod config;
+mod pulse;
 mod round;
 mod serve;
 mod settling;

@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 
 use jiff::Timestamp;
-use queue_format::{Intake, Life, LifeLock, Owner, PathError, Spool, SpoolError};
+use queue_format::{Intake, Life, LifeLock, Owner, PathError, Reaped, Spool, SpoolError};
 use uuid::Uuid;
 
 use super::Settling;
@@ -18,6 +19,8 @@ pub(super) struct Round {
     pub(super) unique: fn() -> Uuid,
     pub(super) settling: Settling,
     pub(super) manifests: Manifests,
+    /// Incarnations, on whatever node, that the heartbeats say are dead.
+    pub(super) dead: Receiver<Owner>,
 }
 
 impl Round {
@@ -28,14 +31,20 @@ impl Round {
         };
         for owner in self.spool.owners_on(self.owner.node())? {
             if dead(&owner)? {
-                for name in self.spool.reap(&owner)? {
-                    tracing::info!(task = %name.id, %owner, "taken back from a worker that died");
+                if let Reaped::Closed(tasks) = self.spool.reap(&owner)? {
+                    tracing::info!(tasks = tasks.len(), %owner, "taken back from a worker that died");
                 }
             }
         }
-        for owner in self.spool.intakes_on(self.owner.node())? {
-            if dead(&owner)? {
-                let files = self.intake.adopt(&owner)?;
+        let here = self.spool.intakes_on(self.owner.node())?;
+        let here = here.into_iter().filter_map(|owner| match dead(&owner) {
+            Ok(is_dead) => is_dead.then_some(Ok(owner)),
+            Err(error) => Some(Err(error)),
+        });
+        for owner in here.chain(self.dead.try_iter().map(Ok)) {
+            let owner = owner?;
+            let files = self.intake.adopt(&owner)?;
+            if files > 0 {
                 tracing::info!(files, %owner, "adopted what a master that died had taken from incoming/");
             }
         }
@@ -70,7 +79,7 @@ impl Round {
             repositories: self.repositories.as_ref(),
             unique: self.unique,
         };
-        let report = ingest.run(&name, now, self.intake.read(taken)?, |_| ())?;
+        let report = ingest.run(&name, now, self.intake.read(taken)?.content, |_| ())?;
         let (published, known, rejected) = (report.published, report.known, report.rejected);
         tracing::info!(file = name, published, known, rejected, "read from incoming/");
         if let Some(kept) = report.kept {

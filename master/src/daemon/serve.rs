@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use queue_format::{Intake, LifeLock, Owner, PathError, Spool};
+use queue_format::{Intake, LifeLock, Owner, PathError, Spool, SpoolError};
 use systemd::{Notifier, Shutdown};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
+use super::pulse::Pulse;
 use super::round::Round;
 use super::{MasterConfig, Settling};
 use crate::ingest::Template;
@@ -39,6 +40,9 @@ pub enum DaemonError {
     /// The spool or the state directory cannot be written.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// Others have taken it for dead.
+    #[error(transparent)]
+    Closed(#[from] SpoolError),
 }
 
 /// Between the two looks that a dropped file must not change between: a `cp` writes more often than that.
@@ -56,6 +60,7 @@ impl Daemon {
     pub async fn serve(mut self, notifier: &Notifier, shutdown: &Shutdown) -> Result<(), DaemonError> {
         let alive = LifeLock::hold(&self.state_dir, &self.owner)?;
         let intake = Intake::open(&self.spool, self.owner.clone())?;
+        let (pulse, dead) = Pulse::start(&self.spool, &self.owner)?;
         let mut changes = Changes::watch(&self.spool.layout().incoming());
         let mut round = Some(Round {
             spool: self.spool.clone(),
@@ -66,7 +71,9 @@ impl Daemon {
             unique: self.unique,
             settling: Settling::default(),
             manifests: Manifests::default(),
+            dead,
         });
+        let mut is_closed = false;
         let summary_every = Duration::from_secs_f64(self.config.summary_seconds);
         let mut summary_due = Instant::now();
         notifier.ready("started");
@@ -81,6 +88,10 @@ impl Daemon {
             let done = tokio::select! {
                 done = &mut work => done.ok(),
                 () = shutdown.requested() => timeout(FINISH, work).await.ok().and_then(Result::ok),
+                () = pulse.closed() => {
+                    is_closed = true;
+                    None
+                }
             };
             let Some((turn, said)) = done else { break };
             if let Some(said) = said {
@@ -92,11 +103,19 @@ impl Daemon {
             round = Some(turn);
             tokio::select! {
                 () = shutdown.requested() => break,
+                () = pulse.closed() => {
+                    is_closed = true;
+                    break;
+                }
                 () = sleep(pause) => {}
                 () = changes.next(looked_at + SETTLE) => {}
             }
         }
+        if is_closed {
+            return Err(SpoolError::LeaseClosed(self.owner).into());
+        }
         notifier.stopping("told to end");
+        pulse.stop();
         if let Some(round) = round
             && round.intake.close()?
         {

@@ -1,0 +1,92 @@
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use queue_format::{Owner, PathError, Presence, Reaped, Spool, SpoolError};
+use tokio::sync::watch;
+
+/// How often a master looks at the heartbeats in the time after which a silent one is dead: often enough that a
+/// dead worker's tasks are pending again little later.
+const LOOKS_A_SILENCE: u32 = 18;
+
+/// A master's heartbeat, on a thread of its own: reading a large file must not silence it.
+pub(super) struct Pulse {
+    stop: Sender<()>,
+    thread: JoinHandle<Presence>,
+    /// True once others have taken this master for dead.
+    closed: watch::Receiver<bool>,
+}
+
+impl Pulse {
+    /// Begins to beat, and to reap the dead; gives them through the channel too.
+    pub(super) fn start(spool: &Spool, owner: &Owner) -> Result<(Self, Receiver<Owner>), PathError> {
+        let timing = spool.timing();
+        let look_pause = Duration::from_secs(timing.silence_seconds) / LOOKS_A_SILENCE;
+        let presence = Presence::begin(spool, owner.clone(), look_pause)?;
+        let (stop, stopped) = channel();
+        let (tell, dead) = channel();
+        let (close, closed) = watch::channel(false);
+        let period = Duration::from_secs(timing.beat_seconds).min(look_pause);
+        let thread = Builder::new().name("heartbeat".to_owned());
+        let thread = thread.spawn(move || beat_until(presence, period, &stopped, &tell, &close));
+        let no_thread = |source: io::Error| PathError {
+            action: "start the thread of",
+            path: spool.layout().nodes(),
+            source,
+        };
+        Ok((Self { stop, thread: thread.map_err(no_thread)?, closed }, dead))
+    }
+
+    /// Resolves once others have taken this master for dead.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + use<> {
+        let mut closed = self.closed.clone();
+        async move {
+            if closed.wait_for(|closed| *closed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Beats no more, and takes the heartbeat away.
+    pub(super) fn stop(self) {
+        drop(self.stop);
+        if let Ok(Err(error)) = self.thread.join().map(Presence::end) {
+            tracing::warn!(%error, "the heartbeat stays, and is taken for a dead one's in time");
+        }
+    }
+}
+
+fn beat_until(
+    mut presence: Presence,
+    period: Duration,
+    stopped: &Receiver<()>,
+    tell: &Sender<Owner>,
+    close: &watch::Sender<bool>,
+) -> Presence {
+    let start = Instant::now();
+    while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+        match presence.beat() {
+            Ok(()) => {}
+            Err(error @ SpoolError::LeaseClosed(_)) => {
+                tracing::error!("{error}");
+                close.send_replace(true);
+                break;
+            }
+            Err(error) => tracing::warn!(%error, "cannot beat; trying again"),
+        }
+        match presence.look(|| start.elapsed()) {
+            Ok(dead) => {
+                for (owner, reaped) in dead {
+                    if let Reaped::Closed(tasks) = reaped {
+                        tracing::warn!(%owner, tasks = tasks.len(), "taken for dead: its claims are pending again");
+                        // Nobody listens any more when the master ends.
+                        let _ = tell.send(owner);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot look after the other daemons; trying again"),
+        }
+    }
+    presence
+}

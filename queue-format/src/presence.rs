@@ -1,0 +1,59 @@
+use std::time::Duration;
+
+use crate::{Heartbeat, Judge, Owner, PathError, Reaped, Spool, SpoolError};
+
+/// A daemon among others: it beats its own heart, and now and then takes back what the dead have left.
+#[derive(Debug)]
+pub struct Presence {
+    spool: Spool,
+    owner: Owner,
+    heartbeat: Heartbeat,
+    judge: Judge,
+    look_pause: Duration,
+    look_due: Duration,
+}
+
+impl Presence {
+    /// The first beat of a new incarnation, which looks at the others every `look_pause`.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn begin(spool: &Spool, owner: Owner, look_pause: Duration) -> Result<Self, PathError> {
+        let heartbeat = Heartbeat::begin(spool, owner.clone())?;
+        let judge = Judge::new(spool.timing());
+        Ok(Self { spool: spool.clone(), owner, heartbeat, judge, look_pause, look_due: Duration::ZERO })
+    }
+
+    /// One more beat.
+    ///
+    /// # Errors
+    /// As for [`Heartbeat::beat`].
+    pub fn beat(&mut self) -> Result<(), SpoolError> {
+        self.heartbeat.beat()
+    }
+
+    /// Looks at the others, if it is time, and reaps the dead; gives them. `clock` tells the time since any fixed
+    /// moment.
+    ///
+    /// # Errors
+    /// The spool cannot be listed or written.
+    pub fn look(&mut self, clock: impl Fn() -> Duration) -> Result<Vec<(Owner, Reaped)>, SpoolError> {
+        let began = clock();
+        if began < self.look_due {
+            return Ok(Vec::new());
+        }
+        self.look_due = began + self.look_pause;
+        let mut incarnations = self.spool.incarnations()?;
+        incarnations.remove(&self.owner);
+        let dead = self.judge.look(began, clock(), &incarnations);
+        dead.into_iter().map(|owner| self.spool.reap(&owner).map(|reaped| (owner, reaped))).collect()
+    }
+
+    /// Ends the incarnation, when all that it held is settled.
+    ///
+    /// # Errors
+    /// The heartbeat cannot be removed.
+    pub fn end(self) -> Result<(), PathError> {
+        self.heartbeat.end()
+    }
+}

@@ -1,0 +1,150 @@
+//! The heartbeat of a worker, and the fence that ends it when it can beat no more. Both have threads of their own:
+//! neither a hung mount nor a busy runtime keeps the fence from its turn, which touches no file.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use queue_format::{Lease, Presence, Reaped, SpoolError, Timing};
+
+/// How often the fence looks at the clock.
+const FENCE_PERIOD: Duration = Duration::from_secs(1);
+
+/// What beats.
+pub struct Heart {
+    /// The incarnation among the others.
+    pub presence: Presence,
+    /// Its lease, looked after with every beat.
+    pub lease: Arc<Mutex<Lease>>,
+    /// How often, and how long at most without.
+    pub timing: Timing,
+    /// Time since any fixed moment, time in suspension included.
+    pub clock: fn() -> Duration,
+}
+
+/// A heart that beats until it is stopped.
+#[derive(Debug)]
+pub struct Pulse {
+    stop: (Sender<()>, Sender<()>),
+    beating: JoinHandle<Presence>,
+}
+
+/// Called at most once, by whichever thread sees first that this incarnation must end.
+type Death = Arc<Mutex<Option<Box<dyn FnOnce(&str) + Send>>>>;
+
+impl Heart {
+    /// Begins to beat. `die` is called where this incarnation was taken for dead, or could not beat for so long
+    /// that it must take itself for dead: it ends everything that runs for it, and then the process.
+    ///
+    /// # Errors
+    /// A thread cannot be made.
+    pub fn start(self, die: impl FnOnce(&str) + Send + 'static) -> io::Result<Pulse> {
+        let death: Death = Arc::new(Mutex::new(Some(Box::new(die))));
+        let last_beat = Arc::new(AtomicU64::new((self.clock)().as_secs()));
+        let (stop_beat, beat_stopped) = channel();
+        let (stop_fence, fence_stopped) = channel();
+        let fence = Fence {
+            last_beat: last_beat.clone(),
+            limit_seconds: self.timing.fence_seconds,
+            clock: self.clock,
+            death: death.clone(),
+        };
+        Builder::new().name("fence".to_owned()).spawn(move || fence.watch(&fence_stopped))?;
+        let beating = Builder::new()
+            .name("heartbeat".to_owned())
+            .spawn(move || self.beat_until(&beat_stopped, &last_beat, &death))?;
+        Ok(Pulse { stop: (stop_beat, stop_fence), beating })
+    }
+
+    fn beat_until(mut self, stopped: &Receiver<()>, last_beat: &AtomicU64, death: &Death) -> Presence {
+        let period = Duration::from_secs(self.timing.beat_seconds);
+        while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            match self.presence.beat() {
+                Ok(()) => last_beat.store((self.clock)().as_secs(), Ordering::Release),
+                Err(SpoolError::LeaseClosed(owner)) => {
+                    end(death, &SpoolError::LeaseClosed(owner).to_string());
+                    break;
+                }
+                Err(error) => tracing::warn!(%error, "cannot beat; trying again"),
+            }
+            // Busy: a claim is being made just now, and the next beat looks.
+            let looked = match self.lease.try_lock() {
+                Ok(mut lease) => lease.look_after(),
+                Err(TryLockError::Poisoned(lease)) => lease.into_inner().look_after(),
+                Err(TryLockError::WouldBlock) => continue,
+            };
+            match looked {
+                Ok(strays) => {
+                    for name in strays {
+                        tracing::warn!(task = %name.id, "handed back: its claim failed, and was made all the same");
+                    }
+                }
+                Err(SpoolError::LeaseClosed(owner)) => {
+                    end(death, &SpoolError::LeaseClosed(owner).to_string());
+                    break;
+                }
+                Err(error) => tracing::warn!(%error, "cannot look after the claims; trying again"),
+            }
+            self.judge();
+        }
+        self.presence
+    }
+
+    fn judge(&mut self) {
+        match self.presence.look(self.clock) {
+            Ok(dead) => dead.iter().for_each(|(owner, reaped)| {
+                if let Reaped::Closed(tasks) = reaped {
+                    tracing::warn!(%owner, tasks = tasks.len(), "taken for dead: its claims are pending again");
+                }
+            }),
+            Err(error) => tracing::warn!(%error, "cannot look after the other daemons; trying again"),
+        }
+    }
+}
+
+impl Pulse {
+    /// Beats no more, and takes the heartbeat away. Everything that was held must be settled.
+    pub fn stop(self) {
+        drop(self.stop);
+        let ended = self.beating.join().map(Presence::end);
+        if let Ok(Err(error)) = ended {
+            tracing::warn!(%error, "the heartbeat stays, and is taken for a dead one's in time");
+        }
+    }
+}
+
+struct Fence {
+    last_beat: Arc<AtomicU64>,
+    limit_seconds: u64,
+    clock: fn() -> Duration,
+    death: Death,
+}
+
+impl Fence {
+    fn watch(&self, stopped: &Receiver<()>) {
+        while stopped.recv_timeout(FENCE_PERIOD) == Err(RecvTimeoutError::Timeout) {
+            let silent = (self.clock)().as_secs().saturating_sub(self.last_beat.load(Ordering::Acquire));
+            if silent >= self.limit_seconds {
+                let limit = self.limit_seconds;
+                end(
+                    &self.death,
+                    &format!(
+                        "the spool could not be written for {silent} s (timing.fence_seconds is {limit}): others will \
+                         soon take this worker for dead"
+                    ),
+                );
+                return;
+            }
+        }
+    }
+}
+
+fn end(death: &Death, why: &str) {
+    let die = death.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(die) = die {
+        die(why);
+    }
+}
