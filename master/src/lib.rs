@@ -4,6 +4,7 @@ pub mod command;
 pub mod daemon;
 pub mod export;
 pub mod ingest;
+mod pulse;
 pub mod show;
 pub mod summary;
 pub mod text;

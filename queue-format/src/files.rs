@@ -88,12 +88,20 @@ impl Files {
         }
     }
 
-    /// Throws a staging directory away, as far as it goes: a leftover there is never scanned.
+    /// Throws a staged directory away, as far as it goes: a leftover is never scanned. It loses its name first, so
+    /// that a rename still on its way finds the whole of it or nothing.
     pub(crate) fn discard_dir(&self, path: &Path) {
+        let nameless = path.with_file_name(format!(".gone-{}", self.unique().simple()));
+        if matches!(self.rename(path, &nameless), Ok(Moved::Yes)) {
+            self.remove_tree(&nameless);
+        }
+    }
+
+    fn remove_tree(&self, path: &Path) {
         for name in self.0.list(path).unwrap_or_default() {
             let inside = path.join(name);
             match self.0.look(&inside) {
-                Ok(Entry { kind: EntryKind::Dir, .. }) => self.discard_dir(&inside),
+                Ok(Entry { kind: EntryKind::Dir, .. }) => self.remove_tree(&inside),
                 _ => drop(self.0.remove_file(&inside)),
             }
         }
@@ -148,6 +156,22 @@ impl Files {
                 ErrorKind::StaleNetworkFileHandle if looks < LOOKS_MAX => {}
                 _ => return Err(error).on_path("rename", from),
             }
+        }
+    }
+
+    /// Renames a directory that has something in it to a name that others may have taken. [`Moved::Gone`] where they
+    /// have, or where the directory is no longer there: perhaps since this very rename was done and its answer lost.
+    ///
+    /// # Errors
+    /// The rename failed, as far as is known; it may still be done.
+    pub(crate) fn rename_dir(&self, from: &Path, to: &Path) -> Result<Moved, PathError> {
+        match self.0.rename(from, to) {
+            Ok(()) => Ok(Moved::Yes),
+            Err(e) if is_gone(&e) && to.parent().is_some_and(|dir| self.is_dir(dir)) => Ok(Moved::Gone),
+            Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+                Ok(Moved::Gone)
+            }
+            Err(e) => Err(e).on_path("rename", from),
         }
     }
 

@@ -42,27 +42,44 @@ impl Spool {
     /// # Errors
     /// A directory cannot be listed.
     pub fn all(&self) -> Result<Vec<Located>, PathError> {
-        let (layout, files) = (self.layout(), self.files());
         let mut found = Vec::new();
+        self.visit(|located| found.push(located))?;
+        Ok(found)
+    }
+
+    /// Shows every task of the spool to `see`, and holds no more than one directory's names at a time. A task that is
+    /// moved meanwhile may be shown twice or not at all.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn visit(&self, mut see: impl FnMut(Located)) -> Result<(), PathError> {
+        let (layout, files) = (self.layout(), self.files());
+        let see = &mut see;
+        // What is on its way to pending counts as there.
+        for (_, chunk) in self.chunks()? {
+            for (class, dir) in classes(files, &chunk)? {
+                collect(files, &dir, &State::Pending(class), false, see)?;
+            }
+        }
         for (class, dir) in classes(files, &layout.pending())? {
-            collect(files, &dir, &State::Pending(class), true, &mut found)?;
+            collect(files, &dir, &State::Pending(class), true, see)?;
         }
         for due in files.list(&layout.delayed())? {
             let Ok(due_seconds) = due.parse() else { continue };
             for (class, dir) in classes(files, &layout.delayed().join(&due))? {
-                collect(files, &dir, &State::Delayed { due_seconds, class }, false, &mut found)?;
+                collect(files, &dir, &State::Delayed { due_seconds, class }, false, see)?;
             }
         }
-        collect(files, &layout.hold(), &State::Hold, true, &mut found)?;
+        collect(files, &layout.hold(), &State::Hold, true, see)?;
         for owner in files.list(&layout.claimed())? {
             let Ok(owner) = owner.parse::<Owner>() else { continue };
-            collect(files, &layout.lease(&owner), &State::Claimed(owner), true, &mut found)?;
+            collect(files, &layout.lease(&owner), &State::Claimed(owner), true, see)?;
         }
-        collect(files, &layout.done(), &State::Done, true, &mut found)?;
+        collect(files, &layout.done(), &State::Done, true, see)?;
         for reason in FailureReason::ALL {
-            collect(files, &layout.failed_for(*reason), &State::Failed(*reason), false, &mut found)?;
+            collect(files, &layout.failed_for(*reason), &State::Failed(*reason), false, see)?;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Where a task is; two places only after a person copied its file.
@@ -70,8 +87,12 @@ impl Spool {
     /// # Errors
     /// A directory cannot be listed.
     pub fn find(&self, id: &TaskId) -> Result<Vec<Located>, PathError> {
-        let mut found = self.all()?;
-        found.retain(|located| located.name.id == *id);
+        let mut found = Vec::new();
+        self.visit(|located| {
+            if located.name.id == *id {
+                found.push(located);
+            }
+        })?;
         Ok(found)
     }
 
@@ -81,8 +102,11 @@ impl Spool {
     /// The directory cannot be listed.
     pub fn claims_of(&self, owner: &Owner) -> Result<Vec<TaskName>, PathError> {
         let mut found = Vec::new();
-        collect(self.files(), &self.layout().lease(owner), &State::Claimed(owner.clone()), true, &mut found)?;
-        Ok(found.into_iter().map(|located| located.name).collect())
+        let state = State::Claimed(owner.clone());
+        collect(self.files(), &self.layout().lease(owner), &state, true, &mut |located| {
+            found.push(located.name)
+        })?;
+        Ok(found)
     }
 
     /// The accepted tasks in the same bucket of `done/` as `id`, that task among them if it is accepted.
@@ -103,19 +127,19 @@ pub(crate) fn classes(files: &Files, dir: &Path) -> Result<Vec<(Class, PathBuf)>
     Ok(classes)
 }
 
-/// Adds the tasks in `dir` and, if `deep`, in its direct subdirectories.
+/// Shows the tasks in `dir` and, if `deep`, in its direct subdirectories.
 fn collect(
     files: &Files,
     dir: &Path,
     state: &State,
     deep: bool,
-    found: &mut Vec<Located>,
+    see: &mut dyn FnMut(Located),
 ) -> Result<(), PathError> {
     for entry in files.list(dir)? {
         let path = dir.join(&entry);
         match entry.parse() {
-            Ok(name) => found.push(Located { state: state.clone(), name, path }),
-            Err(_) if deep && !entry.ends_with(".json") => collect(files, &path, state, false, found)?,
+            Ok(name) => see(Located { state: state.clone(), name, path }),
+            Err(_) if deep && !entry.ends_with(".json") => collect(files, &path, state, false, see)?,
             Err(_) => {}
         }
     }

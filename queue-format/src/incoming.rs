@@ -1,9 +1,14 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
+
+use uuid::Uuid;
 
 use crate::files::Moved;
 use crate::filesystem::EntryKind;
 use crate::{OpenFile, Owner, PathError, Spool};
+
+/// Characters kept of a dropped file's name.
+const NAME_CHARS_MAX: usize = 150;
 
 /// A file of rows that lies in `incoming/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +25,23 @@ pub struct Dropped {
 
 /// One master's intake: what it has taken from `incoming/` by a rename, which only one can win, and must finish.
 ///
-/// What a dead master left is adopted by another on its node, file by file: nothing that was dropped is lost.
-/// A file that was published but not yet finished when its master died is read again; its ids are known then.
+/// What a dead master left is adopted by another, file by file: nothing that was dropped is lost. Each taken file has
+/// a number of its own, by which its rows are published once, however often they are read.
 #[derive(Debug)]
 pub struct Intake {
     spool: Spool,
     owner: Owner,
     dir: PathBuf,
+}
+
+/// A file of rows that a master has taken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taken {
+    /// Its number.
+    pub source: Uuid,
+    /// What it was called in `incoming/`.
+    pub name: String,
+    path: PathBuf,
 }
 
 impl Intake {
@@ -44,8 +59,14 @@ impl Intake {
     ///
     /// # Errors
     /// The spool cannot be written.
-    pub fn take(&self, dropped: &Dropped) -> Result<Option<PathBuf>, PathError> {
-        self.take_path(&dropped.path, &dropped.name)
+    pub fn take(&self, dropped: &Dropped) -> Result<Option<Taken>, PathError> {
+        let source = self.spool.files().unique();
+        // What people wrote stays readable, as far as a file name is long enough for it and the number.
+        let name: String = dropped.name.chars().rev().take(NAME_CHARS_MAX).collect();
+        let name: String = name.chars().rev().collect();
+        let path = self.dir.join(format!("{}.{name}", source.simple()));
+        let moved = self.spool.files().rename(&dropped.path, &path)?;
+        Ok((moved == Moved::Yes).then_some(Taken { source, name, path }))
     }
 
     /// Takes over what a dead incarnation had taken, and ends its intake. The caller vouches that it is dead.
@@ -57,36 +78,45 @@ impl Intake {
         let theirs = self.spool.layout().intake(dead);
         let mut adopted = 0;
         for name in self.spool.files().list(&theirs)? {
-            adopted += usize::from(self.take_path(&theirs.join(&name), &name)?.is_some());
+            let moved = self.spool.files().rename(&theirs.join(&name), &self.dir.join(&name))?;
+            adopted += usize::from(moved == Moved::Yes);
         }
         end(&self.spool, dead)?;
         Ok(adopted)
     }
 
-    /// What is taken and not finished, in order of name.
+    /// What is taken and not finished, in the order in which it was taken.
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub fn taken(&self) -> Result<Vec<PathBuf>, PathError> {
-        let mut names = self.spool.files().list(&self.dir)?;
-        names.sort();
-        Ok(names.iter().map(|name| self.dir.join(name)).collect())
+    pub fn taken(&self) -> Result<Vec<Taken>, PathError> {
+        let names = self.spool.files().list(&self.dir)?;
+        let mut taken: Vec<Taken> = names
+            .iter()
+            .filter_map(|file_name| {
+                let (source, name) = file_name.split_once('.')?;
+                let path = self.dir.join(file_name);
+                Some(Taken { source: source.parse().ok()?, name: name.to_owned(), path })
+            })
+            .collect();
+        taken.sort();
+        Ok(taken)
     }
 
     /// Opens a taken file for reading.
     ///
     /// # Errors
     /// It is not a regular file, or cannot be read.
-    pub fn read(&self, taken: &Path) -> Result<OpenFile, PathError> {
-        self.spool.files().open_regular(taken)
+    pub fn read(&self, taken: &Taken) -> Result<OpenFile, PathError> {
+        self.spool.files().open_regular(&taken.path)
     }
 
     /// Removes a taken file whose every row is published or kept aside.
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn finish(&self, taken: &Path) -> Result<(), PathError> {
-        self.spool.files().remove_file(taken)
+    pub fn finish(&self, taken: &Taken) -> Result<(), PathError> {
+        self.spool.files().remove_file(&taken.path)
     }
 
     /// Ends the intake; files that are still there keep it for another master to adopt. Gives whether it is gone.
@@ -95,13 +125,6 @@ impl Intake {
     /// The directory cannot be removed.
     pub fn close(self) -> Result<bool, PathError> {
         end(&self.spool, &self.owner)
-    }
-
-    /// A name in our own directory: nobody else makes one there, so that a number suffices to keep two apart.
-    fn take_path(&self, from: &Path, name: &str) -> Result<Option<PathBuf>, PathError> {
-        let free = |n: &u32| !self.spool.files().is_there(&self.dir.join(numbered(*n, name)));
-        let target = self.dir.join(numbered((0..u32::MAX).find(free).unwrap_or_default(), name));
-        Ok((self.spool.files().rename(from, &target)? == Moved::Yes).then_some(target))
     }
 }
 
@@ -160,23 +183,19 @@ fn end(spool: &Spool, owner: &Owner) -> Result<bool, PathError> {
     Ok(gone)
 }
 
-fn numbered(n: u32, name: &str) -> String {
-    if n == 0 { name.to_owned() } else { format!("{n}-{name}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Incarnation;
 
     fn owner(n: u128) -> Owner {
-        Owner::new("node-a", Incarnation::new(uuid::Uuid::from_u128(n)))
+        Owner::new("node-a", Incarnation::new(Uuid::from_u128(n)))
     }
 
     #[test]
     fn only_one_takes_a_file_and_nothing_is_lost_with_its_master() {
         let dir = tempfile::tempdir().expect("a directory");
-        let spool = Spool::init(&dir.path().join("s"), uuid::Uuid::from_u128(1)).expect("a spool");
+        let spool = Spool::init(&dir.path().join("s"), Uuid::from_u128(1)).expect("a spool");
         let drop_in = |name: &str, text: &str| {
             std::fs::write(spool.layout().incoming().join(name), text).expect("written");
         };

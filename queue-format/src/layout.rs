@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use crate::{Class, FailureReason, Owner, TaskId, Token};
 
 /// Where everything lies in a spool.
@@ -49,6 +51,18 @@ impl Layout {
     #[must_use]
     pub fn intake(&self, owner: &Owner) -> PathBuf {
         self.staging(owner).join("incoming")
+    }
+
+    /// What publishers have taken on.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger")
+    }
+
+    /// The chunks of one source.
+    #[must_use]
+    pub fn ledger_of(&self, source: Uuid) -> PathBuf {
+        self.ledger().join(source.simple().to_string())
     }
 
     /// Tasks that wait for a worker.
@@ -151,7 +165,7 @@ impl Layout {
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let plain = [
             "tmp", "incoming", "pending", "delayed", "hold", "claimed", "done", "failed", "results",
-            "status", "nodes",
+            "status", "nodes", "ledger",
         ];
         let mut all: Vec<PathBuf> = plain.iter().map(|name| self.root.join(name)).collect();
         all.push(self.rejected());

@@ -13,6 +13,10 @@ use crate::{
 /// Names kept from one look into pending.
 const CANDIDATES_MAX: usize = 256;
 
+/// Looks into pending in a row of which every name was gone: the listing may be a stale one, and others may be
+/// faster every time.
+const SCANS_MAX: u32 = 8;
+
 /// Looks into the lease directory after a claim whose outcome is not certain; one task needs two to be a stray.
 const DOUBTS: u32 = 3;
 
@@ -85,12 +89,17 @@ impl Lease {
     /// [`SpoolError::LeaseClosed`] where another daemon took us for dead; otherwise the spool cannot be listed or
     /// written.
     pub fn claim_next(&mut self, wanted: impl Fn(&Class) -> bool) -> Result<Next, SpoolError> {
-        if self.candidates.is_empty() {
-            self.candidates = self.scan(&wanted)?;
-        }
-        while let Some((class, path)) = self.candidates.pop_front() {
-            if let Some(next) = self.claim(class, &path)? {
-                return Ok(next);
+        for _ in 0..SCANS_MAX {
+            if self.candidates.is_empty() {
+                self.candidates = self.scan(&wanted)?;
+            }
+            if self.candidates.is_empty() {
+                return Ok(Next::Empty);
+            }
+            while let Some((class, path)) = self.candidates.pop_front() {
+                if let Some(next) = self.claim(class, &path)? {
+                    return Ok(next);
+                }
             }
         }
         Ok(Next::Empty)

@@ -11,6 +11,7 @@
 //!   incoming/rejected/                       rows that were refused, each file with its reasons beside it
 //!   tmp/<owner>/                             staging, never scanned
 //!   tmp/<owner>/incoming/                    what one master has taken and not finished yet
+//!   ledger/<source>/<n>/chunk.json           what publishers have taken on: each chunk of a source once
 //!   pending/<p>-<class>/<shard>/<task>       p = 0 (first) … 9; at most 4096 tasks a shard
 //!   pending/<p>-<class>/<task>               also legal: what people `mv` here
 //!   delayed/<due>/<p>-<class>/<task>         waiting for a retry; <due> in seconds since 1970
@@ -46,6 +47,7 @@ mod id;
 mod incoming;
 mod instance;
 mod judge;
+mod known;
 mod labels;
 mod layout;
 mod lease;
@@ -73,9 +75,10 @@ pub use filesystem::{Disk, Entry, EntryKind, Filesystem, NewFile, OpenFile};
 pub use find::{Located, State};
 pub use heartbeat::Heartbeat;
 pub use id::{InvalidId, TaskId};
-pub use incoming::{Dropped, Intake};
+pub use incoming::{Dropped, Intake, Taken};
 pub use instance::{Instance, InvalidInstance};
 pub use judge::Judge;
+pub use known::Known;
 pub use labels::{LABEL_NODE, LABEL_OBJECT, LABEL_SPOOL, LABEL_TASK, LABEL_TOKEN, Labels, image_name};
 pub use layout::Layout;
 pub use lease::{Lease, Next};
@@ -85,7 +88,7 @@ pub use manifest::{MANIFEST_FILE, Manifest, PythonRecord, StageRecord};
 pub use name::{InvalidName, TaskName, Token};
 pub use owner::{Incarnation, InvalidOwner, Owner};
 pub use presence::Presence;
-pub use publish::Published;
+pub use publish::{CHUNK_TASKS_MAX, Published, Publisher};
 pub use reap::Reaped;
 pub use reason::{AcceptanceClass, FailureReason, Verdict};
 pub use rejects::Rejects;

@@ -1,18 +1,39 @@
-use std::collections::HashSet;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::OnPath;
 use crate::files::{Files, Moved};
+use crate::find::classes;
+use crate::known::Known;
 use crate::{Class, Owner, PathError, Spool, SpoolError, TaskId, TaskName, TaskSpec};
 
-/// Tasks in one shard; a directory of this size is still quick to list over NFS.
-const SHARD_TASKS_MAX: usize = 4096;
+/// Tasks in one chunk, and so in one shard; a directory of this size is still quick to list over NFS.
+pub const CHUNK_TASKS_MAX: usize = 4096;
 
 /// Files of a shard written at once: each waits for the disk or the server, which serve many waits together.
 const WRITERS: usize = 16;
+
+/// What stays of a chunk in the ledger.
+const RECORD_FILE: &str = "chunk.json";
+
+/// Publishes one source, chunk by chunk, each **exactly once**, whoever else reads the same source.
+///
+/// A chunk is staged as a whole and then renamed to `ledger/<source>/<n>/`. Only one such rename succeeds, for that
+/// directory is never empty again, and whoever comes later, from another node or back from the dead, learns there
+/// that the chunk is taken. From the ledger its shards are renamed into `pending/`; whoever finds some left there
+/// finishes that.
+#[derive(Debug)]
+pub struct Publisher<'a> {
+    spool: &'a Spool,
+    producer: Owner,
+    source: Uuid,
+    known: &'a mut Known,
+    /// Publishers of one node take turns, so that two that are given the same id at once do not both find it missing.
+    _turn: File,
+}
 
 /// What a publication did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,97 +44,223 @@ pub struct Published {
     pub known: Vec<TaskId>,
 }
 
-impl Spool {
-    /// Makes tasks pending, a whole shard with one rename, so that no reader ever sees half a file.
-    /// Ids that the spool knows are skipped. `unique` gives a fresh UUID for each shard's name.
+/// What is left of a chunk in the ledger, for people.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    producer: Owner,
+    /// What it was called in staging: a name that was used once.
+    staged: String,
+    tasks: usize,
+}
+
+impl<'a> Publisher<'a> {
+    /// A turn at publishing `source`: a number that names the rows, however often they are read. Ids that the spool
+    /// has already are looked for in `known`, which is brought up to date first.
     ///
     /// # Errors
-    /// The spool cannot be written; shards published before the error stay published.
-    pub fn publish(
-        &self,
-        tasks: &[TaskSpec],
-        producer: &Owner,
-        mut unique: impl FnMut() -> Uuid,
-    ) -> Result<Published, SpoolError> {
-        let _turn = self.publishing_turn()?;
-        let mut seen: HashSet<TaskId> = self.all()?.into_iter().map(|located| located.name.id).collect();
+    /// The spool cannot be listed.
+    pub fn begin(
+        spool: &'a Spool,
+        producer: Owner,
+        source: Uuid,
+        known: &'a mut Known,
+    ) -> Result<Self, SpoolError> {
+        let turn = turn(spool)?;
+        known.refresh(spool)?;
+        known.note(source);
+        Ok(Self { spool, producer, source, known, _turn: turn })
+    }
+
+    /// Makes the tasks of chunk `n` of the source pending, a whole shard with one rename, so that no reader ever sees
+    /// half a file. Ids that the spool knows are skipped. The same `n` is always given the same rows.
+    ///
+    /// # Errors
+    /// The spool cannot be written; then the chunk is published as a whole or not at all.
+    pub fn publish(&mut self, n: u64, tasks: &[TaskSpec]) -> Result<Published, SpoolError> {
         let mut report = Published::default();
         let mut fresh: Vec<(Class, &TaskSpec)> = Vec::new();
         for task in tasks {
-            if seen.insert(task.id.clone()) {
+            if self.known.insert(&task.id) {
                 fresh.push((task.class(), task));
             } else {
                 report.known.push(task.id.clone());
             }
         }
+        if fresh.is_empty() {
+            return Ok(report);
+        }
         fresh.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for group in fresh.chunk_by(|(a, _), (b, _)| a == b) {
-            for shard in group.chunks(SHARD_TASKS_MAX) {
-                let tasks: Vec<&TaskSpec> = shard.iter().map(|(_, task)| *task).collect();
-                self.publish_shard(&group[0].0, &tasks, producer, unique())?;
-                report.published += tasks.len();
-            }
+        let is_ours = self.enter(n, &fresh).inspect_err(|_| self.known.forget())?;
+        if is_ours {
+            report.published = fresh.len();
+        } else {
+            report.known.extend(fresh.iter().map(|(_, task)| task.id.clone()));
         }
         Ok(report)
     }
 
-    /// Publishers of one node take turns, so that two that are given the same id at once do not both find it
-    /// missing. The lock is on a directory: the kernel keeps such a lock to this node, over NFS too.
-    fn publishing_turn(&self) -> Result<File, PathError> {
-        let dir = self.layout().root().join("tmp");
-        let turn = File::open(&dir).on_path("open", &dir)?;
-        fs2::FileExt::lock_exclusive(&turn).on_path("lock", &dir)?;
-        Ok(turn)
+    /// Stages a chunk, brings it into the ledger and from there into pending; false where somebody else's is there.
+    fn enter(&self, n: u64, tasks: &[(Class, &TaskSpec)]) -> Result<bool, SpoolError> {
+        let files = self.spool.files();
+        let staging = self.spool.layout().staging(&self.producer);
+        let staged = staging.join(files.unique().simple().to_string());
+        if let Err(error) = self.stage(&staged, tasks) {
+            files.discard_dir(&staged);
+            return Err(error);
+        }
+        let dir = self.spool.layout().ledger_of(self.source);
+        files.make_dirs(&dir)?;
+        let chunk = dir.join(n.to_string());
+        // After an error the rename may still be done: what is staged then stays whole.
+        let is_ours = match files.rename_dir(&staged, &chunk) {
+            Ok(Moved::Yes) => true,
+            unsure => {
+                record_in(files, &chunk).is_some_and(|record| record.staged == name_of(&staged)) || {
+                    unsure?;
+                    false
+                }
+            }
+        };
+        files.sync_dir(&dir)?;
+        if !is_ours {
+            files.discard_dir(&staged);
+        }
+        self.spool.finish_chunk(self.source, &chunk)?;
+        files.remove_if_empty(&staging)?;
+        Ok(is_ours)
     }
 
-    fn publish_shard(
+    fn stage(&self, staged: &Path, tasks: &[(Class, &TaskSpec)]) -> Result<(), SpoolError> {
+        let files = self.spool.files();
+        for group in tasks.chunk_by(|(a, _), (b, _)| a == b) {
+            let dir = staged.join(group[0].0.to_string());
+            files.make_dirs(&dir)?;
+            write_tasks(files, group, &dir)?;
+            files.sync_dir(&dir)?;
+        }
+        let path = staged.join(RECORD_FILE);
+        let record = Record { producer: self.producer.clone(), staged: name_of(staged), tasks: tasks.len() };
+        let bytes = serde_json::to_vec_pretty(&record)
+            .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
+        files.write_new(&path, &bytes)?;
+        Ok(files.sync_dir(staged)?)
+    }
+}
+
+impl Spool {
+    /// Publishes tasks of a source of their own, which `unique` names.
+    ///
+    /// # Errors
+    /// The spool cannot be written; chunks published before the error stay published.
+    pub fn publish(
         &self,
-        class: &Class,
-        tasks: &[&TaskSpec],
+        tasks: &[TaskSpec],
         producer: &Owner,
-        unique: Uuid,
-    ) -> Result<(), SpoolError> {
-        let staged = self.layout().staging(producer).join(unique.simple().to_string());
-        self.files().make_dirs(&staged)?;
-        let result = self.fill_and_move(class, tasks, &staged);
-        if result.is_err() {
-            self.files().discard_dir(&staged);
+        unique: impl FnOnce() -> Uuid,
+    ) -> Result<Published, SpoolError> {
+        let mut known = Known::default();
+        let mut publisher = Publisher::begin(self, producer.clone(), unique(), &mut known)?;
+        let mut report = Published::default();
+        for (n, chunk) in (0..).zip(tasks.chunks(CHUNK_TASKS_MAX)) {
+            let published = publisher.publish(n, chunk)?;
+            report.published += published.published;
+            report.known.extend(published.known);
         }
-        self.files().remove_if_empty(&self.layout().staging(producer))?;
-        result
+        Ok(report)
     }
 
-    fn fill_and_move(&self, class: &Class, tasks: &[&TaskSpec], staged: &Path) -> Result<(), SpoolError> {
-        let share = tasks.len().div_ceil(WRITERS).max(1);
-        std::thread::scope(|scope| {
-            let writers: Vec<_> = tasks
-                .chunks(share)
-                .map(|tasks| scope.spawn(|| write_tasks(self.files(), tasks, staged)))
-                .collect();
-            writers.into_iter().try_for_each(|writer| match writer.join() {
-                Ok(written) => written,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })?;
-        self.files().sync_dir(staged)?;
-        let class_dir = self.layout().pending_class(class);
-        self.files().make_dirs(&class_dir)?;
-        let shard = staged.file_name().map(|name| class_dir.join(name)).unwrap_or_default();
-        if self.files().rename(staged, &shard)? == Moved::Gone {
-            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(source).on_path("publish", staged)?;
+    /// Makes pending what dead publishers had brought as far as the ledger.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn finish_chunks(&self) -> Result<(), SpoolError> {
+        for (source, chunk) in self.chunks()? {
+            self.finish_chunk(source, &chunk)?;
         }
-        self.files().sync_dir(&class_dir)?;
+        Ok(())
+    }
+
+    /// Throws away what a dead publisher had staged and not brought into the ledger. The caller vouches that it is
+    /// dead.
+    ///
+    /// # Errors
+    /// The spool cannot be listed.
+    pub fn discard_staged(&self, dead: &Owner) -> Result<(), PathError> {
+        let staging = self.layout().staging(dead);
+        for name in self.files().list(&staging)? {
+            let staged = staging.join(&name);
+            // The intake is adopted, not thrown away.
+            if staged != self.layout().intake(dead) {
+                self.files().discard_dir(&staged);
+            }
+        }
+        self.files().remove_if_empty(&staging)?;
+        Ok(())
+    }
+
+    /// Every chunk of the ledger.
+    pub(crate) fn chunks(&self) -> Result<Vec<(Uuid, PathBuf)>, PathError> {
+        let ledger = self.layout().ledger();
+        let mut chunks = Vec::new();
+        for name in self.files().list(&ledger)? {
+            let Ok(source) = name.parse::<Uuid>() else { continue };
+            let dir = ledger.join(&name);
+            chunks.extend(self.files().list(&dir)?.iter().map(|n| (source, dir.join(n))));
+        }
+        Ok(chunks)
+    }
+
+    fn finish_chunk(&self, source: Uuid, chunk: &Path) -> Result<(), SpoolError> {
+        let files = self.files();
+        for (class, staged) in classes(files, chunk)? {
+            let class_dir = self.layout().pending_class(&class);
+            files.make_dirs(&class_dir)?;
+            let n = name_of(chunk);
+            let shard = class_dir.join(format!("{}-{n}", source.simple()));
+            if files.rename_dir(&staged, &shard)? == Moved::Gone && files.is_there_now(&staged)? {
+                let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+                return Err(source).on_path("publish, for somebody made the directory", &shard)?;
+            }
+            files.sync_dir(&class_dir)?;
+        }
         Ok(())
     }
 }
 
-fn write_tasks(files: &Files, tasks: &[&TaskSpec], staged: &Path) -> Result<(), SpoolError> {
-    for task in tasks {
-        let path = staged.join(TaskName::fresh(task.id.clone()).to_string());
-        let bytes = serde_json::to_vec_pretty(task)
-            .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
-        files.write_new(&path, &bytes)?;
-    }
-    Ok(())
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn record_in(files: &Files, chunk: &Path) -> Option<Record> {
+    const RECORD_BYTES_MAX: u64 = 1 << 16;
+    serde_json::from_slice(&files.read_regular(&chunk.join(RECORD_FILE), RECORD_BYTES_MAX).ok()?).ok()
+}
+
+/// Publishers of one node take turns. The lock is on a directory: the kernel keeps such a lock to this node, over NFS
+/// too.
+fn turn(spool: &Spool) -> Result<File, PathError> {
+    let dir = spool.layout().root().join("tmp");
+    let turn = File::open(&dir).on_path("open", &dir)?;
+    fs2::FileExt::lock_exclusive(&turn).on_path("lock", &dir)?;
+    Ok(turn)
+}
+
+fn write_tasks(files: &Files, tasks: &[(Class, &TaskSpec)], dir: &Path) -> Result<(), SpoolError> {
+    let share = tasks.len().div_ceil(WRITERS).max(1);
+    let write = |tasks: &[(Class, &TaskSpec)]| -> Result<(), SpoolError> {
+        for (_, task) in tasks {
+            let path = dir.join(TaskName::fresh(task.id.clone()).to_string());
+            let bytes = serde_json::to_vec_pretty(task)
+                .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
+            files.write_new(&path, &bytes)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = tasks.chunks(share).map(|tasks| scope.spawn(|| write(tasks))).collect();
+        writers.into_iter().try_for_each(|writer| match writer.join() {
+            Ok(written) => written,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
 }

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use queue_format::{
-    AcceptanceClass, Claim, ClaimError, Counts, FailureReason, Heartbeat, Incarnation, Instance, Lease,
-    Manifest, Next, Owner, Reaped, Spool, SpoolError, State, TaskId, TaskSpec, Token, Verdict,
+    AcceptanceClass, Claim, ClaimError, Counts, FailureReason, Heartbeat, Incarnation, Instance, Intake,
+    Known, Lease, Manifest, Next, Owner, Publisher, Reaped, Spool, SpoolError, State, TaskId, TaskSpec,
+    Token, Verdict,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -90,6 +91,65 @@ fn publishing_again_changes_nothing() {
         spool.publish(&[task("a"), task("c"), task("c")], &owner("m"), Uuid::now_v7).expect("published");
     assert_eq!((report.published, report.known.len()), (1, 2));
     assert_eq!(spool.all().expect("listed").len(), 3);
+}
+
+#[test]
+fn a_chunk_is_published_once_whoever_reads_its_source() {
+    let (_dir, spool) = spool();
+    let source = Uuid::now_v7();
+    let rows = [task("a"), task("b")];
+    let (mut mine, mut theirs) = (Known::default(), Known::default());
+    // Both have looked before either has published, as masters on two nodes may.
+    let first = Publisher::begin(&spool, owner("m1"), source, &mut mine).map(drop);
+    first.expect("a turn");
+    Publisher::begin(&spool, owner("m2"), source, &mut theirs).map(drop).expect("a turn");
+    let publish = |owner: Owner, known: &mut Known, n: u64| {
+        let mut publisher = Publisher::begin(&spool, owner, source, known).expect("a turn");
+        publisher.publish(n, &rows).expect("published")
+    };
+    assert_eq!(publish(owner("m1"), &mut mine, 0).published, 2);
+    // What the other knows is older than that: only the ledger keeps the chunk from being published twice.
+    let late = publish(owner("m2"), &mut theirs, 0);
+    assert_eq!((late.published, late.known.len()), (0, 2));
+    assert_eq!(spool.all().expect("listed").len(), 2);
+    let staged = fs::read_dir(spool.layout().root().join("tmp")).expect("listed").count();
+    assert_eq!(staged, 0, "nothing is left in staging");
+}
+
+#[test]
+fn a_publisher_that_dies_between_ledger_and_pending_loses_nothing() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a", "b"]);
+    // As if it had died before the last rename.
+    let pending = spool.layout().root().join("pending/5-build");
+    let shard = fs::read_dir(&pending).expect("listed").next().expect("a shard").expect("readable").path();
+    let source =
+        fs::read_dir(spool.layout().ledger()).expect("listed").next().expect("one").expect("readable");
+    fs::rename(&shard, source.path().join("0/5-build")).expect("mv");
+    let counts = Counts::of(&spool.all().expect("listed"));
+    assert_eq!(counts.pending["5-build"], 2, "they count as pending on the way");
+    let again = spool.publish(&[task("a")], &owner("m"), Uuid::now_v7).expect("published");
+    assert_eq!(again.published, 0, "and are known");
+    spool.finish_chunks().expect("finished");
+    assert!(shard.is_dir(), "its name follows from the source");
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    assert!(matches!(lease.claim_next(|_| true).expect("readable"), Next::Claimed(_)));
+}
+
+#[test]
+fn what_a_dead_publisher_had_staged_is_thrown_away_but_not_what_it_had_taken() {
+    let (_dir, spool) = spool();
+    let dead = owner("m1");
+    let staged = spool.layout().staging(&dead).join("half");
+    fs::create_dir_all(staged.join("5-build")).expect("made");
+    fs::write(staged.join("5-build/a.a000.r0.json"), b"{").expect("written");
+    let intake = Intake::open(&spool, dead.clone()).expect("an intake");
+    fs::write(spool.layout().incoming().join("rows.jsonl"), b"{}").expect("written");
+    intake.take(&spool.dropped().expect("listed")[0]).expect("looked").expect("taken");
+    spool.discard_staged(&dead).expect("discarded");
+    assert!(!staged.exists());
+    assert_eq!(intake.taken().expect("listed").len(), 1);
+    assert_eq!(spool.all().expect("listed"), []);
 }
 
 #[test]

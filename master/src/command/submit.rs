@@ -2,11 +2,12 @@ use std::fs::File;
 use std::io::{Read, Write, stdin};
 use std::path::Path;
 
-use queue_format::{Incarnation, Owner, Spool};
+use queue_format::{Incarnation, Known, Owner, Spool};
 
 use super::cli::SubmitArguments;
 use super::{CommandError, Host, Success};
-use crate::ingest::{Ingest, Report, Template};
+use crate::ingest::{Ingest, Report, Source, Template};
+use crate::pulse::Pulse;
 use crate::text::{clean_line, ellipsis, plural};
 use crate::up::Screen;
 
@@ -28,8 +29,21 @@ pub(super) fn run(
     }
     let spool = Spool::open(&arguments.spool.spool)?;
     let producer = Owner::new(&host.hostname, Incarnation::new((host.unique)()));
-    let ingest =
-        Ingest { spool: &spool, producer: &producer, repositories: template.as_ref(), unique: host.unique };
+    // A long submission must not be taken for what a dead one left.
+    let (pulse, _dead) = Pulse::start(&spool, &producer)?;
+    let ingest = Ingest { spool: &spool, producer: &producer, repositories: template.as_ref() };
+    let submitted = submit(&ingest, arguments, host, out);
+    pulse.stop();
+    submitted
+}
+
+fn submit(
+    ingest: &Ingest<'_>,
+    arguments: &SubmitArguments,
+    host: &Host,
+    out: &mut dyn Write,
+) -> Result<Success, CommandError> {
+    let mut known = Known::default();
     let mut is_success = true;
     for file in &arguments.files {
         let (name, input): (String, Box<dyn Read>) = if is_stdin(file) {
@@ -39,7 +53,8 @@ pub(super) fn run(
             (name, Box::new(open(file)?))
         };
         let mut screen = Screen::new(out, host.columns);
-        let report = ingest.run(&name, (host.now)(), input, |report| {
+        let source = Source { name: &name, number: (host.unique)(), known: &mut known };
+        let report = ingest.run(source, (host.now)(), input, |report| {
             // A screen that is gone is found out when the result is written.
             let _ = screen.draw(&[format!("{name}: {}", counts(report))]);
         })?;

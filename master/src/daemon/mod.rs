@@ -12,7 +12,6 @@
 //! Nothing is kept between two rounds that a restart would miss.
 
 mod config;
-mod pulse;
 mod round;
 mod serve;
 mod settling;

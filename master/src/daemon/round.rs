@@ -1,12 +1,11 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 
 use jiff::Timestamp;
-use queue_format::{Intake, Life, LifeLock, Owner, PathError, Reaped, Spool, SpoolError};
-use uuid::Uuid;
+use queue_format::{Intake, Known, Life, LifeLock, Owner, PathError, Reaped, Spool, SpoolError, Taken};
 
 use super::Settling;
-use crate::ingest::{Ingest, IngestError, Template};
+use crate::ingest::{Ingest, IngestError, Source, Template};
 use crate::summary::{Manifests, Status};
 
 /// What a master does again and again; each step stands alone, so that one that fails keeps no other from its turn.
@@ -16,7 +15,7 @@ pub(super) struct Round {
     pub(super) state_dir: PathBuf,
     pub(super) intake: Intake,
     pub(super) repositories: Option<Template>,
-    pub(super) unique: fn() -> Uuid,
+    pub(super) known: Known,
     pub(super) settling: Settling,
     pub(super) manifests: Manifests,
     /// Incarnations, on whatever node, that the heartbeats say are dead.
@@ -44,6 +43,8 @@ impl Round {
         for owner in here.chain(self.dead.try_iter().map(Ok)) {
             let owner = owner?;
             let files = self.intake.adopt(&owner)?;
+            self.spool.discard_staged(&owner)?;
+            self.spool.finish_chunks()?;
             if files > 0 {
                 tracing::info!(files, %owner, "adopted what a master that died had taken from incoming/");
             }
@@ -71,15 +72,12 @@ impl Round {
         Ok(())
     }
 
-    fn read(&self, taken: &Path, now: Timestamp) -> Result<(), IngestError> {
-        let name = taken.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let ingest = Ingest {
-            spool: &self.spool,
-            producer: &self.owner,
-            repositories: self.repositories.as_ref(),
-            unique: self.unique,
-        };
-        let report = ingest.run(&name, now, self.intake.read(taken)?.content, |_| ())?;
+    fn read(&mut self, taken: &Taken, now: Timestamp) -> Result<(), IngestError> {
+        let name = taken.name.as_str();
+        let ingest =
+            Ingest { spool: &self.spool, producer: &self.owner, repositories: self.repositories.as_ref() };
+        let source = Source { name, number: taken.source, known: &mut self.known };
+        let report = ingest.run(source, now, self.intake.read(taken)?.content, |_| ())?;
         let (published, known, rejected) = (report.published, report.known, report.rejected);
         tracing::info!(file = name, published, known, rejected, "read from incoming/");
         if let Some(kept) = report.kept {

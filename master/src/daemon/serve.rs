@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use queue_format::{Intake, LifeLock, Owner, PathError, Spool, SpoolError};
+use queue_format::{Intake, Known, LifeLock, Owner, PathError, Spool, SpoolError};
 use systemd::{Notifier, Shutdown};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::pulse::Pulse;
 use super::round::Round;
 use super::{MasterConfig, Settling};
 use crate::ingest::Template;
+use crate::pulse::Pulse;
 use crate::summary::Manifests;
 
 /// A master, ready to serve.
@@ -68,7 +68,7 @@ impl Daemon {
             state_dir: self.state_dir.clone(),
             intake,
             repositories: self.repositories.take(),
-            unique: self.unique,
+            known: Known::default(),
             settling: Settling::default(),
             manifests: Manifests::default(),
             dead,

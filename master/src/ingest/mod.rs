@@ -17,4 +17,4 @@ pub use patch::check_patch;
 pub use read::{Row, Rows};
 pub use repository::{Template, check_repository};
 pub use row::{Refusal, task_of};
-pub use run::{Ingest, IngestError, Report};
+pub use run::{Ingest, IngestError, Report, Source};

@@ -4,15 +4,14 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use queue_format::{Owner, PathError, Rejects, Spool, SpoolError, TaskId, TaskSpec, Work};
+use queue_format::{
+    CHUNK_TASKS_MAX, Known, Owner, PathError, Publisher, Rejects, Spool, SpoolError, TaskId, TaskSpec, Work,
+};
 use uuid::Uuid;
 
 use super::row::bytes_of;
 use super::split::MOVED_FIELD;
 use super::{Refusal, Row, Rows, Template, task_of};
-
-/// Tasks published at once: a shard.
-const BATCH_TASKS_MAX: usize = 4096;
 
 /// Bytes of tasks held before they are published.
 const BATCH_BYTES_MAX: usize = 64 << 20;
@@ -28,8 +27,17 @@ pub struct Ingest<'a> {
     pub producer: &'a Owner,
     /// Where the repositories of the rows lie; `None`: each row says so.
     pub repositories: Option<&'a Template>,
-    /// Gives a fresh UUID.
-    pub unique: fn() -> Uuid,
+}
+
+/// Where rows come from.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// What its refused rows are called after.
+    pub name: &'a str,
+    /// Its number: read again under the same, its rows are still published once.
+    pub number: Uuid,
+    /// The ids that the spool has.
+    pub known: &'a mut Known,
 }
 
 /// What became of the rows of one input.
@@ -68,29 +76,33 @@ pub enum IngestError {
     Path(#[from] PathError),
 }
 
+/// The rows of one chunk; where it ends follows from the input alone, so that it ends there again.
+#[derive(Default)]
 struct Batch {
+    chunk: u64,
     tasks: Vec<TaskSpec>,
     bytes: usize,
 }
 
 impl Ingest<'_> {
-    /// Publishes the rows of an input; `name` is what its refused rows are called after, `now` when. `progress` is
-    /// called after each batch.
+    /// Publishes the rows of an input. `progress` is called after each batch.
     ///
     /// # Errors
     /// The input cannot be read, or the spool not be written.
     pub fn run(
         &self,
-        name: &str,
+        source: Source<'_>,
         now: Timestamp,
         input: impl Read,
         mut progress: impl FnMut(&Report),
     ) -> Result<Report, IngestError> {
+        let Source { name, number, known } = source;
         let unreadable = |source| IngestError::Read { name: name.to_owned(), source };
         let mut report = Report::default();
         let mut rejects = Rejects::new(self.spool, &format!("{name}.{}", now.strftime("%Y%m%dT%H%M%SZ")));
         let mut seen = HashMap::new();
-        let mut batch = Batch { tasks: Vec::new(), bytes: 0 };
+        let mut publisher = Publisher::begin(self.spool, self.producer.clone(), number, known)?;
+        let mut batch = Batch::default();
         let mut rows = Rows::new(input).map_err(unreadable)?;
         while let Some(row) = rows.next_row().map_err(unreadable)? {
             let Row { place, raw, value } = row;
@@ -101,8 +113,8 @@ impl Ingest<'_> {
                     report.split += usize::from(build.instance.extra.contains_key(MOVED_FIELD));
                     batch.bytes += bytes;
                     batch.tasks.push(task);
-                    if batch.bytes >= BATCH_BYTES_MAX || batch.tasks.len() >= BATCH_TASKS_MAX {
-                        self.publish(&mut batch, &mut report)?;
+                    if batch.bytes >= BATCH_BYTES_MAX || batch.tasks.len() >= CHUNK_TASKS_MAX {
+                        batch.publish(&mut publisher, &mut report)?;
                         progress(&report);
                     }
                 }
@@ -116,7 +128,7 @@ impl Ingest<'_> {
                 }
             }
         }
-        self.publish(&mut batch, &mut report)?;
+        batch.publish(&mut publisher, &mut report)?;
         report.kept = rejects.finish()?;
         Ok(report)
     }
@@ -143,15 +155,14 @@ impl Ingest<'_> {
             }
         }
     }
+}
 
-    fn publish(&self, batch: &mut Batch, report: &mut Report) -> Result<(), SpoolError> {
-        if batch.tasks.is_empty() {
-            return Ok(());
-        }
-        let published = self.spool.publish(&batch.tasks, self.producer, self.unique)?;
+impl Batch {
+    fn publish(&mut self, publisher: &mut Publisher<'_>, report: &mut Report) -> Result<(), SpoolError> {
+        let published = publisher.publish(self.chunk, &self.tasks)?;
         report.published += published.published;
         report.known += published.known.len();
-        *batch = Batch { tasks: Vec::new(), bytes: 0 };
+        *self = Self { chunk: self.chunk + 1, ..Self::default() };
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 const LOOKS_A_SILENCE: u32 = 18;
 
 /// A master's heartbeat, on a thread of its own: reading a large file must not silence it.
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     stop: Sender<()>,
     thread: JoinHandle<Presence>,
     /// True once others have taken this master for dead.
@@ -20,7 +20,7 @@ pub(super) struct Pulse {
 
 impl Pulse {
     /// Begins to beat, and to reap the dead; gives them through the channel too.
-    pub(super) fn start(spool: &Spool, owner: &Owner) -> Result<(Self, Receiver<Owner>), PathError> {
+    pub(crate) fn start(spool: &Spool, owner: &Owner) -> Result<(Self, Receiver<Owner>), PathError> {
         let timing = spool.timing();
         let look_pause = Duration::from_secs(timing.silence_seconds) / LOOKS_A_SILENCE;
         let presence = Presence::begin(spool, owner.clone(), look_pause)?;
@@ -39,7 +39,7 @@ impl Pulse {
     }
 
     /// Resolves once others have taken this master for dead.
-    pub(super) fn closed(&self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + use<> {
         let mut closed = self.closed.clone();
         async move {
             if closed.wait_for(|closed| *closed).await.is_err() {
@@ -49,7 +49,7 @@ impl Pulse {
     }
 
     /// Beats no more, and takes the heartbeat away.
-    pub(super) fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self.stop);
         if let Ok(Err(error)) = self.thread.join().map(Presence::end) {
             tracing::warn!(%error, "the heartbeat stays, and is taken for a dead one's in time");
