@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use crate::files::Moved;
 use crate::lease::Held;
 use crate::{
-    Class, MANIFEST_FILE, Manifest, Owner, PathError, Spool, SpoolError, TaskName, TaskSpec, Verdict,
+    Class, FailureReason, MANIFEST_FILE, Manifest, Owner, PathError, Spool, SpoolError, TaskName, TaskSpec,
+    Verdict,
 };
 
 /// How often a task may be lost with its worker, or fail through the node's fault, before it is set aside.
@@ -142,6 +143,21 @@ impl Claim {
         let bucket = self.spool.layout().delayed().join(due_seconds.to_string()).join(self.class.to_string());
         self.move_to(&bucket.join(self.name.retried().to_string()))?;
         Ok(true)
+    }
+
+    /// Sets the task aside, as a person asked for in `control/cancel/`, and removes that wish.
+    ///
+    /// # Errors
+    /// As for [`Claim::conclude`].
+    pub fn cancel(&self) -> Result<(), ClaimError> {
+        let id = &self.name.id;
+        let report = self.spool.layout().attempt(id, self.name.token);
+        let files = self.spool.files();
+        files.make_dirs(&report)?;
+        files.replace(&report.join(ERROR_FILE), b"a person cancelled the task while it was worked on\n")?;
+        let failed = self.spool.layout().failed_for(FailureReason::Cancelled);
+        self.move_to(&failed.join(self.name.settled().to_string()))?;
+        Ok(self.spool.uncancel(id)?)
     }
 
     fn move_to(&self, target: &Path) -> Result<(), ClaimError> {

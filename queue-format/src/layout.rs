@@ -161,11 +161,53 @@ impl Layout {
         self.status().join("workers")
     }
 
+    /// What people ask of all daemons at once.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.root.join("control")
+    }
+
+    /// While this file is there, nobody claims.
+    #[must_use]
+    pub fn pause(&self) -> PathBuf {
+        self.control().join("pause")
+    }
+
+    /// Nodes that are to claim no more; made when it is first needed.
+    #[must_use]
+    pub fn drained(&self) -> PathBuf {
+        self.control().join("drain")
+    }
+
+    /// Tasks that are to be set aside; made when it is first needed.
+    #[must_use]
+    pub fn cancelled(&self) -> PathBuf {
+        self.control().join("cancel")
+    }
+
+    /// How much may be claimed at once.
+    #[must_use]
+    pub fn limits(&self) -> PathBuf {
+        self.control().join("limits.toml")
+    }
+
+    /// What happened, a file for each incarnation.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    /// What one incarnation did.
+    #[must_use]
+    pub fn log(&self, owner: &Owner) -> PathBuf {
+        self.logs().join(format!("{owner}.jsonl"))
+    }
+
     /// Every directory that a spool begins with.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let plain = [
             "tmp", "incoming", "pending", "delayed", "hold", "claimed", "done", "failed", "results",
-            "status", "nodes", "ledger",
+            "status", "nodes", "ledger", "control", "log",
         ];
         let mut all: Vec<PathBuf> = plain.iter().map(|name| self.root.join(name)).collect();
         all.push(self.rejected());

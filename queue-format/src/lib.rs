@@ -22,6 +22,9 @@
 //!   results/<hh>/<id>/<token>/               one attempt's output; manifest.json last
 //!   nodes/<owner>.<counter>                  heartbeats: the *name* counts; empty files
 //!   nodes/gone/                              the last beats of those that were given up
+//!   control/                                 what people ask of all daemons at once ([`Control`]): pause,
+//!                                            drain/<node>, cancel/<id>, limits.toml
+//!   log/<owner>.jsonl                        what happened, one writer a file ([`EventLog`])
 //!   status/                                  what the daemons last said; never needed to continue
 //! ```
 //!
@@ -36,8 +39,10 @@
 
 mod attempt;
 mod claim;
+mod control;
 mod counts;
 mod error;
+mod event;
 mod evidence;
 mod files;
 mod filesystem;
@@ -52,7 +57,9 @@ mod labels;
 mod layout;
 mod lease;
 mod ledger;
+mod limits;
 mod liveness;
+mod log;
 mod manifest;
 mod name;
 mod owner;
@@ -65,11 +72,14 @@ mod retry;
 mod spec;
 mod spool;
 mod status;
+mod steer;
 mod timing;
 
 pub use claim::{Claim, ClaimError};
+pub use control::Control;
 pub use counts::Counts;
 pub use error::{PathError, SpoolError};
+pub use event::{Event, LoggedEvent};
 pub use evidence::{Condition, EVIDENCE_FILE, Evidence, RunEnd, RunRecord, TestStatus, Transitions};
 pub use filesystem::{Disk, Entry, EntryKind, Filesystem, NewFile, OpenFile};
 pub use find::{Located, State};
@@ -83,7 +93,9 @@ pub use labels::{LABEL_NODE, LABEL_OBJECT, LABEL_SPOOL, LABEL_TASK, LABEL_TOKEN,
 pub use layout::Layout;
 pub use lease::{Lease, Next};
 pub use ledger::{Ledger, LedgerEntry, ObjectKind};
+pub use limits::{Limits, Room};
 pub use liveness::{Life, LifeLock};
+pub use log::EventLog;
 pub use manifest::{MANIFEST_FILE, Manifest, PythonRecord, StageRecord};
 pub use name::{InvalidName, TaskName, Token};
 pub use owner::{Incarnation, InvalidOwner, Owner};
@@ -96,4 +108,5 @@ pub use retry::Retried;
 pub use spec::{BuildTask, Class, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
 pub use spool::{Spool, SpoolId};
 pub use status::{SlotActivity, SlotStatus, Summary, WorkerStatus};
+pub use steer::Cancelled;
 pub use timing::Timing;

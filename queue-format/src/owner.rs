@@ -52,7 +52,8 @@ impl Owner {
 /// The longest node name: leaves room for the other parts of a task's name in 255 bytes.
 const NODE_BYTES_MAX: usize = 48;
 
-fn node_name(hostname: &str) -> String {
+/// A host's name as it stands in owners; a name that is one already stays as it is.
+pub(crate) fn node_name(hostname: &str) -> String {
     let first = hostname.split('.').next().unwrap_or_default();
     let name: String = first
         .chars()

@@ -61,6 +61,7 @@ closed_list! {
         Timeout = "timeout" => "A build or a run did not end within its time: raise timeout_seconds, or look for a hang.",
         OutOfMemory = "out-of-memory" => "A run was killed at its memory limit: raise memory_bytes.",
         Policy = "policy" => "The environment is valid, but of an acceptance class that the configuration drops.",
+        Cancelled = "cancelled" => "A person cancelled it: a retry makes it pending again.",
         Poison = "poison" => "The task was lost with its worker too often: look at the attempts' logs before a retry.",
     }
 }

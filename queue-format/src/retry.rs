@@ -1,4 +1,4 @@
-use crate::{Class, Located, Spool, SpoolError, State, TASK_FILE_BYTES_MAX, TaskSpec, files::Moved};
+use crate::{Located, Spool, SpoolError, State, files::Moved};
 
 /// What a retry did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +18,7 @@ impl Spool {
         if !matches!(task.state, State::Failed(_)) {
             return Ok(Retried::NotFailed);
         }
-        let class = self
-            .files()
-            .read_regular(&task.path, TASK_FILE_BYTES_MAX)
-            .ok()
-            .and_then(|bytes| TaskSpec::parse(&bytes, &task.name.id).ok())
-            .map_or_else(|| Class { priority: 5, kind: "build".to_owned() }, |spec| spec.class());
+        let class = self.class_of(task);
         let dir = self.layout().pending_class(&class);
         self.files().make_dirs(&dir)?;
         match self.files().rename(&task.path, &dir.join(task.name.settled().to_string()))? {

@@ -1,0 +1,161 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Owner, TaskId, Token, Verdict};
+
+/// One line of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedEvent {
+    /// When, by the clock of the node that wrote it.
+    pub at: Timestamp,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened to a task or to an incarnation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A task is ours.
+    Claimed {
+        /// Which.
+        task: TaskId,
+        /// Under which token.
+        token: Token,
+        /// From which class, such as `5-build`.
+        class: String,
+    },
+    /// An attempt came to a verdict, and the spool has it.
+    Concluded {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        token: Token,
+        /// `accepted` or `failed`.
+        verdict: String,
+        /// The acceptance class, or the reason of the failure.
+        to: String,
+    },
+    /// A claim was handed back as it was.
+    Released {
+        /// Which task.
+        task: TaskId,
+        /// Which claim.
+        token: Token,
+        /// Why.
+        reason: String,
+    },
+    /// A claim was handed back to be tried again later.
+    Delayed {
+        /// Which task.
+        task: TaskId,
+        /// Which claim.
+        token: Token,
+        /// Not before, in seconds since 1970.
+        due_seconds: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A person cancelled the task, and it was set aside.
+    Cancelled {
+        /// Which task.
+        task: TaskId,
+        /// Under which token, where it was claimed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Token>,
+    },
+    /// A claim was gone when its holder looked: the attempt is void.
+    Lost {
+        /// Which task.
+        task: TaskId,
+        /// Which claim.
+        token: Token,
+    },
+    /// A claim of a dead incarnation was taken back.
+    Reaped {
+        /// Which task.
+        task: TaskId,
+        /// Which claim.
+        token: Token,
+        /// Whose.
+        owner: Owner,
+    },
+    /// A task lay in our lease that no claim knew, and was handed back.
+    Returned {
+        /// Which.
+        task: TaskId,
+        /// Under which token.
+        token: Token,
+    },
+    /// This incarnation ended itself, or learned that it was taken for dead.
+    Fenced {
+        /// Why.
+        reason: String,
+    },
+    /// Rows were read and published.
+    Published {
+        /// The name of the input.
+        file: String,
+        /// Tasks that are pending now.
+        published: u64,
+        /// Rows whose ids the spool had.
+        known: u64,
+        /// Rows that were refused.
+        rejected: u64,
+    },
+    /// A task file that is not valid was moved to `failed/badspec`.
+    Rejected {
+        /// Which task.
+        task: TaskId,
+        /// Under which token.
+        token: Token,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing is claimed from now on.
+    Paused {
+        /// Why.
+        reason: String,
+    },
+    /// Tasks are claimed again.
+    Resumed,
+    /// Events before this one could not be written.
+    Missing {
+        /// How many.
+        lost: u64,
+    },
+}
+
+impl Event {
+    /// An attempt's end.
+    #[must_use]
+    pub fn concluded(task: TaskId, token: Token, verdict: &Verdict) -> Self {
+        let (verdict, to) = match verdict {
+            Verdict::Accepted { class } => ("accepted", class.as_str()),
+            Verdict::Failed { reason, .. } => ("failed", reason.as_str()),
+        };
+        Self::Concluded { task, token, verdict: verdict.to_owned(), to: to.to_owned() }
+    }
+
+    /// The task that it is about.
+    #[must_use]
+    pub fn task(&self) -> Option<&TaskId> {
+        match self {
+            Self::Claimed { task, .. }
+            | Self::Concluded { task, .. }
+            | Self::Released { task, .. }
+            | Self::Delayed { task, .. }
+            | Self::Cancelled { task, .. }
+            | Self::Lost { task, .. }
+            | Self::Reaped { task, .. }
+            | Self::Returned { task, .. }
+            | Self::Rejected { task, .. } => Some(task),
+            Self::Fenced { .. }
+            | Self::Published { .. }
+            | Self::Paused { .. }
+            | Self::Missing { .. }
+            | Self::Resumed => None,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What people ask for by `touch` and `mv`, and what daemons read of it.
+#![expect(clippy::disallowed_methods, reason = "people rename with mv")]
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use queue_format::{
+    Cancelled, Claim, Class, Control, FailureReason, Incarnation, Instance, Lease, Limits, Next, Owner,
+    Spool, State, TaskId, TaskSpec,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+fn spool(ids: &[&str]) -> (TempDir, Spool) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("a spool");
+    let tasks: Vec<TaskSpec> = ids.iter().map(|id| task(id)).collect();
+    spool.publish(&tasks, &owner("m"), Uuid::now_v7).expect("published");
+    (dir, spool)
+}
+
+fn owner(node: &str) -> Owner {
+    Owner::new(node, Incarnation::new(Uuid::now_v7()))
+}
+
+fn task(id: &str) -> TaskSpec {
+    let instance: Instance = serde_json::from_value(serde_json::json!({
+        "instance_id": id, "repo": "owner/name", "base_commit": "0".repeat(40), "problem_statement": "it breaks",
+        "patch": "diff --git a/x b/x", "test_patch": "diff --git a/test_x b/test_x",
+    }))
+    .expect("a row");
+    TaskSpec::build(instance, "/mirrors/owner+name/repo".to_owned()).expect("a valid task")
+}
+
+fn claim(lease: &mut Lease) -> Claim {
+    match lease.claim_next(|_| true).expect("a readable spool") {
+        Next::Claimed(claim) => *claim,
+        other => panic!("expected a claim, got {other:?}"),
+    }
+}
+
+fn id(text: &str) -> TaskId {
+    text.parse().expect("an id")
+}
+
+fn state(spool: &Spool, text: &str) -> State {
+    let found = spool.find(&id(text)).expect("listed");
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].state.clone()
+}
+
+fn control(spool: &Spool) -> Control {
+    spool.control().expect("read")
+}
+
+#[test]
+fn nothing_asked_for_is_nothing_read() {
+    let (_dir, spool) = spool(&[]);
+    assert_eq!(control(&spool), Control::default());
+    assert_eq!(fs::read_dir(spool.layout().control()).expect("there").count(), 0, "one listing tells all");
+    assert_eq!(control(&spool).obstacle("n1"), None);
+}
+
+#[test]
+fn a_pause_and_a_drain_are_files_that_anybody_can_touch() {
+    let (_dir, spool) = spool(&[]);
+    fs::write(spool.layout().pause(), "").expect("touched");
+    assert_eq!(control(&spool).paused(), Some(""));
+    spool.pause("moving the\n file server").expect("paused");
+    assert_eq!(control(&spool).paused(), Some("moving the file server"));
+    let said = control(&spool).obstacle("n1").expect("an obstacle");
+    assert!(said.contains("moving the file server") && said.contains("bottega resume"), "{said}");
+    for _ in 0..2 {
+        spool.resume().expect("resumed");
+        assert_eq!(control(&spool), Control::default());
+    }
+    fs::create_dir(spool.layout().pause()).expect("made");
+    assert_eq!(control(&spool).paused(), Some(""), "whatever it is, it is there");
+    fs::remove_dir(spool.layout().pause()).expect("removed");
+
+    for _ in 0..2 {
+        spool.drain("n1").expect("drained");
+    }
+    fs::write(spool.layout().drained().join("Node02.cluster"), "").expect("touched");
+    let read = control(&spool);
+    assert!(read.is_drained("n1") && read.is_drained("node02") && !read.is_drained("n2"));
+    assert!(read.obstacle("n1").expect("an obstacle").contains("bottega drain --undo n1"));
+    spool.undrain("node02").expect("undone");
+    for _ in 0..2 {
+        spool.undrain("n1").expect("undone");
+    }
+    assert_eq!(control(&spool), Control::default());
+    assert!(!spool.layout().drained().exists(), "the next look is one listing again");
+}
+
+#[test]
+fn what_is_not_understood_is_said_and_the_last_valid_limits_stay() {
+    let (_dir, spool) = spool(&[]);
+    let write =
+        |name: &str, text: &str| fs::write(spool.layout().control().join(name), text).expect("written");
+    write("limits.toml", "claims_per_node = 2\n");
+    let valid = control(&spool);
+    assert_eq!((valid.limits().claims_per_node, valid.notices()), (Some(2), &[][..]));
+    write("limits.toml", "claims_per_nod = 3\n");
+    write("puase", "");
+    fs::create_dir(spool.layout().cancelled()).expect("made");
+    write("cancel/NOT AN ID", "");
+    let wrong = control(&spool);
+    assert_eq!(wrong.limits(), &Limits::default(), "nothing valid was ever seen");
+    let notices = wrong.notices().join("\n");
+    for part in
+        ["claims_per_nod", "control/puase: not known, expected pause", "\"NOT AN ID\" is not a task id"]
+    {
+        assert!(notices.contains(part), "{notices}");
+    }
+    assert_eq!(wrong.after(&valid).limits().claims_per_node, Some(2));
+    fs::write(spool.layout().limits(), [0xff]).expect("written");
+    assert_eq!(control(&spool).notices().len(), 3);
+}
+
+#[test]
+fn limits_count_claims_of_a_node_and_of_a_class() {
+    let (_dir, spool) = spool(&["a", "b", "c"]);
+    let build: Class = "5-build".parse().expect("a class");
+    let mut leases =
+        [Lease::open(&spool, owner("n1")), Lease::open(&spool, owner("n1"))].map(|l| l.expect("a lease"));
+    let _claims = [claim(&mut leases[0]), claim(&mut leases[1])];
+    let check = |text: &str, node: &str, is_admitted: bool| {
+        let room = spool.room(&Limits::parse(text).expect(text), node).expect("counted");
+        assert_eq!(room.admits(&build), is_admitted, "{text} {node} {room:?}");
+    };
+    check("", "n1", true);
+    check("claims_per_node = 3", "n1", true);
+    check("claims_per_node = 2", "n1", false);
+    check("claims_per_node = 2", "n2", true);
+    check("[claims_per_class]\n5-build = 3", "n2", true);
+    check("[claims_per_class]\n5-build = 2", "n2", false);
+    check("[claims_per_class]\n5-build = 0", "n2", false);
+    check("[claims_per_class]\n0-build = 0", "n2", true);
+}
+
+#[test]
+fn a_cancelled_task_is_set_aside_wherever_it_is() {
+    let (_dir, spool) = spool(&["claimed", "delayed", "held", "kept", "pending"]);
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    let mut claims: Vec<Claim> = (0..5).map(|_| claim(&mut lease)).collect();
+    claims.sort_by(|a, b| a.name().id.cmp(&b.name().id));
+    assert!(claims[1].delay(4_102_444_800, "later").expect("delayed"));
+    for claim in &claims[2..] {
+        claim.release().expect("handed back");
+    }
+    let held = spool.find(&id("held")).expect("listed").remove(0);
+    let place = spool.hold(&held).expect("held").expect("it was pending");
+    assert!(place.starts_with(spool.layout().hold().join("5-build")));
+    assert_eq!(spool.hold(&held).expect("looked"), Some(place), "twice is as good as once");
+
+    for text in ["claimed", "delayed", "held", "pending", "unheard-of"] {
+        spool.cancel(&id(text)).expect("asked for");
+        spool.cancel(&id(text)).expect("asked for");
+    }
+    let wishes = control(&spool).cancelled().clone();
+    let became = spool.carry_out(&wishes).expect("carried out");
+    assert_eq!(became[&id("claimed")], Cancelled::AtWork(lease.owner().clone()));
+    assert_eq!(became[&id("unheard-of")], Cancelled::NotSeen);
+    for text in ["delayed", "held", "pending"] {
+        assert_eq!(became[&id(text)], Cancelled::SetAside);
+        assert_eq!(state(&spool, text), State::Failed(FailureReason::Cancelled));
+    }
+    assert!(matches!(state(&spool, "kept"), State::Pending(_)));
+    let left: BTreeSet<TaskId> = [id("claimed"), id("unheard-of")].into();
+    assert_eq!(control(&spool).cancelled(), &left);
+
+    // The worker's part.
+    claims[0].cancel().expect("set aside");
+    assert_eq!(state(&spool, "claimed"), State::Failed(FailureReason::Cancelled));
+    claims[0].cancel().expect("twice is as good as once");
+    spool.cancel(&id("claimed")).expect("asked for again");
+    let became = spool.carry_out(&[id("claimed")].into()).expect("looked");
+    assert_eq!(became[&id("claimed")], Cancelled::Settled(State::Failed(FailureReason::Cancelled)));
+    assert_eq!(control(&spool).cancelled(), &[id("unheard-of")].into());
+}
+
+#[test]
+fn a_held_task_goes_on_with_its_token() {
+    let (_dir, spool) = spool(&["a", "b"]);
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    let held = claim(&mut lease);
+    let located = spool.find(&held.name().id).expect("listed").remove(0);
+    spool.hold(&located).expect("held").expect("it was claimed");
+    lease.look_after().expect("looked");
+    assert!(!held.is_held(), "its worker gives it up");
+    // As a person does it, without the directory of a class.
+    let other =
+        spool.all().expect("listed").into_iter().find(|t| matches!(t.state, State::Pending(_))).expect("one");
+    fs::rename(&other.path, spool.layout().hold().join(other.name.to_string())).expect("mv");
+    assert!(matches!(lease.claim_next(|_| true).expect("readable"), Next::Empty));
+    for parked in spool.all().expect("listed") {
+        assert_eq!(parked.state, State::Hold);
+        assert_eq!(spool.hold(&parked).expect("looked"), None);
+        spool.release(&parked).expect("released").expect("it was parked");
+        assert_eq!(spool.find(&parked.name.id).expect("listed")[0].name, parked.name, "its token is kept");
+    }
+    assert_eq!(spool.owners_on("n1").expect("listed").len(), 1);
+    assert_eq!(state(&spool, "a"), State::Pending("5-build".parse().expect("a class")));
+}
