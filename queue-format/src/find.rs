@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::files::Files;
@@ -91,6 +92,23 @@ impl Spool {
         self.visit(|located| {
             if located.name.id == *id {
                 found.push(located);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Where several tasks are: one look at every name, however many they are.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn find_all(&self, ids: &BTreeSet<TaskId>) -> Result<Vec<Located>, PathError> {
+        let mut found = Vec::new();
+        if ids.is_empty() {
+            return Ok(found);
+        }
+        self.visit(|task| {
+            if ids.contains(&task.name.id) {
+                found.push(task);
             }
         })?;
         Ok(found)

@@ -87,16 +87,7 @@ impl Spool {
     pub fn carry_out(&self, ids: &BTreeSet<TaskId>) -> Result<BTreeMap<TaskId, Cancelled>, SpoolError> {
         let mut became: BTreeMap<TaskId, Cancelled> =
             ids.iter().map(|id| (id.clone(), Cancelled::NotSeen)).collect();
-        if ids.is_empty() {
-            return Ok(became);
-        }
-        let mut places = Vec::new();
-        self.visit(|task| {
-            if ids.contains(&task.name.id) {
-                places.push(task);
-            }
-        })?;
-        for task in places {
+        for task in self.find_all(ids)? {
             let now = match &task.state {
                 State::Claimed(owner) => Cancelled::AtWork(owner.clone()),
                 State::Done | State::Failed(_) => Cancelled::Settled(task.state.clone()),
