@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod daemon;
+pub mod explain;
 pub mod export;
 pub mod ingest;
 mod pulse;

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// How often a task may be lost with its worker, or fail through the node's fault, before it is set aside.
-pub(crate) const RETRIES_MAX: u32 = 5;
+pub const RETRIES_MAX: u32 = 5;
 
 /// What is left of an attempt that came to no verdict: one line that says why.
 pub(crate) const ERROR_FILE: &str = "error.txt";

@@ -77,7 +77,7 @@ mod status;
 mod steer;
 mod timing;
 
-pub use claim::{Claim, ClaimError};
+pub use claim::{Claim, ClaimError, RETRIES_MAX};
 pub use control::Control;
 pub use counts::Counts;
 pub use doctor::{Diagnosis, Measured, Mount, Space, Spread, Symptom};

@@ -2,6 +2,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::operate::{
+    CANCEL, DOCTOR, DRAIN, DoctorArguments, DrainArguments, EXPLAIN, ExplainArguments, FSCK, FsckArguments,
+    HOLD, PAUSE, PauseArguments, RESUME, ResumeArguments, TasksArguments,
+};
+
 /// Turns bug-fix pull requests into verified, executable environments.
 #[derive(Debug, Parser)]
 #[command(name = "bottega", version, max_term_width = 100, after_help = BEGIN)]
@@ -36,9 +41,33 @@ pub enum Command {
     /// Tell of one task: where it is, why, what it cost, what to do
     #[command(after_help = SHOW)]
     Show(ShowArguments),
-    /// Make failed tasks pending again, with a fresh budget of automatic retries
+    /// Make failed tasks (or such on hold) pending again, with a fresh budget of automatic retries
     #[command(after_help = RETRY)]
     Retry(RetryArguments),
+    /// Set tasks aside for good, wherever they are
+    #[command(after_help = CANCEL)]
+    Cancel(TasksArguments),
+    /// Park tasks until somebody resumes them
+    #[command(after_help = HOLD)]
+    Hold(TasksArguments),
+    /// Keep every worker from claiming
+    #[command(after_help = PAUSE)]
+    Pause(PauseArguments),
+    /// End the pause, or let tasks on hold go on
+    #[command(after_help = RESUME)]
+    Resume(ResumeArguments),
+    /// Keep a node from claiming: it finishes what it has
+    #[command(after_help = DRAIN)]
+    Drain(DrainArguments),
+    /// Tell why a task is where it is and not further, with a timeline
+    #[command(after_help = EXPLAIN)]
+    Explain(ExplainArguments),
+    /// Measure the spool's file system, and tell what is wrong with it
+    #[command(after_help = DOCTOR)]
+    Doctor(DoctorArguments),
+    /// Check every invariant of the spool; repair on demand
+    #[command(after_help = FSCK)]
+    Fsck(FsckArguments),
     /// Write the accepted environments as a dataset
     #[command(after_help = EXPORT)]
     Export(ExportArguments),
@@ -163,16 +192,17 @@ pub(super) enum LogKind {
 }
 
 const RETRY: &str = "\
-The same as moving their files by hand:
+By hand:
   mv SPOOL/failed/build/* SPOOL/pending/5-build/
 
 Examples:
   bottega retry --spool /srv/spool pallets__click-12
-  bottega retry --spool /srv/spool --reason timeout";
+  bottega retry --spool /srv/spool --reason timeout
+  bottega retry --spool /srv/spool --all";
 
 /// Arguments of `bottega retry`.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "reason", "all_failed"]))]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "reason", "all_failed"]))]
 pub struct RetryArguments {
     #[command(flatten)]
     pub(super) spool: SpoolArguments,
@@ -182,8 +212,8 @@ pub struct RetryArguments {
     /// All that failed for this reason, such as build or timeout
     #[arg(long)]
     pub(super) reason: Option<String>,
-    /// All that failed
-    #[arg(long)]
+    /// All that failed; with --reason, all of that reason
+    #[arg(long, visible_alias = "all")]
     pub(super) all_failed: bool,
 }
 

@@ -3,15 +3,20 @@
 
 mod cli;
 mod config;
+mod doctor;
 mod error;
+mod explain;
 mod export;
+mod fsck;
 mod host;
 mod images;
 mod init;
+mod operate;
 mod programs;
 mod retry;
 mod show;
 mod status;
+mod steer;
 mod submit;
 mod up;
 
@@ -50,6 +55,14 @@ pub fn run(cli: Cli, host: &Host, out: &mut dyn Write) -> Result<Success, Comman
         Command::Status(arguments) => status::run(&arguments, host, out),
         Command::Show(arguments) => show::run(&arguments, host, out),
         Command::Retry(arguments) => retry::run(&arguments, out),
+        Command::Cancel(arguments) => steer::cancel(&arguments, out),
+        Command::Hold(arguments) => steer::hold(&arguments, out),
+        Command::Pause(arguments) => steer::pause(&arguments, out),
+        Command::Resume(arguments) => steer::resume(&arguments, out),
+        Command::Drain(arguments) => steer::drain(&arguments, out),
+        Command::Explain(arguments) => explain::run(&arguments, host, out),
+        Command::Doctor(arguments) => doctor::run(&arguments, host, out),
+        Command::Fsck(arguments) => fsck::run(&arguments, host, out),
         Command::Export(arguments) => export::run(&arguments, out),
         Command::Images(arguments) => images::run(arguments, host, out),
         Command::Config(arguments) => config::run(&arguments, host, out),

@@ -66,6 +66,7 @@ impl Page {
             FailureReason::BadSpec
             | FailureReason::Repository
             | FailureReason::Patch
+            | FailureReason::Cancelled
             | FailureReason::Poison => None,
             FailureReason::Build | FailureReason::Dependencies => Some("build"),
             FailureReason::NoFailToPass | FailureReason::NoTests => Some("test-only"),

@@ -1,0 +1,181 @@
+use queue_format::{Class, Owner, RETRIES_MAX, State, WorkerStatus};
+
+use super::Scene;
+use crate::text::{bytes, clean_line, duration, plural};
+
+/// A daemon that has said nothing for so long is not counted on: it says something every few seconds.
+const HEARD_SECONDS: f64 = 60.0;
+
+/// What workers of this version can do.
+const KINDS: [&str; 1] = ["build"];
+
+/// Workers named one by one.
+const WORKERS_SHOWN: usize = 20;
+
+impl Scene {
+    /// What keeps the task where it is, the strongest first: sentences, each with its remedy where there is one.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        if self.page.places.len() > 1 {
+            said.push("its file lies in several places: bottega fsck tells which to keep".to_owned());
+        }
+        let Some(place) = self.page.places.first() else {
+            return vec![
+                "its file is nowhere in the spool: somebody removed it; submit the row again".to_owned(),
+            ];
+        };
+        if self.control.cancelled().contains(&self.page.id) {
+            let wish = format!("somebody asked to cancel it (control/cancel/{})", self.page.id);
+            said.push(match &place.state {
+                State::Claimed(_) => format!("{wish}: its worker sets it aside with its next heartbeat"),
+                _ => format!("{wish}: a master sets it aside within seconds"),
+            });
+        }
+        match &place.state {
+            State::Pending(class) => self.pending(class, &mut said),
+            State::Delayed { due_seconds, .. } => self.delayed(*due_seconds, &mut said),
+            State::Hold => said.push("a person parked it: it stays until bottega resume ID".to_owned()),
+            State::Claimed(owner) => self.claimed(owner, &mut said),
+            State::Done => said.push(format!("it is done: attempt {} counts", place.name.token)),
+            State::Failed(reason) => said.push(format!("it failed: {reason}: {}", reason.meaning())),
+        }
+        if let Some(error) = self.page.attempts.last().and_then(|attempt| attempt.error.as_deref()) {
+            said.push(format!("its last attempt left no verdict: {}", clean_line(error)));
+        }
+        let (token, retries) = (place.name.token, place.name.retries);
+        if token.0 > 0 {
+            let claims = plural(token.0 as usize, "claim");
+            let budget = match place.state {
+                State::Done | State::Failed(_) => String::new(),
+                _ => format!(", {retries} of {RETRIES_MAX} automatic retries used (then failed/poison)"),
+            };
+            said.push(format!("{claims} so far ({token}){budget}"));
+        }
+        said
+    }
+
+    fn pending(&self, class: &Class, said: &mut Vec<String>) {
+        let before = said.len();
+        if let Some(obstacle) = self.control.paused().and_then(|_| self.control.obstacle("")) {
+            said.push(clean_line(&obstacle));
+        }
+        if !KINDS.contains(&class.kind.as_str()) {
+            said.push(format!("no worker takes tasks of kind {}: move it to pending/5-build/", class.kind));
+        }
+        if self.room.full().contains(class) {
+            said.push(format!("control/limits.toml allows no more claims of {class} just now"));
+        }
+        let heard: Vec<&WorkerStatus> =
+            self.workers.iter().filter(|worker| self.age(worker) <= HEARD_SECONDS).collect();
+        if heard.is_empty() {
+            said.push(
+                "no worker has been heard within a minute: start one (bottega up, or bottega-worker)"
+                    .to_owned(),
+            );
+        }
+        for worker in heard.iter().take(WORKERS_SHOWN) {
+            let node = worker.owner.node();
+            if self.control.is_drained(node) {
+                said.push(format!("{node} is drained: it claims no more until bottega drain --undo {node}"));
+            } else if let Some(obstacle) = &worker.obstacle {
+                said.push(format!("{node} claims nothing: {}", clean_line(obstacle)));
+            }
+        }
+        let able = heard.iter().filter(|w| w.obstacle.is_none() && !self.control.is_drained(w.owner.node()));
+        let slots: Vec<_> = able.flat_map(|worker| &worker.slots).collect();
+        self.resources(&slots, said);
+        if slots.is_empty() || said.len() > before {
+            return;
+        }
+        let idle = slots.iter().filter(|slot| slot.activity.is_none()).count();
+        let ahead = self.summary.as_ref().map_or(0, |summary| {
+            let earlier = |name: &str| name.parse::<Class>().is_ok_and(|other| other <= *class);
+            summary.counts.pending.iter().filter(|(name, _)| earlier(name)).map(|(_, n)| n).sum()
+        });
+        if idle > 0 {
+            said.push(format!(
+                "it waits its turn: {} idle, one will take it within seconds",
+                plural(idle, "slot")
+            ));
+        } else {
+            let with = if ahead > 1 {
+                format!("; {ahead} tasks of its class or an earlier one wait")
+            } else {
+                String::new()
+            };
+            said.push(format!("it waits its turn: {} at work, none idle{with}", plural(slots.len(), "slot")));
+        }
+    }
+
+    /// A task that asks for more than any slot has is done in what the slot has.
+    fn resources(&self, slots: &[&queue_format::SlotStatus], said: &mut Vec<String>) {
+        let Some(Ok(spec)) = &self.page.spec else { return };
+        let most = slots.iter().map(|slot| slot.memory_bytes).max();
+        if let (Some(asked), Some(most)) = (spec.resources.memory_bytes, most)
+            && asked > most
+        {
+            said.push(format!(
+                "it asks for {} of memory, and no slot has more than {}: give workers fewer, larger slots",
+                bytes(asked),
+                bytes(most)
+            ));
+        }
+    }
+
+    fn delayed(&self, due_seconds: u64, said: &mut Vec<String>) {
+        let left = i64::try_from(due_seconds).unwrap_or(i64::MAX).saturating_sub(self.now.as_second());
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let time = duration(left.unsigned_abs() as f64);
+        said.push(if left > 0 {
+            format!("its node failed it, and it is tried again in {time}")
+        } else {
+            format!("it has been due for {time}")
+        });
+        let heard = self.summary.as_ref().map(|summary| self.now.duration_since(summary.at).as_secs_f64());
+        if heard.is_none_or(|age| age > HEARD_SECONDS) {
+            said.push(
+                "no master has been heard within a minute to release it: start one (bottega up)".to_owned(),
+            );
+        }
+    }
+
+    fn claimed(&self, owner: &Owner, said: &mut Vec<String>) {
+        let silence = self.timing.silence_seconds;
+        let status = self.workers.iter().find(|worker| worker.owner == *owner);
+        let activity = status.and_then(|worker| {
+            let slots = worker.slots.iter();
+            slots
+                .filter_map(|slot| Some((slot.slot, slot.activity.as_ref()?)))
+                .find(|(_, a)| a.task == self.page.id)
+        });
+        if let Some((slot, activity)) = activity {
+            let age = duration(self.now.duration_since(activity.since).as_secs_f64());
+            said.push(format!(
+                "{owner} works on it in slot {slot}: {} for {age}",
+                clean_line(&activity.stage)
+            ));
+        } else {
+            said.push(format!("{owner} has claimed it, and does not say that it works on it"));
+        }
+        match status {
+            Some(status) if self.age(status) > HEARD_SECONDS => {
+                said.push(format!("that worker was last heard {} ago", duration(self.age(status))));
+            }
+            Some(_) => {}
+            None => said.push("that worker says nothing of itself: it may be dead".to_owned()),
+        }
+        if self.incarnations.get(owner).copied().flatten().is_none() {
+            said.push(format!(
+                "that worker has no heartbeat: any daemon takes the task back once it has seen so for {silence} s"
+            ));
+        }
+        if self.control.is_drained(owner.node()) {
+            said.push(format!("{} is drained: it finishes this task, and claims no more", owner.node()));
+        }
+    }
+
+    fn age(&self, worker: &WorkerStatus) -> f64 {
+        self.now.duration_since(worker.at).as_secs_f64()
+    }
+}

@@ -1,0 +1,91 @@
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use queue_format::{Control, Owner, Room, Spool, SpoolError, Summary, TaskId, Timing, WorkerStatus};
+
+use super::timeline::{Moment, timeline};
+use crate::show::Page;
+use crate::text::{clean_line, ellipsis};
+
+/// Moments shown; the logs have all.
+const MOMENTS_SHOWN: usize = 100;
+
+/// Characters of a line shown.
+const LINE_CHARS_MAX: usize = 300;
+
+/// All that a task's fate depends on, as it stands now.
+#[derive(Debug)]
+pub struct Scene {
+    /// When it was looked at.
+    pub now: Timestamp,
+    /// The task itself.
+    pub page: Page,
+    /// What people asked for.
+    pub control: Control,
+    /// What every worker last said.
+    pub workers: Vec<WorkerStatus>,
+    /// Every incarnation, with its last beat.
+    pub incarnations: BTreeMap<Owner, Option<u64>>,
+    /// What a master last counted.
+    pub summary: Option<Summary>,
+    /// What the limits leave to anybody.
+    pub room: Room,
+    /// When silence is death.
+    pub timing: Timing,
+    /// What happened to it, in order.
+    pub timeline: Vec<Moment>,
+}
+
+impl Scene {
+    /// Looks at everything.
+    ///
+    /// # Errors
+    /// The spool cannot be read.
+    pub fn gather(spool: &Spool, id: &TaskId, now: Timestamp) -> Result<Self, SpoolError> {
+        let page = Page::gather(spool, id)?;
+        let control = spool.control()?;
+        // No node's own count matters here: the name is one that no node can have.
+        let room = spool.room(control.limits(), "")?;
+        Ok(Self {
+            now,
+            timeline: timeline(spool, &page)?,
+            page,
+            control,
+            workers: spool.worker_statuses()?,
+            incarnations: spool.incarnations()?,
+            summary: spool.summary(),
+            room,
+            timing: spool.timing(),
+        })
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}\n", self.page.id);
+        let mut add = |label: &str, lines: &[String]| {
+            for (index, line) in lines.iter().enumerate() {
+                let label = if index == 0 { label } else { "" };
+                let _ = writeln!(text, "  {label:8} {}", ellipsis(line, LINE_CHARS_MAX));
+            }
+        };
+        let places: Vec<String> =
+            self.page.places.iter().map(|place| place.path.display().to_string()).collect();
+        add("where", &places);
+        add("why", &self.reasons());
+        let left_out = self.timeline.len().saturating_sub(MOMENTS_SHOWN);
+        let mut history: Vec<String> = Vec::new();
+        if left_out > 0 {
+            history.push(format!("{left_out} moments before these, in log/"));
+        }
+        history.extend(self.timeline[left_out..].iter().map(|moment| {
+            let at = moment.at.strftime("%Y-%m-%d %H:%M:%S");
+            let node = moment.node.as_deref().unwrap_or("–");
+            format!("{at}  {node:12}  {}", clean_line(&moment.what))
+        }));
+        add("history", &history);
+        add("next", &self.page.advice());
+        text
+    }
+}
