@@ -122,7 +122,7 @@ impl Spool {
         let mut found = Vec::new();
         let state = State::Claimed(owner.clone());
         collect(self.files(), &self.layout().lease(owner), &state, true, &mut |located| {
-            found.push(located.name)
+            found.push(located.name);
         })?;
         Ok(found)
     }

@@ -58,7 +58,7 @@ fn the_spools_library_stays_synchronous_and_alone() {
 }
 
 #[test]
-fn only_the_spools_files_module_renames() {
+fn only_the_spools_file_system_renames() {
     let mut all = Vec::new();
     for room in ["queue-format", "systemd", "base-images", "master", "worker", "janitor"] {
         sources(&root().join(room).join("src"), &mut all);
@@ -69,7 +69,7 @@ fn only_the_spools_files_module_renames() {
         .filter(|path| fs::read_to_string(path).expect("text").contains("fs::rename"))
         .map(|path| path.strip_prefix(root()).expect("inside").display().to_string())
         .collect();
-    assert_eq!(renaming, ["queue-format/src/files.rs"]);
+    assert_eq!(renaming, ["queue-format/src/filesystem.rs"]);
 }
 
 #[test]
