@@ -1,6 +1,7 @@
 //! The only place that creates, renames and removes files of a spool, and that decides what an answer of the
 //! file system is worth.
 
+use std::any::Any;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,11 @@ impl Files {
 
     pub(crate) fn unique(&self) -> Uuid {
         self.0.unique()
+    }
+
+    /// Waits for this node's turn at a directory; it ends when what is given is dropped.
+    pub(crate) fn take_turn(&self, dir: &Path) -> Result<Box<dyn Any + Send>, PathError> {
+        self.0.take_turn(dir).on_path("lock", dir)
     }
 
     /// Makes a directory and its parents; an existing one is fine.

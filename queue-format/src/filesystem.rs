@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -72,6 +73,13 @@ pub trait Filesystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the system says.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Waits until no other process of this node has its turn at a directory, and keeps the turn until what is
+    /// given is dropped or this process ends. Other nodes are not kept out.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn take_turn(&self, dir: &Path) -> io::Result<Box<dyn Any + Send>>;
 
     /// A number that no other call has given, on any node, as far as chance allows.
     fn unique(&self) -> Uuid;
@@ -183,6 +191,13 @@ impl Filesystem for Disk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    /// The kernel keeps a lock on a directory to its node, over NFS too.
+    fn take_turn(&self, dir: &Path) -> io::Result<Box<dyn Any + Send>> {
+        let turn = File::open(dir)?;
+        fs2::FileExt::lock_exclusive(&turn)?;
+        Ok(Box::new(turn))
     }
 
     fn unique(&self) -> Uuid {

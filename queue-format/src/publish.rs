@@ -1,4 +1,5 @@
-use std::fs::File;
+use std::any::Any;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub const CHUNK_TASKS_MAX: usize = 4096;
 /// Files of a shard written at once: each waits for the disk or the server, which serve many waits together.
 const WRITERS: usize = 16;
 
+/// Files that are not worth a thread of their own.
+const WRITER_FILES_MIN: usize = 8;
+
 /// What stays of a chunk in the ledger.
 const RECORD_FILE: &str = "chunk.json";
 
@@ -32,8 +36,11 @@ pub struct Publisher<'a> {
     source: Uuid,
     known: &'a mut Known,
     /// Publishers of one node take turns, so that two that are given the same id at once do not both find it missing.
-    _turn: File,
+    _turn: Turn,
 }
+
+/// Ends when it is dropped.
+struct Turn(#[expect(dead_code, reason = "it is kept, not used")] Box<dyn Any + Send>);
 
 /// What a publication did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +72,7 @@ impl<'a> Publisher<'a> {
         source: Uuid,
         known: &'a mut Known,
     ) -> Result<Self, SpoolError> {
-        let turn = turn(spool)?;
+        let turn = Turn(spool.files().take_turn(&spool.layout().root().join("tmp"))?);
         known.refresh(spool)?;
         known.note(source);
         Ok(Self { spool, producer, source, known, _turn: turn })
@@ -144,6 +151,12 @@ impl<'a> Publisher<'a> {
             .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
         files.write_new(&path, &bytes)?;
         Ok(files.sync_dir(staged)?)
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Turn")
     }
 }
 
@@ -236,17 +249,8 @@ fn record_in(files: &Files, chunk: &Path) -> Option<Record> {
     serde_json::from_slice(&files.read_regular(&chunk.join(RECORD_FILE), RECORD_BYTES_MAX).ok()?).ok()
 }
 
-/// Publishers of one node take turns. The lock is on a directory: the kernel keeps such a lock to this node, over NFS
-/// too.
-fn turn(spool: &Spool) -> Result<File, PathError> {
-    let dir = spool.layout().root().join("tmp");
-    let turn = File::open(&dir).on_path("open", &dir)?;
-    fs2::FileExt::lock_exclusive(&turn).on_path("lock", &dir)?;
-    Ok(turn)
-}
-
 fn write_tasks(files: &Files, tasks: &[(Class, &TaskSpec)], dir: &Path) -> Result<(), SpoolError> {
-    let share = tasks.len().div_ceil(WRITERS).max(1);
+    let share = tasks.len().div_ceil(WRITERS).max(WRITER_FILES_MIN);
     let write = |tasks: &[(Class, &TaskSpec)]| -> Result<(), SpoolError> {
         for (_, task) in tasks {
             let path = dir.join(TaskName::fresh(task.id.clone()).to_string());
@@ -256,6 +260,9 @@ fn write_tasks(files: &Files, tasks: &[(Class, &TaskSpec)], dir: &Path) -> Resul
         }
         Ok(())
     };
+    if tasks.len() <= share {
+        return write(tasks);
+    }
     std::thread::scope(|scope| {
         let writers: Vec<_> = tasks.chunks(share).map(|tasks| scope.spawn(|| write(tasks))).collect();
         writers.into_iter().try_for_each(|writer| match writer.join() {
