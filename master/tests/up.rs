@@ -93,10 +93,6 @@ impl Site {
             alive.then(|| find_master(&self.house.spool_dir())).flatten()
         })
     }
-
-    fn log(&self, role: &str) -> String {
-        fs::read_to_string(self.house.path("state/log").join(format!("{role}.log"))).unwrap_or_default()
-    }
 }
 
 /// By its command line, which holds this test's own directory.

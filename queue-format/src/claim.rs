@@ -63,6 +63,12 @@ impl Claim {
         &self.spec
     }
 
+    /// The class that it was claimed from.
+    #[must_use]
+    pub fn class(&self) -> &Class {
+        &self.class
+    }
+
     /// The claim's name; its token fences everything that is done under it.
     #[must_use]
     pub fn name(&self) -> &TaskName {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
-use queue_format::{Incarnation, Labels, Ledger, Life, LifeLock, Owner, Reaped, Spool, Token};
+use queue_format::{EventLog, Incarnation, Labels, Ledger, Life, LifeLock, Owner, Reaped, Spool, Token};
 use systemd::{Environment, Notifier, Shutdown, Source};
 use uuid::Uuid;
 use worker::Worker;
@@ -124,6 +124,8 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
         },
         new_brain: Rules::default,
         listed_at: std::sync::Mutex::new(None),
+        control: Arc::default(),
+        log: EventLog::new(&spool, &owner),
         disk_dirs: vec![spool.layout().root().to_owned(), state_dir.clone(), engine_dir],
         spool,
         owner,

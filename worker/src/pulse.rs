@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use queue_format::{Lease, Presence, Reaped, SpoolError, Timing};
+use jiff::Timestamp;
+use queue_format::{Control, Event, EventLog, Lease, Presence, Reaped, Spool, SpoolError, Timing};
 
 /// How often the fence looks at the clock.
 const FENCE_PERIOD: Duration = Duration::from_secs(1);
@@ -17,12 +18,20 @@ const FENCE_PERIOD: Duration = Duration::from_secs(1);
 pub struct Heart {
     /// The incarnation among the others.
     pub presence: Presence,
+    /// Where it beats.
+    pub spool: Spool,
     /// Its lease, looked after with every beat.
     pub lease: Arc<Mutex<Lease>>,
+    /// What people ask of all daemons, read with every beat.
+    pub control: Arc<Mutex<Control>>,
+    /// Its log, written with every beat.
+    pub log: EventLog,
     /// How often, and how long at most without.
     pub timing: Timing,
     /// Time since any fixed moment, time in suspension included.
     pub clock: fn() -> Duration,
+    /// The time of day, for the log.
+    pub now: fn() -> Timestamp,
 }
 
 /// A heart that beats until it is stopped.
@@ -70,27 +79,54 @@ impl Heart {
                 }
                 Err(error) => tracing::warn!(%error, "cannot beat; trying again"),
             }
-            // Busy: a claim is being made just now, and the next beat looks.
-            let looked = match self.lease.try_lock() {
-                Ok(mut lease) => lease.look_after(),
-                Err(TryLockError::Poisoned(lease)) => lease.into_inner().look_after(),
-                Err(TryLockError::WouldBlock) => continue,
-            };
-            match looked {
-                Ok(strays) => {
-                    for name in strays {
-                        tracing::warn!(task = %name.id, "handed back: its claim failed, and was made all the same");
-                    }
-                }
-                Err(SpoolError::LeaseClosed(owner)) => {
-                    end(death, &SpoolError::LeaseClosed(owner).to_string());
+            if let Err(error) = self.look_after() {
+                if matches!(error, SpoolError::LeaseClosed(_)) {
+                    end(death, &error.to_string());
                     break;
                 }
-                Err(error) => tracing::warn!(%error, "cannot look after the claims; trying again"),
+                tracing::warn!(%error, "cannot look after the claims; trying again");
             }
+            self.heed();
             self.judge();
+            self.flush();
         }
+        self.flush();
         self.presence
+    }
+
+    fn look_after(&self) -> Result<(), SpoolError> {
+        let strays = match self.lease.try_lock() {
+            Ok(mut lease) => lease.look_after()?,
+            Err(TryLockError::Poisoned(lease)) => lease.into_inner().look_after()?,
+            // A claim is being made just now: the next beat looks.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        for name in strays {
+            tracing::warn!(task = %name.id, "handed back: its claim failed, and was made all the same");
+            self.log.note((self.now)(), Event::Returned { task: name.id, token: name.token });
+        }
+        Ok(())
+    }
+
+    /// Hears what people ask by files in `control/`.
+    fn heed(&self) {
+        match self.spool.control() {
+            Ok(control) => {
+                let mut heard = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+                let control = control.after(&heard);
+                for notice in control.notices().iter().filter(|notice| !heard.notices().contains(notice)) {
+                    tracing::warn!("{notice}");
+                }
+                *heard = control;
+            }
+            Err(error) => tracing::warn!(%error, "cannot read control/; trying again"),
+        }
+    }
+
+    fn flush(&self) {
+        if let Err(error) = self.log.flush((self.now)()) {
+            tracing::warn!(%error, "cannot write the log; trying again");
+        }
     }
 
     fn judge(&mut self) {
@@ -98,6 +134,10 @@ impl Heart {
             Ok(dead) => dead.iter().for_each(|(owner, reaped)| {
                 if let Reaped::Closed(tasks) = reaped {
                     tracing::warn!(%owner, tasks = tasks.len(), "taken for dead: its claims are pending again");
+                    for name in tasks {
+                        let (task, token, owner) = (name.id.clone(), name.token, owner.clone());
+                        self.log.note((self.now)(), Event::Reaped { task, token, owner });
+                    }
                 }
             }),
             Err(error) => tracing::warn!(%error, "cannot look after the other daemons; trying again"),

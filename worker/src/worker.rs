@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use queue_format::{
-    Claim, ClaimError, FailureReason, Labels, Lease, Ledger, LedgerEntry, Next, ObjectKind, Owner, PathError,
-    Presence, Spool, SpoolError, Work,
+    Claim, ClaimError, Control, Event, EventLog, FailureReason, Labels, Lease, Ledger, LedgerEntry, Next,
+    ObjectKind, Owner, PathError, Presence, Spool, SpoolError, Work,
 };
 use systemd::{Phase, Shutdown};
 use uuid::Uuid;
@@ -64,10 +64,17 @@ pub struct Worker<E, B> {
     pub board: Board,
     /// When pending was last listed.
     pub listed_at: Mutex<Option<Instant>>,
+    /// What people ask of all daemons; the heartbeat reads it.
+    pub control: Arc<Mutex<Control>>,
+    /// What happens to tasks here, for people.
+    pub log: EventLog,
 }
 
 /// Why a slot's turn ended without a verdict.
 enum Interruption {
+    /// The claim's file was moved or removed.
+    Lost,
+    /// A person asked for it in `control/cancel/`.
     Cancelled,
     Shutdown,
     Node(String),
@@ -90,7 +97,16 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let timing = self.spool.timing();
         let look_pause = Duration::from_secs(timing.silence_seconds) / LOOKS_A_SILENCE;
         let presence = Presence::begin(&self.spool, self.owner.clone(), look_pause)?;
-        let heart = Heart { presence, lease: lease.clone(), timing, clock };
+        let heart = Heart {
+            presence,
+            spool: self.spool.clone(),
+            lease: lease.clone(),
+            control: self.control.clone(),
+            log: self.log.clone(),
+            timing,
+            clock,
+            now: Timestamp::now,
+        };
         let pulse = heart.start(die).map_err(|source| PathError {
             action: "start the threads of",
             path: self.spool.layout().lease(&self.owner),
@@ -138,8 +154,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     /// A node that could not work fails no task: nothing is claimed until its engine answers and its disk has
     /// room.
     async fn is_fit(&self) -> bool {
+        let asked = self.control.lock().unwrap_or_else(PoisonError::into_inner).obstacle(self.owner.node());
         let obstacle = match self.shop.engine.ping().await {
-            Ok(()) => disk::shortage(&self.disk_dirs, self.shop.config.reserved_disk_gib),
+            Ok(()) => asked.or_else(|| disk::shortage(&self.disk_dirs, self.shop.config.reserved_disk_gib)),
             Err(error) => {
                 tracing::debug!(%error, "the engine does not answer");
                 Some(ENGINE_AWAY.to_owned())
@@ -157,18 +174,22 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     async fn claim(&self, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
         let lease = lease.clone();
         let forgets = self.is_listing_old();
+        let limits = self.control.lock().unwrap_or_else(PoisonError::into_inner).limits().clone();
+        let (spool, node) = (self.spool.clone(), self.owner.node().to_owned());
         let looked = tokio::task::spawn_blocking(move || {
             let mut lease = lease.lock().unwrap_or_else(PoisonError::into_inner);
             if forgets {
                 lease.forget_candidates();
             }
-            lease.claim_next(|class| class.kind == "build")
+            let room = spool.room(&limits, &node)?;
+            lease.claim_next(|class| class.kind == "build" && room.admits(class))
         });
         match looked.await.map_err(std::io::Error::other) {
             Ok(Ok(Next::Claimed(claim))) => Ok(Some(*claim)),
             Ok(Ok(Next::Empty)) => Ok(None),
             Ok(Ok(Next::Rejected { name, why })) => {
                 tracing::warn!(task = %name.id, "moved to failed/badspec: {why}");
+                self.note(Event::Rejected { task: name.id, token: name.token, reason: why });
                 Ok(None)
             }
             Ok(Err(error)) => Err(error),
@@ -194,24 +215,34 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let id = &claim.name().id;
         let token = claim.name().token;
         tracing::info!(task = %id, %token, slot = slot.number, "claimed");
+        self.note(Event::Claimed { task: id.clone(), token, class: claim.class().to_string() });
         let started_at = Timestamp::now();
         let attempted = tokio::select! {
             attempted = AssertUnwindSafe(self.attempt(slot, claim)).catch_unwind() => attempted.unwrap_or_else(|_| {
                 Err(Interruption::Node("the worker failed within itself; its log has the place".to_owned()))
             }),
-            interruption = interrupted(claim, shutdown) => Err(interruption),
+            interruption = self.interrupted(claim, shutdown) => Err(interruption),
         };
         let (settled, pause) = match attempted {
             Ok(attempt) => (self.conclude(slot, claim, &attempt, started_at, shutdown).await, Duration::ZERO),
-            Err(Interruption::Shutdown) => {
-                (claim.release().map(|()| "handed back".to_owned()), Duration::ZERO)
+            Err(Interruption::Shutdown) => (self.release(claim, "the worker ends"), Duration::ZERO),
+            Err(Interruption::Lost) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
+            Err(Interruption::Cancelled) => {
+                let attempt = Attempt::failed(FailureReason::Cancelled, "a person cancelled it".to_owned());
+                let concluded = self.conclude(slot, claim, &attempt, started_at, shutdown).await;
+                if let Err(error) = self.spool.uncancel(id) {
+                    tracing::warn!(task = %id, %error, "cannot remove the wish to cancel; trying again");
+                }
+                (concluded, Duration::ZERO)
             }
-            Err(Interruption::Cancelled) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
             Err(Interruption::Node(why)) => (self.postpone(claim, &why, started_at).await, NODE_FAULT_PAUSE),
         };
         match settled {
             Ok(outcome) => tracing::info!(task = %id, %token, slot = slot.number, "{outcome}"),
-            Err(error @ ClaimError::Lost(_)) => tracing::warn!(task = %id, %token, "{error}"),
+            Err(error @ ClaimError::Lost(_)) => {
+                tracing::warn!(task = %id, %token, "{error}");
+                self.note(Event::Lost { task: id.clone(), token });
+            }
             Err(ClaimError::Spool(error)) => {
                 // Nothing was published: the task goes back, and if even that fails it stays claimed and is
                 // handed back when this incarnation is reaped.
@@ -285,7 +316,13 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                     self.board.notice(&said);
                     trouble = Some(said);
                 }
-                concluded => return concluded,
+                concluded => {
+                    if concluded.is_ok() {
+                        let (task, token) = (claim.name().id.clone(), claim.name().token);
+                        self.note(Event::concluded(task, token, &manifest.verdict));
+                    }
+                    return concluded;
+                }
             }
             tokio::select! {
                 () = shutdown.requested() => {}
@@ -297,13 +334,14 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     /// Hands a task back that the node failed. It pays for that with a retry only if the engine is there.
     async fn postpone(&self, claim: &Claim, why: &str, started_at: Timestamp) -> Result<String, ClaimError> {
         if self.shop.engine.ping().await.is_err() {
-            claim.release()?;
-            return Ok(format!("handed back until the engine answers: {why}"));
+            return self.release(claim, &format!("until the engine answers: {why}"));
         }
         self.board.notice(why);
         let wait = RETRY_SECONDS_MIN * RETRY_SECONDS_FACTOR.saturating_pow(claim.name().retries.min(8));
         let due = Timestamp::now().as_second().max(0).unsigned_abs() + wait;
         if claim.delay(due, why)? {
+            let (task, token) = (claim.name().id.clone(), claim.name().token);
+            self.note(Event::Delayed { task, token, due_seconds: due, reason: why.to_owned() });
             return Ok(format!("the node failed it, it will be tried again: {why}"));
         }
         let poison = Attempt::failed(
@@ -312,6 +350,35 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         );
         claim.conclude(&poison.manifest(claim.name(), &self.owner, started_at, Timestamp::now()), &[])?;
         Ok(poison.outcome())
+    }
+
+    /// Hands a task back as it was.
+    fn release(&self, claim: &Claim, why: &str) -> Result<String, ClaimError> {
+        claim.release()?;
+        let (task, token) = (claim.name().id.clone(), claim.name().token);
+        self.note(Event::Released { task, token, reason: why.to_owned() });
+        Ok(format!("handed back: {why}"))
+    }
+
+    /// Ends when the attempt must: on shutdown, or when a person has cancelled the task or taken the claim away.
+    async fn interrupted(&self, claim: &Claim, shutdown: &Shutdown) -> Interruption {
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return Interruption::Shutdown,
+                () = tokio::time::sleep(HELD_CHECK_PERIOD) => {}
+            }
+            if !claim.is_held() {
+                return Interruption::Lost;
+            }
+            let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+            if control.cancelled().contains(&claim.name().id) {
+                return Interruption::Cancelled;
+            }
+        }
+    }
+
+    fn note(&self, event: Event) {
+        self.log.note(Timestamp::now(), event);
     }
 
     async fn publish_status(self: Arc<Self>) {
@@ -326,19 +393,6 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 }
             }
             tokio::time::sleep(STATUS_PERIOD).await;
-        }
-    }
-}
-
-/// Ends when the attempt must: on shutdown, or when a person has taken the claim away.
-async fn interrupted(claim: &Claim, shutdown: &Shutdown) -> Interruption {
-    loop {
-        tokio::select! {
-            () = shutdown.requested() => return Interruption::Shutdown,
-            () = tokio::time::sleep(HELD_CHECK_PERIOD) => {}
-        }
-        if !claim.is_held() {
-            return Interruption::Cancelled;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use queue_format::{Incarnation, Lease, Owner, Presence, Spool};
+use queue_format::{EventLog, Incarnation, Lease, Owner, Presence, Spool};
 use tempfile::TempDir;
 use uuid::Uuid;
 use worker::pulse::{Heart, Pulse};
@@ -40,8 +40,12 @@ fn start(spool: &Spool, owner: &Owner) -> (Pulse, Receiver<String>) {
     let heart = Heart {
         presence: Presence::begin(spool, owner.clone(), Duration::from_secs(1)).expect("begun"),
         lease: Arc::new(Mutex::new(Lease::open(spool, owner.clone()).expect("a lease"))),
+        spool: spool.clone(),
+        control: Arc::default(),
+        log: EventLog::new(spool, owner),
         timing: spool.timing(),
         clock: since_start,
+        now: jiff::Timestamp::now,
     };
     let pulse = heart.start(move |why| tell.send(why.to_owned()).expect("heard")).expect("threads");
     (pulse, told)

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 
 use jiff::Timestamp;
-use queue_format::{Intake, Known, Life, LifeLock, Owner, PathError, Reaped, Spool, SpoolError, Taken};
+use queue_format::{
+    Cancelled, Intake, Known, Life, LifeLock, Owner, PathError, Reaped, Spool, SpoolError, Taken,
+};
 
 use super::Settling;
 use crate::ingest::{Ingest, IngestError, Source, Template};
@@ -29,10 +31,10 @@ impl Round {
             Ok(*owner != self.owner && LifeLock::look(&self.state_dir, owner)? == Life::Dead)
         };
         for owner in self.spool.owners_on(self.owner.node())? {
-            if dead(&owner)? {
-                if let Reaped::Closed(tasks) = self.spool.reap(&owner)? {
-                    tracing::info!(tasks = tasks.len(), %owner, "taken back from a worker that died");
-                }
+            if dead(&owner)?
+                && let Reaped::Closed(tasks) = self.spool.reap(&owner)?
+            {
+                tracing::info!(tasks = tasks.len(), %owner, "taken back from a worker that died");
             }
         }
         let here = self.spool.intakes_on(self.owner.node())?;
@@ -47,6 +49,19 @@ impl Round {
             self.spool.finish_chunks()?;
             if files > 0 {
                 tracing::info!(files, %owner, "adopted what a master that died had taken from incoming/");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets aside what people cancelled, where no worker has it.
+    pub(super) fn cancel(&self) -> Result<(), SpoolError> {
+        let control = self.spool.control()?;
+        if !control.cancelled().is_empty() {
+            for (id, became) in self.spool.carry_out(control.cancelled())? {
+                if became == Cancelled::SetAside {
+                    tracing::info!(task = %id, "cancelled: it lies in failed/cancelled");
+                }
             }
         }
         Ok(())

@@ -140,6 +140,7 @@ impl Round {
     /// Every step once. Gives the line for people where the summary was due.
     fn all(&mut self, now: Timestamp, summarises: bool) -> Option<String> {
         log_error("take back from the dead", self.reap());
+        log_error("set aside what was cancelled", self.cancel());
         log_error("release delayed tasks", self.release(now));
         log_error("read incoming/", self.ingest(now));
         summarises.then(|| log_error("write the summary", self.summarise(now))).flatten()
