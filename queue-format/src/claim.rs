@@ -76,7 +76,7 @@ impl Claim {
     }
 
     /// False once [`Lease::look_after`](crate::Lease::look_after) has seen that somebody removed or moved the
-    /// file: then the attempt is void. Asks no file system.
+    /// file, or once the lease is revoked: then the attempt is void. Asks no file system.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.held.is_there(&self.path)
@@ -93,10 +93,10 @@ impl Claim {
         manifest: &Manifest,
         attempt: &[(String, Vec<u8>)],
     ) -> Result<PathBuf, ClaimError> {
-        if !self.is_held() {
+        let files = self.spool.files();
+        if !self.is_held() || !files.is_there(&self.path) {
             return Err(ClaimError::Lost(self.name.clone()));
         }
-        let files = self.spool.files();
         let dir = self.spool.layout().attempt(&self.name.id, self.name.token);
         files.make_dirs(&dir)?;
         let mut digests = BTreeMap::new();
@@ -167,6 +167,9 @@ impl Claim {
     }
 
     fn move_to(&self, target: &Path) -> Result<(), ClaimError> {
+        if !self.is_held() {
+            return Err(ClaimError::Lost(self.name.clone()));
+        }
         let files = self.spool.files();
         if let Some(dir) = target.parent() {
             files.make_dirs(dir)?;

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::claim::{Claim, ERROR_FILE};
 use crate::files::Moved;
@@ -55,9 +55,20 @@ pub enum Next {
     Empty,
 }
 
-/// The claims that this process works on, and whether each was still there at the last look.
+/// The claims that this process works on.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Held(Arc<Mutex<BTreeMap<PathBuf, bool>>>);
+pub(crate) struct Held(Arc<Mutex<Holdings>>);
+
+#[derive(Debug, Default)]
+struct Holdings {
+    /// Whether each was still there at the last look.
+    claims: BTreeMap<PathBuf, bool>,
+    is_revoked: bool,
+}
+
+/// Ends what a lease gave the right to.
+#[derive(Clone, Debug)]
+pub struct Revocation(Held);
 
 impl Lease {
     /// Opens the lease directory of a new incarnation.
@@ -81,6 +92,12 @@ impl Lease {
     #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// The means to end every claim at once, from any thread, while the lease itself may wait for a hung mount.
+    #[must_use]
+    pub fn revocation(&self) -> Revocation {
+        Revocation(self.held.clone())
     }
 
     /// Claims one pending task of a kind that `wanted` accepts.
@@ -287,32 +304,45 @@ impl Lease {
     }
 }
 
+impl Revocation {
+    /// Every claim of the lease, of now and of later, is void: none is concluded, released or delayed any more.
+    /// Touches no file, and waits for none.
+    pub fn revoke(&self) {
+        self.0.lock().is_revoked = true;
+    }
+}
+
 impl Held {
     pub(crate) fn add(&self, path: &Path) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), true);
+        self.lock().claims.insert(path.to_owned(), true);
     }
 
     pub(crate) fn remove(&self, path: &Path) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        self.lock().claims.remove(path);
     }
 
     pub(crate) fn is_there(&self, path: &Path) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied().unwrap_or(false)
+        let held = self.lock();
+        !held.is_revoked && held.claims.get(path).copied().unwrap_or(false)
     }
 
     fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.lock().claims.is_empty()
     }
 
     fn knows(&self, path: &Path) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(path)
+        self.lock().claims.contains_key(path)
     }
 
     /// Once gone, a claim stays gone: if a person moves the file back, it is a stray.
     fn look(&self, is_present: impl Fn(&Path) -> bool) {
-        for (path, is_there) in &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        for (path, is_there) in &mut self.lock().claims {
             *is_there &= is_present(path);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Holdings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -95,7 +95,7 @@ pub use judge::Judge;
 pub use known::Known;
 pub use labels::{LABEL_NODE, LABEL_OBJECT, LABEL_SPOOL, LABEL_TASK, LABEL_TOKEN, Labels, image_name};
 pub use layout::Layout;
-pub use lease::{Lease, Next};
+pub use lease::{Lease, Next, Revocation};
 pub use ledger::{Ledger, LedgerEntry, ObjectKind};
 pub use limits::{Limits, Room};
 pub use liveness::{Life, LifeLock};

@@ -231,6 +231,22 @@ fn a_zombie_claims_nothing_and_beats_no_more() {
 }
 
 #[test]
+fn a_revoked_lease_ends_no_claim_any_more() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a"]);
+    let me = owner("n1");
+    let mut lease = Lease::open(&spool, me.clone()).expect("a lease");
+    let held = claim(&mut lease);
+    lease.revocation().revoke();
+    assert!(!held.is_held());
+    let concluded = held.conclude(&manifest(&held, accepted(), &me), &[]);
+    assert!(matches!(concluded, Err(ClaimError::Lost(_))), "{concluded:?}");
+    assert!(matches!(held.release(), Err(ClaimError::Lost(_))));
+    assert!(matches!(held.delay(1, "late"), Err(ClaimError::Lost(_))));
+    assert_eq!(Counts::of(&spool.all().expect("listed")).claimed.len(), 1, "it waits to be reaped");
+}
+
+#[test]
 fn a_task_that_came_unnoticed_is_handed_back() {
     let (_dir, spool) = spool();
     publish(&spool, &["a", "b"]);

@@ -289,3 +289,79 @@ fn signal(child: &std::process::Child, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()), "cannot signal");
 }
+
+#[tokio::test]
+async fn a_pause_and_a_cancellation_are_heeded() {
+    let house = House::new().expect("a house");
+    let id = "xmltodict-0.14.2-comment";
+    let submitted = submit(&house, &[row(id)]);
+    assert!(submitted.status.success(), "{}", printed(&submitted));
+    fs::write(house.spool_dir().join("control/pause"), "the disks are changed").expect("written");
+    let mut up = house.up(&[]);
+    let child = up.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let spool = spool(&house);
+    let said = wait_for(RUN_MAX, || {
+        let workers = spool.worker_statuses().expect("listed");
+        let is_why = |obstacle: &String| obstacle.contains("the disks are changed");
+        workers.iter().any(|worker| worker.obstacle.as_ref().is_some_and(is_why)).then_some(())
+    });
+    assert!(said.is_some(), "the status says why nothing is claimed");
+    assert_eq!(counts(&house).pending.values().sum::<usize>(), 1);
+    fs::remove_file(house.spool_dir().join("control/pause")).expect("removed");
+    let begun = wait_for(RUN_MAX, || (!counts(&house).claimed.is_empty()).then_some(()));
+    assert!(begun.is_some(), "it is claimed once the pause ends");
+    let wish = house.spool_dir().join("control/cancel").join(id);
+    fs::create_dir_all(wish.parent().expect("a directory")).expect("made");
+    fs::write(&wish, "").expect("touched");
+    let ended = wait_with_bound(child, RUN_MAX).expect("it ends by itself");
+    assert_eq!(counts(&house).failed.get("cancelled"), Some(&1), "{}", printed(&ended));
+    assert!(!wish.exists(), "whoever carries a wish out removes it");
+    assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
+    let told = house.bottega(&["explain", id]).output().expect("it runs");
+    assert!(printed(&told).contains("cancelled"), "{}", printed(&told));
+}
+
+#[tokio::test]
+async fn a_worker_frozen_beyond_its_lease_is_fenced() {
+    let house = House::new().expect("a house");
+    let submitted = submit(&house, &[row("xmltodict-0.14.2-comment")]);
+    assert!(submitted.status.success(), "{}", printed(&submitted));
+    let identity = house.spool_dir().join("spool.toml");
+    let text = fs::read_to_string(&identity).expect("read");
+    let timing = "[timing]\nbeat_seconds = 1\nfence_seconds = 8\nsilence_seconds = 12\n";
+    fs::write(&identity, format!("{text}\n{timing}")).expect("written");
+    let child = up_until_building(&house);
+    let frozen = worker_of(&house).expect("a worker");
+    let signal_it = |name: &str| {
+        let sent = Command::new("kill").args([&format!("-{name}"), &frozen.to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()));
+    };
+    signal_it("STOP");
+    let taken_back = wait_for(RUN_MAX, || (counts(&house).claimed.is_empty()).then_some(()));
+    assert!(taken_back.is_some(), "its claim is pending again");
+    signal_it("CONT");
+    let ended = wait_with_bound(child, RUN_MAX).expect("it ends by itself");
+    assert!(ended.status.success(), "{}", printed(&ended));
+    let spool = spool(&house);
+    let tasks = spool.all().expect("listed");
+    assert_eq!(tasks.len(), 1);
+    assert!(matches!(tasks[0].state, State::Failed(FailureReason::FixFails)), "{:?}", tasks[0].state);
+    assert!(tasks[0].name.token.0 >= 2, "concluded by a later claim: {}", tasks[0].name);
+    let manifests = spool
+        .attempts(&tasks[0].name.id)
+        .expect("listed")
+        .into_iter()
+        .filter(|token| spool.manifest(&tasks[0].name.id, *token).expect("readable").is_some());
+    assert_eq!(manifests.collect::<Vec<_>>(), [tasks[0].name.token], "nobody else wrote a result");
+    assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
+}
+
+/// By its command line, which holds this test's own directory.
+fn worker_of(house: &House) -> Option<u32> {
+    let spool = house.spool_dir().canonicalize().ok()?.display().to_string();
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let line = String::from_utf8_lossy(&fs::read(entry.path().join("cmdline")).ok()?).into_owned();
+        let is_worker = line.split('\0').next()?.ends_with("bottega-worker") && line.contains(&spool);
+        if is_worker { entry.file_name().to_str()?.parse().ok() } else { None }
+    })
+}

@@ -51,6 +51,12 @@ impl Heart {
     /// # Errors
     /// A thread cannot be made.
     pub fn start(self, die: impl FnOnce(&str) + Send + 'static) -> io::Result<Pulse> {
+        let revocation = self.lease.lock().unwrap_or_else(PoisonError::into_inner).revocation();
+        let die = move |why: &str| {
+            // What ends from here on ends since its containers are taken from it: that is no verdict.
+            revocation.revoke();
+            die(why);
+        };
         let death: Death = Arc::new(Mutex::new(Some(Box::new(die))));
         let last_beat = Arc::new(AtomicU64::new((self.clock)().as_secs()));
         let (stop_beat, beat_stopped) = channel();

@@ -93,6 +93,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         clock: fn() -> Duration,
         die: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(), SpoolError> {
+        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = self.spool.control()?;
         let lease = Arc::new(Mutex::new(Lease::open(&self.spool, self.owner.clone())?));
         let timing = self.spool.timing();
         let look_pause = Duration::from_secs(timing.silence_seconds) / LOOKS_A_SILENCE;
@@ -227,14 +228,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Ok(attempt) => (self.conclude(slot, claim, &attempt, started_at, shutdown).await, Duration::ZERO),
             Err(Interruption::Shutdown) => (self.release(claim, "the worker ends"), Duration::ZERO),
             Err(Interruption::Lost) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
-            Err(Interruption::Cancelled) => {
-                let attempt = Attempt::failed(FailureReason::Cancelled, "a person cancelled it".to_owned());
-                let concluded = self.conclude(slot, claim, &attempt, started_at, shutdown).await;
-                if let Err(error) = self.spool.uncancel(id) {
-                    tracing::warn!(task = %id, %error, "cannot remove the wish to cancel; trying again");
-                }
-                (concluded, Duration::ZERO)
-            }
+            Err(Interruption::Cancelled) => (self.cancel(claim), Duration::ZERO),
             Err(Interruption::Node(why)) => (self.postpone(claim, &why, started_at).await, NODE_FAULT_PAUSE),
         };
         match settled {
@@ -358,6 +352,13 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let (task, token) = (claim.name().id.clone(), claim.name().token);
         self.note(Event::Released { task, token, reason: why.to_owned() });
         Ok(format!("handed back: {why}"))
+    }
+
+    /// Sets a task aside that a person cancelled.
+    fn cancel(&self, claim: &Claim) -> Result<String, ClaimError> {
+        claim.cancel()?;
+        self.note(Event::Cancelled { task: claim.name().id.clone(), token: Some(claim.name().token) });
+        Ok("cancelled by a person: set aside in failed/cancelled".to_owned())
     }
 
     /// Ends when the attempt must: on shutdown, or when a person has cancelled the task or taken the claim away.
