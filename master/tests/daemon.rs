@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{House, claim, owner, row, rows, said};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use queue_format::{Lease, LifeLock, Spool};
+use queue_format::{Event, FailureReason, Lease, LifeLock, Spool, State};
 
 /// Longer than anything here takes on a slow machine.
 const BOUND: Duration = Duration::from_secs(60);
@@ -142,6 +142,38 @@ fn what_is_due_or_orphaned_is_pending_again() {
         (counts.pending.values().sum::<usize>() == 2 && counts.delayed == 1 && counts.claimed.is_empty())
             .then_some(())
     });
+    master.stop();
+}
+
+#[test]
+fn what_a_person_touches_in_control_is_done_and_logged() {
+    let house = House::new();
+    let spool = house.spool();
+    assert_eq!(house.submit(&rows(&["stays", "goes"])).status, 0);
+    let control = spool.layout().control();
+    fs::write(control.join("pause"), "a while").expect("written");
+    fs::create_dir(control.join("cancel")).expect("made");
+    for name in ["goes", "unheard-of"] {
+        fs::write(control.join("cancel").join(name), "").expect("touched");
+    }
+    let master = Master::start(&house, "");
+    let goes = "goes".parse().expect("an id");
+    let events = wait_for("the event", || {
+        let events = spool.events_of(&goes).expect("read");
+        (!events.is_empty()).then_some(events)
+    });
+    assert_eq!(events[0].1.event, Event::Cancelled { task: goes.clone(), token: None });
+    let place = spool.find(&goes).expect("listed").remove(0);
+    assert_eq!(place.state, State::Failed(FailureReason::Cancelled));
+    assert!(!control.join("cancel/goes").exists() && control.join("cancel/unheard-of").exists());
+    fs::remove_file(control.join("pause")).expect("removed");
+    wait_for("the end of the pause in the log", || {
+        let logs = fs::read_dir(spool.layout().logs()).expect("listed");
+        let text: String =
+            logs.map(|log| fs::read_to_string(log.expect("a log").path()).expect("text")).collect();
+        (text.contains("\"paused\",\"reason\":\"a while\"") && text.contains("\"resumed\"")).then_some(())
+    });
+    assert_eq!(queue_format::Counts::of(&spool.all().expect("listed")).pending["5-build"], 1);
     master.stop();
 }
 

@@ -165,6 +165,9 @@ fn summarise(
         plural(*notes, "note")
     )?;
     match (arguments.repair, repairs) {
+        (true, _) if *errors > 0 && *repaired > 0 => {
+            writeln!(out, "; {repaired} repaired: check again, what was moved may have been several of them")
+        }
         (true, _) => writeln!(out, "; {repaired} repaired"),
         (false, 0) => writeln!(out),
         (false, repairs) => writeln!(out, "; --repair mends {repairs} of them, with the commands shown"),

@@ -58,7 +58,7 @@ The exit status is 1 where anything is an error.
 
 Examples:
   bottega doctor --spool /srv/spool
-  bottega doctor --spool /srv/spool --json | jq .rename.median_seconds";
+  bottega doctor --spool /srv/spool --json | jq .measured.rename.median_seconds";
 
 pub(super) const FSCK: &str = "\
 Nothing is changed without --repair, and a spool may be checked while daemons work on it. Each repair is printed as

@@ -15,6 +15,7 @@ mod config;
 mod round;
 mod serve;
 mod settling;
+mod steering;
 
 pub use config::MasterConfig;
 pub use serve::{Daemon, DaemonError};

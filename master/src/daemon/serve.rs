@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::round::Round;
+use super::steering::Steering;
 use super::{MasterConfig, Settling};
 use crate::ingest::Template;
 use crate::pulse::Pulse;
@@ -62,7 +63,8 @@ impl Daemon {
         let intake = Intake::open(&self.spool, self.owner.clone())?;
         let (pulse, dead) = Pulse::start(&self.spool, &self.owner)?;
         let mut changes = Changes::watch(&self.spool.layout().incoming());
-        let mut round = Some(Round {
+        let steering = Steering::new(&self.spool, &self.owner);
+        let round = Round {
             spool: self.spool.clone(),
             owner: self.owner.clone(),
             state_dir: self.state_dir.clone(),
@@ -72,18 +74,20 @@ impl Daemon {
             settling: Settling::default(),
             manifests: Manifests::default(),
             dead,
-        });
+        };
+        let mut round = Some((round, steering));
         let mut is_closed = false;
         let summary_every = Duration::from_secs_f64(self.config.summary_seconds);
         let mut summary_due = Instant::now();
         notifier.ready("started");
-        while let Some(mut turn) = round.take() {
+        while let Some((mut turn, mut steering)) = round.take() {
             let (now, looked_at) = ((self.now)(), Instant::now());
             let summarises = Instant::now() >= summary_due;
             // Files are moved on a thread of their own: a hung mount must not keep a signal from being heard.
             let mut work = tokio::task::spawn_blocking(move || {
+                log_error("do what control/ asks for", steering.look(now));
                 let said = turn.all(now, summarises);
-                (turn, said)
+                ((turn, steering), said)
             });
             let done = tokio::select! {
                 done = &mut work => done.ok(),
@@ -93,14 +97,14 @@ impl Daemon {
                     None
                 }
             };
-            let Some((turn, said)) = done else { break };
+            let Some(((turn, steering), said)) = done else { break };
             if let Some(said) = said {
                 notifier.status(&said);
                 summary_due = Instant::now() + summary_every;
             }
             notifier.watchdog();
             let pause = if turn.settling.is_waiting() { SETTLE } else { self.pause(notifier, summary_due) };
-            round = Some(turn);
+            round = Some((turn, steering));
             tokio::select! {
                 () = shutdown.requested() => break,
                 () = pulse.closed() => {
@@ -116,7 +120,7 @@ impl Daemon {
         }
         notifier.stopping("told to end");
         pulse.stop();
-        if let Some(round) = round
+        if let Some((round, _)) = round
             && round.intake.close()?
         {
             drop(alive);

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use queue_format::{Counts, Spool, SpoolError, SpoolId, State, WorkerStatus};
+use queue_format::{Control, Counts, Spool, SpoolError, SpoolId, State, WorkerStatus};
 use serde_json::{Value, json};
 
 use super::{Manifests, Pace};
@@ -28,6 +28,8 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// How fast tasks are settled.
     pub pace: Option<Pace>,
+    /// What people asked of all daemons.
+    pub control: Control,
     /// Bytes free on the spool's file system.
     pub free_bytes: u64,
 }
@@ -66,6 +68,7 @@ impl Status {
             accepted,
             unread,
             workers: spool.worker_statuses()?,
+            control: spool.control()?,
             free_bytes: spool.free_bytes()?,
         })
     }
@@ -107,6 +110,12 @@ impl Status {
             "failed_by_reason": self.counts.failed,
             "next_due_seconds": self.next_due_seconds,
             "workers": self.workers,
+            "control": {
+                "paused": self.control.paused(),
+                "drained": self.control.drained(),
+                "to_cancel": self.control.cancelled(),
+                "notices": self.control.notices(),
+            },
             "pace": self.pace,
         })
     }

@@ -39,6 +39,7 @@ impl Status {
                 writeln!(text, "incoming {:6}  {} not read yet", self.unread, plural(self.unread, "file"));
         }
         text.push_str(&self.pace_line());
+        text.push_str(&self.control_lines());
         for worker in &self.workers {
             text.push_str(&worker_lines(worker, self.at));
         }
@@ -57,6 +58,22 @@ impl Status {
             Some(left) if left > 0 => format!("next due in {}", duration(left as f64)),
             _ => "due now".to_owned(),
         }
+    }
+
+    fn control_lines(&self) -> String {
+        let mut text = String::new();
+        if let Some(reason) = self.control.paused() {
+            let why = if reason.is_empty() { String::new() } else { format!(": {}", clean_line(reason)) };
+            let _ = writeln!(text, "paused   nobody claims{why}; to go on: bottega resume");
+        }
+        if !self.control.drained().is_empty() {
+            let nodes: Vec<&str> = self.control.drained().iter().map(String::as_str).collect();
+            let _ = writeln!(text, "drained  {} (claims no more; bottega drain --undo)", nodes.join(", "));
+        }
+        for notice in self.control.notices() {
+            let _ = writeln!(text, "note     {}", clean_line(notice));
+        }
+        text
     }
 
     fn pace_line(&self) -> String {

@@ -40,6 +40,7 @@ pub(super) fn journeys(spool: &Spool, dir: &Path) -> Result<Vec<Symptom>, PathEr
     let files = spool.files();
     let name = format!(".doctor-{}", files.unique().simple());
     let stations = [
+        layout.ledger(),
         layout.pending(),
         layout.delayed(),
         layout.hold(),
@@ -61,7 +62,9 @@ pub(super) fn journeys(spool: &Spool, dir: &Path) -> Result<Vec<Symptom>, PathEr
     for station in &stations {
         there_and_back(spool, &file, &station.join(&name), &mut found)?;
     }
-    there_and_back(spool, &shard, &layout.pending().join(&name), &mut found)?;
+    for station in [layout.ledger(), layout.pending()] {
+        there_and_back(spool, &shard, &station.join(&name), &mut found)?;
+    }
     if !files.is_file(&shard.join("task")) {
         let what = "a renamed directory came back without its file";
         found.push(Symptom::new(Severity::Error, what, "this file system cannot hold a spool"));

@@ -154,12 +154,8 @@ impl Run<'_> {
         let incoming = self.spool.layout().incoming();
         let intake = self.spool.layout().intake(owner);
         self.each_in(&intake, &mut |run, item| {
-            let mut to = incoming.join(&item.name);
-            let mut number = 1;
-            while look(&to).is_some() {
-                number += 1;
-                to = incoming.join(format!("{number}-{}", item.name));
-            }
+            let (number, name) = item.name.split_once('.').unwrap_or(("", &item.name));
+            let to = incoming.join(if number.parse::<uuid::Uuid>().is_ok() { name } else { &item.name });
             let repair = vec![Step::Move { from: item.path.clone(), to }];
             let what = "a master took it from incoming/ and died";
             let remedy = "a master of the same node adopts it; or move it back to incoming/";

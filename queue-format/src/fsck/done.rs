@@ -1,6 +1,6 @@
 use std::io::{BufReader, ErrorKind};
 
-use super::finding::{Check, Severity, Step};
+use super::finding::{Check, Severity};
 use super::items::look;
 use super::run::{Depth, Run};
 use crate::error::OnPath;
@@ -44,7 +44,7 @@ impl Run<'_> {
         let bucket = self.spool.layout().done_bucket(&task.name.id);
         if task.path.parent() != Some(bucket.as_path()) {
             let what = format!("it belongs into {}", bucket.display());
-            let repair = vec![Step::Move { from: task.path.clone(), to: bucket.join(task.name.to_string()) }];
+            let repair = self.move_task(&task.name.id, &task.path, bucket.join(task.name.to_string()));
             self.plan(Severity::Warning, Check::OutOfSight, &task.path, what, "move it there", repair);
             return;
         }
@@ -109,7 +109,7 @@ impl Run<'_> {
     fn without_result(&mut self, task: &Located, why: &str) {
         let class = self.spool.class_of(task);
         let to = self.spool.layout().pending_class(&class).join(task.name.settled().to_string());
-        let repair = vec![Step::Move { from: task.path.clone(), to }];
+        let repair = self.move_task(&task.name.id, &task.path, to);
         let remedy = "move it to pending/ to have it done again, under its next token";
         self.plan(Severity::Error, Check::DoneWithoutResult, &task.path, why, remedy, repair);
     }
@@ -119,7 +119,7 @@ impl Run<'_> {
             let what = "its name does not say whose result counts";
             let named = manifest.map(|manifest| {
                 let to = task.path.with_file_name(task.name.done_by(&manifest.owner).to_string());
-                vec![Step::Move { from: task.path.clone(), to }]
+                self.move_task(&task.name.id, &task.path, to)
             });
             let remedy = "rename it to <id>.<token>@<owner>.r0.json, as the manifest of that token says";
             let repair = named.unwrap_or_default();

@@ -50,6 +50,8 @@ pub enum Check {
     Leftover,
     /// A shard that is used up is gone.
     EmptyShard,
+    /// A chunk of a source is pending as a whole.
+    HalfPublished,
     /// A delayed task is released when it is due.
     Overdue,
     /// All daemons may write, and nobody else.

@@ -6,6 +6,7 @@ mod done;
 mod finding;
 mod index;
 mod items;
+mod ledger;
 mod mend;
 mod places;
 mod results;

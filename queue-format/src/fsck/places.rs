@@ -14,6 +14,7 @@ impl Run<'_> {
     /// Every state directory: what lies in it, and whether daemons see it.
     pub(super) fn places(&mut self) -> Result<(), PathError> {
         let layout = self.spool.layout().clone();
+        self.ledger()?;
         self.each_in(&layout.pending(), &mut |run, item| match item.name.parse::<Class>() {
             Ok(class) if item.is_dir => run.class_dir(&item.path, &State::Pending(class), true),
             _ => run.out_of_sight(&item),
@@ -113,7 +114,7 @@ impl Run<'_> {
                 let Some(task) = run.task(&item, &state) else { return Ok(()) };
                 let Some(late) = late else { return Ok(()) };
                 let what = format!("it was due {} s ago, and nobody has released it", late.as_secs());
-                let repair = vec![Step::Move { from: item.path.clone(), to: pending.join(&item.name) }];
+                let repair = run.move_task(&task.name.id, &item.path, pending.join(&item.name));
                 let remedy = "start a master (bottega up, or bottega-master), which releases it";
                 run.plan(Severity::Warning, Check::Overdue, &task.path, what, remedy, repair);
                 Ok(())
@@ -153,7 +154,6 @@ impl Run<'_> {
             return None;
         }
         self.count(state);
-        self.index.add(&name.id, name.token);
         let task = Located { state: state.clone(), name, path: item.path.clone() };
         if self.depth == Depth::Contents {
             let links = look(&task.path).map_or(1, |found| found.nlink());
@@ -206,7 +206,7 @@ impl Run<'_> {
             _ => {
                 let failed = self.spool.layout().failed_for(FailureReason::BadSpec);
                 let to = failed.join(task.name.settled().to_string());
-                let repair = vec![Step::Move { from: task.path.clone(), to }];
+                let repair = self.move_task(&task.name.id, &task.path, to);
                 let remedy = "mend the field that is named; the first worker would move it to failed/badspec";
                 self.plan(Severity::Error, Check::DamagedTask, &task.path, why, remedy, repair);
             }

@@ -65,7 +65,7 @@ impl Run<'_> {
     /// Looks again at what seemed wrong while daemons moved tasks.
     pub(super) fn suspicions(&mut self, suspicions: Suspicions) -> Result<(), PathError> {
         let Suspicions { behind, mut orphans } = suspicions;
-        let repeated = self.index.repeated();
+        let repeated = std::mem::take(&mut self.repeated);
         if repeated.is_empty() && behind.is_empty() && orphans.is_empty() {
             return Ok(());
         }

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::finding::{Check, Finding, Severity, Step};
-use super::index::Index;
+use super::index::{Index, key};
 use super::items::{Item, look};
-use crate::{Owner, PathError, Spool, SpoolError};
+use crate::{Owner, PathError, Spool, SpoolError, TaskId};
 
 /// Findings that come with a repair; after a repair of these a second check finds the others.
 const REPAIRS_MAX: usize = 10_000;
@@ -54,6 +54,8 @@ pub(super) struct Run<'a> {
     pub(super) now: Option<SystemTime>,
     pub(super) checked: Checked,
     pub(super) index: Index,
+    /// Keys of ids that seem to lie in two places: what becomes of such a file is decided once, in the end.
+    pub(super) repeated: HashSet<u64>,
     repairs: usize,
     asides: HashSet<PathBuf>,
 }
@@ -77,6 +79,7 @@ impl Spool {
             now: None,
             checked: Checked::default(),
             index: Index::default(),
+            repeated: HashSet::new(),
             repairs: 0,
             asides: HashSet::new(),
         };
@@ -93,9 +96,11 @@ impl Spool {
                 );
             }
         }
+        self.visit(|task| run.index.add(&task.name.id, task.name.token))?;
+        run.index.sort();
+        run.repeated = run.index.repeated();
         run.surroundings()?;
         run.places()?;
-        run.index.sort();
         run.daemons()?;
         run.control()?;
         let suspicions = run.results()?;
@@ -147,6 +152,14 @@ impl Run<'_> {
         }
         let (path, what, remedy) = (path.to_owned(), what.into(), remedy.to_owned());
         (self.tell)(Finding { severity, check, path, what, remedy, repair });
+    }
+
+    /// The one step of a repair that moves a task, unless its id lies elsewhere too.
+    pub(super) fn move_task(&self, id: &TaskId, from: &Path, to: PathBuf) -> Vec<Step> {
+        if self.repeated.contains(&key(id)) {
+            return Vec::new();
+        }
+        vec![Step::Move { from: from.to_owned(), to }]
     }
 
     /// A step that puts a file into `incoming/rejected/`, under a name that is free there.

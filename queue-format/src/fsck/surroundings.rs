@@ -22,8 +22,7 @@ impl Run<'_> {
         let layout = self.spool.layout().clone();
         let dirs: BTreeSet<PathBuf> = layout.directories().into_iter().collect();
         self.each_in(layout.root(), &mut |run, item| {
-            let is_ours =
-                item.path == layout.identity() || dirs.contains(&item.path) || item.name == "ledger";
+            let is_ours = item.path == layout.identity() || dirs.contains(&item.path);
             if !is_ours {
                 let what = "this is no directory of a spool";
                 run.say(Severity::Warning, Check::UnknownName, &item.path, what, "move it elsewhere");
