@@ -77,13 +77,32 @@ impl Files {
         }
     }
 
-    /// Removes an empty directory; a full or missing one is left as it is.
+    /// Removes a directory that is empty, or holds only what scanners pass over: a probe or a half-written file that
+    /// a crash or a late call left there. A full or missing one is left as it is.
     pub(crate) fn remove_if_empty(&self, path: &Path) -> Result<bool, PathError> {
-        match self.0.remove_dir(path) {
+        let removed = match self.0.remove_dir(path) {
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty && self.remove_litter(path) => {
+                self.0.remove_dir(path)
+            }
+            removed => removed,
+        };
+        match removed {
             Ok(()) => Ok(true),
             Err(e) if is_gone(&e) || e.kind() == ErrorKind::DirectoryNotEmpty => Ok(false),
             Err(e) => Err(e).on_path("remove directory", path),
         }
+    }
+
+    /// Removes all that scanners pass over, where there is nothing else; false where there is.
+    fn remove_litter(&self, dir: &Path) -> bool {
+        let Ok(names) = self.0.list(dir) else { return false };
+        if names.is_empty() || !names.iter().all(|name| name.starts_with('.')) {
+            return false;
+        }
+        for name in names {
+            self.remove_any(&dir.join(name));
+        }
+        true
     }
 
     /// Removes one file; a missing one is fine.
@@ -105,13 +124,16 @@ impl Files {
 
     fn remove_tree(&self, path: &Path) {
         for name in self.0.list(path).unwrap_or_default() {
-            let inside = path.join(name);
-            match self.0.look(&inside) {
-                Ok(Entry { kind: EntryKind::Dir, .. }) => self.remove_tree(&inside),
-                _ => drop(self.0.remove_file(&inside)),
-            }
+            self.remove_any(&path.join(name));
         }
         let _ = self.0.remove_dir(path);
+    }
+
+    fn remove_any(&self, path: &Path) {
+        match self.0.look(path) {
+            Ok(Entry { kind: EntryKind::Dir, .. }) => self.remove_tree(path),
+            _ => drop(self.0.remove_file(path)),
+        }
     }
 
     /// Creates a file that is not there yet, writes it and waits until it is on disk.
@@ -227,7 +249,15 @@ impl Files {
         if self.is_there(path) {
             return Ok(true);
         }
-        let dir = path.parent().unwrap_or(Path::new("."));
+        self.refresh(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(self.is_there(path))
+    }
+
+    /// Makes this node forget what it remembers of a directory, by a change of its own.
+    ///
+    /// # Errors
+    /// The directory takes no change; the error's kind is `NotFound` where it is gone.
+    pub(crate) fn refresh(&self, dir: &Path) -> Result<(), PathError> {
         let probe = dir.join(format!(".look-{}", self.unique().simple()));
         match self.0.create(&probe) {
             Err(e) if is_gone(&e) => {
@@ -235,8 +265,7 @@ impl Files {
             }
             made => drop(made.on_path("create", &probe)?),
         }
-        self.remove_file(&probe)?;
-        Ok(self.is_there(path))
+        self.remove_file(&probe)
     }
 
     /// Opens a regular file for reading, following no symbolic link and waiting for no pipe.

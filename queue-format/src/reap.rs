@@ -4,7 +4,7 @@ use crate::find::classes;
 use crate::{FailureReason, Owner, PathError, Spool, SpoolError, TaskName};
 
 /// How often a lease directory is emptied again into which late renames still bring tasks.
-const ROUNDS_MAX: usize = 100;
+const ROUNDS_MAX: usize = 10;
 
 /// What came of taking an incarnation for dead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,11 @@ impl Spool {
 
     fn empty_lease(&self, dead: &Owner, reaped: &mut Vec<TaskName>) -> Result<(), PathError> {
         let files = self.files();
-        for (class, dir) in classes(files, &self.layout().lease(dead))? {
+        let lease = self.layout().lease(dead);
+        // What this node remembers of the directories may be older than what is in them.
+        let _ = files.refresh(&lease);
+        for (class, dir) in classes(files, &lease)? {
+            let _ = files.refresh(&dir);
             let pending = self.layout().pending_class(&class);
             files.make_dirs(&pending)?;
             for file_name in files.list(&dir)? {
