@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::files::Moved;
@@ -29,7 +30,7 @@ pub struct Claim {
 /// Why a claim could not be ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// The claim is no longer ours: nothing was published.
+    /// The claim is no longer ours: this call moved nothing.
     #[error("the claim on {0} is gone: somebody moved or removed its file; the attempt is void")]
     Lost(TaskName),
     /// The spool cannot be written.
@@ -94,10 +95,16 @@ impl Claim {
         attempt: &[(String, Vec<u8>)],
     ) -> Result<PathBuf, ClaimError> {
         let files = self.spool.files();
-        if !self.is_held() || !files.is_there(&self.path) {
-            return Err(ClaimError::Lost(self.name.clone()));
-        }
         let dir = self.spool.layout().attempt(&self.name.id, self.name.token);
+        let target = self.target(&manifest.verdict);
+        if !self.is_held() {
+            // Gone since somebody moved it, or since our own last try was done although it failed.
+            let is_ours = match files.is_there_now(&target) {
+                Err(e) if e.source.kind() == ErrorKind::NotFound => false,
+                looked => looked?,
+            };
+            return if is_ours { Ok(dir) } else { Err(ClaimError::Lost(self.name.clone())) };
+        }
         files.make_dirs(&dir)?;
         let mut digests = BTreeMap::new();
         for (name, bytes) in attempt {
@@ -110,18 +117,21 @@ impl Claim {
             .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
         files.replace(&path, &bytes)?;
         files.sync_dir(&dir)?;
-        let target = match &manifest.verdict {
-            Verdict::Accepted { .. } => self
-                .spool
-                .layout()
-                .done_bucket(&self.name.id)
-                .join(self.name.done_by(&self.owner).to_string()),
-            Verdict::Failed { reason, .. } => {
-                self.spool.layout().failed_for(*reason).join(self.name.settled().to_string())
-            }
-        };
         self.move_to(&target)?;
         Ok(dir)
+    }
+
+    /// Where a verdict brings the task file.
+    fn target(&self, verdict: &Verdict) -> PathBuf {
+        let layout = self.spool.layout();
+        match verdict {
+            Verdict::Accepted { .. } => {
+                layout.done_bucket(&self.name.id).join(self.name.done_by(&self.owner).to_string())
+            }
+            Verdict::Failed { reason, .. } => {
+                layout.failed_for(*reason).join(self.name.settled().to_string())
+            }
+        }
     }
 
     /// Hands the task back as it was: the worker stops, nothing is wrong with the task.
@@ -175,7 +185,10 @@ impl Claim {
             files.make_dirs(dir)?;
         }
         match files.rename(&self.path, target)? {
-            Moved::Yes => Ok(()),
+            Moved::Yes => {
+                self.held.settle(&self.path);
+                Ok(())
+            }
             Moved::Gone => Err(ClaimError::Lost(self.name.clone())),
         }
     }
@@ -184,6 +197,6 @@ impl Claim {
 impl Drop for Claim {
     /// A task that is still in the lease directory is a stray now, and handed back in time.
     fn drop(&mut self) {
-        self.held.remove(&self.path);
+        self.held.give_up(&self.path);
     }
 }

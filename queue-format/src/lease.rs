@@ -3,7 +3,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::claim::{Claim, ERROR_FILE};
+use crate::claim::{Claim, ERROR_FILE, RETRIES_MAX};
 use crate::files::Moved;
 use crate::find::classes;
 use crate::{
@@ -19,6 +19,9 @@ const SCANS_MAX: u32 = 8;
 
 /// Looks into the lease directory after a claim whose outcome is not certain; one task needs two to be a stray.
 const DOUBTS: u32 = 3;
+
+/// Looks in a row that may be left out where there is no doubt: a rename can be done however late it likes.
+const LOOKS_LEFT_OUT_MAX: u32 = 30;
 
 /// The lease directory of one worker incarnation: the right to claim, until another daemon closes it.
 ///
@@ -37,6 +40,8 @@ pub struct Lease {
     strays: BTreeSet<PathBuf>,
     /// Looks still to be taken since a rename into the directory failed, and may have been done all the same.
     doubts: u32,
+    /// Looks left out since the last.
+    left_out: u32,
 }
 
 /// What a look into pending gave.
@@ -44,7 +49,8 @@ pub struct Lease {
 pub enum Next {
     /// A task is ours.
     Claimed(Box<Claim>),
-    /// A task file is not valid; it lies in `failed/badspec` now, its report in results/.
+    /// A task file is not valid, or could not be read again and again; it lies in `failed/badspec` or
+    /// `failed/poison` now, its report in results/.
     Rejected {
         /// Its name.
         name: TaskName,
@@ -57,12 +63,15 @@ pub enum Next {
 
 /// The claims that this process works on.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Held(Arc<Mutex<Holdings>>);
+pub(crate) struct Held(Arc<Mutex<Claims>>);
 
 #[derive(Debug, Default)]
-struct Holdings {
+struct Claims {
     /// Whether each was still there at the last look.
-    claims: BTreeMap<PathBuf, bool>,
+    there: BTreeMap<PathBuf, bool>,
+    /// One was given up, as far as is known with its file still in the directory.
+    dropped: bool,
+    /// None is held any more, whatever the directory holds.
     is_revoked: bool,
 }
 
@@ -85,6 +94,7 @@ impl Lease {
             candidates: VecDeque::new(),
             strays: BTreeSet::new(),
             doubts: 0,
+            left_out: 0,
         })
     }
 
@@ -125,26 +135,27 @@ impl Lease {
     /// Compares the lease directory with what this process works on. A claim whose file a person or another
     /// daemon has moved is no longer held from now on. A task that no claim knows, seen at two looks in a row, was
     /// brought by a rename that failed for us and was done all the same: it is handed back. Gives those. While nothing
-    /// is held and every claim was certain, no file is touched.
+    /// is held and every claim was certain, files are touched only now and then.
     ///
     /// # Errors
     /// [`SpoolError::LeaseClosed`] where the directory is gone; otherwise it cannot be listed.
     pub fn look_after(&mut self) -> Result<Vec<TaskName>, SpoolError> {
-        if self.held.is_empty() && self.doubts == 0 {
+        if self.held.take_dropped() {
+            self.doubts = DOUBTS;
+        }
+        if self.held.is_empty() && self.doubts == 0 && self.left_out < LOOKS_LEFT_OUT_MAX {
+            self.left_out += 1;
             return Ok(Vec::new());
         }
+        self.left_out = 0;
         self.doubts = self.doubts.saturating_sub(1);
         let files = self.spool.files();
         let dir = self.spool.layout().lease(&self.owner);
         let mut present = BTreeMap::new();
         for class in &self.made {
             let class_dir = dir.join(class.to_string());
-            // A change of our own makes the client forget what it remembers of the directory.
-            match files.is_there_now(&class_dir.join(".")) {
-                Err(e) if e.source.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e.into()),
-                Ok(_) => {}
-            }
+            // Where that fails, an older listing has to do: it is one from after our own last claim.
+            let _ = files.refresh(&class_dir);
             for name in files.list(&class_dir)? {
                 if let Ok(task) = name.parse::<TaskName>() {
                     present.insert(class_dir.join(&name), (class.clone(), task));
@@ -236,20 +247,29 @@ impl Lease {
         let name = pending.claimed();
         let Some(target) = self.bring_in(&class, path, &name)? else { return Ok(None) };
         let files = self.spool.files();
-        let read = files
-            .read_regular(&target, TASK_FILE_BYTES_MAX)
-            .map_err(|e| e.to_string())
-            .and_then(|bytes| TaskSpec::parse(&bytes, &name.id).map_err(|e| e.to_string()));
+        let read = match files.read_regular(&target, TASK_FILE_BYTES_MAX) {
+            Ok(bytes) => {
+                TaskSpec::parse(&bytes, &name.id).map_err(|e| (FailureReason::BadSpec, e.to_string()))
+            }
+            Err(e) if is_no_file(&e) => Err((FailureReason::BadSpec, e.to_string())),
+            Err(e) if name.retries >= RETRIES_MAX => Err((FailureReason::Poison, e.to_string())),
+            Err(e) => {
+                // Perhaps the node's fault, and not the task's: others may read it.
+                self.doubts = DOUBTS;
+                give_back(&self.spool, &class, &name.retried(), &target)?;
+                return Err(e.into());
+            }
+        };
         match read {
             Ok(spec) => {
                 let claim = Claim::new(&self.spool, &self.owner, name, class, target, spec, &self.held);
                 Ok(Some(Next::Claimed(Box::new(claim))))
             }
-            Err(why) => {
+            Err((reason, why)) => {
                 let report = self.spool.layout().attempt(&name.id, name.token);
                 files.make_dirs(&report)?;
                 files.replace(&report.join(ERROR_FILE), format!("{why}\n").as_bytes())?;
-                let failed = self.spool.layout().failed_for(FailureReason::BadSpec);
+                let failed = self.spool.layout().failed_for(reason);
                 files.rename(&target, &failed.join(name.settled().to_string()))?;
                 Ok(Some(Next::Rejected { name, why }))
             }
@@ -308,45 +328,62 @@ impl Revocation {
     /// Every claim of the lease, of now and of later, is void: none is concluded, released or delayed any more.
     /// Touches no file, and waits for none.
     pub fn revoke(&self) {
-        self.0.lock().is_revoked = true;
+        self.0.claims().is_revoked = true;
     }
 }
 
 impl Held {
     pub(crate) fn add(&self, path: &Path) {
-        self.lock().claims.insert(path.to_owned(), true);
+        self.claims().there.insert(path.to_owned(), true);
     }
 
-    pub(crate) fn remove(&self, path: &Path) {
-        self.lock().claims.remove(path);
+    /// The claim's file was moved by its holder.
+    pub(crate) fn settle(&self, path: &Path) {
+        self.claims().there.remove(path);
+    }
+
+    /// Nobody holds the claim any more.
+    pub(crate) fn give_up(&self, path: &Path) {
+        let mut claims = self.claims();
+        claims.dropped |= claims.there.remove(path).is_some();
     }
 
     pub(crate) fn is_there(&self, path: &Path) -> bool {
-        let held = self.lock();
-        !held.is_revoked && held.claims.get(path).copied().unwrap_or(false)
+        let claims = self.claims();
+        !claims.is_revoked && claims.there.get(path).copied().unwrap_or(false)
     }
 
     fn is_empty(&self) -> bool {
-        self.lock().claims.is_empty()
+        self.claims().there.is_empty()
     }
 
     fn knows(&self, path: &Path) -> bool {
-        self.lock().claims.contains_key(path)
+        self.claims().there.contains_key(path)
+    }
+
+    fn take_dropped(&self) -> bool {
+        std::mem::take(&mut self.claims().dropped)
     }
 
     /// Once gone, a claim stays gone: if a person moves the file back, it is a stray.
     fn look(&self, is_present: impl Fn(&Path) -> bool) {
-        for (path, is_there) in &mut self.lock().claims {
+        for (path, is_there) in &mut self.claims().there {
             *is_there &= is_present(path);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Holdings> {
+    fn claims(&self) -> MutexGuard<'_, Claims> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes a claimed task pending again, with its token.
+/// What lies there can never be read as a task: a link, a pipe, something with two names, something too large.
+fn is_no_file(error: &PathError) -> bool {
+    error.source.kind() == ErrorKind::InvalidData
+        || error.source.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32)
+}
+
+/// Makes a claimed task pending again, as `name`.
 pub(crate) fn give_back(
     spool: &Spool,
     class: &Class,
