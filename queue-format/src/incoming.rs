@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::files::Moved;
 use crate::filesystem::EntryKind;
-use crate::{OpenFile, Owner, PathError, Spool};
+use crate::{OpenFile, Owner, PathError, Spool, SpoolError};
 
 /// Characters kept of a dropped file's name.
 const NAME_CHARS_MAX: usize = 150;
@@ -69,12 +69,16 @@ impl Intake {
         Ok((moved == Moved::Yes).then_some(Taken { source, name, path }))
     }
 
-    /// Takes over what a dead incarnation had taken, and ends its intake. The caller vouches that it is dead.
-    /// Gives the number of files.
+    /// Takes over what a dead incarnation had taken, throws away what it had staged, makes pending what it had brought
+    /// as far as the ledger, and then removes the last trace of it. The caller vouches that it is dead. Gives the number
+    /// of files; after an error it is to be done again.
     ///
     /// # Errors
     /// The spool cannot be written.
-    pub fn adopt(&self, dead: &Owner) -> Result<usize, PathError> {
+    pub fn adopt(&self, dead: &Owner) -> Result<usize, SpoolError> {
+        // In this order: a rename into the ledger that is still on its way finds nothing to rename any more.
+        self.spool.discard_staged(dead)?;
+        self.spool.finish_chunks()?;
         let theirs = self.spool.layout().intake(dead);
         let mut adopted = 0;
         for name in self.spool.files().list(&theirs)? {

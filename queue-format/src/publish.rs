@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,10 @@ impl<'a> Publisher<'a> {
         known: &'a mut Known,
     ) -> Result<Self, SpoolError> {
         let turn = Turn(spool.files().take_turn(&spool.layout().root().join("tmp"))?);
+        // Read again after an error, a source has chunks that came no further than the ledger.
+        for chunk in spool.chunks_of(source)? {
+            spool.finish_chunk(source, &chunk)?;
+        }
         known.refresh(spool)?;
         known.note(source);
         Ok(Self { spool, producer, source, known, _turn: turn })
@@ -119,14 +124,17 @@ impl<'a> Publisher<'a> {
         files.make_dirs(&dir)?;
         let chunk = dir.join(n.to_string());
         // After an error the rename may still be done: what is staged then stays whole.
-        let is_ours = match files.rename_dir(&staged, &chunk) {
-            Ok(Moved::Yes) => true,
-            unsure => {
-                record_in(files, &chunk).is_some_and(|record| record.staged == name_of(&staged)) || {
-                    unsure?;
-                    false
+        let renamed = files.rename_dir(&staged, &chunk);
+        let is_ours = matches!(renamed, Ok(Moved::Yes)) || {
+            // Where nobody's is there, the rename failed for a reason of its own: the chunk is not taken.
+            let record = match record_in(files, &chunk)? {
+                Some(record) => record,
+                None => {
+                    renamed?;
+                    return Err(io::Error::from(io::ErrorKind::NotFound)).on_path("publish", &staged)?;
                 }
-            }
+            };
+            record.staged == name_of(&staged)
         };
         files.sync_dir(&dir)?;
         if !is_ours {
@@ -193,8 +201,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Throws away what a dead publisher had staged and not brought into the ledger. The caller vouches that it is
-    /// dead.
+    /// Throws away what a dead publisher had staged and not brought into the ledger; its staging directory stays, as
+    /// the last trace of it, until its intake is adopted. The caller vouches that it is dead.
     ///
     /// # Errors
     /// The spool cannot be listed.
@@ -207,7 +215,6 @@ impl Spool {
                 self.files().discard_dir(&staged);
             }
         }
-        self.files().remove_if_empty(&staging)?;
         Ok(())
     }
 
@@ -217,10 +224,14 @@ impl Spool {
         let mut chunks = Vec::new();
         for name in self.files().list(&ledger)? {
             let Ok(source) = name.parse::<Uuid>() else { continue };
-            let dir = ledger.join(&name);
-            chunks.extend(self.files().list(&dir)?.iter().map(|n| (source, dir.join(n))));
+            chunks.extend(self.chunks_of(source)?.into_iter().map(|chunk| (source, chunk)));
         }
         Ok(chunks)
+    }
+
+    fn chunks_of(&self, source: Uuid) -> Result<Vec<PathBuf>, PathError> {
+        let dir = self.layout().ledger_of(source);
+        Ok(self.files().list(&dir)?.iter().map(|n| dir.join(n)).collect())
     }
 
     fn finish_chunk(&self, source: Uuid, chunk: &Path) -> Result<(), SpoolError> {
@@ -231,7 +242,7 @@ impl Spool {
             let n = name_of(chunk);
             let shard = class_dir.join(format!("{}-{n}", source.simple()));
             if files.rename_dir(&staged, &shard)? == Moved::Gone && files.is_there_now(&staged)? {
-                let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+                let source = io::Error::from(io::ErrorKind::AlreadyExists);
                 return Err(source).on_path("publish, for somebody made the directory", &shard)?;
             }
             files.sync_dir(&class_dir)?;
@@ -244,9 +255,17 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn record_in(files: &Files, chunk: &Path) -> Option<Record> {
+/// `None` where there is no chunk; one without a readable record is an error.
+fn record_in(files: &Files, chunk: &Path) -> Result<Option<Record>, SpoolError> {
     const RECORD_BYTES_MAX: u64 = 1 << 16;
-    serde_json::from_slice(&files.read_regular(&chunk.join(RECORD_FILE), RECORD_BYTES_MAX).ok()?).ok()
+    let path = chunk.join(RECORD_FILE);
+    match files.read_regular(&path, RECORD_BYTES_MAX) {
+        Err(e) if e.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => match serde_json::from_slice(&read?) {
+            Ok(record) => Ok(Some(record)),
+            Err(e) => Err(SpoolError::Damaged { path, why: e.to_string() }),
+        },
+    }
 }
 
 fn write_tasks(files: &Files, tasks: &[(Class, &TaskSpec)], dir: &Path) -> Result<(), SpoolError> {

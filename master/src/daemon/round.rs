@@ -45,8 +45,6 @@ impl Round {
         for owner in here.chain(self.dead.try_iter().map(Ok)) {
             let owner = owner?;
             let files = self.intake.adopt(&owner)?;
-            self.spool.discard_staged(&owner)?;
-            self.spool.finish_chunks()?;
             if files > 0 {
                 tracing::info!(files, %owner, "adopted what a master that died had taken from incoming/");
             }
