@@ -1,0 +1,229 @@
+//! What the simulation found once, each in the fewest steps: calls that fail, that are done although they fail, and
+//! what crashes leave.
+#![expect(clippy::disallowed_methods, reason = "what is done late is done by hand")]
+
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use nix::errno::Errno;
+use queue_format::{
+    Claim, Disk, Entry, FailureReason, Filesystem, Incarnation, Instance, Known, Lease, Manifest, NewFile,
+    Next, OpenFile, Owner, Publisher, Reaped, Spool, State, TaskSpec,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// The disk, on which calls about paths with a certain text in them fail.
+#[derive(Debug, Default)]
+struct Flaky {
+    rename_to: Mutex<Option<(String, Errno)>>,
+    open: Mutex<Option<(String, Errno)>>,
+}
+
+fn refuse(fault: &Mutex<Option<(String, Errno)>>, path: &Path) -> io::Result<()> {
+    match &*fault.lock().expect("no panic") {
+        Some((text, errno)) if path.to_string_lossy().contains(text) => Err((*errno).into()),
+        _ => Ok(()),
+    }
+}
+
+impl Filesystem for Flaky {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        refuse(&self.rename_to, to)?;
+        Disk.rename(from, to)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<OpenFile> {
+        refuse(&self.open, path)?;
+        Disk.open(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+        Disk.create(path)
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        Disk.append(path, bytes)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk.list(dir)
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Entry> {
+        Disk.look(path)
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.make_dir(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.remove_dir(dir)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Disk.remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+
+    fn take_turn(&self, dir: &Path) -> io::Result<Box<dyn Any + Send>> {
+        Disk.take_turn(dir)
+    }
+
+    fn unique(&self) -> Uuid {
+        Disk.unique()
+    }
+}
+
+fn spool() -> (TempDir, Spool, Arc<Flaky>) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let flaky = Arc::new(Flaky::default());
+    let spool = Spool::init_on(flaky.clone(), &dir.path().join("spool"), Uuid::now_v7()).expect("a spool");
+    (dir, spool, flaky)
+}
+
+fn owner() -> Owner {
+    Owner::new("n1", Incarnation::new(Uuid::now_v7()))
+}
+
+fn task(id: &str) -> TaskSpec {
+    let instance: Instance = serde_json::from_value(serde_json::json!({
+        "instance_id": id, "repo": "owner/name", "base_commit": "0".repeat(40), "problem_statement": "it breaks",
+        "patch": "diff --git a/x b/x", "test_patch": "diff --git a/test_x b/test_x",
+    }))
+    .expect("a row");
+    TaskSpec::build(instance, "/mirrors/owner+name/repo".to_owned()).expect("a valid task")
+}
+
+fn manifest(claim: &Claim, owner: &Owner) -> Manifest {
+    serde_json::from_value(serde_json::json!({
+        "format": 1, "id": claim.name().id, "token": claim.name().token, "owner": owner,
+        "verdict": "accepted", "class": "strict", "started_at": "2024-01-01T00:00:00Z",
+        "finished_at": "2024-01-01T00:01:00Z", "iterations": 1, "stages": [], "python": null, "image_name": null,
+        "image_bytes": null, "fail_to_pass": 1, "pass_to_pass": 2, "peak_memory_bytes": null, "files": {},
+    }))
+    .expect("a manifest")
+}
+
+fn claimed(spool: &Spool) -> (Lease, Claim) {
+    spool.publish(&[task("a")], &owner(), Uuid::now_v7).expect("published");
+    let mut lease = Lease::open(spool, owner()).expect("a lease");
+    match lease.claim_next(|_| true).expect("a readable spool") {
+        Next::Claimed(claim) => (lease, *claim),
+        other => panic!("expected a claim, got {other:?}"),
+    }
+}
+
+fn only(spool: &Spool) -> (State, PathBuf) {
+    let mut found = spool.all().expect("listed");
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found = found.remove(0);
+    (found.state, found.path)
+}
+
+#[test]
+fn a_task_that_a_node_cannot_read_is_not_called_invalid() {
+    let (_dir, spool, flaky) = spool();
+    spool.publish(&[task("a")], &owner(), Uuid::now_v7).expect("published");
+    *flaky.open.lock().expect("no panic") = Some(("claimed".to_owned(), Errno::EIO));
+    let mut lease = Lease::open(&spool, owner()).expect("a lease");
+    for retries in 1..=5 {
+        lease.claim_next(|_| true).expect_err("it cannot be read");
+        let (state, path) = only(&spool);
+        assert!(matches!(state, State::Pending(_)), "{path:?}");
+        assert!(path.ends_with(format!("a.a00{retries}.r{retries}.json")), "{path:?}");
+    }
+    assert!(matches!(lease.claim_next(|_| true).expect("decided"), Next::Rejected { .. }));
+    assert_eq!(only(&spool).0, State::Failed(FailureReason::Poison), "at last it goes out of the way");
+}
+
+#[test]
+fn a_chunk_that_could_not_enter_the_ledger_is_not_taken_for_somebody_elses() {
+    let (_dir, spool, flaky) = spool();
+    let source = Uuid::now_v7();
+    let mut known = Known::default();
+    let mut publish = || {
+        let mut publisher = Publisher::begin(&spool, owner(), source, &mut known)?;
+        publisher.publish(0, &[task("a")])
+    };
+    for errno in [Errno::ESTALE, Errno::ENOENT, Errno::EIO] {
+        *flaky.rename_to.lock().expect("no panic") = Some(("ledger".to_owned(), errno));
+        publish().expect_err("nothing was published");
+    }
+    *flaky.rename_to.lock().expect("no panic") = None;
+    assert_eq!(publish().expect("published").published, 1);
+    assert!(matches!(only(&spool).0, State::Pending(_)));
+}
+
+#[test]
+fn a_chunk_that_came_no_further_than_the_ledger_is_finished_when_its_source_is_read_again() {
+    let (_dir, spool, flaky) = spool();
+    let source = Uuid::now_v7();
+    let mut known = Known::default();
+    let mut publish = || {
+        let mut publisher = Publisher::begin(&spool, owner(), source, &mut known)?;
+        publisher.publish(0, &[task("a")])
+    };
+    *flaky.rename_to.lock().expect("no panic") = Some(("pending".to_owned(), Errno::EIO));
+    publish().expect_err("it stays in the ledger");
+    *flaky.rename_to.lock().expect("no panic") = None;
+    publish().expect("published");
+    assert!(only(&spool).1.starts_with(spool.layout().pending()));
+}
+
+#[test]
+fn a_verdict_that_was_published_although_it_failed_is_not_called_lost() {
+    let (_dir, spool, flaky) = spool();
+    let (mut lease, claim) = claimed(&spool);
+    let manifest = manifest(&claim, lease.owner());
+    *flaky.rename_to.lock().expect("no panic") = Some(("done".to_owned(), Errno::EIO));
+    claim.conclude(&manifest, &[]).expect_err("it seems to have failed");
+    let done = spool.layout().done_bucket(&claim.name().id);
+    fs::rename(only(&spool).1, done.join(claim.name().done_by(lease.owner()).to_string())).expect("late");
+    lease.look_after().expect("looked");
+    assert!(!claim.is_held());
+    claim.conclude(&manifest, &[]).expect("it was published");
+}
+
+#[test]
+fn what_a_crash_leaves_in_a_lease_does_not_keep_it_open() {
+    let (_dir, spool, _) = spool();
+    let (lease, claim) = claimed(&spool);
+    let dir = spool.layout().lease(lease.owner());
+    fs::write(dir.join(".look-1"), b"").expect("written");
+    fs::write(dir.join("5-build/.look-2"), b"").expect("written");
+    fs::create_dir_all(dir.join(".gone-3/x")).expect("made");
+    assert_eq!(spool.reap(lease.owner()).expect("reaped"), Reaped::Closed(vec![claim.name().clone()]));
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_claim_that_is_dropped_is_handed_back_by_a_worker_that_holds_no_other() {
+    let (_dir, spool, _) = spool();
+    let (mut lease, claim) = claimed(&spool);
+    drop(claim);
+    let looks: Vec<usize> = (0..3).map(|_| lease.look_after().expect("looked").len()).collect();
+    assert_eq!(looks, [0, 1, 0]);
+    assert!(matches!(only(&spool).0, State::Pending(_)));
+}
+
+#[test]
+fn a_claim_that_is_made_long_after_it_failed_is_found_at_last() {
+    let (_dir, spool, _) = spool();
+    let (mut lease, claim) = claimed(&spool);
+    let from = only(&spool).1;
+    claim.release().expect("handed back");
+    let quiet = (0..50).map(|_| lease.look_after().expect("looked").len()).sum::<usize>();
+    assert_eq!(quiet, 0);
+    fs::rename(only(&spool).1, &from).expect("late");
+    let returned = (0..70).map(|_| lease.look_after().expect("looked").len()).sum::<usize>();
+    assert_eq!(returned, 1);
+    assert!(matches!(only(&spool).0, State::Pending(_)));
+}
