@@ -177,7 +177,7 @@ impl Claim {
     }
 
     fn move_to(&self, target: &Path) -> Result<(), ClaimError> {
-        if !self.is_held() {
+        if self.held.is_revoked() {
             return Err(ClaimError::Lost(self.name.clone()));
         }
         let files = self.spool.files();

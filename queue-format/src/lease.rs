@@ -353,6 +353,10 @@ impl Held {
         !claims.is_revoked && claims.there.get(path).copied().unwrap_or(false)
     }
 
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.claims().is_revoked
+    }
+
     fn is_empty(&self) -> bool {
         self.claims().there.is_empty()
     }

@@ -127,12 +127,9 @@ impl<'a> Publisher<'a> {
         let renamed = files.rename_dir(&staged, &chunk);
         let is_ours = matches!(renamed, Ok(Moved::Yes)) || {
             // Where nobody's is there, the rename failed for a reason of its own: the chunk is not taken.
-            let record = match record_in(files, &chunk)? {
-                Some(record) => record,
-                None => {
-                    renamed?;
-                    return Err(io::Error::from(io::ErrorKind::NotFound)).on_path("publish", &staged)?;
-                }
+            let Some(record) = record_in(files, &chunk)? else {
+                renamed?;
+                return Err(io::Error::from(io::ErrorKind::NotFound)).on_path("publish", &staged)?;
             };
             record.staged == name_of(&staged)
         };
