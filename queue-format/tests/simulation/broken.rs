@@ -1,5 +1,5 @@
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use queue_format::{
     Claim, ClaimError, Filesystem, MANIFEST_FILE, Manifest, Owner, PathError, Spool, SpoolError, TaskName,
@@ -15,6 +15,8 @@ use crate::world::with;
 pub(crate) enum Variant {
     /// As it is.
     Sound,
+    /// A client that is asked again believes its cache: no change of its own goes before.
+    BelievesItsCache,
     /// A worker takes an error of its last rename for a proof that nothing was done.
     TrustsErrno,
     /// A worker makes its result official before it has written it.
@@ -25,6 +27,12 @@ pub(crate) enum Variant {
     PublishesInPlace,
     /// A producer publishes again without looking what is there.
     PublishesBlindly,
+}
+
+/// Whether a flawed client does nothing about a path.
+pub(crate) fn leaves_out(path: &Path) -> bool {
+    with(|world| world.variant == Variant::BelievesItsCache)
+        && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".look-"))
 }
 
 /// Ends a claim as the flawed `variant` would.
@@ -61,17 +69,17 @@ pub(crate) fn conclude(
     }
 }
 
-/// Publishes as the flawed `variant` would.
+/// Publishes as the flawed `variant` would; false where it has no flaw there.
 pub(crate) fn publish(
     variant: Variant,
     spool: &Spool,
     specs: &[TaskSpec],
     me: &Owner,
-) -> Result<(), SpoolError> {
+) -> Result<bool, SpoolError> {
     let dir = match variant {
         Variant::PublishesInPlace => spool.layout().pending().join("5-build"),
         Variant::PublishesBlindly => spool.layout().staging(me).join("shard"),
-        _ => return spool.publish(specs, me, || with(|world| world.rng.uuid())).map(drop),
+        _ => return Ok(false),
     };
     let _ = Mount.make_dir(&dir);
     for spec in specs {
@@ -84,7 +92,7 @@ pub(crate) fn publish(
         let to = spool.layout().pending().join("5-build").join(unique);
         Mount.rename(&dir, &to).map_err(|source| PathError { action: "publish", path: dir, source })?;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn results(spool: &Spool, manifest: &Manifest, attempt: &[(String, Vec<u8>)]) -> Result<(), SpoolError> {

@@ -46,6 +46,7 @@ impl Teller {
     pub(crate) fn tell(&mut self, seed: u64, variant: Variant, log: bool) -> Outcome {
         let mut world = World::new(self.stage.server.clone(), LAST_NODE + 1, Rng::new(seed), log);
         world.server.now_ms = START_MS;
+        world.variant = variant;
         furnish(&mut world, &self.stage);
         world::swap(Some(world));
         let told = catch_unwind(AssertUnwindSafe(|| {

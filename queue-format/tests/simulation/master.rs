@@ -141,14 +141,12 @@ fn ingest(life: &Life, intake: &Intake, known: &mut Known) -> Result<(), SpoolEr
     }
     for taken in intake.taken()? {
         let specs = read(&life.stage, intake, &taken)?;
-        if life.variant == Variant::Sound {
+        if !broken::publish(life.variant, spool, &specs, &life.owner)? {
             // Small chunks, so that there are several.
             let mut publisher = Publisher::begin(spool, life.owner.clone(), taken.source, known)?;
             for (n, chunk) in (0..).zip(specs.chunks(2)) {
                 publisher.publish(n, chunk)?;
             }
-        } else {
-            broken::publish(life.variant, spool, &specs, &life.owner)?;
         }
         intake.finish(&taken)?;
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use nix::errno::Errno;
 use queue_format::Owner;
 
+use crate::broken::Variant;
 use crate::check::Checker;
 use crate::client::Client;
 use crate::faults::{Counts, Event, Fault, Faults};
@@ -42,6 +43,8 @@ pub(crate) struct World {
     clients: Vec<Client>,
     late: Vec<Call>,
     turns: BTreeSet<(usize, String)>,
+    /// What the mount does wrong.
+    pub(crate) variant: Variant,
     /// All that there was to do is done, or cannot be done.
     pub(crate) is_settled: bool,
     /// Which process an incarnation is, for its own node.
@@ -82,6 +85,7 @@ impl World {
             clients: (0..nodes).map(|_| Client::default()).collect(),
             late: Vec::new(),
             turns: BTreeSet::new(),
+            variant: Variant::Sound,
             is_settled: false,
             lives: BTreeMap::new(),
             calls: 0,
