@@ -88,7 +88,11 @@ impl Files {
         };
         match removed {
             Ok(()) => Ok(true),
-            Err(e) if is_gone(&e) || e.kind() == ErrorKind::DirectoryNotEmpty => Ok(false),
+            Err(e) if is_gone(&e) => Ok(false),
+            // What people drop among directories is left where it is.
+            Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory) => {
+                Ok(false)
+            }
             Err(e) => Err(e).on_path("remove directory", path),
         }
     }
