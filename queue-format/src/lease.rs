@@ -124,6 +124,10 @@ impl Lease {
                 return Ok(Next::Empty);
             }
             while let Some((class, path)) = self.candidates.pop_front() {
+                // Wanted when it was listed, and perhaps no longer.
+                if !wanted(&class) {
+                    continue;
+                }
                 if let Some(next) = self.claim(class, &path)? {
                     return Ok(next);
                 }

@@ -140,6 +140,16 @@ fn limits_count_claims_of_a_node_and_of_a_class() {
 }
 
 #[test]
+fn a_limit_counts_at_once_whatever_was_listed_before() {
+    let (_dir, spool) = spool(&["a", "b", "c"]);
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    let _held = claim(&mut lease);
+    let next = lease.claim_next(|_| false).expect("a readable spool");
+    assert!(matches!(next, Next::Empty), "{next:?}");
+    let _other = claim(&mut lease);
+}
+
+#[test]
 fn a_cancelled_task_is_set_aside_wherever_it_is() {
     let (_dir, spool) = spool(&["claimed", "delayed", "held", "kept", "pending"]);
     let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");

@@ -75,7 +75,9 @@ fn print(diagnosis: &Diagnosis, root: &Path, out: &mut dyn Write) -> Result<(), 
         )?;
         line(
             "expect",
-            format!("{least:.0} to {most:.0} tasks a second of each worker, at 12 to 9 round trips a task"),
+            format!(
+                "{least:.0} to {most:.0} tasks a second of each worker: 12 to 9 round trips a task, one result written"
+            ),
         )?;
         line(
             "",
@@ -103,5 +105,5 @@ fn print(diagnosis: &Diagnosis, root: &Path, out: &mut dyn Write) -> Result<(), 
 
 fn spread(spread: &Spread) -> String {
     let Spread { median_seconds, p99_seconds, count } = spread;
-    format!("{:.2} ms (p99 {:.2} ms, of {count})", median_seconds * 1000.0, p99_seconds * 1000.0)
+    format!("{:.3} ms (p99 {:.3} ms, of {count})", median_seconds * 1000.0, p99_seconds * 1000.0)
 }

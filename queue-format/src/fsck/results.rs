@@ -84,7 +84,10 @@ impl Run<'_> {
             self.say(Severity::Note, Check::ResultsOfNoTask, &path, what, remedy);
         }
         for (id, mut copies) in places {
-            copies.retain(|task| look(&task.path).is_some());
+            // Twice: between two looks a task may have gone from one of its places to the other.
+            for _ in 0..2 {
+                copies.retain(|task| look(&task.path).is_some());
+            }
             copies.sort_by_key(|task| Reverse(rank(self.spool, task)));
             let Some((keeper, others)) = copies.split_first() else { continue };
             for other in others {
