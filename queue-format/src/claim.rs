@@ -166,6 +166,9 @@ impl Claim {
     /// # Errors
     /// As for [`Claim::conclude`].
     pub fn cancel(&self) -> Result<(), ClaimError> {
+        if !self.is_held() {
+            return Err(ClaimError::Lost(self.name.clone()));
+        }
         let id = &self.name.id;
         let report = self.spool.layout().attempt(id, self.name.token);
         let files = self.spool.files();

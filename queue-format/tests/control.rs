@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use queue_format::{
-    Cancelled, Claim, Class, Control, FailureReason, Incarnation, Instance, Lease, Limits, Next, Owner,
-    Spool, State, TaskId, TaskSpec,
+    Cancelled, Claim, ClaimError, Class, Control, FailureReason, Incarnation, Instance, Lease, Limits, Next,
+    Owner, Spool, State, TaskId, TaskSpec,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -183,7 +183,7 @@ fn a_cancelled_task_is_set_aside_wherever_it_is() {
     // The worker's part.
     claims[0].cancel().expect("set aside");
     assert_eq!(state(&spool, "claimed"), State::Failed(FailureReason::Cancelled));
-    claims[0].cancel().expect("twice is as good as once");
+    assert!(matches!(claims[0].cancel(), Err(ClaimError::Lost(_))), "a settled claim is nobody's any more");
     spool.cancel(&id("claimed")).expect("asked for again");
     let became = spool.carry_out(&[id("claimed")].into()).expect("looked");
     assert_eq!(became[&id("claimed")], Cancelled::Settled(State::Failed(FailureReason::Cancelled)));
