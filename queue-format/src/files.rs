@@ -248,13 +248,13 @@ impl Files {
     /// of our own in that directory, which makes the client forget what it remembers of it.
     ///
     /// # Errors
-    /// The directory takes no change; the error's kind is `NotFound` where it is gone.
+    /// The directory takes no change, its error's kind is `NotFound` where it is gone; or nobody can tell.
     pub(crate) fn is_there_now(&self, path: &Path) -> Result<bool, PathError> {
         if self.is_there(path) {
             return Ok(true);
         }
         self.refresh(path.parent().unwrap_or(Path::new(".")))?;
-        Ok(self.is_there(path))
+        Ok(self.look(path)?.is_some())
     }
 
     /// Makes this node forget what it remembers of a directory, by a change of its own.

@@ -41,6 +41,8 @@ pub(crate) struct Checker {
     accepted: BTreeMap<String, Vec<String>>,
     /// Where task files ever came to lie.
     arrivals: BTreeSet<String>,
+    /// Where they were moved away from: nobody who looks later can tell that they were there.
+    departures: BTreeSet<String>,
     /// Paths that must never be taken: their worker was told that the attempt is void.
     void: Vec<String>,
 }
@@ -74,7 +76,9 @@ impl Checker {
 
     /// A worker was told that its attempt, which would have come to lie at a path, is void.
     pub(crate) fn told_void(&mut self, path: String) {
-        self.void.push(path);
+        if !self.departures.contains(&path) {
+            self.void.push(path);
+        }
     }
 
     pub(crate) fn stuck(&mut self, what: &str) {
@@ -136,6 +140,7 @@ impl Checker {
                 if new.token < old.token || (claims && new.token == old.token) {
                     self.report(Broken::Token, format!("{from} became {to}"));
                 }
+                self.departures.insert(from.to_owned());
                 self.arrive(to, &new);
                 if to.starts_with("done/") {
                     self.accept(server, to, &new);
