@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::finding::{Check, Severity, Step};
 use super::items::{Item, items, look};
 use super::run::{Depth, Run};
+use crate::files::is_gone;
 use crate::{Class, FailureReason, Located, Owner, PathError, SpoolError, State, TaskName};
 
 /// A master releases within seconds; later than this, none is at work.
@@ -189,7 +190,8 @@ impl Run<'_> {
         self.checked.files_read += 1;
         let why = match self.spool.read_task(task) {
             Ok(_) => return,
-            // Moved by a daemon since it was listed.
+            // Moved since it was listed, and perhaps moved back.
+            Err(SpoolError::Path(e)) if is_gone(&e.source) => return,
             Err(_) if look(&task.path).is_none() => return,
             Err(SpoolError::Path(e)) if e.source.kind() != std::io::ErrorKind::InvalidData => {
                 return self.unreadable(&e);
