@@ -1,6 +1,6 @@
 //! Programs of the host, in a process group of their own, ended in good order if the build is dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use crate::engine::Lines;
 use crate::error::BuildError;
@@ -19,30 +19,38 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 
 const END_POLL: Duration = Duration::from_millis(50);
 
-/// The process groups that were started and not yet seen to end.
+/// The process groups that were started and not yet seen to end, each with the standard error that nobody reads any
+/// more once it was dropped: it is read to the end, for a program that cleans up behind itself must not die of what it
+/// says meanwhile.
 #[derive(Clone, Default)]
 pub(super) struct Running {
-    groups: Arc<Mutex<BTreeSet<i32>>>,
+    groups: Arc<Mutex<BTreeMap<i32, Option<ChildStderr>>>>,
 }
 
 impl Running {
     /// Waits for programs that were dropped, which were asked to end; ends them by force at the limit.
     pub(super) async fn wait(&self) {
         let groups = std::mem::take(&mut *self.lock());
-        for group in groups.into_iter().map(Pid::from_raw) {
-            for _ in 0..END_LIMIT.as_millis() / END_POLL.as_millis() {
-                if killpg(group, None).is_err() {
-                    break;
+        for (group, said) in groups {
+            let group = Pid::from_raw(group);
+            let ended = async {
+                while killpg(group, None).is_ok() {
+                    tokio::time::sleep(END_POLL).await;
                 }
-                tokio::time::sleep(END_POLL).await;
-            }
+            };
+            let heard = async {
+                if let Some(mut said) = said {
+                    let _ = tokio::io::copy(&mut said, &mut tokio::io::sink()).await;
+                }
+            };
+            let _ = tokio::time::timeout(END_LIMIT, async { tokio::join!(ended, heard) }).await;
             // That it is gone already is fine.
             let _ = killpg(group, Signal::SIGKILL);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
-        // A set of numbers is whole whoever panicked.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Option<ChildStderr>>> {
+        // A map of numbers is whole whoever panicked.
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,7 +76,7 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let child = command.spawn().map_err(BuildError::io(program))?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        running.lock().extend(group.map(Pid::as_raw));
+        running.lock().extend(group.map(|group| (group.as_raw(), None)));
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { child, name, group, running: running.clone() })
     }
@@ -105,7 +113,7 @@ impl Process {
     async fn wait(&mut self, on_line: &mut (dyn FnMut(&str) + Send)) -> Result<(), BuildError> {
         let here = Path::new(&self.name).to_path_buf();
         let mut lines = Lines::default();
-        if let Some(mut output) = self.child.stderr.take() {
+        if let Some(output) = &mut self.child.stderr {
             let mut buffer = vec![0; 16 * 1024];
             loop {
                 let read = output.read(&mut buffer).await.map_err(BuildError::io(&here))?;
@@ -136,6 +144,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if let Some(group) = self.group {
+            self.running.lock().entry(group.as_raw()).and_modify(|said| *said = self.child.stderr.take());
+        }
         self.signal(Signal::SIGTERM);
     }
 }
