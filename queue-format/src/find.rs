@@ -135,6 +135,15 @@ impl Spool {
         let names = self.files().list(&self.layout().done_bucket(id))?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
+
+    /// The class directories of `pending/` that are there.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn pending_classes(&self) -> Result<Vec<PathBuf>, PathError> {
+        let classes = classes(self.files(), &self.layout().pending())?;
+        Ok(classes.into_iter().map(|(_, dir)| dir).collect())
+    }
 }
 
 /// The class directories below `dir`.

@@ -3,11 +3,13 @@
 
 pub mod attempt;
 pub mod board;
+pub mod breaker;
 pub mod config;
 pub mod disk;
 pub mod engine;
 pub mod evaluate;
 pub mod git;
+pub mod poll;
 pub mod pulse;
 pub mod repository;
 pub mod slots;

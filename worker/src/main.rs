@@ -124,6 +124,9 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
         },
         new_brain: Rules::default,
         listed_at: std::sync::Mutex::new(None),
+        poll: Arc::default(),
+        breaker: std::sync::Mutex::default(),
+        clock: time_since_boot,
         control: Arc::default(),
         log: EventLog::new(&spool, &owner),
         disk_dirs: vec![spool.layout().root().to_owned(), state_dir.clone(), engine_dir],
@@ -139,7 +142,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
         end_containers(&me, host, ledger);
         std::process::exit(EXIT_FENCED);
     };
-    Arc::new(worker).run(slots, shutdown, time_since_boot, die).await?;
+    Arc::new(worker).run(slots, shutdown, die).await?;
     if !engine.settle(SETTLE_MAX).await {
         tracing::warn!("some containers could not be removed in time: they are left to the janitor");
     }

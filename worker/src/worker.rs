@@ -9,40 +9,41 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 use queue_format::{
     Claim, ClaimError, Control, Event, EventLog, FailureReason, Labels, Lease, Ledger, LedgerEntry, Next,
-    ObjectKind, Owner, PathError, Presence, Spool, SpoolError, Work,
+    ObjectKind, Owner, PathError, Presence, Spool, SpoolError, Token, Work,
 };
 use systemd::{Phase, Shutdown};
 use uuid::Uuid;
 
 use crate::attempt::{Attempt, AttemptError, Job, Workshop, attempt};
 use crate::board::Board;
+use crate::breaker::{Breaker, Gate};
 use crate::disk;
 use crate::engine::Engine;
+use crate::poll::Poll;
 use crate::pulse::Heart;
 use crate::slots::Slot;
 use crate::synthesis::Brain;
 
-/// The longest pause between two looks into an empty spool; the pauses are random, so that many workers do not
-/// look at once.
-const POLL_SECONDS_MAX: f64 = 5.0;
-/// The shortest one.
-const POLL_SECONDS_MIN: f64 = 0.5;
 /// Names seen in pending are used for this long: then the directories are listed again, first priority first.
 const CANDIDATES_AGE_MAX: Duration = Duration::from_secs(15);
 /// How often a slot asks whether its claim is still there; the heartbeat looks.
 const HELD_CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// How often a worker looks at the other daemons' heartbeats in the time after which a silent one is dead.
 const LOOKS_A_SILENCE: u32 = 3;
-/// How often the status is published where it changed, and where it did not.
+/// How often the status is published where it changed, and where it did not: the heartbeat says who lives.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
-const STATUS_PERIODS_UNCHANGED: u32 = 10;
+const STATUS_PERIODS_UNCHANGED: u32 = 30;
 /// The pause of a slot after the node failed a task.
 const NODE_FAULT_PAUSE: Duration = Duration::from_secs(10);
-/// When a task that the node failed is tried again; four times as long after each further fault, an hour in all.
+/// When at the latest a task that the node failed is tried again; four times as long after each further fault, an hour
+/// in all.
 const RETRY_SECONDS_MIN: u64 = 10;
 const RETRY_SECONDS_FACTOR: u64 = 4;
 /// What people read while the engine is away.
 const ENGINE_AWAY: &str = "the container engine does not answer; start it (systemctl start docker)";
+
+/// What stands in the labels of the container that a node tests itself with.
+const SELF_TEST: &str = "bottega-self-test";
 
 /// A worker on one node.
 pub struct Worker<E, B> {
@@ -64,6 +65,12 @@ pub struct Worker<E, B> {
     pub board: Board,
     /// When pending was last listed.
     pub listed_at: Mutex<Option<Instant>>,
+    /// When it is looked into again, once nothing was there.
+    pub poll: Arc<Poll>,
+    /// Whether this node is trusted.
+    pub breaker: Mutex<Breaker>,
+    /// Time since any fixed moment, time in suspension included.
+    pub clock: fn() -> Duration,
     /// What people ask of all daemons; the heartbeat reads it.
     pub control: Arc<Mutex<Control>>,
     /// What happens to tasks here, for people.
@@ -81,8 +88,8 @@ enum Interruption {
 }
 
 impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
-    /// Works until `shutdown`; then hands every claim back. `clock` counts time in suspension too; `die` ends the
-    /// process, and all that runs for it, once others take it for dead.
+    /// Works until `shutdown`; then hands every claim back. `die` ends the process, and all that runs for it, once
+    /// others take it for dead.
     ///
     /// # Errors
     /// The lease directory or the heartbeat cannot be made or closed.
@@ -90,7 +97,6 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         self: Arc<Self>,
         slots: Vec<Slot>,
         shutdown: Shutdown,
-        clock: fn() -> Duration,
         die: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(), SpoolError> {
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = self.spool.control()?;
@@ -105,7 +111,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             control: self.control.clone(),
             log: self.log.clone(),
             timing,
-            clock,
+            clock: self.clock,
             now: Timestamp::now,
         };
         let pulse = heart.start(die).map_err(|source| PathError {
@@ -114,6 +120,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             source,
         })?;
         let status = tokio::spawn(self.clone().publish_status());
+        let listening = self.poll.listen(&self.spool.layout().pending(), &self.spool.pending_classes()?);
+        if let Err(error) = &listening {
+            tracing::info!("pending/ is looked at now and then only: {error}");
+        }
         let turns: Vec<_> = slots
             .into_iter()
             .map(|slot| tokio::spawn(self.clone().work(slot, lease.clone(), shutdown.clone())))
@@ -134,10 +144,20 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 
     async fn work(self: Arc<Self>, slot: Slot, lease: Arc<Mutex<Lease>>, shutdown: Shutdown) {
         while shutdown.phase() == Phase::Running {
-            let claimed = if self.is_fit().await { self.claim(&lease).await } else { Ok(None) };
+            let turn = tokio::select! {
+                () = shutdown.requested() => break,
+                turn = self.poll.turn() => turn,
+            };
+            let claimed = if self.is_fit(&slot).await {
+                self.claim(&lease).await
+            } else {
+                self.poll.found_nothing(random());
+                Ok(None)
+            };
+            drop(turn);
             let pause = match claimed {
                 Ok(Some(claim)) => self.serve(&slot, &claim, &shutdown).await,
-                Ok(None) => poll_pause(),
+                Ok(None) => Duration::ZERO,
                 Err(error) => {
                     tracing::error!(%error, "cannot claim");
                     self.board.notice(&error.to_string());
@@ -152,9 +172,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         }
     }
 
-    /// A node that could not work fails no task: nothing is claimed until its engine answers and its disk has
-    /// room.
-    async fn is_fit(&self) -> bool {
+    /// A node that could not work fails no task: nothing is claimed until its engine answers, its disk has room, and
+    /// it has proved that it works where there is doubt.
+    async fn is_fit(&self, slot: &Slot) -> bool {
         let asked = self.control.lock().unwrap_or_else(PoisonError::into_inner).obstacle(self.owner.node());
         let obstacle = match self.shop.engine.ping().await {
             Ok(()) => asked.or_else(|| disk::shortage(&self.disk_dirs, self.shop.config.reserved_disk_gib)),
@@ -163,13 +183,47 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 Some(ENGINE_AWAY.to_owned())
             }
         };
+        let obstacle = match obstacle {
+            None => self.distrust(slot).await,
+            obstacle => obstacle,
+        };
         if self.board.obstacle(obstacle.as_deref()) {
             match &obstacle {
-                Some(obstacle) => tracing::warn!("nothing is claimed: {obstacle}"),
-                None => tracing::info!("tasks are claimed again"),
+                Some(obstacle) => {
+                    tracing::warn!("nothing is claimed: {obstacle}");
+                    self.note(Event::Paused { reason: obstacle.clone() });
+                }
+                None => {
+                    tracing::info!("tasks are claimed again");
+                    self.note(Event::Resumed);
+                }
             }
         }
         obstacle.is_none()
+    }
+
+    /// Why the node must not claim after its faults; it tests itself where that is due.
+    async fn distrust(&self, slot: &Slot) -> Option<String> {
+        let gate = self.breaker().gate((self.clock)());
+        if gate == Gate::Test {
+            let labels = Labels {
+                spool: self.spool.id(),
+                owner: self.owner.clone(),
+                task: SELF_TEST.parse().ok()?,
+                token: Token(0),
+                object: Uuid::now_v7(),
+            };
+            let result = self.shop.self_test(labels, &slot.limits, &self.state_dir).await;
+            self.breaker().tested((self.clock)(), result, random());
+        }
+        match self.breaker().gate((self.clock)()) {
+            Gate::Wait(why) => Some(why),
+            Gate::Pass | Gate::Test => None,
+        }
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn claim(&self, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
@@ -187,7 +241,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         });
         match looked.await.map_err(std::io::Error::other) {
             Ok(Ok(Next::Claimed(claim))) => Ok(Some(*claim)),
-            Ok(Ok(Next::Empty)) => Ok(None),
+            Ok(Ok(Next::Empty)) => {
+                self.poll.found_nothing(random());
+                Ok(None)
+            }
             Ok(Ok(Next::Rejected { name, why })) => {
                 tracing::warn!(task = %name.id, "moved to failed/badspec: {why}");
                 self.note(Event::Rejected { task: name.id, token: name.token, reason: why });
@@ -312,6 +369,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 }
                 concluded => {
                     if concluded.is_ok() {
+                        self.breaker().settle();
                         let (task, token) = (claim.name().id.clone(), claim.name().token);
                         self.note(Event::concluded(task, token, &manifest.verdict));
                     }
@@ -331,8 +389,12 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             return self.release(claim, &format!("until the engine answers: {why}"));
         }
         self.board.notice(why);
-        let wait = RETRY_SECONDS_MIN * RETRY_SECONDS_FACTOR.saturating_pow(claim.name().retries.min(8));
-        let due = Timestamp::now().as_second().max(0).unsigned_abs() + wait;
+        self.breaker().strike((self.clock)(), why, random());
+        let longest = RETRY_SECONDS_MIN * RETRY_SECONDS_FACTOR.saturating_pow(claim.name().retries.min(8));
+        let wait = Duration::from_secs(longest).mul_f64(random()).as_secs() + 1;
+        // By the server's clock, which those who look at the date share.
+        let now = self.spool.server_time(&self.owner).map_err(SpoolError::from)?;
+        let due = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs() + wait;
         if claim.delay(due, why)? {
             let (task, token) = (claim.name().id.clone(), claim.name().token);
             self.note(Event::Delayed { task, token, due_seconds: due, reason: why.to_owned() });
@@ -398,10 +460,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     }
 }
 
-fn poll_pause() -> Duration {
-    // The low bits of a fresh UUID v7 are as random as a pause needs to be.
-    let random = f64::from(Uuid::now_v7().as_u128() as u32) / f64::from(u32::MAX);
-    Duration::from_secs_f64(POLL_SECONDS_MIN + random * (POLL_SECONDS_MAX - POLL_SECONDS_MIN))
+/// From 0 to 1; the low bits of a fresh UUID v7 are as random as a pause needs to be.
+fn random() -> f64 {
+    f64::from(Uuid::now_v7().as_u128() as u32) / f64::from(u32::MAX)
 }
 
 /// A directory for one attempt, in the node's ledger as long as it exists.

@@ -12,6 +12,7 @@ mod fault;
 mod log;
 mod report;
 mod run;
+mod self_test;
 mod verdict;
 
 pub use report::Attempt;

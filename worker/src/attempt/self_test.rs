@@ -1,0 +1,57 @@
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use queue_format::Labels;
+
+use super::run::Workshop;
+use crate::engine::{ContainerEnd, Engine, Limits, Network, RunRequest};
+use crate::git::Git;
+
+/// A container that does nothing takes a second at most on a node that works.
+const CONTAINER_MAX: Duration = Duration::from_secs(120);
+const GIT_MAX: Duration = Duration::from_secs(60);
+const LOG_BYTES_MAX: usize = 1 << 14;
+/// As much as a small build context.
+const DISK_BYTES: usize = 1 << 20;
+
+impl<E: Engine> Workshop<E> {
+    /// Does what every attempt needs from the node: a disk that keeps what is written, git, and a container that runs.
+    ///
+    /// # Errors
+    /// The first of them that fails, in words for people.
+    pub async fn self_test(&self, labels: Labels, limits: &Limits, state_dir: &Path) -> Result<(), String> {
+        write_and_read(state_dir).map_err(|e| format!("cannot use {}: {e}", state_dir.display()))?;
+        Git::new(state_dir, GIT_MAX).run(&["--version"]).await.map_err(|e| e.to_string())?;
+        let base = self.pythons.last().ok_or("no base image is here; make one with: bottega images build")?;
+        let request = RunRequest {
+            container_name: format!("bottega-self-test-{}", labels.object.simple()),
+            image: base.image(),
+            command: vec!["true".to_owned()],
+            user: "1000:1000".to_owned(),
+            files_in: Vec::new(),
+            files_out: Vec::new(),
+            labels,
+            limits: limits.clone(),
+            network: Network::None,
+            timeout: CONTAINER_MAX,
+            log_bytes_max: LOG_BYTES_MAX,
+        };
+        match self.engine.run(&request).await {
+            Ok(outcome) if outcome.end == ContainerEnd::Exited(0) => Ok(()),
+            Ok(outcome) => Err(format!("a container that does nothing ended with {:?}", outcome.end)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn write_and_read(dir: &Path) -> io::Result<()> {
+    let mut file = tempfile::tempfile_in(dir)?;
+    let written = vec![7; DISK_BYTES];
+    file.write_all(&written)?;
+    file.sync_all()?;
+    file.rewind()?;
+    let mut read = Vec::new();
+    file.read_to_end(&mut read)?;
+    if read == written { Ok(()) } else { Err(io::Error::other("it does not keep what is written")) }
+}
