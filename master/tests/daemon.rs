@@ -71,7 +71,7 @@ fn rejected(house: &House) -> Vec<PathBuf> {
 #[test]
 fn what_is_dropped_is_published_and_what_is_bad_kept_aside() {
     let house = House::new();
-    let master = Master::start(&house, "[master]\nrepositories = '/mirrors/{repo}'\n");
+    let master = Master::start(&house, "[master]\nrepositories = '/mirrors/{repo}'\nsettle_seconds = 1.0\n");
     let incoming = house.spool_dir().join("incoming");
     fs::write(incoming.join("rows.jsonl"), format!("{}\n{{broken\n", row("a"))).expect("dropped");
     fs::write(house.path("one.json"), format!("{:#}", row("b"))).expect("written");
@@ -103,7 +103,7 @@ fn what_is_dropped_is_published_and_what_is_bad_kept_aside() {
 #[test]
 fn two_masters_publish_each_row_once() {
     let house = House::new();
-    let config = "[master]\nrepositories = '/mirrors/{repo}'\n";
+    let config = "[master]\nrepositories = '/mirrors/{repo}'\nsettle_seconds = 1.0\n";
     let masters = [Master::start(&house, config), Master::start(&house, config)];
     let incoming = house.spool_dir().join("incoming");
     let mut expected = Vec::new();

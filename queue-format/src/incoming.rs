@@ -115,6 +115,23 @@ impl Intake {
         self.spool.files().open_regular(&taken.path)
     }
 
+    /// A taken file's size; a writer may still have it open.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn bytes(&self, taken: &Taken) -> Result<u64, PathError> {
+        Ok(self.spool.files().look(&taken.path)?.map_or(0, |found| found.bytes))
+    }
+
+    /// Puts a taken file back into `incoming/`, under a name of its own: rows that are published are known there.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn put_back(&self, taken: &Taken) -> Result<(), PathError> {
+        let name = format!("again-{}.{}", taken.source.simple(), taken.name);
+        self.spool.files().rename(&taken.path, &self.spool.layout().incoming().join(name)).map(drop)
+    }
+
     /// Removes a taken file whose every row is published or kept aside.
     ///
     /// # Errors

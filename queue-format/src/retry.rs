@@ -1,4 +1,7 @@
-use crate::{Located, Spool, SpoolError, State, files::Moved};
+use std::time::SystemTime;
+
+use crate::files::Moved;
+use crate::{Located, Owner, Spool, SpoolError, State};
 
 /// What a retry did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,11 +30,25 @@ impl Spool {
         }
     }
 
-    /// Makes every delayed task pending whose time has come; gives their number.
+    /// Makes every delayed task pending whose time has come by the server's clock, which `me` asks only if there is
+    /// any; gives their number.
     ///
     /// # Errors
     /// The spool cannot be written.
-    pub fn release_due(&self, now_seconds: u64) -> Result<usize, SpoolError> {
+    pub fn release_due(&self, me: &Owner) -> Result<usize, SpoolError> {
+        let buckets = self.files().list(&self.layout().delayed())?;
+        if buckets.is_empty() {
+            return Ok(0);
+        }
+        let now = self.server_time(me)?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.release_until(now.as_secs())
+    }
+
+    /// Makes every delayed task pending that is due at `now_seconds`, since 1970; gives their number.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn release_until(&self, now_seconds: u64) -> Result<usize, SpoolError> {
         let mut released = 0;
         for due in self.files().list(&self.layout().delayed())? {
             if due.parse::<u64>().is_ok_and(|seconds| seconds > now_seconds) {

@@ -277,8 +277,8 @@ fn a_delayed_task_waits_for_its_time() {
     let report = spool.layout().attempt(&held.name().id, held.name().token).join("error.txt");
     assert_eq!(fs::read_to_string(report).expect("written"), "the engine is down\n");
     assert!(matches!(lease.claim_next(|_| true).expect("readable"), Next::Empty));
-    assert_eq!(spool.release_due(999).expect("looked"), 0);
-    assert_eq!(spool.release_due(1000).expect("looked"), 1);
+    assert_eq!(spool.release_until(999).expect("looked"), 0);
+    assert_eq!(spool.release_until(1000).expect("looked"), 1);
     assert_eq!(claim(&mut lease).name().to_string(), "a.a002.r1.json");
 }
 

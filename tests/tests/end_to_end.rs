@@ -285,6 +285,13 @@ fn an_unwritable_spool_is_said_at_once() {
     assert!(printed(&ended).contains("read-write"), "{}", printed(&ended));
 }
 
+/// As a person would, before any daemon begins.
+fn set_timing(house: &House, keys: &str) {
+    let identity = house.spool_dir().join("spool.toml");
+    let text = fs::read_to_string(&identity).expect("read");
+    fs::write(&identity, format!("{text}\n[timing]\n{keys}")).expect("written");
+}
+
 fn signal(child: &std::process::Child, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()), "cannot signal");
@@ -296,6 +303,8 @@ async fn a_pause_and_a_cancellation_are_heeded() {
     let id = "xmltodict-0.14.2-comment";
     let submitted = submit(&house, &[row(id)]);
     assert!(submitted.status.success(), "{}", printed(&submitted));
+    // Wishes are heard with every heartbeat: sooner than the task can end.
+    set_timing(&house, "beat_seconds = 1\n");
     fs::write(house.spool_dir().join("control/pause"), "the disks are changed").expect("written");
     let mut up = house.up(&[]);
     let child = up.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -326,10 +335,7 @@ async fn a_worker_frozen_beyond_its_lease_is_fenced() {
     let house = House::new().expect("a house");
     let submitted = submit(&house, &[row("xmltodict-0.14.2-comment")]);
     assert!(submitted.status.success(), "{}", printed(&submitted));
-    let identity = house.spool_dir().join("spool.toml");
-    let text = fs::read_to_string(&identity).expect("read");
-    let timing = "[timing]\nbeat_seconds = 1\nfence_seconds = 8\nsilence_seconds = 12\n";
-    fs::write(&identity, format!("{text}\n{timing}")).expect("written");
+    set_timing(&house, "beat_seconds = 1\nfence_seconds = 8\nsilence_seconds = 12\n");
     let child = up_until_building(&house);
     let frozen = worker_of(&house).expect("a worker");
     let signal_it = |name: &str| {

@@ -10,6 +10,8 @@ pub struct MasterConfig {
     pub poll_seconds_min: f64,
     /// The longest one; each is drawn anew, so that many masters do not look at once.
     pub poll_seconds_max: f64,
+    /// How long a file in `incoming/` must rest before it is read: somebody may still write it.
+    pub settle_seconds: f64,
     /// How old the summary may become.
     pub summary_seconds: f64,
     /// Which records are logged: a level, or directives such as `info,master=debug`.
@@ -22,6 +24,7 @@ impl Default for MasterConfig {
             repositories: None,
             poll_seconds_min: 1.0,
             poll_seconds_max: 5.0,
+            settle_seconds: 10.0,
             summary_seconds: 10.0,
             log: "info".to_owned(),
         }
@@ -44,6 +47,9 @@ impl MasterConfig {
             return Err(format!(
                 "master.poll_seconds_max is {max}, expected {min} (poll_seconds_min) to 3600"
             ));
+        }
+        if !within(self.settle_seconds, 1.0) {
+            return Err(format!("master.settle_seconds is {}, expected 1 to 3600", self.settle_seconds));
         }
         if !within(self.summary_seconds, 1.0) {
             return Err(format!("master.summary_seconds is {}, expected 1 to 3600", self.summary_seconds));
@@ -68,6 +74,7 @@ mod tests {
         check(|c| c.poll_seconds_min = 0.5, Err("master.poll_seconds_min"));
         check(|c| c.poll_seconds_max = 0.5, Err("master.poll_seconds_max"));
         check(|c| c.poll_seconds_max = f64::NAN, Err("master.poll_seconds_max"));
+        check(|c| c.settle_seconds = 0.0, Err("master.settle_seconds"));
         check(|c| c.summary_seconds = 1e9, Err("master.summary_seconds"));
     }
 }

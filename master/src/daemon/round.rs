@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use queue_format::{
@@ -65,8 +66,8 @@ impl Round {
         Ok(())
     }
 
-    pub(super) fn release(&self, now: Timestamp) -> Result<(), SpoolError> {
-        let released = self.spool.release_due(u64::try_from(now.as_second()).unwrap_or(0))?;
+    pub(super) fn release(&self) -> Result<(), SpoolError> {
+        let released = self.spool.release_due(&self.owner)?;
         if released > 0 {
             tracing::info!(released, "delayed tasks are pending again");
         }
@@ -74,13 +75,19 @@ impl Round {
     }
 
     /// Takes what rests in incoming/ and reads all that is taken.
-    pub(super) fn ingest(&mut self, now: Timestamp) -> Result<(), IngestError> {
-        for file in self.settling.look(self.spool.dropped()?) {
+    pub(super) fn ingest(&mut self, now: Timestamp, elapsed: Duration) -> Result<(), IngestError> {
+        for file in self.settling.look(self.spool.dropped()?, elapsed) {
             self.intake.take(&file)?;
         }
         for taken in self.intake.taken()? {
+            let bytes = self.intake.bytes(&taken)?;
             self.read(&taken, now)?;
-            self.intake.finish(&taken)?;
+            if self.intake.bytes(&taken)? == bytes {
+                self.intake.finish(&taken)?;
+            } else {
+                tracing::warn!(file = taken.name, "it was still written while it was read: it is read again");
+                self.intake.put_back(&taken)?;
+            }
         }
         Ok(())
     }

@@ -46,8 +46,8 @@ pub enum DaemonError {
     Closed(#[from] SpoolError),
 }
 
-/// Between the two looks that a dropped file must not change between: a `cp` writes more often than that.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Between two looks at the least, and while a dropped file is waited for.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a round that has begun may go on after the master was told to end. What it has not finished by then
 /// stays taken, and the next master adopts it.
@@ -71,14 +71,15 @@ impl Daemon {
             intake,
             repositories: self.repositories.take(),
             known: Known::default(),
-            settling: Settling::default(),
+            settling: Settling::new(Duration::from_secs_f64(self.config.settle_seconds)),
             manifests: Manifests::default(),
             dead,
         };
         let mut round = Some((round, steering));
         let mut is_closed = false;
         let summary_every = Duration::from_secs_f64(self.config.summary_seconds);
-        let mut summary_due = Instant::now();
+        let began = Instant::now();
+        let mut summary_due = began;
         notifier.ready("started");
         while let Some((mut turn, mut steering)) = round.take() {
             let (now, looked_at) = ((self.now)(), Instant::now());
@@ -86,7 +87,7 @@ impl Daemon {
             // Files are moved on a thread of their own: a hung mount must not keep a signal from being heard.
             let mut work = tokio::task::spawn_blocking(move || {
                 log_error("do what control/ asks for", steering.look(now));
-                let said = turn.all(now, summarises);
+                let said = turn.all(now, began.elapsed(), summarises);
                 ((turn, steering), said)
             });
             let done = tokio::select! {
@@ -103,7 +104,8 @@ impl Daemon {
                 summary_due = Instant::now() + summary_every;
             }
             notifier.watchdog();
-            let pause = if turn.settling.is_waiting() { SETTLE } else { self.pause(notifier, summary_due) };
+            let pause =
+                if turn.settling.is_waiting() { LOOK_PAUSE } else { self.pause(notifier, summary_due) };
             round = Some((turn, steering));
             tokio::select! {
                 () = shutdown.requested() => break,
@@ -112,7 +114,7 @@ impl Daemon {
                     break;
                 }
                 () = sleep(pause) => {}
-                () = changes.next(looked_at + SETTLE) => {}
+                () = changes.next(looked_at + LOOK_PAUSE) => {}
             }
         }
         if is_closed {
@@ -136,17 +138,17 @@ impl Daemon {
         let random = f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX);
         let jittered = Duration::from_secs_f64(min + random * (max - min));
         let summary = summary_due.saturating_duration_since(Instant::now());
-        jittered.min(summary).min(notifier.watchdog_interval().unwrap_or(Duration::MAX)).max(SETTLE)
+        jittered.min(summary).min(notifier.watchdog_interval().unwrap_or(Duration::MAX)).max(LOOK_PAUSE)
     }
 }
 
 impl Round {
     /// Every step once. Gives the line for people where the summary was due.
-    fn all(&mut self, now: Timestamp, summarises: bool) -> Option<String> {
+    fn all(&mut self, now: Timestamp, elapsed: Duration, summarises: bool) -> Option<String> {
         log_error("take back from the dead", self.reap());
         log_error("set aside what was cancelled", self.cancel());
-        log_error("release delayed tasks", self.release(now));
-        log_error("read incoming/", self.ingest(now));
+        log_error("release delayed tasks", self.release());
+        log_error("read incoming/", self.ingest(now, elapsed));
         summarises.then(|| log_error("write the summary", self.summarise(now))).flatten()
     }
 }

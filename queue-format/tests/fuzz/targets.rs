@@ -124,7 +124,7 @@ pub(crate) fn foreign_file(bytes: &[u8]) {
         spool.dropped().expect("listed");
         spool.control().expect("read");
         spool.finish_chunks().expect("listed");
-        spool.release_due(u64::MAX).expect("released");
+        spool.release_until(u64::MAX).expect("released");
         let mut lease = Lease::open(spool, owner()).expect("a lease");
         let mut claims = 0;
         while !matches!(lease.claim_next(|_| true).expect("a readable spool"), Next::Empty) {

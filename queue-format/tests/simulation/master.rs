@@ -116,7 +116,7 @@ fn beat(life: &Life, mut presence: Presence) {
 fn round(life: &Life, intake: &Intake, known: &mut Known) {
     let _ = take_over(life, intake);
     let _ = ingest(life, intake, known);
-    let _ = life.stage.spool.release_due(with(|world| world.server.now_ms / 1000));
+    let _ = life.stage.spool.release_until(with(|world| world.server.now_ms / 1000));
 }
 
 fn take_over(life: &Life, intake: &Intake) -> Result<(), SpoolError> {
