@@ -2,6 +2,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -213,6 +214,38 @@ impl Spool {
             }
         }
         Ok(())
+    }
+
+    /// Forgets sources that were read to the end more than `age` ago by the server's clock, which `me` asks; gives their
+    /// number. Whoever still had a chunk of one to bring must be long reaped by then.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn forget_sources(&self, me: &Owner, age: Duration) -> Result<usize, SpoolError> {
+        let files = self.files();
+        let mut forgotten = 0;
+        let mut now = None;
+        for name in files.list(&self.layout().ledger())? {
+            let Ok(source) = name.parse::<Uuid>() else { continue };
+            let dir = self.layout().ledger_of(source);
+            let Some(found) = files.look(&dir)? else { continue };
+            let now = match now {
+                Some(now) => now,
+                None => *now.insert(self.server_time(me)?),
+            };
+            if now.duration_since(found.modified).unwrap_or_default() < age {
+                continue;
+            }
+            // Only records and empty directories are removed: a task that is still on its way keeps its own.
+            for chunk in self.chunks_of(source)? {
+                if classes(files, &chunk)?.is_empty() {
+                    files.remove_file(&chunk.join(RECORD_FILE))?;
+                    files.remove_if_empty(&chunk)?;
+                }
+            }
+            forgotten += usize::from(files.remove_if_empty(&dir)?);
+        }
+        Ok(forgotten)
     }
 
     /// Every chunk of the ledger.

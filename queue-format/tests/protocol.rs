@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use queue_format::{
     AcceptanceClass, Claim, ClaimError, Counts, FailureReason, Heartbeat, Incarnation, Instance, Intake,
@@ -134,6 +135,29 @@ fn a_publisher_that_dies_between_ledger_and_pending_loses_nothing() {
     assert!(shard.is_dir(), "its name follows from the source");
     let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
     assert!(matches!(lease.claim_next(|_| true).expect("readable"), Next::Claimed(_)));
+}
+
+#[test]
+fn the_ledger_forgets_what_is_long_pending_and_nothing_else() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a"]);
+    publish(&spool, &["b"]);
+    let me = owner("m");
+    assert_eq!(spool.forget_sources(&me, Duration::from_hours(24)).expect("looked"), 0, "they are young");
+    // One is not pending yet.
+    let pending = spool.layout().root().join("pending/5-build");
+    let shard = fs::read_dir(&pending).expect("listed").next().expect("a shard").expect("readable").path();
+    let (source, n) = shard.file_name().and_then(|name| name.to_str()?.rsplit_once('-')).expect("a name");
+    let chunk = spool.layout().ledger_of(source.parse().expect("a source")).join(n);
+    fs::rename(&shard, chunk.join("5-build")).expect("mv");
+    assert_eq!(spool.forget_sources(&me, Duration::ZERO).expect("forgotten"), 1);
+    assert_eq!(spool.all().expect("listed").len(), 2);
+    spool.finish_chunks().expect("finished");
+    assert!(shard.is_dir());
+    assert_eq!(spool.forget_sources(&me, Duration::ZERO).expect("forgotten"), 1);
+    assert_eq!(fs::read_dir(spool.layout().ledger()).expect("listed").count(), 0);
+    let again = spool.publish(&[task("a"), task("b")], &me, Uuid::now_v7).expect("published");
+    assert_eq!(again.published, 0, "the tasks themselves are known");
 }
 
 #[test]

@@ -102,3 +102,22 @@ fn files_stay_short_enough_to_read() {
         assert!(lines <= 600, "{} has {lines} lines; give it a second room", path.display());
     }
 }
+
+#[test]
+fn every_promise_is_guarded_by_a_test_that_there_is() {
+    let specification =
+        fs::read_to_string(root().join("queue-format/SPECIFICATION.md")).expect("the specification");
+    let mut files = Vec::new();
+    ROOMS.iter().for_each(|room| sources(&root().join(room), &mut files));
+    let code: Vec<String> = files.iter().map(|file| fs::read_to_string(file).expect("text")).collect();
+    let mut checked = 0;
+    for row in specification.lines().filter(|line| line.starts_with("| ")) {
+        let guards = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        for name in guards.split('`').skip(1).step_by(2).filter(|name| !name.contains('/')) {
+            let is_there = code.iter().any(|text| text.contains(&format!("fn {name}()")));
+            assert!(is_there, "SPECIFICATION.md names {name}, which is no test");
+            checked += 1;
+        }
+    }
+    assert!(checked > 60, "only {checked} tests are named");
+}

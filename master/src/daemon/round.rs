@@ -11,6 +11,11 @@ use super::Settling;
 use crate::ingest::{Ingest, IngestError, Source, Template};
 use crate::summary::{Manifests, Status};
 
+/// How long the ledger knows a source whose tasks are all pending: far longer than any daemon stays silent and lives.
+const LEDGER_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked through.
+const FORGET_PERIOD: Duration = Duration::from_secs(3600);
+
 /// What a master does again and again; each step stands alone, so that one that fails keeps no other from its turn.
 pub(super) struct Round {
     pub(super) spool: Spool,
@@ -21,6 +26,8 @@ pub(super) struct Round {
     pub(super) known: Known,
     pub(super) settling: Settling,
     pub(super) manifests: Manifests,
+    /// When the ledger is looked through again, since the beginning.
+    pub(super) forget_due: Duration,
     /// Incarnations, on whatever node, that the heartbeats say are dead.
     pub(super) dead: Receiver<Owner>,
 }
@@ -70,6 +77,15 @@ impl Round {
         let released = self.spool.release_due(&self.owner)?;
         if released > 0 {
             tracing::info!(released, "delayed tasks are pending again");
+        }
+        Ok(())
+    }
+
+    /// Forgets what the ledger need not know any more, now and then.
+    pub(super) fn forget(&mut self, elapsed: Duration) -> Result<(), SpoolError> {
+        if elapsed >= self.forget_due {
+            self.forget_due = elapsed + FORGET_PERIOD;
+            self.spool.forget_sources(&self.owner, LEDGER_AGE_MAX)?;
         }
         Ok(())
     }

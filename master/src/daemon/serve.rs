@@ -73,6 +73,7 @@ impl Daemon {
             known: Known::default(),
             settling: Settling::new(Duration::from_secs_f64(self.config.settle_seconds)),
             manifests: Manifests::default(),
+            forget_due: Duration::ZERO,
             dead,
         };
         let mut round = Some((round, steering));
@@ -149,6 +150,7 @@ impl Round {
         log_error("set aside what was cancelled", self.cancel());
         log_error("release delayed tasks", self.release());
         log_error("read incoming/", self.ingest(now, elapsed));
+        log_error("look through ledger/", self.forget(elapsed));
         summarises.then(|| log_error("write the summary", self.summarise(now))).flatten()
     }
 }
