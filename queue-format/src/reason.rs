@@ -69,8 +69,8 @@ closed_list! {
 closed_list! {
     /// How good an accepted environment is, best first; never mixed silently.
     AcceptanceClass {
-        Strict = "strict" => "Tests fail before the fix; with it the whole command succeeds.",
-        PerTest = "per-test" => "Judged test by test: some tests fail in both runs, none breaks.",
+        Strict = "strict" => "Tests fail before the fix; with it the whole command succeeds, and no test is gone.",
+        PerTest = "per-test" => "Judged test by test: some tests fail in both runs, or are gone with the fix; none breaks.",
         NewModule = "new-module" => "Every failing test fails only since it imports what the fix adds.",
         Command = "command" => "The project's own runner names no tests: judged by its exit status.",
     }

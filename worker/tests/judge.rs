@@ -90,6 +90,9 @@ fn what_is_accepted() {
     check(&["- 1 !t.py=own u.py::b=F", "+ 0 t.py::a=P u.py::b=P"], "strict: t.py::a u.py::b | ");
     check(&["- 1 !t.py=dep u.py::b=F", "+ 0 t.py::a=P u.py::b=P"], "strict: u.py::b | ");
     check(&["- 1 a=F !u.py=dep", "+ 1 a=P !u.py=dep"], "per-test: a | ");
+    // What passed is gone with the fix.
+    check(&["- 1 a=F b=P", "+ 0 a=P"], "per-test: a | ");
+    check(&["- 1 a=F b=P c=P", "+ 0 a=P b=S c=P"], "per-test: a | c");
     // Flaky, but not broken by the fix.
     check(&["- 1 a=F f=F", "- 1 a=F f=P", "+ 0 a=P f=P", "+ 0 a=P f=P"], "strict: a | ");
     check(&["- 1 a=F f=F", "- 1 a=F f=F", "+ 0 a=P f=P", "+ 1 a=P f=F"], "per-test: a | ");
@@ -97,6 +100,8 @@ fn what_is_accepted() {
 
 #[test]
 fn what_fails() {
+    check(&["- 1 a=F b=P", "+ 0 b=P"], "no-fail-to-pass: do not run with it: a");
+    check(&["- 1 a=F b=P", "+ 0 a=S b=P"], "no-fail-to-pass: do not run with it: a");
     for (end, expected) in [
         ("timeout", "timeout: without the fix was killed"),
         ("oom", "out-of-memory: memory limit"),
@@ -159,12 +164,11 @@ fn what_is_left_out_is_named() {
     let lines = ["- 1 a=F f=F gone=P", "- 1 a=F f=P gone=P", "+ 0 a=P f=P new=P", "+ 0 a=P f=P new=P"];
     let judgement = judged(&lines, ReportKind::JUnit);
     assert_eq!(judgement.transitions.flaky, BTreeSet::from(["f".to_owned()]));
-    assert_eq!(judgement.notes.len(), 2, "{:?}", judgement.notes);
-    assert!(
-        judgement.notes[0].ends_with(": f") && judgement.notes[1].ends_with(": gone, new"),
-        "{:?}",
-        judgement.notes
-    );
+    let ends = [": f", "do not run with it, in no list: gone", ": new"];
+    assert_eq!(judgement.notes.len(), ends.len(), "{:?}", judgement.notes);
+    for (note, end) in judgement.notes.iter().zip(ends) {
+        assert!(note.ends_with(end), "{:?}", judgement.notes);
+    }
 }
 
 prop_compose! {

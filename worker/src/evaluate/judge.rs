@@ -57,7 +57,7 @@ pub fn judge(runs: &[RunRecord], grounds: &Grounds) -> Judgement {
             (Verdict::Failed { reason, detail, log: Vec::new(), remedy }, Some(telling))
         }
         None => {
-            let class = class(runs, &moves.transitions, grounds.report);
+            let class = class(runs, &moves, grounds.report);
             (accepted(class, grounds), None)
         }
     };
@@ -198,6 +198,11 @@ fn bad_moves(runs: &[RunRecord], moves: &Moves, grounds: &Grounds) -> Option<Fau
         let detail = format!("no test is mended, and the fix breaks {}", names(&lists.pass_to_fail));
         return Some(fault_of(after, FailureReason::PassToFail, detail, "The row is not usable."));
     }
+    if !moves.evaded.is_empty() {
+        let detail = format!("fail without the fix, and do not run with it: {}", names(&moves.evaded));
+        let remedy = "Look why the fix removes or skips them; a fix that evades its tests proves nothing.";
+        return Some(fault_of(after, FailureReason::NoFailToPass, detail, remedy));
+    }
     let detail = match lists.pass_to_pass.len() {
         0 => "no test ran in both conditions".to_owned(),
         1 => "the one targeted test passes before the fix already".to_owned(),
@@ -208,8 +213,9 @@ fn bad_moves(runs: &[RunRecord], moves: &Moves, grounds: &Grounds) -> Option<Fau
     Some(fault_of(before, FailureReason::NoFailToPass, detail, remedy))
 }
 
-/// Strict asks that the exit statuses and the reports tell the same story.
-fn class(runs: &[RunRecord], lists: &Transitions, report: ReportKind) -> AcceptanceClass {
+/// Strict asks that the exit statuses and the reports tell the same story, and of the same tests.
+fn class(runs: &[RunRecord], moves: &Moves, report: ReportKind) -> AcceptanceClass {
+    let lists = &moves.transitions;
     let is_told_by_status = |run: &RunRecord| match run.condition {
         Condition::TestOnly => run.exit_code != Some(0),
         Condition::WithFix => {
@@ -222,7 +228,7 @@ fn class(runs: &[RunRecord], lists: &Transitions, report: ReportKind) -> Accepta
         AcceptanceClass::Command
     } else if lists.fail_to_pass == lists.error_to_pass {
         AcceptanceClass::NewModule
-    } else if runs.iter().all(is_told_by_status) {
+    } else if runs.iter().all(is_told_by_status) && moves.gone.is_empty() {
         AcceptanceClass::Strict
     } else {
         AcceptanceClass::PerTest
@@ -249,7 +255,9 @@ fn notes(moves: &Moves, runs: &[RunRecord]) -> Vec<String> {
         }
     };
     note("flaky, in no list", &moves.transitions.flaky);
-    note("missing or skipped in one of the conditions, in no list", &moves.in_one_condition);
+    note("passed without the fix and do not run with it, in no list", &moves.gone);
+    note("failed without the fix and do not run with it, in no list", &moves.evaded);
+    note("missing or skipped without the fix, in no list", &moves.in_one_condition);
     note("not imported before the fix for want of a dependency, in no list", &moves.without_dependency);
     let broken: BTreeSet<String> = runs
         .iter()

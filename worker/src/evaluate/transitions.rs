@@ -18,7 +18,11 @@ pub(super) struct Moves {
     /// Pass after the fix, but before it their file missed a module that is not the project's: the environment's
     /// fault, which proves nothing.
     pub(super) without_dependency: BTreeSet<String>,
-    /// Known to one condition only, or skipped in one.
+    /// Pass before the fix, and are skipped or not there with it.
+    pub(super) gone: BTreeSet<String>,
+    /// Fail before the fix, and are skipped or not there with it.
+    pub(super) evaded: BTreeSet<String>,
+    /// Others that are known to one condition only, or skipped in one.
     pub(super) in_one_condition: BTreeSet<String>,
 }
 
@@ -126,7 +130,13 @@ impl Moves {
             (Failed | NotImported | NoDependency, Failed | NotImported | NoDependency) => {
                 put(&mut lists.fail_to_fail);
             }
-            (Skipped | Missing, _) | (_, Skipped | Missing) => {
+            (Passed, Skipped | Missing) => {
+                put(&mut self.gone);
+            }
+            (Failed | NotImported | NoDependency, Skipped | Missing) => {
+                put(&mut self.evaded);
+            }
+            (Skipped | Missing, _) => {
                 put(&mut self.in_one_condition);
             }
         }
