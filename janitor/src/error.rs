@@ -48,7 +48,7 @@ impl From<PathError> for JanitorError {
 pub enum EngineError {
     /// None answers.
     #[error(
-        "no container engine answers at {address}: {source}; start it (systemctl start docker) or set DOCKER_HOST"
+        "no container engine answers at {address}: {source}; start it (systemctl start docker), set DOCKER_HOST, or, where it denies access, join its group (usermod -aG docker)"
     )]
     Unreachable {
         /// Where it was looked for.

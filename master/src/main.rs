@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use jiff::Timestamp;
 use master::command::{Cli, CommandError, Host, Success, run};
+use master::up::TerminalSize;
 use systemd::Environment;
 use uuid::Uuid;
 
@@ -30,7 +31,6 @@ fn main() -> ExitCode {
 }
 
 fn host() -> Result<Host, CommandError> {
-    let width = || terminal_size::terminal_size_of(stdout()).map(|(width, _)| usize::from(width.0));
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     Ok(Host {
@@ -40,8 +40,13 @@ fn host() -> Result<Host, CommandError> {
         is_root: nix::unistd::geteuid().is_root(),
         executable: std::env::current_exe()?,
         working_dir: std::env::current_dir()?,
-        columns: if stdout().is_terminal() { width() } else { None },
+        terminal,
         now: Timestamp::now,
         unique: Uuid::now_v7,
     })
+}
+
+fn terminal() -> Option<TerminalSize> {
+    let (columns, rows) = terminal_size::terminal_size_of(stdout()).filter(|_| stdout().is_terminal())?;
+    Some(TerminalSize { columns: columns.0.into(), rows: rows.0.into() })
 }

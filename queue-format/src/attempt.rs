@@ -1,5 +1,6 @@
 use std::io;
 
+use crate::claim::ERROR_FILE;
 use crate::{
     Located, MANIFEST_FILE, Manifest, PathError, Spool, SpoolError, TASK_FILE_BYTES_MAX, TaskId, TaskSpec,
     Token,
@@ -7,6 +8,9 @@ use crate::{
 
 /// The largest manifest that is read.
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+
+/// The largest error.txt that is read.
+const ERROR_BYTES_MAX: u64 = 1 << 20;
 
 impl Spool {
     /// The attempts at a task that left anything, in order.
@@ -47,6 +51,13 @@ impl Spool {
             Err(e) if e.source.kind() == io::ErrorKind::NotFound => Ok(None),
             read => read.map(Some),
         }
+    }
+
+    /// Why an attempt came to no verdict, where somebody said so.
+    #[must_use]
+    pub fn attempt_error(&self, id: &TaskId, token: Token) -> Option<String> {
+        let bytes = self.attempt_file(id, token, ERROR_FILE, ERROR_BYTES_MAX).ok().flatten()?;
+        Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
     /// The content of a task file.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -75,15 +76,36 @@ impl Spool {
         Ok(self.files().remove_file(&self.layout().worker_status().join(format!("{owner}.json")))?)
     }
 
-    /// What every worker last said; a torn or foreign file is passed over.
+    /// What every worker last said that is not known to be gone; a torn or foreign file is passed over.
     ///
     /// # Errors
-    /// The directory cannot be listed.
+    /// A directory cannot be listed.
     pub fn worker_statuses(&self) -> Result<Vec<WorkerStatus>, SpoolError> {
         let dir = self.layout().worker_status();
         let mut names = self.files().list(&dir)?;
         names.sort();
-        Ok(names.iter().filter_map(|name| read(self.files(), &dir.join(name))).collect())
+        let present = if names.is_empty() { BTreeMap::new() } else { self.incarnations()? };
+        let said = names.iter().filter_map(|name| read::<WorkerStatus>(self.files(), &dir.join(name)));
+        Ok(said.filter(|status| present.contains_key(&status.owner)).collect())
+    }
+
+    /// Removes the statuses of workers that have neither heartbeat nor lease: a write that came late, or a crash in
+    /// between, left them.
+    ///
+    /// # Errors
+    /// A directory cannot be listed, or a file not be removed.
+    pub fn forget_worker_statuses(&self) -> Result<(), SpoolError> {
+        let dir = self.layout().worker_status();
+        let names = self.files().list(&dir)?;
+        // Whoever begins is present before it says anything.
+        let present = if names.is_empty() { BTreeMap::new() } else { self.incarnations()? };
+        for name in names {
+            let owner = name.strip_suffix(".json").and_then(|owner| owner.parse::<Owner>().ok());
+            if owner.is_some_and(|owner| !present.contains_key(&owner)) {
+                self.files().remove_file(&dir.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Publishes the master's count, for programs and (`text`) for people.

@@ -3,6 +3,9 @@
 use queue_format::AcceptanceClass;
 use serde::{Deserialize, Serialize};
 
+/// A week: a limit that is longer is a mistake.
+const SECONDS_MAX: u64 = 7 * 24 * 3600;
+
 /// The `[worker]` section of the configuration. Every limit of the worker has its name here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -51,6 +54,41 @@ pub enum BuildNetwork {
     Host,
 }
 
+impl WorkerConfig {
+    /// Checks what a type cannot express.
+    ///
+    /// # Errors
+    /// The key that is wrong, and what is expected.
+    pub fn check(&self) -> Result<(), String> {
+        let within = |key: &str, value: f64, from: f64, to: f64| match value >= from && value <= to {
+            true => Ok(()),
+            false => Err(format!("worker.{key} is {value}, expected {from} to {to}")),
+        };
+        #[expect(clippy::cast_precision_loss, reason = "the limits are far below where that begins")]
+        let whole =
+            |key: &str, value: u64, from: u64, to: u64| within(key, value as f64, from as f64, to as f64);
+        whole("slots", self.slots.into(), 0, 4096)?;
+        whole("slot_cores", self.slot_cores.into(), 1, 4096)?;
+        within("slot_memory_gib", self.slot_memory_gib, 0.25, 1e6)?;
+        within("slot_disk_gib", self.slot_disk_gib, 0.25, 1e6)?;
+        within("reserved_memory_gib", self.reserved_memory_gib, 0.0, 1e6)?;
+        within("reserved_disk_gib", self.reserved_disk_gib, 0.0, 1e6)?;
+        whole("iterations_max", self.iterations_max.into(), 1, 100)?;
+        whole("repeats", self.repeats.into(), 1, 100)?;
+        whole("build_timeout_seconds", self.build_timeout_seconds, 1, SECONDS_MAX)?;
+        whole("run_timeout_seconds", self.run_timeout_seconds, 1, SECONDS_MAX)?;
+        whole("git_timeout_seconds", self.git_timeout_seconds, 1, SECONDS_MAX)?;
+        whole("log_bytes_max", self.log_bytes_max as u64, 1 << 10, 1 << 30)?;
+        whole("pids_max", self.pids_max, 16, 1 << 22)?;
+        if self.accept.is_empty() {
+            return Err(
+                "worker.accept is empty, expected at least one class: nothing would be accepted".to_owned()
+            );
+        }
+        Ok(())
+    }
+}
+
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
@@ -70,5 +108,31 @@ impl Default for WorkerConfig {
             log_bytes_max: 4 << 20,
             pids_max: 4096,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_key_that_is_wrong() {
+        let check = |change: fn(&mut WorkerConfig), expected: &str| {
+            let mut config = WorkerConfig::default();
+            change(&mut config);
+            let why = config.check().err().unwrap_or_default();
+            assert!(why.starts_with(expected) && why.is_empty() == expected.is_empty(), "{why}");
+        };
+        check(|_| (), "");
+        check(|c| c.repeats = 0, "worker.repeats is 0, expected 1 to 100");
+        check(|c| c.iterations_max = 0, "worker.iterations_max");
+        check(|c| c.slot_cores = 0, "worker.slot_cores");
+        check(|c| c.slot_memory_gib = f64::NAN, "worker.slot_memory_gib is NaN");
+        check(|c| c.slot_memory_gib = -1.0, "worker.slot_memory_gib is -1");
+        check(|c| c.reserved_memory_gib = 1e9, "worker.reserved_memory_gib");
+        check(|c| c.run_timeout_seconds = 0, "worker.run_timeout_seconds");
+        check(|c| c.log_bytes_max = 0, "worker.log_bytes_max");
+        check(|c| c.pids_max = 0, "worker.pids_max");
+        check(|c| c.accept.clear(), "worker.accept is empty");
     }
 }

@@ -62,6 +62,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let environment = Environment::from_os(std::env::vars_os());
     let config: WorkerConfig =
         systemd::config::load(&Source::named_or_default(cli.config.clone()), "worker")?;
+    config.check().map_err(anyhow::Error::msg)?;
     if cli.print_config {
         print!("{}", systemd::config::print(&config, "worker")?);
         return Ok(());

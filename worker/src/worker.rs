@@ -134,6 +134,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             }
         }
         status.abort();
+        // It may be writing just now, and must not write once its file is removed.
+        let _ = status.await;
         pulse.stop();
         self.spool.remove_worker_status(&self.owner)?;
         if let Some(lease) = Arc::into_inner(lease) {

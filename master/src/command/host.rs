@@ -6,6 +6,7 @@ use systemd::Environment;
 use uuid::Uuid;
 
 use super::CommandError;
+use crate::up::TerminalSize;
 
 /// What `main` read from the process's surroundings: nothing else here looks at them.
 #[derive(Clone, Debug)]
@@ -22,8 +23,8 @@ pub struct Host {
     pub executable: PathBuf,
     /// Its working directory.
     pub working_dir: PathBuf,
-    /// Columns of the terminal that its output goes to; `None` where it is none.
-    pub columns: Option<usize>,
+    /// How large the terminal is that its output goes to; people change that. `None` where it is none.
+    pub terminal: fn() -> Option<TerminalSize>,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// Gives a fresh UUID.
@@ -31,6 +32,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Columns of the terminal now.
+    pub(super) fn columns(&self) -> Option<usize> {
+        (self.terminal)().map(|size| size.columns)
+    }
+
     /// Where this node's state lies: what was asked for, or the default.
     pub(super) fn state_dir(&self, asked: Option<&PathBuf>) -> Result<PathBuf, CommandError> {
         let dir = match asked {

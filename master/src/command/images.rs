@@ -51,7 +51,7 @@ async fn connect(host: &Host) -> Result<Docker, CommandError> {
     let unreachable = |e: bollard::errors::Error| {
         let why = chain(&e);
         CommandError::Program(format!(
-            "no container engine answers at {address}: {why}; start it (systemctl start docker) or set DOCKER_HOST"
+            "no container engine answers at {address}: {why}; start it (systemctl start docker), set DOCKER_HOST, or, where it denies access, join its group (usermod -aG docker)"
         ))
     };
     let docker = Docker::connect_with_host(address).map_err(unreachable)?;
@@ -74,7 +74,7 @@ async fn build(
         writeln!(out, "building {}: {}", plural(versions.len(), "base image"), text.join(", "))?;
     }
     let shutdown = Shutdown::on_signals()?;
-    let mut screen = Screen::new(out, host.columns);
+    let mut screen = Screen::new(out, host.terminal);
     let (mut built, mut failed) = (0, 0);
     for version in versions {
         let result = tokio::select! {
@@ -153,7 +153,7 @@ async fn list(settings: &HostSettings, host: &Host, out: &mut dyn Write) -> Resu
         Ok(images) => (images, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let mut table = table(host.columns);
+    let mut table = table(host.columns());
     table.set_header(["python", "image", "from", "size", "can be built here"]);
     for release in CATALOGUE {
         let image = images.iter().find(|image| image.python == release.version);

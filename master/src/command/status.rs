@@ -23,7 +23,7 @@ pub(super) fn run(
     let mut manifests = Manifests::default();
     loop {
         let status = Status::take(&spool, &mut manifests, (host.now)())?;
-        if arguments.watch && host.columns.is_some() {
+        if arguments.watch && host.columns().is_some() {
             write!(out, "{HOME}")?;
         }
         if arguments.json && arguments.watch {

@@ -52,7 +52,7 @@ fn submit(
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             (name, Box::new(open(file)?))
         };
-        let mut screen = Screen::new(out, host.columns);
+        let mut screen = Screen::new(out, host.terminal);
         let source = Source { name: &name, number: (host.unique)(), known: &mut known };
         let report = ingest.run(source, (host.now)(), input, |report| {
             // A screen that is gone is found out when the result is written.

@@ -41,7 +41,7 @@ pub(super) fn run(
         spool,
         state_dir: state_dir.clone(),
         until_idle: arguments.until_idle,
-        columns: host.columns,
+        terminal: host.terminal,
         now: host.now,
         unique: host.unique,
     };
@@ -69,7 +69,7 @@ fn finish(results: &Results, host: &Host, out: &mut dyn Write) -> Result<(), Com
     if results.is_empty() {
         writeln!(out, "no task was settled")?;
     } else {
-        writeln!(out, "{}\n{}", results.table(host.columns), results.totals())?;
+        writeln!(out, "{}\n{}", results.table(host.columns()), results.totals())?;
     }
     Ok(())
 }

@@ -81,11 +81,12 @@ impl Round {
         Ok(())
     }
 
-    /// Forgets what the ledger need not know any more, now and then.
+    /// Forgets what need not be known any more, now and then.
     pub(super) fn forget(&mut self, elapsed: Duration) -> Result<(), SpoolError> {
         if elapsed >= self.forget_due {
             self.forget_due = elapsed + FORGET_PERIOD;
             self.spool.forget_sources(&self.owner, LEDGER_AGE_MAX)?;
+            self.spool.forget_worker_statuses()?;
         }
         Ok(())
     }

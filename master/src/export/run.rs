@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,9 @@ use queue_format::{AcceptanceClass, PathError, Spool, State};
 
 use super::row::row_of;
 use super::{Format, Skipped};
+
+/// What errors call an output without a path.
+const STANDARD_OUTPUT: &str = "standard output";
 
 /// Which accepted tasks are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,16 @@ pub enum ExportError {
     },
 }
 
+impl ExportError {
+    /// The same of the file that the output goes to.
+    fn on(self, path: &Path) -> Self {
+        match self {
+            Self::Write { source, .. } => Self::Write { path: path.to_owned(), source },
+            other => other,
+        }
+    }
+}
+
 impl Export<'_> {
     /// Writes all rows, sorted by id, into a file that appears whole or not at all.
     ///
@@ -61,6 +75,13 @@ impl Export<'_> {
     /// The spool cannot be listed, or the file not be written; then an older file of that name is as it was.
     pub fn to_file(&self, path: &Path) -> Result<Exported, ExportError> {
         let unwritable = |source| ExportError::Write { path: path.to_owned(), source };
+        // A link is followed; what is no regular file, such as a pipe or /dev/stdout, is written to and not replaced.
+        let resolved = path.canonicalize();
+        let path = resolved.as_deref().unwrap_or(path);
+        if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            let out = OpenOptions::new().write(true).open(path).map_err(unwritable)?;
+            return self.to_writer(&mut BufWriter::new(out)).map_err(|error| error.on(path));
+        }
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let staged = tempfile::Builder::new()
             .prefix(".bottega-export-")
@@ -68,10 +89,7 @@ impl Export<'_> {
             .tempfile_in(dir)
             .map_err(unwritable)?;
         let mut out = BufWriter::new(staged);
-        let exported = self.to_writer(&mut out).map_err(|error| match error {
-            ExportError::Write { source, .. } => unwritable(source),
-            other => other,
-        })?;
+        let exported = self.to_writer(&mut out).map_err(|error| error.on(path))?;
         let staged = out.into_inner().map_err(|e| unwritable(e.into_error()))?;
         staged.as_file().sync_all().map_err(unwritable)?;
         staged.persist(path).map_err(|e| unwritable(e.error))?;
@@ -101,14 +119,14 @@ impl Export<'_> {
                 Ok((class, row)) => {
                     let line = serde_json::Value::Object(row).to_string();
                     writeln!(out, "{line}")
-                        .map_err(|source| ExportError::Write { path: PathBuf::new(), source })?;
+                        .map_err(|source| ExportError::Write { path: STANDARD_OUTPUT.into(), source })?;
                     *exported.rows.entry(class.to_string()).or_default() += 1;
                 }
                 Err(Skipped::Class(class)) => *exported.left_out.entry(class.to_string()).or_default() += 1,
                 Err(Skipped::Damaged(why)) => exported.damaged.push((task.name.id.to_string(), why)),
             }
         }
-        out.flush().map_err(|source| ExportError::Write { path: PathBuf::new(), source })?;
+        out.flush().map_err(|source| ExportError::Write { path: STANDARD_OUTPUT.into(), source })?;
         Ok(exported)
     }
 }

@@ -51,9 +51,6 @@ pub enum Log {
 /// The largest log or evidence that is read: what a worker keeps is far less.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// The largest error.txt that is read.
-const ERROR_BYTES_MAX: u64 = 1 << 20;
-
 impl Log {
     /// The name of its file among an attempt's results.
     #[must_use]
@@ -85,7 +82,12 @@ impl Page {
         let spec = places.first().map(|place| spool.read_task(place).map_err(|e| e.to_string()));
         let tokens = spool.attempts(id)?;
         let attempts = tokens.into_iter().map(|token| Attempt::read(spool, id, token)).collect();
+        let holder = places.iter().find_map(|place| match &place.state {
+            State::Claimed(owner) => Some(owner.clone()),
+            _ => None,
+        });
         let mut workers = spool.worker_statuses()?;
+        workers.retain(|worker| Some(&worker.owner) == holder.as_ref());
         for worker in &mut workers {
             worker.slots.retain(|slot| slot.activity.as_ref().is_some_and(|activity| activity.task == *id));
         }
@@ -120,10 +122,7 @@ impl Attempt {
             Ok(manifest) => (manifest, None),
             Err(e) => (None, Some(e.to_string())),
         };
-        let told = || {
-            let bytes = spool.attempt_file(id, token, "error.txt", ERROR_BYTES_MAX).ok().flatten()?;
-            Some(String::from_utf8_lossy(&bytes).trim().to_owned())
-        };
+        let told = || spool.attempt_error(id, token);
         Self { token, dir, manifest, evidence, error: error.or_else(told) }
     }
 }

@@ -9,6 +9,9 @@ use crate::text::{bytes, clean_line, duration, list_of, plural};
 /// A worker that has said nothing for so long is marked: it says something every few seconds.
 const SILENT_SECONDS: f64 = 60.0;
 
+/// Less free space on the spool's disk, and results can hardly be written.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+
 impl Status {
     /// For people.
     #[must_use]
@@ -38,6 +41,9 @@ impl Status {
             let _ =
                 writeln!(text, "incoming {:6}  {} not read yet", self.unread, plural(self.unread, "file"));
         }
+        if let Some(full) = self.fullness() {
+            let _ = writeln!(text, "note     {full}");
+        }
         text.push_str(&self.pace_line());
         text.push_str(&self.control_lines());
         for worker in &self.workers {
@@ -49,6 +55,18 @@ impl Status {
             );
         }
         text
+    }
+
+    /// What to say where the spool's disk is so full that daemons cannot even say it themselves.
+    #[must_use]
+    pub fn fullness(&self) -> Option<String> {
+        (self.free_bytes < FREE_BYTES_MIN).then(|| {
+            let free = bytes(self.free_bytes);
+            format!(
+                "the spool's disk is full ({free} free): nothing goes on until there is space at {}",
+                self.path.display()
+            )
+        })
     }
 
     fn until(&self, due_seconds: u64) -> String {

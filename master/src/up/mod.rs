@@ -21,3 +21,4 @@ pub use child::{Event, Program, Role};
 pub use results::Results;
 pub use run::{Settings, Up, UpError};
 pub(crate) use screen::Screen;
+pub use screen::TerminalSize;

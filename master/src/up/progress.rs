@@ -107,10 +107,11 @@ impl Progress<'_> {
 
     fn obstacles(&self) -> impl Iterator<Item = String> {
         let workers = self.status.workers.iter();
-        workers.filter_map(|worker| {
+        let told = workers.filter_map(|worker| {
             let obstacle = clean_line(worker.obstacle.as_ref()?);
             Some(format!("nothing is claimed on {}: {obstacle}", worker.owner.node()))
-        })
+        });
+        self.status.fullness().into_iter().chain(told)
     }
 
     fn daemons(&self) -> String {

@@ -1,4 +1,5 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 
 use comfy_table::CellAlignment;
 use queue_format::{Located, Manifest, Spool, SpoolError, State, TaskId, Token, Verdict};
@@ -9,6 +10,9 @@ use crate::text::{clean_line, duration, ellipsis, list_of, plural, table};
 /// Rows of the table; more are counted only.
 const ROWS_MAX: usize = 300;
 
+/// Narrower terminals see no columns of stages: their words would be broken.
+const COLUMNS_WITH_STAGES: usize = 120;
+
 /// Characters of the explanation of a failure.
 const DETAIL_CHARS_MAX: usize = 120;
 
@@ -16,6 +20,8 @@ const DETAIL_CHARS_MAX: usize = 120;
 #[derive(Debug)]
 pub struct Results {
     tasks: Vec<(Located, Option<Manifest>)>,
+    /// What is said of those that came to no verdict, by where they lie.
+    errors: HashMap<PathBuf, String>,
 }
 
 impl Results {
@@ -27,11 +33,17 @@ impl Results {
         let mut found = settled(spool)?;
         found.retain(|task| !before.contains(&(task.name.id.clone(), task.name.token)));
         found.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut errors = HashMap::new();
         let read = |task: Located| {
             let manifest = spool.manifest(&task.name.id, task.name.token).ok().flatten();
+            if manifest.is_none()
+                && let Some(why) = spool.attempt_error(&task.name.id, task.name.token)
+            {
+                errors.insert(task.path.clone(), why);
+            }
             (task, manifest)
         };
-        Ok(Self { tasks: found.into_iter().map(read).collect() })
+        Ok(Self { tasks: found.into_iter().map(read).collect(), errors })
     }
 
     /// What is settled now, to tell it from what will be.
@@ -51,14 +63,15 @@ impl Results {
     /// The table; at most `columns` wide where that is known.
     #[must_use]
     pub fn table(&self, columns: Option<usize>) -> String {
-        let stages = self.stages();
+        let is_narrow = columns.is_some_and(|columns| columns < COLUMNS_WITH_STAGES);
+        let stages = if is_narrow { Vec::new() } else { self.stages() };
         let mut table = table(columns);
         let mut header = vec!["task".to_owned(), "verdict".to_owned(), "F2P".to_owned(), "P2P".to_owned()];
         header.extend(stages.iter().map(|stage| format!("{} s", clean_line(stage))));
         header.extend(["in all".to_owned(), "reason".to_owned()]);
         table.set_header(header);
         for (task, manifest) in self.tasks.iter().take(ROWS_MAX) {
-            table.add_row(row(task, manifest.as_ref(), &stages));
+            table.add_row(row(task, manifest.as_ref(), self.errors.get(&task.path), &stages));
         }
         for column in 2..5 + stages.len() {
             if let Some(column) = table.column_mut(column) {
@@ -131,13 +144,21 @@ fn settled(spool: &Spool) -> Result<Vec<Located>, SpoolError> {
     Ok(found)
 }
 
-fn row(task: &Located, manifest: Option<&Manifest>, stages: &[String]) -> Vec<String> {
+fn row(
+    task: &Located,
+    manifest: Option<&Manifest>,
+    error: Option<&String>,
+    stages: &[String],
+) -> Vec<String> {
     let verdict = manifest.map(|manifest| &manifest.verdict);
     let (verdict, why) = match (&task.state, verdict) {
         (State::Failed(reason), Some(Verdict::Failed { detail, .. })) => {
             ("failed".to_owned(), format!("{reason}: {detail}"))
         }
-        (State::Failed(reason), _) => ("failed".to_owned(), format!("{reason}: {}", reason.meaning())),
+        (State::Failed(reason), _) => {
+            let why = error.map_or(reason.meaning(), String::as_str);
+            ("failed".to_owned(), format!("{reason}: {why}"))
+        }
         (_, Some(Verdict::Accepted { class })) => (class.to_string(), String::new()),
         _ => ("accepted".to_owned(), "its results are missing".to_owned()),
     };

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::child::{Death, Keeper};
 use super::log::LogFile;
 use super::progress::{Condition, Progress};
-use super::screen::Screen;
+use super::screen::{Screen, TerminalSize};
 use super::{Event, Program, Role};
 use crate::summary::{Manifests, Status};
 use crate::text::{clean_line, duration};
@@ -30,8 +30,8 @@ pub struct Settings {
     pub programs: Vec<Program>,
     /// End when nothing is pending, claimed, delayed or dropped.
     pub until_idle: bool,
-    /// Columns of the terminal; `None` where there is none.
-    pub columns: Option<usize>,
+    /// How large the terminal is; `None` where there is none.
+    pub terminal: fn() -> Option<TerminalSize>,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// Gives a fresh UUID.
@@ -129,7 +129,7 @@ impl Settings {
             .map_err(|source| UpError::Logs { path: log_dir.clone(), source })?;
         let mut running = Running {
             settings: self,
-            screen: Screen::new(out, self.columns),
+            screen: Screen::new(out, self.terminal),
             manifests: Manifests::default(),
             daemons: self.start(&log_dir),
             started_at,

@@ -152,7 +152,7 @@ pub enum ContainerEnd {
 pub enum EngineError {
     /// No engine answers.
     #[error(
-        "no container engine answers at {address}: {source}; start it (systemctl start docker) or set DOCKER_HOST"
+        "no container engine answers at {address}: {source}; start it (systemctl start docker), set DOCKER_HOST, or, where it denies access, join its group (usermod -aG docker)"
     )]
     Unreachable {
         /// Where it was looked for.
