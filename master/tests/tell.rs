@@ -214,6 +214,18 @@ fn export_writes_official_results_only() {
 
     let piped = export(&["--out", "-"]);
     assert_eq!(piped.out, fs::read_to_string(house.path("all.jsonl")).expect("written"));
+    // A link is followed, and what is no file is written to: neither is replaced.
+    std::os::unix::fs::symlink(house.path("all.jsonl"), house.path("link.jsonl")).expect("a link");
+    assert_eq!(export(&["--class", "strict", "--out", "link.jsonl"]).status, 0);
+    assert!(fs::symlink_metadata(house.path("link.jsonl")).expect("there").is_symlink());
+    assert_eq!(read("all.jsonl").len(), 1);
+    nix::unistd::mkfifo(&house.path("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let reader = std::thread::spawn({
+        let pipe = house.path("pipe");
+        move || fs::read_to_string(pipe).expect("read")
+    });
+    assert_eq!(export(&["--out", "pipe"]).status, 0);
+    assert_eq!(reader.join().expect("no panic"), piped.out);
     assert_eq!(export(&["--class", "best", "--out", "x"]).status, 2);
     let nowhere = export(&["--out", "no/such/dir/x.jsonl"]);
     assert!(nowhere.status == 1 && nowhere.err.contains("no/such/dir/x.jsonl"), "{}", nowhere.err);

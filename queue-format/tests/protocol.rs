@@ -9,7 +9,7 @@ use std::time::Duration;
 use queue_format::{
     AcceptanceClass, Claim, ClaimError, Counts, FailureReason, Heartbeat, Incarnation, Instance, Intake,
     Known, Lease, Manifest, Next, Owner, Publisher, Reaped, Spool, SpoolError, State, TaskId, TaskSpec,
-    Token, Verdict,
+    Token, Verdict, WorkerStatus,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -385,4 +385,27 @@ fn a_spool_is_recognised_and_never_made_over_something_else() {
     assert!(Spool::open(&root).expect_err("newer").to_string().contains("upgrade"));
     fs::write(root.join("spool.toml"), "uuid = 3").expect("written");
     assert!(Spool::open(&root).is_err());
+}
+
+#[test]
+fn what_the_gone_said_of_themselves_is_not_told() {
+    let (_dir, spool) = spool();
+    let (gone, here) = (owner("n1"), owner("n2"));
+    let _lease = Lease::open(&spool, here.clone()).expect("a lease");
+    for owner in [&gone, &here] {
+        let status = WorkerStatus {
+            owner: owner.clone(),
+            at: "2024-01-01T00:00:00Z".parse().expect("a time"),
+            notices: Vec::new(),
+            obstacle: None,
+            slots: Vec::new(),
+        };
+        spool.write_worker_status(&status).expect("written");
+    }
+    let told: Vec<Owner> = spool.worker_statuses().expect("listed").into_iter().map(|s| s.owner).collect();
+    assert_eq!(told, std::slice::from_ref(&here));
+    spool.forget_worker_statuses().expect("forgotten");
+    let left = fs::read_dir(spool.layout().worker_status()).expect("listed").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert_eq!(left, [format!("{here}.json").as_str()]);
 }
