@@ -19,6 +19,7 @@ use worker::Worker;
 use worker::attempt::Workshop;
 use worker::board::Board;
 use worker::config::{BuildNetwork, WorkerConfig};
+use worker::disk::DiskReserve;
 use worker::engine::{Docker, DockerOptions, Engine, Network};
 use worker::repository::RepositoryCache;
 use worker::slots::{Machine, slots};
@@ -113,6 +114,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
     tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
     notifier.ready(&format!("{} slots", slots.len()));
     let engine_dir = engine.facts().root_dir.clone();
+    let reserved_disk_gib = config.reserved_disk_gib;
     let git_timeout = Duration::from_secs(config.git_timeout_seconds);
     let worker = Worker {
         board: Board::new(owner.clone(), &slots, notices),
@@ -130,7 +132,10 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
         clock: time_since_boot,
         control: Arc::default(),
         log: EventLog::new(&spool, &owner),
-        disk_dirs: vec![spool.layout().root().to_owned(), state_dir.clone(), engine_dir],
+        disks: DiskReserve::new(
+            vec![spool.layout().root().to_owned(), state_dir.clone(), engine_dir],
+            reserved_disk_gib,
+        ),
         spool,
         owner,
         state_dir,

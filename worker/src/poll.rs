@@ -2,6 +2,7 @@
 //! machine itself sees something arrive. NFS tells nobody of what other nodes do, so the pause is what counts there.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ use tokio::time::{Instant, sleep_until};
 
 /// The longest pause: how late a worker may see what another node publishes.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// The longest one once nothing was there for a while: a fleet that waits for work must not weigh on the server.
+const PAUSE_MAX_IDLE: Duration = Duration::from_secs(30);
+/// How often nothing must have been there for that.
+const EMPTY_LOOKS: u32 = 8;
 /// The shortest.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Arrivals that wait to be heard; more are one arrival.
@@ -20,6 +25,7 @@ const ARRIVALS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Poll {
     due: Mutex<Instant>,
+    empty_looks: AtomicU32,
     bell: Notify,
     looking: tokio::sync::Mutex<()>,
 }
@@ -27,7 +33,12 @@ pub struct Poll {
 impl Default for Poll {
     /// The first look is due at once.
     fn default() -> Self {
-        Self { due: Mutex::new(Instant::now()), bell: Notify::new(), looking: tokio::sync::Mutex::default() }
+        Self {
+            due: Mutex::new(Instant::now()),
+            empty_looks: AtomicU32::default(),
+            bell: Notify::new(),
+            looking: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -54,11 +65,19 @@ impl Poll {
 
     /// Nothing was there, or nothing may be claimed; `random` is drawn from 0 to 1.
     pub fn found_nothing(&self, random: f64) {
-        self.set(Instant::now() + PAUSE_MIN + (PAUSE_MAX - PAUSE_MIN).mul_f64(random));
+        let is_idle = self.empty_looks.fetch_add(1, Ordering::Relaxed) >= EMPTY_LOOKS;
+        let longest = if is_idle { PAUSE_MAX_IDLE } else { PAUSE_MAX };
+        self.set(Instant::now() + PAUSE_MIN + (longest - PAUSE_MIN).mul_f64(random));
+    }
+
+    /// A task was there.
+    pub fn found_something(&self) {
+        self.empty_looks.store(0, Ordering::Relaxed);
     }
 
     /// Something may be there.
     pub fn ring(&self) {
+        self.found_something();
         self.set(Instant::now());
         self.bell.notify_waiters();
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::attempt::{Attempt, AttemptError, Job, Workshop, attempt};
 use crate::board::Board;
 use crate::breaker::{Breaker, Gate};
-use crate::disk;
+use crate::disk::DiskReserve;
 use crate::engine::Engine;
 use crate::poll::Poll;
 use crate::pulse::Heart;
@@ -32,7 +32,7 @@ const HELD_CHECK_PERIOD: Duration = Duration::from_secs(1);
 const LOOKS_A_SILENCE: u32 = 3;
 /// How often the status is published where it changed, and where it did not: the heartbeat says who lives.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
-const STATUS_PERIODS_UNCHANGED: u32 = 30;
+const STATUS_PERIODS_UNCHANGED: u32 = 60;
 /// The pause of a slot after the node failed a task.
 const NODE_FAULT_PAUSE: Duration = Duration::from_secs(10);
 /// When at the latest a task that the node failed is tried again; four times as long after each further fault, an hour
@@ -58,7 +58,7 @@ pub struct Worker<E, B> {
     /// The node's state directory.
     pub state_dir: PathBuf,
     /// Where work needs room: the spool, the state, the engine's own directory.
-    pub disk_dirs: Vec<PathBuf>,
+    pub disks: DiskReserve,
     /// What the node knows to be ours.
     pub ledger: Ledger,
     /// Where the slots write what they do.
@@ -179,7 +179,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     async fn is_fit(&self, slot: &Slot) -> bool {
         let asked = self.control.lock().unwrap_or_else(PoisonError::into_inner).obstacle(self.owner.node());
         let obstacle = match self.shop.engine.ping().await {
-            Ok(()) => asked.or_else(|| disk::shortage(&self.disk_dirs, self.shop.config.reserved_disk_gib)),
+            Ok(()) => asked.or_else(|| self.disks.shortage()),
             Err(error) => {
                 tracing::debug!(%error, "the engine does not answer");
                 Some(ENGINE_AWAY.to_owned())
@@ -242,7 +242,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             lease.claim_next(|class| class.kind == "build" && room.admits(class))
         });
         match looked.await.map_err(std::io::Error::other) {
-            Ok(Ok(Next::Claimed(claim))) => Ok(Some(*claim)),
+            Ok(Ok(Next::Claimed(claim))) => {
+                self.poll.found_something();
+                Ok(Some(*claim))
+            }
             Ok(Ok(Next::Empty)) => {
                 self.poll.found_nothing(random());
                 Ok(None)

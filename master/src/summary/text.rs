@@ -6,8 +6,8 @@ use queue_format::{SlotStatus, WorkerStatus};
 use super::Status;
 use crate::text::{bytes, clean_line, duration, list_of, plural};
 
-/// A worker that has said nothing for so long is marked: it says something every few seconds.
-const SILENT_SECONDS: f64 = 60.0;
+/// A worker that has said nothing for so long is marked: it says something every minute at least.
+const SILENT_SECONDS: f64 = 180.0;
 
 /// Less free space on the spool's disk, and results can hardly be written.
 const FREE_BYTES_MIN: u64 = 64 << 20;
