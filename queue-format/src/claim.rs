@@ -125,7 +125,7 @@ impl Claim {
     fn target(&self, verdict: &Verdict) -> PathBuf {
         let layout = self.spool.layout();
         match verdict {
-            Verdict::Accepted { .. } => {
+            Verdict::Accepted { .. } | Verdict::Completed => {
                 layout.done_bucket(&self.name.id).join(self.name.done_by(&self.owner).to_string())
             }
             Verdict::Failed { reason, .. } => {
@@ -140,6 +140,16 @@ impl Claim {
     /// As for [`Claim::conclude`].
     pub fn release(&self) -> Result<(), ClaimError> {
         self.move_to(&self.spool.layout().pending_class(&self.class).join(self.name.to_string()))
+    }
+
+    /// Hands the task back into the class of its content, with the priority that it was claimed with: for a worker that
+    /// claimed it from a class which promised less, where a person had put it.
+    ///
+    /// # Errors
+    /// As for [`Claim::conclude`].
+    pub fn hand_over(&self) -> Result<(), ClaimError> {
+        let class = Class { priority: self.class.priority, ..self.spec.class() };
+        self.move_to(&self.spool.layout().pending_class(&class).join(self.name.to_string()))
     }
 
     /// Hands the task back through the node's fault, to be tried again not before `due_seconds` (since 1970);

@@ -32,9 +32,9 @@ pub enum Event {
         task: TaskId,
         /// Which attempt.
         token: Token,
-        /// `accepted` or `failed`.
+        /// `accepted`, `completed` or `failed`.
         verdict: String,
-        /// The acceptance class, or the reason of the failure.
+        /// The acceptance class, `done`, or the reason of the failure.
         to: String,
     },
     /// A claim was handed back as it was.
@@ -133,6 +133,7 @@ impl Event {
     pub fn concluded(task: TaskId, token: Token, verdict: &Verdict) -> Self {
         let (verdict, to) = match verdict {
             Verdict::Accepted { class } => ("accepted", class.as_str()),
+            Verdict::Completed => ("completed", "done"),
             Verdict::Failed { reason, .. } => ("failed", reason.as_str()),
         };
         Self::Concluded { task, token, verdict: verdict.to_owned(), to: to.to_owned() }

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::{Class, FailureReason, Owner, TaskId, Token};
+use crate::{Class, Digest, FailureReason, Owner, TaskId, Token};
 
 /// Where everything lies in a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,18 @@ impl Layout {
     #[must_use]
     pub fn ledger_of(&self, source: Uuid) -> PathBuf {
         self.ledger().join(source.simple().to_string())
+    }
+
+    /// Files that tasks begin with, each kept once.
+    #[must_use]
+    pub fn inputs(&self) -> PathBuf {
+        self.root.join("inputs")
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn input(&self, digest: &Digest) -> PathBuf {
+        self.inputs().join(digest.bucket()).join(digest.as_str())
     }
 
     /// Tasks that wait for a worker.
@@ -207,7 +219,7 @@ impl Layout {
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let plain = [
             "tmp", "incoming", "pending", "delayed", "hold", "claimed", "done", "failed", "results",
-            "status", "nodes", "ledger", "control", "log",
+            "status", "nodes", "ledger", "control", "log", "inputs",
         ];
         let mut all: Vec<PathBuf> = plain.iter().map(|name| self.root.join(name)).collect();
         all.push(self.rejected());

@@ -12,6 +12,7 @@
 //!   tmp/<owner>/                             staging, never scanned
 //!   tmp/<owner>/incoming/                    what one master has taken and not finished yet
 //!   ledger/<source>/<n>/chunk.json           what publishers have taken on: each chunk of a source once
+//!   inputs/<hh>/<digest>                     files that tasks begin with, each once, by the BLAKE3 of its content
 //!   pending/<p>-<class>/<shard>/<task>       p = 0 (first) … 9; at most 4096 tasks a shard
 //!   pending/<p>-<class>/<task>               also legal: what people `mv` here
 //!   delayed/<due>/<p>-<class>/<task>         waiting for a retry; <due> in seconds since 1970
@@ -32,6 +33,9 @@
 //! the **fencing token**: raised by every claim, never lowered. `r` counts automatic retries. `<owner>` is
 //! `<node>~<incarnation>`, never used twice ([`Owner`]).
 //!
+//! `<class>` is the kind of work (`build`, `run`, `native`), and for runs what they need, as in `run-2c-4096m`
+//! ([`Class`]): workers claim from those classes only that fit their slots.
+//!
 //! A result is official if and only if a name in `done/` carries its token; everything else under `results/`
 //! is a report about an attempt that failed or was overtaken.
 //!
@@ -39,6 +43,7 @@
 
 mod attempt;
 mod claim;
+mod class;
 mod control;
 mod counts;
 mod doctor;
@@ -52,6 +57,7 @@ mod fsck;
 mod heartbeat;
 mod id;
 mod incoming;
+mod inputs;
 mod instance;
 mod judge;
 mod known;
@@ -71,6 +77,7 @@ mod reap;
 mod reason;
 mod rejects;
 mod retry;
+mod run_task;
 mod spec;
 mod spool;
 mod status;
@@ -78,6 +85,7 @@ mod steer;
 mod timing;
 
 pub use claim::{Claim, ClaimError, RETRIES_MAX};
+pub use class::{Class, Shape};
 pub use control::Control;
 pub use counts::Counts;
 pub use doctor::{Diagnosis, Measured, Mount, Space, Spread, Symptom};
@@ -90,6 +98,7 @@ pub use fsck::{Check, Checked, Depth, Finding, Severity, Step};
 pub use heartbeat::Heartbeat;
 pub use id::{InvalidId, TaskId};
 pub use incoming::{Dropped, Intake, Taken};
+pub use inputs::{Digest, INPUT_BYTES_MAX, InputError, InvalidDigest};
 pub use instance::{Instance, InvalidInstance};
 pub use judge::Judge;
 pub use known::Known;
@@ -100,7 +109,10 @@ pub use ledger::{Ledger, LedgerEntry, ObjectKind};
 pub use limits::{Limits, Room};
 pub use liveness::{Life, LifeLock};
 pub use log::EventLog;
-pub use manifest::{MANIFEST_FILE, Manifest, PythonRecord, StageRecord};
+pub use manifest::{
+    BuildReport, COMMANDS_FILE, CommandRecord, MANIFEST_FILE, Manifest, OUTPUT_FILE, PythonRecord, RunReport,
+    StageRecord, WorkReport,
+};
 pub use name::{InvalidName, TaskName, Token};
 pub use owner::{Incarnation, InvalidOwner, Owner};
 pub use presence::Presence;
@@ -109,7 +121,8 @@ pub use reap::Reaped;
 pub use reason::{AcceptanceClass, FailureReason, Verdict};
 pub use rejects::Rejects;
 pub use retry::Retried;
-pub use spec::{BuildTask, Class, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
+pub use run_task::{COMMANDS_MAX, InputFile, InvalidRun, RunTask, output_name};
+pub use spec::{BuildTask, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
 pub use spool::{Spool, SpoolId};
 pub use status::{SlotActivity, SlotStatus, Summary, WorkerStatus};
 pub use steer::Cancelled;

@@ -25,10 +25,38 @@ pub struct Manifest {
     pub started_at: jiff::Timestamp,
     /// When the verdict was reached.
     pub finished_at: jiff::Timestamp,
-    /// Rounds of Dockerfile, script and evaluation.
-    pub iterations: u32,
     /// Wall time by stage, in order; a stage that ran twice stands twice.
     pub stages: Vec<StageRecord>,
+    /// What only this kind of work has to tell.
+    #[serde(flatten)]
+    pub work: WorkReport,
+    /// Highest memory use of a run.
+    pub peak_memory_bytes: Option<u64>,
+    /// What was changed or left out on the way, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// BLAKE3 of every other file of the attempt, by name.
+    pub files: BTreeMap<String, String>,
+}
+
+/// What an attempt tells of its own kind of work; the fields stand among the manifest's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum WorkReport {
+    /// Of a build.
+    Build(BuildReport),
+    /// Of a run, all in one field.
+    Run {
+        /// That field.
+        run: RunReport,
+    },
+}
+
+/// What a build tells.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BuildReport {
+    /// Rounds of Dockerfile, script and evaluation.
+    pub iterations: u32,
     /// Which Python, and why that one.
     pub python: Option<PythonRecord>,
     /// The environment's image, where one was kept.
@@ -39,13 +67,57 @@ pub struct Manifest {
     pub fail_to_pass: usize,
     /// Tests that pass in both.
     pub pass_to_pass: usize,
-    /// Highest memory use of a run.
-    pub peak_memory_bytes: Option<u64>,
-    /// What was changed or left out on the way, in words.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-    /// BLAKE3 of every other file of the attempt, by name.
-    pub files: BTreeMap<String, String>,
+}
+
+/// What a run tells; of each command, `commands.json` among its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Commands that ended with status 0.
+    pub succeeded: usize,
+    /// Commands that ended otherwise, or never began.
+    pub failed: usize,
+    /// Cores that it ran on, as the kernel writes sets.
+    pub cpuset: String,
+    /// Memory that it could use; what limited it stands in the notes where that is not the kernel's own accounting.
+    pub memory_bytes: u64,
+    /// Its outputs that are kept: path, and the name of the file among the results.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// The name of the file that tells of each command of a run.
+pub const COMMANDS_FILE: &str = "commands.json";
+
+/// The name of the file with what a run printed.
+pub const OUTPUT_FILE: &str = "output.log";
+
+/// What became of one command of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandRecord {
+    /// Its exit status, 128 and the signal's number where one killed it; `None` where it never ended by itself.
+    pub status: Option<i32>,
+    /// Wall time.
+    pub seconds: Option<f64>,
+}
+
+impl Manifest {
+    /// What a build tells; `None` of other work.
+    #[must_use]
+    pub fn build(&self) -> Option<&BuildReport> {
+        match &self.work {
+            WorkReport::Build(build) => Some(build),
+            WorkReport::Run { .. } => None,
+        }
+    }
+
+    /// What a run tells; `None` of other work.
+    #[must_use]
+    pub fn run(&self) -> Option<&RunReport> {
+        match &self.work {
+            WorkReport::Run { run } => Some(run),
+            WorkReport::Build(_) => None,
+        }
+    }
 }
 
 /// One stage's wall time.

@@ -58,6 +58,9 @@ closed_list! {
         FixFails = "fix-fails" => "Tests fail before the fix, and none of them passes after it.",
         PassToFail = "pass-to-fail" => "The fix breaks a test that passed before it.",
         Flaky = "flaky" => "A test gave different results in repeated runs of one condition.",
+        Exit = "exit" => "A command ended with another status than 0: read output.log.",
+        Input = "input" => "An input is missing from the spool, or is not what it was: publish the task again.",
+        Output = "output" => "An output is not there, is no file or directory, or is larger than the worker keeps.",
         Timeout = "timeout" => "A build or a run did not end within its time: raise timeout_seconds, or look for a hang.",
         OutOfMemory = "out-of-memory" => "A run was killed at its memory limit: raise memory_bytes.",
         Policy = "policy" => "The environment is valid, but of an acceptance class that the configuration drops.",
@@ -85,6 +88,8 @@ pub enum Verdict {
         /// How good it is.
         class: AcceptanceClass,
     },
+    /// Every command of a run ended with status 0, and its outputs are kept.
+    Completed,
     /// Anything else.
     Failed {
         /// From the closed list.
@@ -97,4 +102,12 @@ pub enum Verdict {
         /// What to try.
         remedy: String,
     },
+}
+
+impl Verdict {
+    /// Whether the task is done with, and lies in `done/`.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        !matches!(self, Self::Failed { .. })
+    }
 }

@@ -1,9 +1,6 @@
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-use crate::{Instance, InvalidInstance, TaskId};
+use crate::{Class, Instance, InvalidInstance, InvalidRun, RunTask, TaskId};
 
 /// The largest task file that is read, in bytes; patches of thousands of lines fit.
 pub const TASK_FILE_BYTES_MAX: u64 = 64 << 20;
@@ -29,12 +26,14 @@ pub struct TaskSpec {
     pub work: Work,
 }
 
-/// What a task asks for. `run`, `rollout` and `grade` join here.
+/// What a task asks for. `rollout` and `grade` join here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Work {
     /// Build and verify the environment of a pull request.
-    Build(BuildTask),
+    Build(Box<BuildTask>),
+    /// Run commands, whatever they are.
+    Run(RunTask),
 }
 
 /// A pull request and where its repository is.
@@ -56,18 +55,9 @@ pub struct Resources {
     /// Memory without swap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Wall time of one run of the tests.
+    /// Wall time: of one run of the tests, or of all commands of a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<u64>,
-}
-
-/// `<priority>-<kind>`: the directory of like tasks under `pending/`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Class {
-    /// 0 (first) … 9.
-    pub priority: u8,
-    /// `build`; later also `run`, `rollout`, `grade` and resource shapes.
-    pub kind: String,
 }
 
 /// Why a task file is not valid.
@@ -108,6 +98,9 @@ pub enum InvalidSpec {
     /// The repository is missing.
     #[error("field \"repository\": it is empty; name a path or a URL")]
     Repository,
+    /// A field of a run.
+    #[error(transparent)]
+    Run(#[from] InvalidRun),
 }
 
 impl TaskSpec {
@@ -117,8 +110,18 @@ impl TaskSpec {
     /// The first field of the instance that is not valid.
     pub fn build(instance: Instance, repository: String) -> Result<Self, InvalidInstance> {
         let id = instance.validate()?;
-        let work = Work::Build(BuildTask { repository, instance });
+        let work = Work::Build(Box::new(BuildTask { repository, instance }));
         Ok(Self { format: FORMAT, id, priority: middle(), resources: Resources::default(), work })
+    }
+
+    /// A task that runs commands.
+    ///
+    /// # Errors
+    /// The first field that is not valid.
+    pub fn run(id: TaskId, priority: u8, resources: Resources, task: RunTask) -> Result<Self, InvalidSpec> {
+        let spec = Self { format: FORMAT, id, priority, resources, work: Work::Run(task) };
+        spec.check()?;
+        Ok(spec)
     }
 
     /// Reads and checks a task file's content; `id` is the one in its name.
@@ -133,28 +136,34 @@ impl TaskSpec {
         if spec.id != *id {
             return Err(InvalidSpec::Name { inside: spec.id, outside: id.clone() });
         }
-        if spec.priority > 9 {
-            return Err(InvalidSpec::Priority(spec.priority));
-        }
-        spec.resources.check()?;
-        match &spec.work {
-            Work::Build(build) => {
-                build.instance.validate()?;
-                if build.repository.trim().is_empty() {
-                    return Err(InvalidSpec::Repository);
-                }
-            }
-        }
+        spec.check()?;
         Ok(spec)
     }
 
     /// The directory it belongs to.
     #[must_use]
     pub fn class(&self) -> Class {
-        let kind = match self.work {
-            Work::Build(_) => "build",
-        };
-        Class { priority: self.priority, kind: kind.to_owned() }
+        match &self.work {
+            Work::Build(_) => Class { priority: self.priority, kind: "build".to_owned() },
+            Work::Run(run) => Class::shaped(self.priority, run.work(), &self.resources),
+        }
+    }
+
+    fn check(&self) -> Result<(), InvalidSpec> {
+        if self.priority > 9 {
+            return Err(InvalidSpec::Priority(self.priority));
+        }
+        self.resources.check()?;
+        match &self.work {
+            Work::Build(build) => {
+                build.instance.validate()?;
+                if build.repository.trim().is_empty() {
+                    return Err(InvalidSpec::Repository);
+                }
+            }
+            Work::Run(run) => run.check()?,
+        }
+        Ok(())
     }
 }
 
@@ -175,25 +184,6 @@ impl Resources {
 
 fn middle() -> u8 {
     5
-}
-
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.priority, self.kind)
-    }
-}
-
-impl FromStr for Class {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (priority, kind) = text.split_once('-').ok_or(())?;
-        let legal = priority.len() == 1
-            && !kind.is_empty()
-            && kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        let priority = priority.parse().map_err(|_| ())?;
-        if legal { Ok(Self { priority, kind: kind.to_owned() }) } else { Err(()) }
-    }
 }
 
 #[cfg(test)]
@@ -225,5 +215,32 @@ mod tests {
         check("memory_bytes", 1, false);
         check("cores", 64, true);
         check("cores", 0, false);
+    }
+
+    #[test]
+    fn reads_runs_and_names_what_it_does_not_know() {
+        let check = |more: &str, expected: Result<&str, &str>| {
+            let text = format!(r#"{{"format": 1, "id": "x", "kind": "run", "commands": [["true"]]{more}}}"#);
+            match (TaskSpec::parse(text.as_bytes(), &"x".parse().expect("an id")), expected) {
+                (Ok(spec), Ok(class)) => {
+                    assert_eq!(spec.class().to_string(), class);
+                    let bytes = serde_json::to_vec(&spec).expect("JSON");
+                    assert_eq!(TaskSpec::parse(&bytes, &spec.id).expect("as written"), spec);
+                }
+                (Err(error), Err(why)) => assert!(error.to_string().contains(why), "{error}"),
+                (got, _) => panic!("{more}: {got:?}"),
+            }
+        };
+        check("", Ok("5-native"));
+        check(r#", "image": "a""#, Ok("5-run"));
+        check(
+            r#", "image": "a", "resources": {"cores": 2, "memory_bytes": 4294967296}"#,
+            Ok("5-run-2c-4096m"),
+        );
+        check(r#", "image": "a", "priority": 0, "outputs": ["/a"], "network": true"#, Ok("0-run"));
+        check(r#", "imgae": "a""#, Err("imgae"));
+        check(r#", "image": "a", "outputs": ["a"]"#, Err("outputs[0]"));
+        check(r#", "inputs": [{"path": "a", "digest": "xy", "bytes": 1, "mode": 420}]"#, Err("BLAKE3"));
+        check(r#", "priority": 10"#, Err("priority"));
     }
 }

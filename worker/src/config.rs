@@ -40,6 +40,11 @@ pub struct WorkerConfig {
     pub log_bytes_max: usize,
     /// Processes and threads of a container.
     pub pids_max: u64,
+    /// What is kept of a run's outputs, in bytes; they are held in memory until they are written.
+    pub output_bytes_max: usize,
+    /// Whether commands without a container are run, as this worker's user: only where everybody who may write to the
+    /// spool is trusted with this node.
+    pub native: bool,
 }
 
 /// What a build can reach.
@@ -107,6 +112,8 @@ impl Default for WorkerConfig {
             git_timeout_seconds: 600,
             log_bytes_max: 4 << 20,
             pids_max: 4096,
+            output_bytes_max: 64 << 20,
+            native: false,
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod git;
 pub mod poll;
 pub mod pulse;
 pub mod repository;
+pub mod run;
 pub mod slots;
 pub mod synthesis;
 mod worker;

@@ -22,6 +22,7 @@ use worker::config::{BuildNetwork, WorkerConfig};
 use worker::disk::DiskReserve;
 use worker::engine::{Docker, DockerOptions, Engine, Network};
 use worker::repository::RepositoryCache;
+use worker::run::{SUPERVISE, end_native_commands_of, supervise};
 use worker::slots::{Machine, slots};
 use worker::synthesis::Rules;
 
@@ -50,6 +51,9 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == SUPERVISE) {
+        return supervise();
+    }
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -138,6 +142,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
         ),
         spool,
         owner,
+        program: "/proc/self/exe".into(),
         state_dir,
         ledger,
     };
@@ -145,10 +150,13 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
     let (me, ledger) = (worker.owner.clone(), worker.ledger.clone());
     let die = move |why: &str| {
         tracing::error!("ending at once, to come back as a new incarnation: {why}");
+        end_native_commands_of(&me);
         end_containers(&me, host, ledger);
         std::process::exit(EXIT_FENCED);
     };
+    let me = worker.owner.clone();
     Arc::new(worker).run(slots, shutdown, die).await?;
+    end_native_commands_of(&me);
     if !engine.settle(SETTLE_MAX).await {
         tracing::warn!("some containers could not be removed in time: they are left to the janitor");
     }
@@ -186,6 +194,7 @@ async fn reap_the_dead(
 ) -> anyhow::Result<()> {
     for owner in spool.owners_on(me.node())? {
         if owner != *me && LifeLock::look(state_dir, &owner)? == Life::Dead {
+            end_native_commands_of(&owner);
             engine.remove_containers_of(&owner).await?;
             if let Reaped::Closed(tasks) = spool.reap(&owner)? {
                 tracing::info!(tasks = tasks.len(), %owner, "taken back from an incarnation that died");

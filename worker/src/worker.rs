@@ -18,9 +18,10 @@ use crate::attempt::{Attempt, AttemptError, Job, Workshop, attempt};
 use crate::board::Board;
 use crate::breaker::{Breaker, Gate};
 use crate::disk::DiskReserve;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use crate::poll::Poll;
 use crate::pulse::Heart;
+use crate::run::{self, RunError};
 use crate::slots::Slot;
 use crate::synthesis::Brain;
 
@@ -59,6 +60,8 @@ pub struct Worker<E, B> {
     pub state_dir: PathBuf,
     /// Where work needs room: the spool, the state, the engine's own directory.
     pub disks: DiskReserve,
+    /// This program, for the supervisors of native commands.
+    pub program: PathBuf,
     /// What the node knows to be ours.
     pub ledger: Ledger,
     /// Where the slots write what they do.
@@ -85,6 +88,8 @@ enum Interruption {
     Cancelled,
     Shutdown,
     Node(String),
+    /// The node works, and lacks what this task needs.
+    Lacking(String),
 }
 
 impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
@@ -151,7 +156,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 turn = self.poll.turn() => turn,
             };
             let claimed = if self.is_fit(&slot).await {
-                self.claim(&lease).await
+                self.claim(&slot, &lease).await
             } else {
                 self.poll.found_nothing(random());
                 Ok(None)
@@ -228,18 +233,19 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn claim(&self, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
+    async fn claim(&self, slot: &Slot, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
         let lease = lease.clone();
         let forgets = self.is_listing_old();
         let limits = self.control.lock().unwrap_or_else(PoisonError::into_inner).limits().clone();
         let (spool, node) = (self.spool.clone(), self.owner.node().to_owned());
+        let (slot, native) = (slot.clone(), self.shop.config.native);
         let looked = tokio::task::spawn_blocking(move || {
             let mut lease = lease.lock().unwrap_or_else(PoisonError::into_inner);
             if forgets {
                 lease.forget_candidates();
             }
             let room = spool.room(&limits, &node)?;
-            lease.claim_next(|class| class.kind == "build" && room.admits(class))
+            lease.claim_next(|class| run::takes(class, &slot, native) && room.admits(class))
         });
         match looked.await.map_err(std::io::Error::other) {
             Ok(Ok(Next::Claimed(claim))) => {
@@ -279,6 +285,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let token = claim.name().token;
         tracing::info!(task = %id, %token, slot = slot.number, "claimed");
         self.note(Event::Claimed { task: id.clone(), token, class: claim.class().to_string() });
+        if !run::takes(&claim.spec().class(), slot, self.shop.config.native) {
+            return self.hand_over(claim);
+        }
         let started_at = Timestamp::now();
         let attempted = tokio::select! {
             attempted = AssertUnwindSafe(self.attempt(slot, claim)).catch_unwind() => attempted.unwrap_or_else(|_| {
@@ -291,7 +300,12 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Err(Interruption::Shutdown) => (self.release(claim, "the worker ends"), Duration::ZERO),
             Err(Interruption::Lost) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
             Err(Interruption::Cancelled) => (self.cancel(claim), Duration::ZERO),
-            Err(Interruption::Node(why)) => (self.postpone(claim, &why, started_at).await, NODE_FAULT_PAUSE),
+            Err(Interruption::Node(why)) => {
+                (self.postpone(claim, &why, true, started_at).await, NODE_FAULT_PAUSE)
+            }
+            Err(Interruption::Lacking(why)) => {
+                (self.postpone(claim, &why, false, started_at).await, Duration::ZERO)
+            }
         };
         match settled {
             Ok(outcome) => tracing::info!(task = %id, %token, slot = slot.number, "{outcome}"),
@@ -314,7 +328,6 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     }
 
     async fn attempt(&self, slot: &Slot, claim: &Claim) -> Result<Attempt, Interruption> {
-        let Work::Build(task) = &claim.spec().work;
         let labels = Labels {
             spool: self.spool.id(),
             owner: self.owner.clone(),
@@ -325,6 +338,31 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let say = |stage: &str| self.board.begin(slot.number, &claim.name().id, stage);
         let node_fault = |error: &dyn std::fmt::Display| Interruption::Node(error.to_string());
         let work_dir = WorkDir::make(&self.state_dir, &self.ledger, &labels).map_err(|e| node_fault(&e))?;
+        let task = match &claim.spec().work {
+            Work::Build(task) => task,
+            Work::Run(task) => {
+                let job = run::Job {
+                    engine: &self.shop.engine,
+                    config: &self.shop.config,
+                    spool: &self.spool,
+                    task,
+                    resources: &claim.spec().resources,
+                    slot,
+                    dir: &work_dir.path,
+                    program: &self.program,
+                    labels: &labels,
+                    unique: Uuid::now_v7,
+                    say: &say,
+                };
+                return run::run(&job).await.map_err(|error| match error {
+                    // The image may be misspelt: no reason to doubt the node.
+                    RunError::Engine(error @ EngineError::Pull { .. }) => {
+                        Interruption::Lacking(error.to_string())
+                    }
+                    error => node_fault(&error),
+                });
+            }
+        };
         let mut slot = slot.clone();
         let timeout = claim.spec().resources.timeout_seconds;
         if let Some(memory) = claim.spec().resources.memory_bytes {
@@ -389,12 +427,21 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     }
 
     /// Hands a task back that the node failed. It pays for that with a retry only if the engine is there.
-    async fn postpone(&self, claim: &Claim, why: &str, started_at: Timestamp) -> Result<String, ClaimError> {
+    /// What makes the node suspect counts against it too.
+    async fn postpone(
+        &self,
+        claim: &Claim,
+        why: &str,
+        is_suspect: bool,
+        started_at: Timestamp,
+    ) -> Result<String, ClaimError> {
         if self.shop.engine.ping().await.is_err() {
             return self.release(claim, &format!("until the engine answers: {why}"));
         }
-        self.board.notice(why);
-        self.breaker().strike((self.clock)(), why, random());
+        if is_suspect {
+            self.board.notice(why);
+            self.breaker().strike((self.clock)(), why, random());
+        }
         let longest = RETRY_SECONDS_MIN * RETRY_SECONDS_FACTOR.saturating_pow(claim.name().retries.min(8));
         let wait = Duration::from_secs(longest).mul_f64(random()).as_secs() + 1;
         // By the server's clock, which those who look at the date share.
@@ -406,11 +453,27 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             return Ok(format!("the node failed it, it will be tried again: {why}"));
         }
         let poison = Attempt::failed(
+            &claim.spec().work,
             FailureReason::Poison,
             format!("the node failed it again and again, at last: {why}"),
         );
         claim.conclude(&poison.manifest(claim.name(), &self.owner, started_at, Timestamp::now()), &[])?;
         Ok(poison.outcome())
+    }
+
+    /// Hands a task over to who can do it: somebody had put it among such that any worker can do.
+    fn hand_over(&self, claim: &Claim) -> Duration {
+        let (task, token) = (claim.name().id.clone(), claim.name().token);
+        match claim.hand_over() {
+            Ok(()) => {
+                let reason =
+                    format!("it is one of {}, which this worker does not take", claim.spec().class());
+                tracing::info!(%task, %token, "handed over: {reason}");
+                self.note(Event::Released { task, token, reason });
+            }
+            Err(error) => tracing::warn!(%task, %token, "cannot hand it over: {error}"),
+        }
+        Duration::ZERO
     }
 
     /// Hands a task back as it was.

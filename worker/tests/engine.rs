@@ -14,7 +14,7 @@ use common::{BASE_IMAGE, Node};
 use queue_format::LABEL_OBJECT;
 use uuid::Uuid;
 use worker::engine::{
-    BuildEnd, BuildRequest, ContainerEnd, Engine, EngineError, FileIn, Network, RunRequest,
+    BuildEnd, BuildRequest, ContainerEnd, Content, Engine, EngineError, FileIn, Network, Output, RunRequest,
 };
 
 const MIB: u64 = 1 << 20;
@@ -26,8 +26,12 @@ fn run_request(node: &Node, script: &str) -> RunRequest {
         image: BASE_IMAGE.to_owned(),
         command: ["bash", "-c", script].map(str::to_owned).into(),
         user: "1000:1000".to_owned(),
+        env: Vec::new(),
         files_in: Vec::new(),
         files_out: Vec::new(),
+        dirs_in: Vec::new(),
+        outputs: Vec::new(),
+        output_bytes_max: 0,
         labels,
         limits: node.limits(),
         network: Network::None,
@@ -94,8 +98,8 @@ async fn a_run_carries_files_in_and_out_and_leaves_nothing() {
         "cat /in/a/b; id -u; stat -c %u:%a /in /in/a /in/a/b /tmp; echo err >&2; cp /in/a/b /in/out; exit 7",
     );
     request.files_in = vec![
-        FileIn { path: "/in/a/b".to_owned(), mode: 0o640, bytes: b"hello\n".to_vec() },
-        FileIn { path: "/tmp/c".to_owned(), mode: 0o600, bytes: Vec::new() },
+        FileIn { path: "/in/a/b".to_owned(), mode: 0o640, content: Content::Bytes(b"hello\n".to_vec()) },
+        FileIn { path: "/tmp/c".to_owned(), mode: 0o600, content: Content::Bytes(Vec::new()) },
     ];
     request.files_out =
         [("/in/out", 6), ("/in/a/b", 5), ("/in", 99), ("/none", 99)].map(|(p, n)| (p.to_owned(), n)).into();
@@ -111,6 +115,37 @@ async fn a_run_carries_files_in_and_out_and_leaves_nothing() {
     assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
     assert!(!node.has_containers(request.labels.object).await);
     assert_eq!(node.ledger.get(request.labels.object), None);
+}
+
+#[tokio::test]
+async fn a_run_leaves_files_and_directories_as_outputs() {
+    let node = Node::connect().await;
+    let script = "echo $COLOUR >/out/file; mkdir /out/dir; echo x >/out/dir/x; ln -s /etc/passwd /out/link";
+    let mut request = run_request(&node, script);
+    request.env = vec!["COLOUR=blue".to_owned()];
+    request.dirs_in = vec!["/out".to_owned()];
+    request.outputs = ["/out/file", "/out/dir", "/out/link", "/none"].map(str::to_owned).into();
+    request.output_bytes_max = 1 << 20;
+    let outcome = node.docker.run(&request).await.unwrap();
+    assert_eq!(outcome.end, ContainerEnd::Exited(0), "{}", outcome.log);
+    assert_eq!(outcome.outputs["/out/file"], Output::File(b"blue\n".to_vec()));
+    assert!(matches!(&outcome.outputs["/out/dir"], Output::Directory(tar) if tar.starts_with(b"dir/")));
+    assert_eq!(outcome.outputs["/out/link"], Output::None("it is neither a file nor a directory".to_owned()));
+    assert_eq!(outcome.outputs["/none"], Output::None("it is not there".to_owned()));
+    request.output_bytes_max = 3;
+    request.labels.object = Uuid::now_v7();
+    let outcome = node.docker.run(&request).await.unwrap();
+    assert!(matches!(&outcome.outputs["/out/file"], Output::None(why) if why.contains("output_bytes_max")));
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_had_is_named_with_the_remedy() {
+    let node = Node::connect().await;
+    let error = node.docker.pull_image("localhost:1/nothing").await.unwrap_err().to_string();
+    assert!(
+        error.contains("image localhost:1/nothing is not on this node") && error.contains("docker load"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

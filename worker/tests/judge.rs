@@ -67,6 +67,7 @@ fn check(lines: &[&str], expected: &str) {
             assert_eq!((class.as_str(), shown.as_str()), (word, rest), "{lines:?}");
             assert_eq!(judgement.telling, None);
         }
+        Verdict::Completed => panic!("a build is accepted or fails: {lines:?}"),
         Verdict::Failed { reason, detail, remedy, .. } => {
             assert_eq!(reason.as_str(), word, "{lines:?} {detail}");
             assert!(detail.contains(rest) && !detail.contains('\n'), "{lines:?} {detail}");

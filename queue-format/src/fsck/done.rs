@@ -4,7 +4,7 @@ use super::finding::{Check, Severity};
 use super::items::look;
 use super::run::{Depth, Run};
 use crate::error::OnPath;
-use crate::{Located, Manifest, PathError, SpoolError, State, Verdict};
+use crate::{Located, Manifest, PathError, SpoolError, State};
 
 /// Bytes of a result that are hashed at once.
 const CHUNK_BYTES: usize = 1 << 16;
@@ -83,7 +83,7 @@ impl Run<'_> {
         if manifest.id != *id || manifest.token != token {
             return Err(Flaw::of(format!("its manifest.json is of {} {}", manifest.id, manifest.token)));
         }
-        if !matches!(manifest.verdict, Verdict::Accepted { .. }) {
+        if !manifest.verdict.is_success() {
             return Err(Flaw::of("its manifest.json says that the attempt failed"));
         }
         let dir = self.spool.layout().attempt(id, token);

@@ -40,6 +40,8 @@ pub enum Check {
     DamagedResult,
     /// No attempt has a token beyond its task's.
     TokenBehind,
+    /// An input of a task is there, and is what its name says.
+    DamagedInput,
     /// Results belong to a task.
     ResultsOfNoTask,
     /// Who holds a claim beats its heart.

@@ -5,6 +5,7 @@ mod daemons;
 mod done;
 mod finding;
 mod index;
+mod inputs;
 mod items;
 mod ledger;
 mod mend;

@@ -6,7 +6,7 @@ use super::finding::{Check, Severity, Step};
 use super::items::{Item, items, look};
 use super::run::{Depth, Run};
 use crate::files::is_gone;
-use crate::{Class, FailureReason, Located, Owner, PathError, SpoolError, State, TaskName};
+use crate::{Class, FailureReason, Located, Owner, PathError, SpoolError, State, TaskName, Work};
 
 /// A master releases within seconds; later than this, none is at work.
 const OVERDUE: Duration = Duration::from_secs(60);
@@ -189,7 +189,12 @@ impl Run<'_> {
         }
         self.checked.files_read += 1;
         let why = match self.spool.read_task(task) {
-            Ok(_) => return,
+            Ok(spec) => {
+                if let Work::Run(run) = &spec.work {
+                    self.inputs_of(task, run);
+                }
+                return;
+            }
             // Moved since it was listed, and perhaps moved back.
             Err(SpoolError::Path(e)) if is_gone(&e.source) => return,
             Err(_) if look(&task.path).is_none() => return,

@@ -56,6 +56,8 @@ pub(super) struct Run<'a> {
     pub(super) index: Index,
     /// Keys of ids that seem to lie in two places: what becomes of such a file is decided once, in the end.
     pub(super) repeated: HashSet<u64>,
+    /// Inputs that were told of.
+    pub(super) missing_inputs: HashSet<PathBuf>,
     repairs: usize,
     asides: HashSet<PathBuf>,
 }
@@ -80,6 +82,7 @@ impl Spool {
             checked: Checked::default(),
             index: Index::default(),
             repeated: HashSet::new(),
+            missing_inputs: HashSet::new(),
             repairs: 0,
             asides: HashSet::new(),
         };
@@ -101,6 +104,7 @@ impl Spool {
         run.repeated = run.index.repeated();
         run.surroundings()?;
         run.places()?;
+        run.inputs()?;
         run.daemons()?;
         run.control()?;
         let suspicions = run.results()?;

@@ -166,7 +166,7 @@ fn serve(life: &Life, claim: &Claim) {
 /// As the real worker: the same verdict again and again, and the task handed back where it must stop.
 fn conclude(life: &Life, claim: &Claim, verdict: Verdict) {
     let target = match &verdict {
-        Verdict::Accepted { .. } => done_path(claim.name(), &life.owner),
+        Verdict::Accepted { .. } | Verdict::Completed => done_path(claim.name(), &life.owner),
         Verdict::Failed { reason, .. } => failed_path(claim.name(), *reason),
     };
     let manifest = life.stage.manifest(claim, &life.owner, verdict);

@@ -1,4 +1,4 @@
-use queue_format::{Evidence, FailureReason, PythonRecord, Verdict};
+use queue_format::{BuildReport, FailureReason, RunReport, Verdict, Work, WorkReport};
 
 use super::verdict;
 
@@ -7,18 +7,12 @@ use super::verdict;
 pub struct Attempt {
     /// What it came to.
     pub verdict: Verdict,
-    /// Rounds.
-    pub iterations: u32,
     /// Wall time by stage.
     pub stages: Vec<queue_format::StageRecord>,
-    /// Which Python.
-    pub python: Option<PythonRecord>,
-    /// The kept image.
-    pub image_name: Option<String>,
-    /// Its size beyond its base image's.
-    pub image_bytes: Option<u64>,
-    /// The evidence of the last evaluation.
-    pub evidence: Option<Evidence>,
+    /// What only this kind of work has to tell.
+    pub work: WorkReport,
+    /// Highest memory use of a run.
+    pub peak_memory_bytes: Option<u64>,
     /// What was left out or changed, in words.
     pub notes: Vec<String>,
     /// Files for `results/`, by name.
@@ -28,15 +22,15 @@ pub struct Attempt {
 impl Attempt {
     /// An attempt that failed before it left anything.
     #[must_use]
-    pub fn failed(reason: FailureReason, detail: String) -> Self {
+    pub fn failed(work: &Work, reason: FailureReason, detail: String) -> Self {
         Self {
             verdict: verdict::failed(reason, detail, Vec::new()),
-            iterations: 0,
             stages: Vec::new(),
-            python: None,
-            image_name: None,
-            image_bytes: None,
-            evidence: None,
+            work: match work {
+                Work::Build(_) => WorkReport::Build(BuildReport::default()),
+                Work::Run(_) => WorkReport::Run { run: RunReport::default() },
+            },
+            peak_memory_bytes: None,
             notes: Vec::new(),
             files: Vec::new(),
         }
@@ -47,6 +41,7 @@ impl Attempt {
     pub fn outcome(&self) -> String {
         match &self.verdict {
             Verdict::Accepted { class } => format!("accepted ({class})"),
+            Verdict::Completed => "completed".to_owned(),
             Verdict::Failed { reason, detail, .. } => format!("failed ({reason}): {detail}"),
         }
     }
@@ -60,8 +55,6 @@ impl Attempt {
         started_at: jiff::Timestamp,
         finished_at: jiff::Timestamp,
     ) -> queue_format::Manifest {
-        let runs = self.evidence.iter().flat_map(|evidence| &evidence.runs);
-        let transitions = self.evidence.as_ref().map(|evidence| &evidence.transitions);
         queue_format::Manifest {
             format: 1,
             id: name.id.clone(),
@@ -70,14 +63,9 @@ impl Attempt {
             verdict: self.verdict.clone(),
             started_at,
             finished_at,
-            iterations: self.iterations,
             stages: self.stages.clone(),
-            python: self.python.clone(),
-            image_name: self.image_name.clone(),
-            image_bytes: self.image_bytes,
-            fail_to_pass: transitions.map_or(0, |t| t.fail_to_pass.len()),
-            pass_to_pass: transitions.map_or(0, |t| t.pass_to_pass.len()),
-            peak_memory_bytes: runs.filter_map(|run| run.peak_memory_bytes).max(),
+            work: self.work.clone(),
+            peak_memory_bytes: self.peak_memory_bytes,
             notes: self.notes.clone(),
             files: std::collections::BTreeMap::new(),
         }

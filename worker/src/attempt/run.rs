@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base_images::PythonVersion;
-use queue_format::{BuildTask, FailureReason, Labels, Verdict, image_name};
+use queue_format::{BuildReport, BuildTask, FailureReason, Labels, Verdict, WorkReport, image_name};
 
 use super::bench::Bench;
 use super::fault;
@@ -101,14 +101,20 @@ pub async fn attempt<E: Engine, B: Brain>(job: &Job<'_, E>, brain: &mut B) -> Re
     if bench.image_id.is_some() {
         job.shop.engine.remove_image(&draft).await?;
     }
+    let runs = bench.evidence.iter().flat_map(|evidence| &evidence.runs);
+    let transitions = bench.evidence.as_ref().map(|evidence| &evidence.transitions);
     Ok(Attempt {
         verdict,
-        iterations: bench.iterations,
+        peak_memory_bytes: runs.filter_map(|run| run.peak_memory_bytes).max(),
+        work: WorkReport::Build(BuildReport {
+            iterations: bench.iterations,
+            python: bench.python,
+            image_bytes: bench.image_bytes.filter(|_| kept.is_some()),
+            image_name: kept,
+            fail_to_pass: transitions.map_or(0, |moves| moves.fail_to_pass.len()),
+            pass_to_pass: transitions.map_or(0, |moves| moves.pass_to_pass.len()),
+        }),
         stages: bench.log.stages,
-        python: bench.python,
-        image_bytes: bench.image_bytes.filter(|_| kept.is_some()),
-        image_name: kept,
-        evidence: bench.evidence,
         notes: bench.log.notes.into_iter().chain(bench.evaluation_notes).collect(),
         files,
     })
@@ -285,8 +291,12 @@ async fn read_lock<E: Engine>(job: &Job<'_, E>, image: &str) -> Result<Option<Ve
         image: image.to_owned(),
         command: vec!["true".to_owned()],
         user: "1000:1000".to_owned(),
+        env: Vec::new(),
         files_in: Vec::new(),
         files_out: vec![(LOCK_PATH.to_owned(), LOCK_BYTES_MAX)],
+        dirs_in: Vec::new(),
+        outputs: Vec::new(),
+        output_bytes_max: 0,
         labels,
         limits: job.slot.limits.clone(),
         network: Network::None,

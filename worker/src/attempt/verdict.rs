@@ -28,13 +28,14 @@ pub(super) fn failed(reason: FailureReason, detail: String, log: Vec<String>) ->
 pub(super) fn with_reason(verdict: Verdict, reason: FailureReason, detail: String) -> Verdict {
     match verdict {
         Verdict::Failed { log, .. } => failed(reason, detail, log),
-        Verdict::Accepted { .. } => failed(reason, detail, Vec::new()),
+        Verdict::Accepted { .. } | Verdict::Completed => failed(reason, detail, Vec::new()),
     }
 }
 
 pub(super) fn describe(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Accepted { class } => format!("accepted ({class})"),
+        Verdict::Completed => "completed".to_owned(),
         Verdict::Failed { reason, detail, .. } => format!("{reason}: {detail}"),
     }
 }

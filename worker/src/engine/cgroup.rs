@@ -9,7 +9,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 
 /// A container's control group as the host sees it, v1 or v2; what cannot be read is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     memory_dir: PathBuf,
     cpuset_dir: PathBuf,
     pids_dir: PathBuf,
@@ -28,6 +28,12 @@ impl Cgroup {
     /// The group of a process; `None` where it is gone or hidden.
     pub(super) fn of_process(pid: i64) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?, Path::new(MOUNT))
+    }
+
+    /// A group at the top of each hierarchy.
+    pub(crate) fn named(mount: &Path, name: &str, is_v2: bool) -> Self {
+        let dir = |controller: &str| mount.join(if is_v2 { "" } else { controller }).join(name);
+        Self { memory_dir: dir("memory"), cpuset_dir: dir("cpuset"), pids_dir: dir("pids"), is_v2 }
     }
 
     /// From the lines of /proc/PID/cgroup: `ID:CONTROLLERS:PATH`, v2 with ID 0 and no controllers.
@@ -49,14 +55,14 @@ impl Cgroup {
     }
 
     /// The highest memory use so far, page cache included; before Linux 5.19 v2 tells only the present one.
-    pub(super) fn peak_memory_bytes(&self) -> Option<u64> {
+    pub(crate) fn peak_memory_bytes(&self) -> Option<u64> {
         let names: &[&str] =
             if self.is_v2 { &["memory.peak", "memory.current"] } else { &["memory.max_usage_in_bytes"] };
         names.iter().find_map(|name| read(&self.memory_dir.join(name))?.parse().ok())
     }
 
     /// How many processes the kernel has killed at the memory limit.
-    pub(super) fn oom_kills(&self) -> Option<u64> {
+    pub(crate) fn oom_kills(&self) -> Option<u64> {
         let name = if self.is_v2 { "memory.events" } else { "memory.oom_control" };
         let text = read(&self.memory_dir.join(name))?;
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())

@@ -115,6 +115,7 @@ impl Inner {
             entrypoint: Some(vec![String::new()]),
             cmd: Some(request.command.clone()),
             user: Some(request.user.clone()),
+            env: Some(request.env.clone()),
             labels: Some(request.labels.to_map()),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -125,7 +126,7 @@ impl Inner {
 
     /// From a created container to one that has ended, and what it left.
     async fn live(&self, id: &str, request: &RunRequest) -> Result<RunOutcome, EngineError> {
-        self.put_files(id, &request.user, &request.files_in).await?;
+        self.put_files(id, &request.user, &request.dirs_in, &request.files_in).await?;
         let log = Arc::new(Mutex::new(HeadTail::new(request.log_bytes_max)));
         // Aborted when this future is dropped.
         let mut pump = JoinSet::new();
@@ -151,6 +152,7 @@ impl Inner {
                 files_out.insert(path.clone(), bytes);
             }
         }
+        let outputs = self.get_outputs(id, &request.outputs, request.output_bytes_max).await;
         let log = log.lock().unwrap_or_else(PoisonError::into_inner).text();
         Ok(RunOutcome {
             end,
@@ -158,6 +160,7 @@ impl Inner {
             seconds,
             peak_memory_bytes: watch.peak_memory_bytes,
             files_out,
+            outputs,
             warnings: watch.warnings,
         })
     }
@@ -243,6 +246,7 @@ fn not_started(error: &Error, began: Instant) -> Result<RunOutcome, EngineError>
         seconds: began.elapsed().as_secs_f64(),
         peak_memory_bytes: None,
         files_out: BTreeMap::new(),
+        outputs: BTreeMap::new(),
         warnings: Vec::new(),
     })
 }

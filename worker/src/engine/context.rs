@@ -20,10 +20,17 @@ pub(super) fn stream(
     dir: PathBuf,
     dockerfile: String,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream_of(move |pieces| pack(&dir, &dockerfile, pieces))
+}
+
+/// What `pack` writes, as a stream.
+pub(super) fn stream_of(
+    pack: impl FnOnce(&mut Pieces) -> io::Result<()> + Send + 'static,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut pieces = Pieces { sender, piece: BytesMut::new() };
-        let packed = pack(&dir, &dockerfile, &mut pieces).and_then(|()| pieces.flush());
+        let packed = pack(&mut pieces).and_then(|()| pieces.flush());
         if let Err(error) = packed {
             // Nobody listens any more where the connection is closed.
             let _ = pieces.sender.blocking_send(Err(error));
@@ -32,7 +39,8 @@ pub(super) fn stream(
     futures_util::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) })
 }
 
-struct Pieces {
+/// Hands on what is written, piece by piece.
+pub(super) struct Pieces {
     sender: mpsc::Sender<io::Result<Bytes>>,
     piece: BytesMut,
 }

@@ -90,10 +90,18 @@ pub struct RunRequest {
     pub command: Vec<String>,
     /// `uid:gid`.
     pub user: String,
+    /// Its variables beyond the image's own: `NAME=value`.
+    pub env: Vec<String>,
     /// Files put into it before it starts.
     pub files_in: Vec<FileIn>,
+    /// Directories that are made in it before it starts, as far as they are not there, owned by its user.
+    pub dirs_in: Vec<String>,
     /// Regular files copied out of it after it ended: path and the most bytes that are read.
     pub files_out: Vec<(String, usize)>,
+    /// Files and directories copied out of it after it ended.
+    pub outputs: Vec<String>,
+    /// The most bytes of all of these together.
+    pub output_bytes_max: usize,
     /// Its labels; its object is this container's alone.
     pub labels: Labels,
     /// What it may use.
@@ -114,7 +122,27 @@ pub struct FileIn {
     /// Permission bits.
     pub mode: u32,
     /// Content.
-    pub bytes: Vec<u8>,
+    pub content: Content,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// What this file of the node holds; it is never read into memory as a whole.
+    File(PathBuf),
+}
+
+/// Something that was to be copied out of a container, or kept of a native command's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A regular file's content.
+    File(Vec<u8>),
+    /// A directory, as a tar archive that begins with its own name. Nobody unpacks it here.
+    Directory(Vec<u8>),
+    /// There is no such thing, or none that is kept: why, in words.
+    None(String),
 }
 
 /// What a run came to.
@@ -130,6 +158,8 @@ pub struct RunOutcome {
     pub peak_memory_bytes: Option<u64>,
     /// Those of `files_out` that were there, regular and within their size.
     pub files_out: BTreeMap<String, Vec<u8>>,
+    /// What became of each of `outputs`.
+    pub outputs: BTreeMap<String, Output>,
     /// Limits that do not hold on this node, and what else a person should know: a sentence each.
     pub warnings: Vec<String>,
 }
@@ -166,6 +196,17 @@ pub enum EngineError {
     /// An image that should be there is not.
     #[error("image {0} is not on this node; make it with: bottega images build")]
     NoImage(String),
+    /// An image cannot be had.
+    #[error(
+        "image {image} is not on this node and cannot be pulled: {detail}; load it here (docker pull, docker load), or \
+         name another"
+    )]
+    Pull {
+        /// Its name.
+        image: String,
+        /// What was said.
+        detail: String,
+    },
     /// Something else.
     #[error("the engine could not {action}: {detail}")]
     Failed {
@@ -196,6 +237,9 @@ pub trait Engine: Send + Sync {
 
     /// Gives an image, by its id, the name as well; whatever had that name before loses it.
     fn tag_image(&self, id: &str, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Gets an image from its registry.
+    fn pull_image(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Removes a tag, and the image if it was the last one; a missing image is fine.
     fn remove_image(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;

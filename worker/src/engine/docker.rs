@@ -1,12 +1,18 @@
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use bollard::query_parameters::{
-    ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+    TagImageOptionsBuilder,
 };
+use futures_util::StreamExt;
 use queue_format::{LABEL_OBJECT, ObjectKind};
 
 use super::connect::{Docker, failed, is_missing};
 use super::{BuildOutcome, BuildRequest, Engine, EngineError, RunOutcome, RunRequest};
+
+/// How long a registry may say nothing.
+const PULL_SILENCE_MAX: Duration = Duration::from_secs(60);
 
 impl Engine for Docker {
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
@@ -41,6 +47,28 @@ impl Engine for Docker {
         let options = TagImageOptionsBuilder::new().repo(name).tag("latest").build();
         let tagged = self.inner.client.tag_image(id, Some(options)).await;
         tagged.map_err(|source| failed("name an image", source))
+    }
+
+    async fn pull_image(&self, name: &str) -> Result<(), EngineError> {
+        let refuse = |detail: String| EngineError::Pull { image: name.to_owned(), detail };
+        // Without a tag the engine would get every image of the name.
+        let is_exact = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+        let wanted = if is_exact { name.to_owned() } else { format!("{name}:latest") };
+        let options = CreateImageOptionsBuilder::new().from_image(&wanted).build();
+        let mut progress = std::pin::pin!(self.inner.client.create_image(Some(options), None, None));
+        loop {
+            match tokio::time::timeout(PULL_SILENCE_MAX, progress.next()).await {
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(error))) => return Err(refuse(error.to_string())),
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    return Err(refuse(format!(
+                        "the registry said nothing for {} s",
+                        PULL_SILENCE_MAX.as_secs()
+                    )));
+                }
+            }
+        }
     }
 
     async fn remove_image(&self, name: &str) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
-use std::collections::BTreeSet;
-use std::io::Read;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use bollard::query_parameters::{
@@ -8,30 +9,38 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use super::connect::{Inner, failed, is_missing};
-use super::{EngineError, FileIn};
+use super::context::stream_of;
+use super::{Content, EngineError, FileIn, Output};
 
 /// What an archive of one file may take beyond the file: headers, long names and padding.
 const ARCHIVE_OVERHEAD_BYTES: usize = 1 << 16;
 
 impl Inner {
-    /// Puts files into a container that has not started, with the directories that are not there yet.
-    pub(super) async fn put_files(&self, id: &str, user: &str, files: &[FileIn]) -> Result<(), EngineError> {
-        if files.is_empty() {
+    /// Puts files and directories into a container that has not started, with the directories above that are not there
+    /// yet.
+    pub(super) async fn put_files(
+        &self,
+        id: &str,
+        user: &str,
+        dirs: &[String],
+        files: &[FileIn],
+    ) -> Result<(), EngineError> {
+        if files.is_empty() && dirs.is_empty() {
             return Ok(());
         }
         let owner = numeric_owner(user)?;
         let mut missing_dirs = BTreeSet::new();
-        for dir in files.iter().flat_map(|file| Path::new(&file.path).ancestors().skip(1)) {
+        let parents = files.iter().flat_map(|file| Path::new(&file.path).ancestors().skip(1));
+        for dir in parents.chain(dirs.iter().flat_map(|dir| Path::new(dir).ancestors())) {
             let path = dir.to_string_lossy().into_owned();
             if path != "/" && !missing_dirs.contains(&path) && !self.has_path(id, &path).await? {
                 missing_dirs.insert(path);
             }
         }
-        let packed = pack(&missing_dirs, files, owner)
-            .map_err(|source| failed("pack files for a container", source))?;
+        let files = files.to_vec();
+        let packed = stream_of(move |pieces| pack(&missing_dirs, &files, owner, pieces));
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
-        let sent =
-            self.client.upload_to_container(id, Some(options), bollard::body_full(packed.into())).await;
+        let sent = self.client.upload_to_container(id, Some(options), bollard::body_try_stream(packed)).await;
         sent.map_err(|source| failed("put files into a container", source))
     }
 
@@ -47,16 +56,68 @@ impl Inner {
     /// The content of a regular file of at most `bytes_max` bytes; whatever else is there counts as absent, and no
     /// more than that is ever read.
     pub(super) async fn get_file(&self, id: &str, path: &str, bytes_max: usize) -> Option<Vec<u8>> {
+        let archive = self.get_archive(id, path, bytes_max + ARCHIVE_OVERHEAD_BYTES).await.ok()?;
+        regular_file(&archive, bytes_max)
+    }
+
+    /// What a container left at each path, `bytes_max` bytes of all together.
+    pub(super) async fn get_outputs(
+        &self,
+        id: &str,
+        paths: &[String],
+        bytes_max: usize,
+    ) -> BTreeMap<String, Output> {
+        let mut left = bytes_max;
+        let mut outputs = BTreeMap::new();
+        for path in paths {
+            let output = match self.get_archive(id, path, left + ARCHIVE_OVERHEAD_BYTES).await {
+                Ok(archive) => output_of(archive, left),
+                Err(why) => Output::None(why),
+            };
+            if let Output::File(bytes) | Output::Directory(bytes) = &output {
+                left = left.saturating_sub(bytes.len());
+            }
+            outputs.insert(path.clone(), output);
+        }
+        outputs
+    }
+
+    /// The engine's archive of a path; else why not, in words.
+    async fn get_archive(&self, id: &str, path: &str, bytes_max: usize) -> Result<Vec<u8>, String> {
         let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
         let mut pieces = std::pin::pin!(self.client.download_from_container(id, Some(options)));
         let mut archive = Vec::new();
         while let Some(piece) = pieces.next().await {
-            archive.extend_from_slice(&piece.ok()?);
-            if archive.len() > bytes_max + ARCHIVE_OVERHEAD_BYTES {
-                return None;
+            let piece = piece.map_err(|error| {
+                if is_missing(&error) { "it is not there".to_owned() } else { error.to_string() }
+            })?;
+            archive.extend_from_slice(&piece);
+            if archive.len() > bytes_max {
+                return Err(too_large());
             }
         }
-        regular_file(&archive, bytes_max)
+        Ok(archive)
+    }
+}
+
+/// Why an output is not kept that is larger than the configuration allows.
+pub(crate) fn too_large() -> String {
+    "with it, the outputs are larger than [worker] output_bytes_max in the configuration".to_owned()
+}
+
+/// A file as it is, a directory as its archive.
+fn output_of(archive: Vec<u8>, bytes_max: usize) -> Output {
+    let first = tar::Archive::new(archive.as_slice())
+        .entries()
+        .ok()
+        .and_then(|mut entries| Some(entries.next()?.ok()?.header().entry_type()));
+    match first {
+        Some(tar::EntryType::Regular) => match regular_file(&archive, bytes_max) {
+            Some(bytes) => Output::File(bytes),
+            None => Output::None(too_large()),
+        },
+        Some(tar::EntryType::Directory) => Output::Directory(archive),
+        _ => Output::None("it is neither a file nor a directory".to_owned()),
     }
 }
 
@@ -68,24 +129,38 @@ fn numeric_owner(user: &str) -> Result<(u64, u64), EngineError> {
     })
 }
 
-fn pack(dirs: &BTreeSet<String>, files: &[FileIn], (uid, gid): (u64, u64)) -> std::io::Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut append = |path: &str, kind, mode, bytes: &[u8]| {
+fn pack(
+    dirs: &BTreeSet<String>,
+    files: &[FileIn],
+    (uid, gid): (u64, u64),
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    let mut tar = tar::Builder::new(output);
+    let mut append = |path: &str, kind, mode, bytes: u64, content: &mut dyn Read| {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_uid(uid);
         header.set_gid(gid);
-        header.set_size(bytes.len() as u64);
-        tar.append_data(&mut header, path.trim_start_matches('/'), bytes)
+        header.set_size(bytes);
+        tar.append_data(&mut header, path.trim_start_matches('/'), content.take(bytes))
     };
     for dir in dirs {
-        append(dir, tar::EntryType::Directory, 0o755, &[])?;
+        append(dir, tar::EntryType::Directory, 0o755, 0, &mut io::empty())?;
     }
     for file in files {
-        append(&file.path, tar::EntryType::Regular, file.mode, &file.bytes)?;
+        let (kind, mode) = (tar::EntryType::Regular, file.mode);
+        match &file.content {
+            Content::Bytes(bytes) => {
+                append(&file.path, kind, mode, bytes.len() as u64, &mut bytes.as_slice())?;
+            }
+            Content::File(path) => {
+                let mut content = fs::File::open(path)?;
+                append(&file.path, kind, mode, content.metadata()?.len(), &mut content)?;
+            }
+        }
     }
-    tar.into_inner()
+    tar.finish()
 }
 
 /// The one file of an archive, if it is no link, device, directory or sparse file.
@@ -136,6 +211,16 @@ mod tests {
             let found = regular_file(&archive(kind, claimed, content.as_bytes()), 4);
             assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{kind:?} {claimed}");
         }
+        let check = |kind, content: &str, expected: &Output| {
+            let bytes = archive(kind, content.len() as u64, content.as_bytes());
+            let got = output_of(bytes.clone(), 4);
+            let expected = if kind == Directory { &Output::Directory(bytes) } else { expected };
+            assert_eq!(&got, expected, "{kind:?}");
+        };
+        check(Regular, "abc", &Output::File(b"abc".to_vec()));
+        check(Regular, "abcde", &Output::None(too_large()));
+        check(Directory, "", &Output::Directory(Vec::new()));
+        check(Symlink, "", &Output::None("it is neither a file nor a directory".to_owned()));
         assert_eq!(regular_file(b"not an archive", 4), None);
         assert_eq!(regular_file(&archive(Regular, 3, b"abc")[..513], 4), None);
     }

@@ -20,5 +20,8 @@ mod parent;
 mod removal;
 mod watch;
 
+pub(crate) use cgroup::Cgroup;
 pub use connect::{Docker, DockerOptions, EngineFacts};
 pub use contract::*;
+pub(crate) use files::too_large;
+pub(crate) use output::HeadTail;

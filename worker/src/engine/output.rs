@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 /// Output of any length in bounded memory: its first and its last bytes, half of the limit each.
 #[derive(Debug)]
-pub(super) struct HeadTail {
+pub(crate) struct HeadTail {
     half_bytes: usize,
     head: Vec<u8>,
     tail: VecDeque<u8>,
@@ -11,12 +11,12 @@ pub(super) struct HeadTail {
 
 impl HeadTail {
     /// Keeps `bytes_max` bytes at most.
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { half_bytes: bytes_max / 2, head: Vec::new(), tail: VecDeque::new(), seen_bytes: 0 }
     }
 
     /// Takes the next piece.
-    pub(super) fn push(&mut self, piece: &[u8]) {
+    pub(crate) fn push(&mut self, piece: &[u8]) {
         self.seen_bytes += piece.len() as u64;
         let (first, rest) = piece.split_at(piece.len().min(self.half_bytes - self.head.len()));
         self.head.extend_from_slice(first);
@@ -27,7 +27,7 @@ impl HeadTail {
     }
 
     /// As text, with a line that says how much was cut where something was.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let kept = (self.head.len() + self.tail.len()) as u64;
         let mut bytes = self.head.clone();
         if self.seen_bytes > kept {

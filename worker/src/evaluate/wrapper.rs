@@ -1,4 +1,4 @@
-use crate::engine::FileIn;
+use crate::engine::{Content, FileIn};
 use crate::synthesis::PATCH_FAILED_EXIT_CODE;
 
 /// Where the report of the test command is expected.
@@ -48,7 +48,7 @@ pub(super) fn files(nonce: &str, script: &str, fix_patch: Option<&str>) -> Vec<F
     let file = |name: &str, mode, text: &str| FileIn {
         path: format!("/bottega/{name}"),
         mode,
-        bytes: text.as_bytes().to_vec(),
+        content: Content::Bytes(text.as_bytes().to_vec()),
     };
     let mut files = vec![file("nonce", 0o400, &format!("{nonce}\n")), file("eval.sh", 0o644, script)];
     files.extend(fix_patch.map(|patch| file("fix.patch", 0o644, patch)));

@@ -1,0 +1,45 @@
+use std::fs::{self, OpenOptions};
+use std::io::BufWriter;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+
+use queue_format::{InputError, InputFile, Spool};
+
+use super::RunError;
+
+/// Bytes of a copy that are written at once.
+const BUFFER_BYTES: usize = 1 << 16;
+
+/// Copies inputs to this node's disk, each to its path, and checks them. `Some` says which one is at fault.
+pub(super) async fn fetch(
+    spool: &Spool,
+    inputs: Vec<(InputFile, PathBuf)>,
+) -> Result<Option<String>, RunError> {
+    let spool = spool.clone();
+    let fetched = tokio::task::spawn_blocking(move || {
+        for (input, path) in &inputs {
+            match fetch_one(&spool, input, path) {
+                Ok(()) => {}
+                Err(RunError::Input(error)) if error.is_of_task() => {
+                    return Ok(Some(format!("{}: {error}", input.path)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    });
+    fetched.await.unwrap_or_else(|error| Err(RunError::Supervisor(error.to_string())))
+}
+
+fn fetch_one(spool: &Spool, input: &InputFile, path: &std::path::Path) -> Result<(), RunError> {
+    let disk = |source| RunError::Disk { path: path.to_owned(), source };
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(disk)?;
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(disk)?;
+    let mut copy = BufWriter::with_capacity(BUFFER_BYTES, file);
+    spool.read_input(&input.digest, &mut copy)?;
+    copy.flush().map_err(|source| RunError::Input(InputError::Write(source)))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(input.mode)).map_err(disk)
+}

@@ -1,0 +1,68 @@
+use queue_format::{Class, Resources};
+
+use crate::slots::{Slot, cpuset};
+
+/// /dev/shm takes at most this part of the memory.
+const SHM_SHARE: u64 = 4;
+
+/// Whether tasks of a class can be worked on here.
+#[must_use]
+pub fn takes(class: &Class, slot: &Slot, native: bool) -> bool {
+    let is_known = match class.work() {
+        "build" | "run" => true,
+        "native" => native,
+        _ => false,
+    };
+    is_known && class.shape().fits(slot.cores.len(), slot.limits.memory_bytes)
+}
+
+/// The part of a slot that a task asks for: its first cores, and as much memory.
+pub(super) fn share(slot: &Slot, resources: &Resources) -> Slot {
+    let mut share = slot.clone();
+    share.cores.truncate(resources.cores.unwrap_or(u32::MAX).max(1) as usize);
+    let limits = &mut share.limits;
+    limits.cpuset_cpus = cpuset(&share.cores);
+    limits.memory_bytes = resources.memory_bytes.unwrap_or(u64::MAX).min(limits.memory_bytes);
+    limits.shm_bytes = limits.shm_bytes.min(limits.memory_bytes / SHM_SHARE);
+    share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WorkerConfig;
+    use crate::slots::{Machine, slots};
+
+    fn slot() -> Slot {
+        let machine = Machine { cores: (0..8).collect(), memory_bytes: 64 << 30, nofile_max: 1024 };
+        slots(&machine, &WorkerConfig::default()).0.remove(1)
+    }
+
+    #[test]
+    fn claims_what_fits_and_what_it_knows() {
+        let check = |class: &str, native: bool, expected: bool| {
+            assert_eq!(takes(&class.parse().expect("a class"), &slot(), native), expected, "{class}");
+        };
+        check("5-build", false, true);
+        check("0-run", false, true);
+        check("5-run-4c-24576m", false, true);
+        check("5-run-5c", false, false);
+        check("5-run-24577m", false, false);
+        check("5-native-1c", false, false);
+        check("5-native-1c", true, true);
+        check("5-native-5c", true, false);
+        check("5-rollout", true, false);
+    }
+
+    #[test]
+    fn a_share_is_the_first_cores_of_a_slot() {
+        let check = |cores, memory_bytes, expected: (&str, u64, u64)| {
+            let resources = Resources { cores, memory_bytes, timeout_seconds: None };
+            let limits = share(&slot(), &resources).limits;
+            assert_eq!((limits.cpuset_cpus.as_str(), limits.memory_bytes, limits.shm_bytes), expected);
+        };
+        check(None, None, ("4-7", 24 << 30, 1 << 30));
+        check(Some(2), Some(1 << 30), ("4-5", 1 << 30, 256 << 20));
+        check(Some(99), Some(99 << 30), ("4-7", 24 << 30, 1 << 30));
+    }
+}
