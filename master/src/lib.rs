@@ -6,6 +6,7 @@ pub mod explain;
 pub mod export;
 pub mod ingest;
 mod pulse;
+pub mod run;
 pub mod show;
 pub mod summary;
 pub mod text;

@@ -120,7 +120,7 @@ fn a_pause_and_a_drain_are_said_everywhere() {
 #[test]
 fn every_help_says_what_it_is_by_hand() {
     let house = House::new();
-    for verb in ["cancel", "hold", "pause", "resume", "drain", "retry", "explain", "doctor"] {
+    for verb in ["cancel", "hold", "pause", "resume", "drain", "retry", "explain", "doctor", "run"] {
         check(&house, &[verb, "--help"], 0, &["By hand"]);
     }
     check(&house, &["fsck", "--help"], 0, &["can be done by hand instead"]);

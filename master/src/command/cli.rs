@@ -6,6 +6,7 @@ use super::operate::{
     CANCEL, DOCTOR, DRAIN, DoctorArguments, DrainArguments, EXPLAIN, ExplainArguments, FSCK, FsckArguments,
     HOLD, PAUSE, PauseArguments, RESUME, ResumeArguments, TasksArguments,
 };
+use super::run::{RUN, RunArguments};
 
 /// Turns bug-fix pull requests into verified, executable environments.
 #[derive(Debug, Parser)]
@@ -32,6 +33,9 @@ pub enum Command {
     /// Publish the rows of datasets as tasks
     #[command(after_help = SUBMIT)]
     Submit(SubmitArguments),
+    /// Publish any command as a task, or one for each line of a file
+    #[command(after_help = RUN)]
+    Run(RunArguments),
     /// Run master, worker and janitor on this machine, and show how they get on
     #[command(after_help = UP)]
     Up(UpArguments),
@@ -189,6 +193,8 @@ pub(super) enum LogKind {
     TestOnly,
     /// The tests with the fix
     WithFix,
+    /// What a run printed
+    Output,
 }
 
 const RETRY: &str = "\

@@ -14,6 +14,7 @@ mod init;
 mod operate;
 mod programs;
 mod retry;
+mod run;
 mod show;
 mod status;
 mod steer;
@@ -51,6 +52,7 @@ pub fn run(cli: Cli, host: &Host, out: &mut dyn Write) -> Result<Success, Comman
     match cli.command {
         Command::Init(arguments) => init::run(&arguments, host, out),
         Command::Submit(arguments) => submit::run(&arguments, host, out),
+        Command::Run(arguments) => run::run(&arguments, host, out),
         Command::Up(arguments) => up::run(&arguments, host, out),
         Command::Status(arguments) => status::run(&arguments, host, out),
         Command::Show(arguments) => show::run(&arguments, host, out),

@@ -24,6 +24,7 @@ pub(super) fn run(
             LogKind::Build => Log::Build,
             LogKind::TestOnly => Log::TestOnly,
             LogKind::WithFix => Log::WithFix,
+            LogKind::Output => Log::Output,
         };
         write!(out, "{}", clean(&find_log(&spool, &page, log, arguments.attempt.as_deref())?))?;
     } else if arguments.json {

@@ -7,7 +7,7 @@ use crate::text::{bytes, clean_line, duration, plural};
 const HEARD_SECONDS: f64 = 60.0;
 
 /// What workers of this version can do.
-const KINDS: [&str; 1] = ["build"];
+const KINDS: [&str; 3] = ["build", "run", "native"];
 
 /// Workers named one by one.
 const WORKERS_SHOWN: usize = 20;
@@ -60,8 +60,13 @@ impl Scene {
         if let Some(obstacle) = self.control.paused().and_then(|_| self.control.obstacle("")) {
             said.push(clean_line(&obstacle));
         }
-        if !KINDS.contains(&class.kind.as_str()) {
+        if !KINDS.contains(&class.work()) {
             said.push(format!("no worker takes tasks of kind {}: move it to pending/5-build/", class.kind));
+        }
+        if class.work() == "native" {
+            said.push(
+                "only workers with native = true in [worker] of their configuration take it".to_owned(),
+            );
         }
         if self.room.full().contains(class) {
             said.push(format!("control/limits.toml allows no more claims of {class} just now"));
@@ -108,10 +113,18 @@ impl Scene {
         }
     }
 
-    /// A task that asks for more than any slot has is done in what the slot has.
+    /// A build that asks for more than any slot has is done in what the slot has; a run waits.
     fn resources(&self, slots: &[&queue_format::SlotStatus], said: &mut Vec<String>) {
         let Some(Ok(spec)) = &self.page.spec else { return };
         let most = slots.iter().map(|slot| slot.memory_bytes).max();
+        let cores = slots.iter().map(|slot| cores_of(&slot.cpuset)).max();
+        if let (Some(asked), Some(most)) = (spec.resources.cores, cores)
+            && asked > most
+        {
+            said.push(format!(
+                "it asks for {asked} cores, and no slot has more than {most}: give workers fewer, larger slots (slot_cores)"
+            ));
+        }
         if let (Some(asked), Some(most)) = (spec.resources.memory_bytes, most)
             && asked > most
         {
@@ -177,5 +190,27 @@ impl Scene {
 
     fn age(&self, worker: &WorkerStatus) -> f64 {
         self.now.duration_since(worker.at).as_secs_f64()
+    }
+}
+
+/// How many cores a set has, as the kernel writes it: `0-2,5`.
+fn cores_of(cpuset: &str) -> u32 {
+    let run = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        Some(last.checked_sub(first)?.saturating_add(1))
+    };
+    cpuset.split(',').filter_map(run).fold(0, u32::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_the_cores_of_a_set() {
+        for (cpuset, expected) in [("0", 1), ("0-3", 4), ("0-1,4,6-7", 5), ("", 0), ("x-1", 0), ("3-1", 0)] {
+            assert_eq!(cores_of(cpuset), expected, "{cpuset}");
+        }
     }
 }

@@ -42,6 +42,7 @@ pub fn timeline(spool: &Spool, page: &Page) -> Result<Vec<Moment>, SpoolError> {
         let Some(manifest) = &attempt.manifest else { continue };
         let verdict = match &manifest.verdict {
             Verdict::Accepted { class } => format!("accepted ({class})"),
+            Verdict::Completed => "completed".to_owned(),
             Verdict::Failed { reason, .. } => format!("failed ({reason})"),
         };
         let node = Some(manifest.owner.node().to_owned());

@@ -15,6 +15,9 @@ pub enum Format {
 /// Why an accepted task gives no row.
 #[derive(Debug, thiserror::Error)]
 pub enum Skipped {
+    /// It is no environment, and nobody expects a row of it.
+    #[error("it is no environment")]
+    OtherWork,
     /// Of a class that was not asked for.
     #[error("of class {0}")]
     Class(AcceptanceClass),
@@ -46,13 +49,18 @@ pub(super) fn row_of(
         let dir = spool.layout().attempt(&task.name.id, task.name.token);
         return Err(Skipped::Damaged(format!("{} has no manifest.json", dir.display())));
     };
+    if manifest.verdict == Verdict::Completed {
+        return Err(Skipped::OtherWork);
+    }
     let Verdict::Accepted { class } = manifest.verdict else {
         return Err(Skipped::Damaged("its official attempt was not accepted".to_owned()));
     };
     if !wanted(class) {
         return Err(Skipped::Class(class));
     }
-    let Work::Build(build) = spool.read_task(task).map_err(|e| damaged(&e))?.work;
+    let Work::Build(build) = spool.read_task(task).map_err(|e| damaged(&e))?.work else {
+        return Err(Skipped::OtherWork);
+    };
     let Ok(Value::Object(input)) = serde_json::to_value(&build.instance) else {
         return Err(Skipped::Damaged("its instance is no JSON object".to_owned()));
     };
@@ -81,7 +89,7 @@ impl Accepted<'_> {
             "environment_setup_commit": row.get("base_commit"),
             "requirements_lock": self.optional_file("requirements.lock")?,
             "acceptance_class": class,
-            "python_version": self.manifest.python.as_ref().map(|python| &python.used),
+            "python_version": self.manifest.build().and_then(|build| Some(&build.python.as_ref()?.used)),
         });
         if let Value::Object(made) = made {
             row.extend(made);
@@ -125,7 +133,8 @@ impl Accepted<'_> {
     }
 
     fn image(&self) -> String {
-        self.manifest.image_name.clone().unwrap_or_else(|| image_name(&self.task.name.id))
+        let kept = self.manifest.build().and_then(|build| build.image_name.clone());
+        kept.unwrap_or_else(|| image_name(&self.task.name.id))
     }
 
     fn file(&self, name: &str) -> Result<String, Skipped> {

@@ -122,6 +122,7 @@ impl Export<'_> {
                         .map_err(|source| ExportError::Write { path: STANDARD_OUTPUT.into(), source })?;
                     *exported.rows.entry(class.to_string()).or_default() += 1;
                 }
+                Err(Skipped::OtherWork) => {}
                 Err(Skipped::Class(class)) => *exported.left_out.entry(class.to_string()).or_default() += 1,
                 Err(Skipped::Damaged(why)) => exported.damaged.push((task.name.id.to_string(), why)),
             }

@@ -43,7 +43,7 @@ pub fn task_of(row: Value, repositories: Option<&Template>) -> Result<TaskSpec, 
             kind(&row)
         )));
     };
-    let task = if row.contains_key("kind") && row.contains_key("instance") {
+    let task = if row.contains_key("kind") && (row.contains_key("instance") || row.contains_key("commands")) {
         task_file(row)?
     } else {
         let own = ["repository", "repository_url"].map(|field| row.get(field).and_then(Value::as_str));
@@ -68,7 +68,7 @@ pub fn task_of(row: Value, repositories: Option<&Template>) -> Result<TaskSpec, 
 
 /// What a well-formed row must fulfil before a worker sees it.
 fn check(task: &TaskSpec) -> Result<(), Refusal> {
-    let Work::Build(build) = &task.work;
+    let Work::Build(build) = &task.work else { return Ok(()) };
     check_repository(&build.repository).map_err(|why| Refusal::of("repository", &why))?;
     check_patch(&build.instance.patch).map_err(|why| Refusal::of("patch", &why))?;
     check_patch(&build.instance.test_patch).map_err(|why| Refusal::of("test_patch", &why))

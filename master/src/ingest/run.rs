@@ -109,8 +109,9 @@ impl Ingest<'_> {
             match value.and_then(|value| self.admit(value, &place, &mut seen)) {
                 Ok(None) => report.known += 1,
                 Ok(Some((task, bytes))) => {
-                    let Work::Build(build) = &task.work;
-                    report.split += usize::from(build.instance.extra.contains_key(MOVED_FIELD));
+                    if let Work::Build(build) = &task.work {
+                        report.split += usize::from(build.instance.extra.contains_key(MOVED_FIELD));
+                    }
                     batch.bytes += bytes;
                     batch.tasks.push(task);
                     if batch.bytes >= BATCH_BYTES_MAX || batch.tasks.len() >= CHUNK_TASKS_MAX {

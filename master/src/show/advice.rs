@@ -1,4 +1,4 @@
-use queue_format::{Class, FailureReason, Located, State, Verdict};
+use queue_format::{Class, FailureReason, Located, State, Verdict, Work};
 
 use super::Page;
 use crate::text::{clean_line, ellipsis};
@@ -31,11 +31,11 @@ impl Page {
                 }
             }
             State::Delayed { class, .. } => advice.push(mv("to try it at once", &format!("pending/{class}"))),
-            State::Hold => advice.push(mv("to let it go on", "pending/5-build")),
+            State::Hold => advice.push(mv("to let it go on", &self.home())),
             State::Claimed(owner) => {
                 advice.push(format!("{owner} works on it"));
                 advice.push(format!("to cancel it for good: rm {}", word(place)));
-                advice.push(mv("to give it to another worker", "pending/5-build"));
+                advice.push(mv("to give it to another worker", &self.home()));
             }
             State::Done => self.advice_done(&mut advice),
             State::Failed(reason) => self.advice_failed(*reason, &mut advice),
@@ -44,7 +44,11 @@ impl Page {
     }
 
     fn advice_done(&self, advice: &mut Vec<String>) {
-        let image = self.telling().and_then(|attempt| attempt.manifest.as_ref()?.image_name.clone());
+        if self.is_run() {
+            advice.push(format!("what it printed: {} --log output", self.command("show")));
+            return;
+        }
+        let image = self.telling().and_then(|attempt| attempt.manifest.as_ref()?.build()?.image_name.clone());
         if let Some(image) = image {
             let image = shell_word(&clean_line(&image));
             advice.push(format!("to look inside: docker run --rm -it --network none {image} bash -l"));
@@ -67,7 +71,9 @@ impl Page {
             | FailureReason::Repository
             | FailureReason::Patch
             | FailureReason::Cancelled
+            | FailureReason::Input
             | FailureReason::Poison => None,
+            _ if self.is_run() => Some("output"),
             FailureReason::Build | FailureReason::Dependencies => Some("build"),
             FailureReason::NoFailToPass | FailureReason::NoTests => Some("test-only"),
             _ => Some("with-fix"),
@@ -76,6 +82,18 @@ impl Page {
             advice.push(format!("the log: {} --log {log}", self.command("show")));
         }
         advice.push(format!("once that is mended: {}", self.command("retry")));
+    }
+
+    fn is_run(&self) -> bool {
+        matches!(&self.spec, Some(Ok(spec)) if matches!(spec.work, Work::Run(_)))
+    }
+
+    /// Where it belongs when a person makes it pending again.
+    fn home(&self) -> String {
+        match &self.spec {
+            Some(Ok(spec)) => format!("pending/{}", spec.class()),
+            _ => "pending/5-build".to_owned(),
+        }
     }
 
     fn command(&self, verb: &str) -> String {

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
 use queue_format::{
-    EVIDENCE_FILE, Evidence, Located, Manifest, PathError, Spool, SpoolError, State, TaskId, TaskSpec, Token,
-    WorkerStatus,
+    EVIDENCE_FILE, Evidence, Located, Manifest, OUTPUT_FILE, PathError, Spool, SpoolError, State, TaskId,
+    TaskSpec, Token, WorkerStatus,
 };
 
 /// All that is known of one task.
@@ -46,6 +46,8 @@ pub enum Log {
     TestOnly,
     /// The tests with the fix.
     WithFix,
+    /// What a run printed.
+    Output,
 }
 
 /// The largest log or evidence that is read: what a worker keeps is far less.
@@ -59,6 +61,7 @@ impl Log {
             Self::Build => "build.log",
             Self::TestOnly => "test_output_testOnly.txt",
             Self::WithFix => "test_output_testWithFix.txt",
+            Self::Output => OUTPUT_FILE,
         }
     }
 

@@ -1,13 +1,19 @@
 use std::fmt::Write;
+use std::path::Path;
 
 use jiff::Timestamp;
-use queue_format::{Evidence, Manifest, State, Verdict, Work};
+use queue_format::{
+    BuildReport, BuildTask, Evidence, Manifest, RunReport, RunTask, State, Verdict, Work, WorkReport,
+};
 
-use super::{Attempt, Page};
+use super::{Attempt, Page, shell_word};
 use crate::text::{bytes, clean_line, duration, ellipsis, plural};
 
 /// Names of tests shown of each kind; all are in evidence.json.
 const TESTS_SHOWN: usize = 5;
+
+/// Outputs shown.
+const OUTPUTS_SHOWN: usize = 20;
 
 /// Lines of log shown.
 const LOG_LINES_SHOWN: usize = 20;
@@ -28,8 +34,17 @@ impl Page {
         if let Some(attempt) = self.telling() {
             attempt.why(&mut page);
             if let Some(manifest) = &attempt.manifest {
-                environment(manifest, &mut page);
-                tests(manifest, attempt.evidence.as_ref(), &mut page);
+                match &manifest.work {
+                    WorkReport::Build(build) => {
+                        environment(build, &mut page);
+                        notes(manifest, &mut page);
+                        tests(build, attempt.evidence.as_ref(), &mut page);
+                    }
+                    WorkReport::Run { run } => {
+                        outputs(run, &attempt.dir, &mut page);
+                        notes(manifest, &mut page);
+                    }
+                }
                 cost(manifest, &mut page);
             }
         }
@@ -44,13 +59,10 @@ impl Page {
 
     fn what(&self, page: &mut Lines) {
         match &self.spec {
-            Some(Ok(spec)) => {
-                let Work::Build(build) = &spec.work;
-                let (instance, created) = (&build.instance, build.instance.created());
-                let day = created.map_or_else(String::new, |at| format!(", {}", at.strftime("%Y-%m-%d")));
-                page.add("what", &format!("{} at {:.12}{day}", instance.repo, instance.base_commit));
-                page.add("", &format!("from {}", clean_line(&build.repository)));
-            }
+            Some(Ok(spec)) => match &spec.work {
+                Work::Build(build) => what_is_built(build, page),
+                Work::Run(run) => what_is_run(run, page),
+            },
             Some(Err(why)) => page.add("what", &clean_line(why)),
             None => {}
         }
@@ -117,6 +129,7 @@ impl Attempt {
             Some(Verdict::Accepted { class }) => {
                 page.add("why", &format!("accepted ({class}): {}", class.meaning()));
             }
+            Some(Verdict::Completed) => page.add("why", "completed: every command ended with status 0"),
             Some(Verdict::Failed { reason, detail, log, .. }) => {
                 page.add("why", &format!("{reason}: {}", reason.meaning()));
                 if !detail.is_empty() {
@@ -137,12 +150,61 @@ impl Attempt {
 fn verdict_of(manifest: &Manifest) -> String {
     match &manifest.verdict {
         Verdict::Accepted { class } => format!("accepted ({class})"),
+        Verdict::Completed => "completed".to_owned(),
         Verdict::Failed { reason, .. } => format!("failed ({reason})"),
     }
 }
 
-fn environment(manifest: &Manifest, page: &mut Lines) {
-    if let Some(python) = &manifest.python {
+fn what_is_built(build: &BuildTask, page: &mut Lines) {
+    let (instance, created) = (&build.instance, build.instance.created());
+    let day = created.map_or_else(String::new, |at| format!(", {}", at.strftime("%Y-%m-%d")));
+    page.add("what", &format!("{} at {:.12}{day}", instance.repo, instance.base_commit));
+    page.add("", &format!("from {}", clean_line(&build.repository)));
+}
+
+fn what_is_run(run: &RunTask, page: &mut Lines) {
+    let first = run.commands.first().map(|command| {
+        let words: Vec<String> = command.iter().map(|word| shell_word(word)).collect();
+        clean_line(&words.join(" "))
+    });
+    page.add("what", &first.unwrap_or_default());
+    if run.commands.len() > 1 {
+        page.add("", &format!("and {} in the same bundle", plural(run.commands.len() - 1, "command")));
+    }
+    let place = run.image.as_deref().map_or_else(
+        || "without a container (native)".to_owned(),
+        |image| format!("in {}{}", clean_line(image), if run.network { ", with a network" } else { "" }),
+    );
+    page.add("", &place);
+}
+
+fn outputs(run: &RunReport, dir: &Path, page: &mut Lines) {
+    let all = run.succeeded + run.failed;
+    page.add(
+        "run",
+        &format!(
+            "{} of {} ended with status 0, on cores {} with {}",
+            run.succeeded,
+            plural(all, "command"),
+            clean_line(&run.cpuset),
+            bytes(run.memory_bytes)
+        ),
+    );
+    let mut label = "outputs";
+    for (path, name) in run.outputs.iter().take(OUTPUTS_SHOWN) {
+        page.add(
+            label,
+            &format!("{}: {}", clean_line(path), clean_line(&dir.join(name).display().to_string())),
+        );
+        label = "";
+    }
+    if run.outputs.len() > OUTPUTS_SHOWN {
+        page.add("", &format!("and {} more, in manifest.json", run.outputs.len() - OUTPUTS_SHOWN));
+    }
+}
+
+fn environment(build: &BuildReport, page: &mut Lines) {
+    if let Some(python) = &build.python {
         let wanted = if python.wanted == python.used {
             String::new()
         } else {
@@ -150,11 +212,13 @@ fn environment(manifest: &Manifest, page: &mut Lines) {
         };
         page.add("python", &format!("{}{wanted}: {}", clean_line(&python.used), clean_line(&python.why)));
     }
-    if let Some(image) = &manifest.image_name {
-        let size =
-            manifest.image_bytes.map_or_else(String::new, |n| format!(", {} beyond its base", bytes(n)));
+    if let Some(image) = &build.image_name {
+        let size = build.image_bytes.map_or_else(String::new, |n| format!(", {} beyond its base", bytes(n)));
         page.add("image", &format!("{}{size}", clean_line(image)));
     }
+}
+
+fn notes(manifest: &Manifest, page: &mut Lines) {
     let mut label = "notes";
     for note in &manifest.notes {
         page.add(label, &clean_line(note));
@@ -162,12 +226,12 @@ fn environment(manifest: &Manifest, page: &mut Lines) {
     }
 }
 
-fn tests(manifest: &Manifest, evidence: Option<&Evidence>, page: &mut Lines) {
+fn tests(build: &BuildReport, evidence: Option<&Evidence>, page: &mut Lines) {
     page.add(
         "tests",
         &format!(
             "{} fail before the fix and pass after it, {} pass in both",
-            manifest.fail_to_pass, manifest.pass_to_pass
+            build.fail_to_pass, build.pass_to_pass
         ),
     );
     let Some(moves) = evidence.map(|evidence| &evidence.transitions) else { return };
@@ -197,10 +261,12 @@ fn cost(manifest: &Manifest, page: &mut Lines) {
             format!("{} {}{times}", clean_line(&stage), duration(seconds))
         })
         .collect();
-    let iterations = plural(manifest.iterations as usize, "iteration");
+    let iterations = manifest
+        .build()
+        .map_or_else(String::new, |build| format!(", {}", plural(build.iterations as usize, "iteration")));
     let memory =
         manifest.peak_memory_bytes.map_or_else(String::new, |n| format!(", {} memory at most", bytes(n)));
-    page.add("cost", &format!("{} in all, {iterations}{memory}", duration(total)));
+    page.add("cost", &format!("{} in all{iterations}{memory}", duration(total)));
     if !stages.is_empty() {
         page.add("", &stages.join(", "));
     }

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use queue_format::{AcceptanceClass, Located, Spool, State, TaskId, Token, Verdict};
+use queue_format::{Located, Spool, State, TaskId, Token, Verdict};
 
 /// What is known of settled tasks; remembered between looks, for a manifest never changes.
 #[derive(Debug, Default)]
@@ -12,8 +12,8 @@ pub struct Manifests {
 /// What a settled task's manifest says, in short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// How good it is, where it was accepted.
-    pub class: Option<AcceptanceClass>,
+    /// What it counts as where it is done: an acceptance class, or `completed`.
+    pub class: Option<&'static str>,
     /// When its claim was made.
     pub started_at: Timestamp,
     /// When its verdict was reached.
@@ -38,7 +38,8 @@ impl Manifests {
         }
         let manifest = spool.manifest(&task.name.id, task.name.token).ok()??;
         let class = match manifest.verdict {
-            Verdict::Accepted { class } => Some(class),
+            Verdict::Accepted { class } => Some(class.as_str()),
+            Verdict::Completed => Some("completed"),
             Verdict::Failed { .. } => None,
         };
         let outcome = Outcome { class, started_at: manifest.started_at, finished_at: manifest.finished_at };

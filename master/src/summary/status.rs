@@ -18,7 +18,7 @@ pub struct Status {
     pub id: SpoolId,
     /// Tasks by state.
     pub counts: Counts,
-    /// Accepted tasks by class; `unknown` where the manifest is missing.
+    /// Tasks in `done/` by acceptance class, runs as `completed`; `unknown` where the manifest is missing.
     pub accepted: BTreeMap<String, usize>,
     /// When the first delayed task becomes pending, in seconds since 1970.
     pub next_due_seconds: Option<u64>,
@@ -50,7 +50,7 @@ impl Status {
         let settled = manifests.outcomes(spool, &tasks);
         let mut accepted = BTreeMap::new();
         for (_, outcome) in settled.iter().filter(|(task, _)| task.state == State::Done) {
-            let class = outcome.and_then(|o| o.class).map_or("unknown", |class| class.as_str());
+            let class = outcome.and_then(|o| o.class).unwrap_or("unknown");
             *accepted.entry(class.to_owned()).or_default() += 1;
         }
         let outcomes: Vec<_> = settled.iter().filter_map(|(_, outcome)| *outcome).collect();

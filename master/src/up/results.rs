@@ -92,7 +92,7 @@ impl Results {
     #[must_use]
     pub fn totals(&self) -> String {
         let (mut accepted, mut failed) = (BTreeMap::new(), BTreeMap::new());
-        let (mut done, mut lost) = (0, 0);
+        let (mut done, mut completed, mut lost) = (0, 0, 0);
         let mut seconds: Vec<(String, f64)> = Vec::new();
         for (task, manifest) in &self.tasks {
             match (&task.state, manifest.as_ref().map(|manifest| &manifest.verdict)) {
@@ -104,6 +104,7 @@ impl Results {
                     done += 1;
                     *accepted.entry(class.to_string()).or_default() += 1;
                 }
+                (_, Some(Verdict::Completed)) => completed += 1,
                 _ => done += 1,
             }
             for (stage, spent, _) in manifest.iter().flat_map(stage_sums) {
@@ -119,8 +120,9 @@ impl Results {
         let spent: Vec<String> =
             seconds.iter().map(|(stage, s)| format!("{} {}", clean_line(stage), duration(*s))).collect();
         let spent = if spent.is_empty() { String::new() } else { format!("; {}", spent.join(", ")) };
+        let completed = if completed > 0 { format!(", {completed} completed") } else { String::new() };
         format!(
-            "{}: {done} accepted{}, {lost} failed{}{spent}",
+            "{}: {done} accepted{}{completed}, {lost} failed{}{spent}",
             plural(self.tasks.len(), "task"),
             of(&accepted),
             of(&failed)
@@ -160,14 +162,16 @@ fn row(
             ("failed".to_owned(), format!("{reason}: {why}"))
         }
         (_, Some(Verdict::Accepted { class })) => (class.to_string(), String::new()),
+        (_, Some(Verdict::Completed)) => ("completed".to_owned(), String::new()),
         _ => ("accepted".to_owned(), "its results are missing".to_owned()),
     };
+    let build = manifest.and_then(Manifest::build);
     let count = |n: Option<usize>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
     let mut row = vec![
         task.name.id.to_string(),
         verdict,
-        count(manifest.map(|manifest| manifest.fail_to_pass)),
-        count(manifest.map(|manifest| manifest.pass_to_pass)),
+        count(build.map(|build| build.fail_to_pass)),
+        count(build.map(|build| build.pass_to_pass)),
     ];
     let sums = manifest.map(stage_sums).unwrap_or_default();
     row.extend(stages.iter().map(|stage| {

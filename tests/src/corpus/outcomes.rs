@@ -29,6 +29,7 @@ fn outcome(spool: &Spool, task: &Located) -> Result<Outcome, SpoolError> {
     let detail = match spool.manifest(id, token)?.map(|manifest| manifest.verdict) {
         Some(Verdict::Failed { detail, .. }) => detail,
         Some(Verdict::Accepted { class }) => class.to_string(),
+        Some(Verdict::Completed) => "completed".to_owned(),
         None => String::new(),
     };
     let evidence = spool.attempt_file(id, token, EVIDENCE_FILE, EVIDENCE_BYTES_MAX)?;

@@ -25,7 +25,7 @@ fn multi() -> Value {
 fn read(row: Value) -> Result<Instance, Refusal> {
     let template = Template::parse("/m/{owner}+{name}", Path::new("/")).expect("valid");
     task_of(row, Some(&template)).map(|task| {
-        let Work::Build(build) = task.work;
+        let Work::Build(build) = task.work else { panic!("a row is a build") };
         assert_eq!(build.repository, "/m/pallets+click");
         build.instance
     })
@@ -72,9 +72,17 @@ fn reads_a_task_file_as_it_lies_in_a_spool() {
 }
 
 #[test]
+fn a_command_may_be_dropped_as_a_task_file() {
+    let file = json!({ "format": 1, "id": "x", "kind": "run", "image": "debian:12", "commands": [["true"]] });
+    assert_eq!(task_of(file.clone(), None).expect("valid").class().to_string(), "5-run");
+    let refused = task_of(with(file, "commands", json!([])), None).expect_err("empty").to_string();
+    assert!(refused.contains("\"commands\": there is none"), "{refused}");
+}
+
+#[test]
 fn a_row_may_name_its_repository() {
     let own = with(swe(), "repository_url", json!("https://forge.example/x.git"));
-    let Work::Build(build) = task_of(own, None).expect("valid").work;
+    let Work::Build(build) = task_of(own, None).expect("valid").work else { panic!("a row is a build") };
     assert_eq!(build.repository, "https://forge.example/x.git");
     let check = |row: Value, why: &str| {
         let refused = task_of(row, None).expect_err(why).to_string();
