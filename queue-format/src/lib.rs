@@ -13,12 +13,13 @@
 //!   tmp/<owner>/incoming/                    what one master has taken and not finished yet
 //!   ledger/<source>/<n>/chunk.json           what publishers have taken on: each chunk of a source once
 //!   pending/<p>-<class>/<shard>/<task>       p = 0 (first) … 9; at most 4096 tasks a shard
-//!   pending/<p>-<class>/<task>               also legal: what people `mv` here
+//!   pending/<p>-<class>/<task>               also legal: what people `mv` here, files or directories of them
 //!   delayed/<due>/<p>-<class>/<task>         waiting for a retry; <due> in seconds since 1970
 //!   hold/<p>-<class>/<task>                  parked by a person; never scanned
 //!   claimed/<owner>/<p>-<class>/<task>       the lease directory of one worker incarnation
-//!   done/<hh>/<task>                         <task> carries @<owner>
-//!   failed/<reason>/<task>                   the dead letters
+//!   done/<acceptance class>/<hh>/<task>      <task> carries @<owner>
+//!   failed/<reason>/<task>                   the dead letters; once some 4096 lie there,
+//!   failed/<reason>/<hh>/<task>              in 256 directories, so that `ls` and `mv *` still work
 //!   results/<hh>/<id>/<token>/               one attempt's output; manifest.json last
 //!   nodes/<owner>.<counter>                  heartbeats: the *name* counts; empty files
 //!   nodes/gone/                              the last beats of those that were given up
@@ -71,10 +72,12 @@ mod reap;
 mod reason;
 mod rejects;
 mod retry;
+mod shelf;
 mod spec;
 mod spool;
 mod status;
 mod steer;
+mod tally;
 mod timing;
 
 pub use claim::{Claim, ClaimError, RETRIES_MAX};
@@ -111,6 +114,7 @@ pub use rejects::Rejects;
 pub use retry::Retried;
 pub use spec::{BuildTask, Class, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
 pub use spool::{Spool, SpoolId};
-pub use status::{SlotActivity, SlotStatus, Summary, WorkerStatus};
+pub use status::{Pace, SlotActivity, SlotStatus, Summary, WorkerStatus};
 pub use steer::Cancelled;
+pub use tally::Tally;
 pub use timing::Timing;

@@ -8,7 +8,7 @@ use queue_format::{
 
 use super::Settling;
 use crate::ingest::{Ingest, IngestError, Source, Template};
-use crate::summary::{Manifests, Status};
+use crate::summary::{Status, Watch};
 
 /// What a master does again and again; each step stands alone, so that one that fails keeps no other from its turn.
 pub(super) struct Round {
@@ -19,7 +19,7 @@ pub(super) struct Round {
     pub(super) repositories: Option<Template>,
     pub(super) known: Known,
     pub(super) settling: Settling,
-    pub(super) manifests: Manifests,
+    pub(super) watch: Watch,
     /// Incarnations, on whatever node, that the heartbeats say are dead.
     pub(super) dead: Receiver<Owner>,
 }
@@ -102,8 +102,9 @@ impl Round {
 
     /// Counts, and publishes the count. Gives a line for people.
     pub(super) fn summarise(&mut self, now: Timestamp) -> Result<String, SpoolError> {
-        let status = Status::take(&self.spool, &mut self.manifests, now)?;
-        let summary = queue_format::Summary { at: now, counts: status.counts.clone() };
+        let status = Status::take(&self.spool, &mut self.watch, now)?;
+        let summary =
+            queue_format::Summary { at: now, counts: status.counts.clone(), pace: status.pace.clone() };
         let text = format!("{}\n\n{}", now.strftime("%Y-%m-%d %H:%M:%S UTC"), status.to_text());
         self.spool.write_summary(&summary, &text)?;
         Ok(format!("{} open, {} settled", status.counts.open(), status.counts.settled()))

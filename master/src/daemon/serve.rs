@@ -15,7 +15,7 @@ use super::steering::Steering;
 use super::{MasterConfig, Settling};
 use crate::ingest::Template;
 use crate::pulse::Pulse;
-use crate::summary::Manifests;
+use crate::summary::Watch;
 
 /// A master, ready to serve.
 pub struct Daemon {
@@ -72,7 +72,7 @@ impl Daemon {
             repositories: self.repositories.take(),
             known: Known::default(),
             settling: Settling::default(),
-            manifests: Manifests::default(),
+            watch: Watch::default(),
             dead,
         };
         let mut round = Some((round, steering));

@@ -18,6 +18,6 @@ mod run;
 mod screen;
 
 pub use child::{Event, Program, Role};
-pub use results::Results;
+pub use results::{Before, Results};
 pub use run::{Settings, Up, UpError};
 pub(crate) use screen::Screen;
