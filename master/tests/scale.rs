@@ -153,7 +153,8 @@ fn verdict(n: usize) -> Verdict {
 
 fn master(house: &House) -> Process {
     let config = house.path("bottega.toml");
-    fs::write(&config, "[master]\nrepositories = '/mirrors/{repo}'\n").expect("written");
+    fs::write(&config, "[master]\nrepositories = '/mirrors/{repo}'\nsummary_seconds = 1.0\n")
+        .expect("written");
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("bottega-master"));
     command.arg("--spool").arg(house.spool_dir()).arg("--state").arg(house.path("state"));
     command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
