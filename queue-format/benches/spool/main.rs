@@ -1,6 +1,6 @@
 //! What the queue costs, beside the bare file operations that it cannot do without and beside other queues: on one
 //! disk, in one run, in turns. Prints a table and writes it to target/bench/spool.md. `BOTTEGA_BENCH_FULL=1` takes
-//! 572,000 and 1,000,000 tasks where it otherwise takes fewer. Peers that are not installed are said to be left out.
+//! 1,000,000 tasks where it otherwise takes 40,960. Peers that are not installed are said to be left out.
 #![expect(
     clippy::disallowed_methods,
     reason = "bare renames, and programs that are run, are what is measured against"
@@ -24,6 +24,9 @@ const DURABLE_TASKS: usize = 400;
 /// Turns: what one is measured against is measured in the same, and the order alternates.
 const TURNS: usize = 4;
 
+/// Turns of claims out of a small spool and out of a large one.
+const CLAIM_TURNS: usize = 8;
+
 /// Claimers at once.
 const CLAIMERS: usize = 64;
 
@@ -36,9 +39,7 @@ fn main() {
     let mut report = Report::default();
     idle(scratch.path(), &mut report);
     durable(scratch.path(), &mut report);
-    shards(scratch.path(), if full { 572_000 } else { 40_960 }, &mut report);
-    races(scratch.path(), if full { 1_000_000 } else { 100_000 }, &mut report);
-    size(scratch.path(), if full { 1_000_000 } else { 100_000 }, &mut report);
+    large(scratch.path(), if full { 1_000_000 } else { 40_960 }, &mut report);
     others(scratch.path(), &mut report);
     report.write(&target.join("bench"));
 }
@@ -85,41 +86,33 @@ fn durable(scratch: &Path, report: &mut Report) {
     );
 }
 
-fn shards(scratch: &Path, tasks: usize, report: &mut Report) {
-    let dir = scratch.join("shards");
+/// One large spool: published, then claimed from in turns with small ones, then fought for.
+fn large(scratch: &Path, tasks: usize, report: &mut Report) {
+    const SMALL: usize = 1_000;
     let started = Instant::now();
-    spools::publish(&dir, tasks);
+    let large = spools::published(&scratch.join("large"), tasks);
     let seconds = started.elapsed().as_secs_f64() * 572_000.0 / tasks as f64;
     let figure = format!("{seconds:.0} s for 572,000 ({tasks} published)");
     report.goal("durable publish by shards", "≤ 60 s for 572,000 tasks", figure, seconds <= 60.0);
-    remove(&dir);
-}
 
-fn races(scratch: &Path, tasks: usize, report: &mut Report) {
-    let dir = scratch.join("races");
-    let (claims, lost, seconds) = spools::race(&dir, tasks, CLAIMERS);
+    let (mut in_small, mut in_large) = (0.0, 0.0);
+    for turn in 0..CLAIM_TURNS {
+        let dir = scratch.join(format!("small-{turn}"));
+        in_small += spools::claim(&spools::published(&dir, SMALL), SMALL);
+        in_large += spools::claim(&large, SMALL);
+        remove(&dir);
+    }
+    let ratio = in_large / in_small;
+    let micros = 1e6 / (SMALL * CLAIM_TURNS) as f64;
+    let figure = format!("{ratio:.2} ({:.1} against {:.1} µs)", in_large * micros, in_small * micros);
+    report.goal(&format!("cost of a claim, {tasks} tasks against {SMALL}"), "≤ 1.2", figure, ratio <= 1.2);
+
+    let (claims, lost, seconds) = spools::race(&large, CLAIMERS);
+    assert_eq!(claims, tasks - SMALL * CLAIM_TURNS, "each is claimed once");
     let share = lost as f64 / claims as f64;
     let figure =
         format!("{:.2} % of {claims} claims, {:.0} claims/s", share * 100.0, claims as f64 / seconds);
     report.goal(&format!("lost races, {CLAIMERS} claimers"), "< 1 %", figure, share < 0.01);
-    remove(&dir);
-}
-
-/// The same claims out of a small spool and out of a large one, in turns.
-fn size(scratch: &Path, large: usize, report: &mut Report) {
-    const SMALL: usize = 1_000;
-    let big = spools::filled(&scratch.join("large"), large);
-    let (mut in_small, mut in_large) = (0.0, 0.0);
-    for turn in 0..20 {
-        let dir = scratch.join(format!("small-{turn}"));
-        let small = spools::filled(&dir, SMALL);
-        in_small += spools::Claimer::new(&small).claim(SMALL);
-        in_large += spools::Claimer::new(&big).claim(SMALL);
-        remove(&dir);
-    }
-    let ratio = in_large / in_small;
-    let figure = format!("{ratio:.2} ({:.1} against {:.1} µs)", in_large * 50.0, in_small * 50.0);
-    report.goal(&format!("cost of a claim, {large} tasks against {SMALL}"), "≤ 1.2", figure, ratio <= 1.2);
     remove(&scratch.join("large"));
 }
 
