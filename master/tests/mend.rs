@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::{House, Mount, accepted, claim, failed, owner, rows, work};
-use queue_format::{FailureReason, Heartbeat, Lease, State, TaskId, Token};
+use queue_format::{AcceptanceClass, DoneClass, FailureReason, Heartbeat, Lease, State, TaskId, Token};
 use serde_json::Value;
 
 fn id(text: &str) -> TaskId {
@@ -138,7 +138,10 @@ fn fsck_finds_every_flaw_and_mends_what_moves_can_mend() {
     }
     assert_eq!(house.spool().find(&id("behind")).expect("listed")[0].name.token, Token(3));
     assert_eq!(house.spool().find(&id("changed")).expect("listed")[0].name.token, Token(1));
-    assert_eq!((state(&house, "nameless"), state(&house, "stray")), (State::Done, State::Hold));
+    assert_eq!(
+        (state(&house, "nameless"), state(&house, "stray")),
+        (State::Done(DoneClass::Accepted(AcceptanceClass::Strict)), State::Hold)
+    );
     let kept = house.spool_dir().join("incoming/rejected");
     for name in ["twice.a000.r0.json", "NOT A TASK.json"] {
         assert!(kept.join(name).exists() && kept.join(format!("{name}.reason")).exists(), "{name}");

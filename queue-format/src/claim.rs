@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::files::Moved;
 use crate::lease::Held;
 use crate::{
-    Class, FailureReason, MANIFEST_FILE, Manifest, Owner, PathError, Spool, SpoolError, TaskName, TaskSpec,
-    Verdict,
+    Class, DoneClass, FailureReason, MANIFEST_FILE, Manifest, Owner, PathError, Spool, SpoolError, TaskName,
+    TaskSpec, Verdict,
 };
 
 /// How often a task may be lost with its worker, or fail through the node's fault, before it is set aside.
@@ -96,14 +96,18 @@ impl Claim {
     ) -> Result<PathBuf, ClaimError> {
         let files = self.spool.files();
         let dir = self.spool.layout().attempt(&self.name.id, self.name.token);
-        let target = self.target(&manifest.verdict);
         if !self.is_held() {
             // Gone since somebody moved it, or since our own last try was done although it failed.
-            let is_ours = match files.is_there_now(&target) {
-                Err(e) if e.source.kind() == ErrorKind::NotFound => false,
-                looked => looked?,
-            };
-            return if is_ours { Ok(dir) } else { Err(ClaimError::Lost(self.name.clone())) };
+            for target in self.targets(&manifest.verdict) {
+                let is_ours = match files.is_there_now(&target) {
+                    Err(e) if e.source.kind() == ErrorKind::NotFound => false,
+                    looked => looked?,
+                };
+                if is_ours {
+                    return Ok(dir);
+                }
+            }
+            return Err(ClaimError::Lost(self.name.clone()));
         }
         files.make_dirs(&dir)?;
         let mut digests = BTreeMap::new();
@@ -117,21 +121,27 @@ impl Claim {
             .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
         files.replace(&path, &bytes)?;
         files.sync_dir(&dir)?;
+        let target = match &manifest.verdict {
+            Verdict::Accepted { class } => self.done(DoneClass::Accepted(*class)),
+            Verdict::Completed => self.done(DoneClass::Completed),
+            Verdict::Failed { reason, .. } => self.spool.dead_letter(*reason, &self.name)?,
+        };
         self.move_to(&target)?;
         Ok(dir)
     }
 
-    /// Where a verdict brings the task file.
-    fn target(&self, verdict: &Verdict) -> PathBuf {
-        let layout = self.spool.layout();
+    /// Where a verdict may have brought the task file.
+    fn targets(&self, verdict: &Verdict) -> Vec<PathBuf> {
         match verdict {
-            Verdict::Accepted { .. } | Verdict::Completed => {
-                layout.done_bucket(&self.name.id).join(self.name.done_by(&self.owner).to_string())
-            }
-            Verdict::Failed { reason, .. } => {
-                layout.failed_for(*reason).join(self.name.settled().to_string())
-            }
+            Verdict::Accepted { class } => vec![self.done(DoneClass::Accepted(*class))],
+            Verdict::Completed => vec![self.done(DoneClass::Completed)],
+            Verdict::Failed { reason, .. } => self.spool.dead_letters(*reason, &self.name),
         }
+    }
+
+    fn done(&self, class: DoneClass) -> PathBuf {
+        let name = self.name.done_by(&self.owner).to_string();
+        self.spool.layout().done_bucket(class, &self.name.id).join(name)
     }
 
     /// Hands the task back as it was: the worker stops, nothing is wrong with the task.
@@ -184,8 +194,7 @@ impl Claim {
         let files = self.spool.files();
         files.make_dirs(&report)?;
         files.replace(&report.join(ERROR_FILE), b"a person cancelled the task while it was worked on\n")?;
-        let failed = self.spool.layout().failed_for(FailureReason::Cancelled);
-        self.move_to(&failed.join(self.name.settled().to_string()))?;
+        self.move_to(&self.spool.dead_letter(FailureReason::Cancelled, &self.name)?)?;
         Ok(self.spool.uncancel(id)?)
     }
 
@@ -193,11 +202,7 @@ impl Claim {
         if self.held.is_revoked() {
             return Err(ClaimError::Lost(self.name.clone()));
         }
-        let files = self.spool.files();
-        if let Some(dir) = target.parent() {
-            files.make_dirs(dir)?;
-        }
-        match files.rename(&self.path, target)? {
+        match self.spool.files().bring(&self.path, target)? {
             Moved::Yes => {
                 self.held.settle(&self.path);
                 Ok(())

@@ -11,12 +11,14 @@ pub struct Counts {
     pub pending: BTreeMap<String, usize>,
     /// All that wait for a time.
     pub delayed: usize,
+    /// When the first of them becomes pending, in seconds since 1970.
+    pub next_due_seconds: Option<u64>,
     /// All that a person parked.
     pub hold: usize,
     /// By worker incarnation.
     pub claimed: BTreeMap<String, usize>,
-    /// All accepted.
-    pub done: usize,
+    /// All accepted, by class.
+    pub done: BTreeMap<String, usize>,
     /// By reason.
     pub failed: BTreeMap<String, usize>,
 }
@@ -27,16 +29,29 @@ impl Counts {
     pub fn of(tasks: &[Located]) -> Self {
         let mut counts = Self::default();
         for task in tasks {
-            match &task.state {
-                State::Pending(class) => *counts.pending.entry(class.to_string()).or_default() += 1,
-                State::Delayed { .. } => counts.delayed += 1,
-                State::Hold => counts.hold += 1,
-                State::Claimed(owner) => *counts.claimed.entry(owner.to_string()).or_default() += 1,
-                State::Done => counts.done += 1,
-                State::Failed(reason) => *counts.failed.entry(reason.to_string()).or_default() += 1,
-            }
+            counts.add(&task.state, 1);
         }
         counts
+    }
+
+    pub(crate) fn add(&mut self, state: &State, tasks: usize) {
+        let (map, key) = match state {
+            State::Delayed { due_seconds, .. } => {
+                self.delayed += tasks;
+                self.next_due_seconds =
+                    Some(self.next_due_seconds.map_or(*due_seconds, |due| due.min(*due_seconds)));
+                return;
+            }
+            State::Hold => {
+                self.hold += tasks;
+                return;
+            }
+            State::Pending(class) => (&mut self.pending, class.to_string()),
+            State::Claimed(owner) => (&mut self.claimed, owner.to_string()),
+            State::Done(class) => (&mut self.done, class.to_string()),
+            State::Failed(reason) => (&mut self.failed, reason.to_string()),
+        };
+        *map.entry(key).or_default() += tasks;
     }
 
     /// Tasks that will still change their state without a person: pending, delayed and claimed.
@@ -48,6 +63,6 @@ impl Counts {
     /// Tasks with a verdict.
     #[must_use]
     pub fn settled(&self) -> usize {
-        self.done + self.failed.values().sum::<usize>()
+        self.done.values().chain(self.failed.values()).sum()
     }
 }

@@ -191,6 +191,19 @@ impl Files {
         }
     }
 
+    /// [`Files::rename`] into a directory that is made where it is not there: somebody may remove it while it is empty.
+    pub(crate) fn bring(&self, from: &Path, to: &Path) -> Result<Moved, PathError> {
+        for _ in 1..LOOKS_MAX {
+            match self.rename(from, to) {
+                Err(e) if e.source.kind() == ErrorKind::NotFound => {
+                    self.make_dirs(to.parent().unwrap_or(Path::new(".")))?;
+                }
+                renamed => return renamed,
+            }
+        }
+        self.rename(from, to)
+    }
+
     /// Renames a directory that has something in it to a name that others may have taken. [`Moved::Gone`] where they
     /// have, or where the directory is no longer there: perhaps since this very rename was done and its answer lost.
     ///

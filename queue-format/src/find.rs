@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::files::Files;
-use crate::{Class, FailureReason, Owner, PathError, Spool, TaskId, TaskName};
+use crate::{Class, DoneClass, FailureReason, Owner, PathError, Spool, TaskId, TaskName};
 
 /// Which state a task is in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +20,8 @@ pub enum State {
     Hold,
     /// A worker has it.
     Claimed(Owner),
-    /// Accepted.
-    Done,
+    /// Accepted, and how good it is.
+    Done(DoneClass),
     /// A dead letter.
     Failed(FailureReason),
 }
@@ -76,9 +76,11 @@ impl Spool {
             let Ok(owner) = owner.parse::<Owner>() else { continue };
             collect(files, &layout.lease(&owner), &State::Claimed(owner), true, see)?;
         }
-        collect(files, &layout.done(), &State::Done, true, see)?;
+        for class in DoneClass::all() {
+            collect(files, &layout.done_of(class), &State::Done(class), true, see)?;
+        }
         for reason in FailureReason::ALL {
-            collect(files, &layout.failed_for(*reason), &State::Failed(*reason), false, see)?;
+            collect(files, &layout.failed_for(*reason), &State::Failed(*reason), true, see)?;
         }
         Ok(())
     }
@@ -127,13 +129,17 @@ impl Spool {
         Ok(found)
     }
 
-    /// The accepted tasks in the same bucket of `done/` as `id`, that task among them if it is accepted.
+    /// The accepted tasks in the same buckets of `done/` as `id`, that task among them if it is accepted.
     ///
     /// # Errors
-    /// The directory cannot be listed.
+    /// A directory cannot be listed.
     pub fn accepted_near(&self, id: &TaskId) -> Result<Vec<TaskName>, PathError> {
-        let names = self.files().list(&self.layout().done_bucket(id))?;
-        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+        let mut near = Vec::new();
+        for class in DoneClass::all() {
+            let names = self.files().list(&self.layout().done_bucket(class, id))?;
+            near.extend(names.iter().filter_map(|name| name.parse::<TaskName>().ok()));
+        }
+        Ok(near)
     }
 
     /// The class directories of `pending/` that are there.

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::{Class, Digest, FailureReason, Owner, TaskId, Token};
+use crate::{Class, Digest, DoneClass, FailureReason, Owner, TaskId, Token};
 
 /// Where everything lies in a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,10 +119,16 @@ impl Layout {
         self.root.join("done")
     }
 
+    /// The accepted tasks of one class.
+    #[must_use]
+    pub fn done_of(&self, class: DoneClass) -> PathBuf {
+        self.done().join(class.as_str())
+    }
+
     /// Where one accepted task lies.
     #[must_use]
-    pub fn done_bucket(&self, id: &TaskId) -> PathBuf {
-        self.done().join(id.bucket())
+    pub fn done_bucket(&self, class: DoneClass, id: &TaskId) -> PathBuf {
+        self.done_of(class).join(id.bucket())
     }
 
     /// The dead letters.
@@ -226,6 +232,7 @@ impl Layout {
         all.push(self.nodes_gone());
         all.push(self.worker_status());
         all.push(self.pending().join("5-build"));
+        all.extend(DoneClass::all().map(|class| self.done_of(class)));
         all.extend(FailureReason::ALL.iter().map(|reason| self.failed_for(*reason)));
         all
     }

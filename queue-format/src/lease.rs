@@ -11,11 +11,11 @@ use crate::{
 };
 
 /// Names kept from one look into pending.
-const CANDIDATES_MAX: usize = 256;
+const CANDIDATES_MAX: usize = 1024;
 
-/// Looks into pending in a row of which every name was gone: the listing may be a stale one, and others may be
-/// faster every time.
-const SCANS_MAX: u32 = 8;
+/// Looks into pending in a row that led to no claim: the listing may be a stale one, and others may be faster every
+/// time.
+const SCANS_MAX: u32 = 16;
 
 /// Looks into the lease directory after a claim whose outcome is not certain; one task needs two to be a stray.
 const DOUBTS: u32 = 3;
@@ -36,6 +36,8 @@ pub struct Lease {
     made: BTreeSet<Class>,
     /// Names seen in pending and not tried yet; used up before the directories are listed again.
     candidates: VecDeque<(Class, PathBuf)>,
+    /// Names that somebody else was faster to take: each changes where this worker looks next.
+    losses: u64,
     /// Tasks in the directory that no claim knew at the last look.
     strays: BTreeSet<PathBuf>,
     /// Looks still to be taken since a rename into the directory failed, and may have been done all the same.
@@ -92,6 +94,7 @@ impl Lease {
             held: Held::default(),
             made: BTreeSet::new(),
             candidates: VecDeque::new(),
+            losses: 0,
             strays: BTreeSet::new(),
             doubts: 0,
             left_out: 0,
@@ -204,9 +207,11 @@ impl Lease {
         self.candidates.clear();
     }
 
-    /// Every worker goes through shards and tasks in an order of its own, so that few meet at one file.
-    fn rank(&self, name: &str) -> [u8; 32] {
-        *blake3::hash(format!("{}/{name}", self.owner).as_bytes()).as_bytes()
+    /// Every worker goes through the shards in an order of its own, and begins within each at a place of its own, so
+    /// that few meet at one file.
+    fn rank(&self, shard: &str) -> u64 {
+        let hash = blake3::hash(format!("{}/{}/{shard}", self.owner, self.losses).as_bytes());
+        u64::from_le_bytes(std::array::from_fn(|n| hash.as_bytes()[n]))
     }
 
     /// Names only.
@@ -216,27 +221,30 @@ impl Lease {
             if !wanted(&class) {
                 continue;
             }
-            let (loose, mut shards): (Vec<_>, Vec<_>) =
+            let (mut names, mut shards): (Vec<_>, Vec<_>) =
                 files.list(&dir)?.into_iter().partition(|name| name.ends_with(".json"));
-            let mut found: Vec<(Class, PathBuf)> =
-                loose.iter().map(|name| (class.clone(), dir.join(name))).collect();
             shards.sort_by_cached_key(|shard| self.rank(shard));
+            let loose = names.len();
+            let (mut place, mut from) = (self.rank(""), dir.clone());
             for shard in shards {
-                let shard = dir.join(shard);
-                let names = files.list(&shard)?;
-                if names.is_empty() {
-                    // Published whole, a shard only shrinks: an empty one is used up.
-                    files.remove_if_empty(&shard)?;
+                from = dir.join(&shard);
+                let inside = files.list(&from)?;
+                if inside.is_empty() {
+                    // Who brings a task makes the directory again.
+                    files.remove_if_empty(&from)?;
                 }
-                found.extend(names.iter().map(|name| (class.clone(), shard.join(name))));
-                if !found.is_empty() {
+                names.extend(inside);
+                if !names.is_empty() {
+                    place = self.rank(&shard);
                     break;
                 }
             }
-            if !found.is_empty() {
-                found.sort_by_cached_key(|(_, path)| self.rank(&path.to_string_lossy()));
-                found.truncate(CANDIDATES_MAX);
-                return Ok(found.into());
+            if !names.is_empty() {
+                // Everybody is given the names in the same order, and claims run through a part of it.
+                let start = usize::try_from(place % names.len() as u64).unwrap_or(0);
+                let path = |n: usize| if n < loose { dir.join(&names[n]) } else { from.join(&names[n]) };
+                let around = (start..names.len()).chain(0..start).take(CANDIDATES_MAX);
+                return Ok(around.map(|n| (class.clone(), path(n))).collect());
             }
         }
         Ok(VecDeque::new())
@@ -249,7 +257,12 @@ impl Lease {
             return self.refuse_name(path, file_name).map(|()| None);
         };
         let name = pending.claimed();
-        let Some(target) = self.bring_in(&class, path, &name)? else { return Ok(None) };
+        let Some(target) = self.bring_in(&class, path, &name)? else {
+            // Whoever took it goes on to the names that follow: better to look elsewhere than to run behind.
+            self.losses += 1;
+            self.candidates.clear();
+            return Ok(None);
+        };
         let files = self.spool.files();
         let read = match files.read_regular(&target, TASK_FILE_BYTES_MAX) {
             Ok(bytes) => {
@@ -273,8 +286,7 @@ impl Lease {
                 let report = self.spool.layout().attempt(&name.id, name.token);
                 files.make_dirs(&report)?;
                 files.replace(&report.join(ERROR_FILE), format!("{why}\n").as_bytes())?;
-                let failed = self.spool.layout().failed_for(reason);
-                files.rename(&target, &failed.join(name.settled().to_string()))?;
+                files.bring(&target, &self.spool.dead_letter(reason, &name)?)?;
                 Ok(Some(Next::Rejected { name, why }))
             }
         }
@@ -398,7 +410,5 @@ pub(crate) fn give_back(
     name: &TaskName,
     path: &Path,
 ) -> Result<Moved, PathError> {
-    let pending = spool.layout().pending_class(class);
-    spool.files().make_dirs(&pending)?;
-    spool.files().rename(path, &pending.join(name.to_string()))
+    spool.files().bring(path, &spool.layout().pending_class(class).join(name.to_string()))
 }

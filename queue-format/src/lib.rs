@@ -14,12 +14,13 @@
 //!   ledger/<source>/<n>/chunk.json           what publishers have taken on: each chunk of a source once
 //!   inputs/<hh>/<digest>                     files that tasks begin with, each once, by the BLAKE3 of its content
 //!   pending/<p>-<class>/<shard>/<task>       p = 0 (first) … 9; at most 4096 tasks a shard
-//!   pending/<p>-<class>/<task>               also legal: what people `mv` here
+//!   pending/<p>-<class>/<task>               also legal: what people `mv` here, files or directories of them
 //!   delayed/<due>/<p>-<class>/<task>         waiting for a retry; <due> in seconds since 1970
 //!   hold/<p>-<class>/<task>                  parked by a person; never scanned
 //!   claimed/<owner>/<p>-<class>/<task>       the lease directory of one worker incarnation
-//!   done/<hh>/<task>                         <task> carries @<owner>
-//!   failed/<reason>/<task>                   the dead letters
+//!   done/<acceptance class>/<hh>/<task>      <task> carries @<owner>
+//!   failed/<reason>/<task>                   the dead letters; once some 4096 lie there,
+//!   failed/<reason>/<hh>/<task>              in 256 directories, so that `ls` and `mv *` still work
 //!   results/<hh>/<id>/<token>/               one attempt's output; manifest.json last
 //!   nodes/<owner>.<counter>                  heartbeats: the *name* counts; empty files
 //!   nodes/gone/                              the last beats of those that were given up
@@ -78,10 +79,12 @@ mod reason;
 mod rejects;
 mod retry;
 mod run_task;
+mod shelf;
 mod spec;
 mod spool;
 mod status;
 mod steer;
+mod tally;
 mod timing;
 
 pub use claim::{Claim, ClaimError, RETRIES_MAX};
@@ -118,12 +121,13 @@ pub use owner::{Incarnation, InvalidOwner, Owner};
 pub use presence::Presence;
 pub use publish::{CHUNK_TASKS_MAX, Published, Publisher};
 pub use reap::Reaped;
-pub use reason::{AcceptanceClass, FailureReason, Verdict};
+pub use reason::{AcceptanceClass, DoneClass, FailureReason, Verdict};
 pub use rejects::Rejects;
 pub use retry::Retried;
 pub use run_task::{COMMANDS_MAX, InputFile, InvalidRun, RunTask, output_name};
 pub use spec::{BuildTask, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
 pub use spool::{Spool, SpoolId};
-pub use status::{SlotActivity, SlotStatus, Summary, WorkerStatus};
+pub use status::{Pace, SlotActivity, SlotStatus, Summary, WorkerStatus};
 pub use steer::Cancelled;
+pub use tally::Tally;
 pub use timing::Timing;

@@ -47,15 +47,14 @@ impl Spool {
         for (class, dir) in classes(files, &lease)? {
             let _ = files.refresh(&dir);
             let pending = self.layout().pending_class(&class);
-            files.make_dirs(&pending)?;
             for file_name in files.list(&dir)? {
                 let Ok(name) = file_name.parse::<TaskName>() else { continue };
                 let target = if name.retries < RETRIES_MAX {
                     pending.join(name.retried().to_string())
                 } else {
-                    self.layout().failed_for(FailureReason::Poison).join(name.settled().to_string())
+                    self.dead_letter(FailureReason::Poison, &name)?
                 };
-                if files.rename(&dir.join(&file_name), &target)? == Moved::Yes {
+                if files.bring(&dir.join(&file_name), &target)? == Moved::Yes {
                     reaped.push(name);
                 }
             }

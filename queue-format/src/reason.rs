@@ -105,9 +105,58 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Where in `done/` the task lies; `None` where it failed.
+    #[must_use]
+    pub fn done_class(&self) -> Option<DoneClass> {
+        match self {
+            Self::Accepted { class } => Some(DoneClass::Accepted(*class)),
+            Self::Completed => Some(DoneClass::Completed),
+            Self::Failed { .. } => None,
+        }
+    }
+
     /// Whether the task is done with, and lies in `done/`.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        !matches!(self, Self::Failed { .. })
+        self.done_class().is_some()
+    }
+}
+
+/// What a task in `done/` came to; also the name of the directory there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DoneClass {
+    /// An environment was accepted.
+    Accepted(AcceptanceClass),
+    /// A run ended well.
+    Completed,
+}
+
+impl DoneClass {
+    /// Every member.
+    pub fn all() -> impl Iterator<Item = Self> {
+        AcceptanceClass::ALL.iter().copied().map(Self::Accepted).chain([Self::Completed])
+    }
+
+    /// The name in files, directories and reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted(class) => class.as_str(),
+            Self::Completed => "completed",
+        }
+    }
+}
+
+impl fmt::Display for DoneClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for DoneClass {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::all().find(|class| class.as_str() == text).ok_or(())
     }
 }

@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use crate::files::Moved;
-use crate::{Located, Owner, Spool, SpoolError, State};
+use crate::{Located, Owner, Spool, SpoolError, State, TaskName};
 
 /// What a retry did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +21,9 @@ impl Spool {
         if !matches!(task.state, State::Failed(_)) {
             return Ok(Retried::NotFailed);
         }
-        let class = self.class_of(task);
-        let dir = self.layout().pending_class(&class);
-        self.files().make_dirs(&dir)?;
-        match self.files().rename(&task.path, &dir.join(task.name.settled().to_string()))? {
+        let dir = self.layout().pending_class(&self.class_of(task));
+        let dir = self.shelf(&dir, &task.name.id)?;
+        match self.files().bring(&task.path, &dir.join(task.name.settled().to_string()))? {
             Moved::Yes => Ok(Retried::Pending),
             Moved::Gone => Ok(Retried::NotFailed),
         }
@@ -56,10 +55,13 @@ impl Spool {
             }
             let bucket = self.layout().delayed().join(&due);
             for (class, dir) in crate::find::classes(self.files(), &bucket)? {
-                let target = self.layout().pending_class(&class);
-                self.files().make_dirs(&target)?;
+                let pending = self.layout().pending_class(&class);
                 for name in self.files().list(&dir)? {
-                    let moved = self.files().rename(&dir.join(&name), &target.join(&name))?;
+                    let target = match name.parse::<TaskName>() {
+                        Ok(task) => self.shelf(&pending, &task.id)?,
+                        Err(_) => pending.clone(),
+                    };
+                    let moved = self.files().bring(&dir.join(&name), &target.join(&name))?;
                     released += usize::from(moved == Moved::Yes);
                 }
                 self.files().remove_if_empty(&dir)?;

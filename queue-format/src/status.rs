@@ -57,6 +57,22 @@ pub struct Summary {
     pub at: jiff::Timestamp,
     /// By state.
     pub counts: Counts,
+    /// How fast tasks are settled; `None` where none was within the last hour.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+}
+
+/// How fast tasks are settled, and when the open ones will be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Tasks settled within the window.
+    pub settled: usize,
+    /// The window: the last hour, or as far as whoever counted goes back.
+    pub window_seconds: f64,
+    /// Tasks an hour.
+    pub settled_per_hour: f64,
+    /// Until all open tasks are settled at this pace; `None` where none is open.
+    pub eta_seconds: Option<f64>,
 }
 
 impl Spool {

@@ -80,7 +80,7 @@ impl Spool {
     }
 
     /// Sets aside every task among `ids` that no worker has, and removes the wish where nothing is left to do. Any
-    /// number may do so at once: all moves have the same target.
+    /// number may do so at once: one of the moves is done.
     ///
     /// # Errors
     /// The spool cannot be listed or written.
@@ -90,11 +90,10 @@ impl Spool {
         for task in self.find_all(ids)? {
             let now = match &task.state {
                 State::Claimed(owner) => Cancelled::AtWork(owner.clone()),
-                State::Done | State::Failed(_) => Cancelled::Settled(task.state.clone()),
+                State::Done(_) | State::Failed(_) => Cancelled::Settled(task.state.clone()),
                 State::Pending(_) | State::Delayed { .. } | State::Hold => {
-                    let failed = self.layout().failed_for(FailureReason::Cancelled);
-                    let target = failed.join(task.name.settled().to_string());
-                    match self.files().rename(&task.path, &target)? {
+                    let target = self.dead_letter(FailureReason::Cancelled, &task.name)?;
+                    match self.files().bring(&task.path, &target)? {
                         Moved::Yes => Cancelled::SetAside,
                         // A worker was faster: it sees the wish when it looks next.
                         Moved::Gone => continue,
@@ -124,7 +123,7 @@ impl Spool {
         let class = match &task.state {
             State::Pending(class) | State::Delayed { class, .. } => class.clone(),
             State::Claimed(_) => self.class_of(task),
-            State::Hold | State::Done | State::Failed(_) => return Ok(None),
+            State::Hold | State::Done(_) | State::Failed(_) => return Ok(None),
         };
         self.steer(task, &self.layout().hold().join(class.to_string()))
     }
@@ -155,9 +154,8 @@ impl Spool {
     }
 
     fn steer(&self, task: &Located, dir: &Path) -> Result<Option<PathBuf>, SpoolError> {
-        self.files().make_dirs(dir)?;
         let target = dir.join(task.name.to_string());
-        Ok((self.files().rename(&task.path, &target)? == Moved::Yes).then_some(target))
+        Ok((self.files().bring(&task.path, &target)? == Moved::Yes).then_some(target))
     }
 
     /// The directory is made when it is first needed and goes with its last file, so that who looks into `control/`

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use queue_format::{
-    Claim, Disk, Entry, FailureReason, Filesystem, Incarnation, Instance, Known, Lease, Manifest, NewFile,
-    Next, OpenFile, Owner, Publisher, Reaped, Spool, State, TaskSpec,
+    AcceptanceClass, Claim, Disk, Entry, FailureReason, Filesystem, Incarnation, Instance, Known, Lease,
+    Manifest, NewFile, Next, OpenFile, Owner, Publisher, Reaped, Spool, State, TaskSpec,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -185,7 +185,9 @@ fn a_verdict_that_was_published_although_it_failed_is_not_called_lost() {
     let manifest = manifest(&claim, lease.owner());
     *flaky.rename_to.lock().expect("no panic") = Some(("done".to_owned(), Errno::EIO));
     claim.conclude(&manifest, &[]).expect_err("it seems to have failed");
-    let done = spool.layout().done_bucket(&claim.name().id);
+    let done = spool
+        .layout()
+        .done_bucket(queue_format::DoneClass::Accepted(AcceptanceClass::Strict), &claim.name().id);
     fs::rename(only(&spool).1, done.join(claim.name().done_by(lease.owner()).to_string())).expect("late");
     lease.look_after().expect("looked");
     assert!(!claim.is_held());

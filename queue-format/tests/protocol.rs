@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use queue_format::{
-    AcceptanceClass, Claim, ClaimError, Counts, FailureReason, Heartbeat, Incarnation, Instance, Intake,
-    Known, Lease, Manifest, Next, Owner, Publisher, Reaped, Spool, SpoolError, State, TaskId, TaskSpec,
-    Token, Verdict, WorkerStatus,
+    AcceptanceClass, Claim, ClaimError, Counts, DoneClass, FailureReason, Heartbeat, Incarnation, Instance,
+    Intake, Known, Lease, Manifest, Next, Owner, Publisher, Reaped, Spool, SpoolError, State, Tally, TaskId,
+    TaskSpec, Token, Verdict, WorkerStatus,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -79,7 +79,10 @@ fn a_task_goes_from_pending_to_done() {
     assert_eq!(fs::read(results.join("Dockerfile")).expect("written"), b"FROM scratch\n");
     let found = spool.all().expect("listed");
     assert_eq!(found.len(), 1);
-    assert_eq!((&found[0].state, &found[0].name.owner), (&State::Done, &Some(me)));
+    assert_eq!(
+        (&found[0].state, &found[0].name.owner),
+        (&State::Done(DoneClass::Accepted(AcceptanceClass::Strict)), &Some(me))
+    );
     assert!(lease.close().expect("closed"), "no claim is left in the lease directory");
     assert!(matches!(held.release(), Err(ClaimError::Lost(_))), "a concluded claim cannot be released");
 }
@@ -213,7 +216,7 @@ fn a_claim_that_a_person_removed_publishes_nothing() {
     let lost = held.conclude(&manifest(&held, accepted(), &me), &[("x".to_owned(), vec![])]);
     assert!(matches!(lost, Err(ClaimError::Lost(_))));
     let counts = Counts::of(&spool.all().expect("listed"));
-    assert_eq!((counts.done, counts.hold), (0, 1));
+    assert_eq!((counts.done.len(), counts.hold), (0, 1));
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn a_zombie_claims_nothing_and_beats_no_more() {
     assert!(!held.is_held());
     assert!(matches!(held.conclude(&manifest(&held, accepted(), &zombie), &[]), Err(ClaimError::Lost(_))));
     let counts = Counts::of(&spool.all().expect("listed"));
-    assert_eq!((counts.open(), counts.done), (2, 0), "both are pending");
+    assert_eq!((counts.open(), counts.done.len()), (2, 0), "both are pending");
     assert!(!spool.layout().lease(&zombie).exists(), "nobody made the directory again");
     assert_eq!(spool.incarnations().expect("listed"), BTreeMap::new());
 }
@@ -367,7 +370,32 @@ fn many_claimers_share_the_tasks_without_a_loss_or_a_double() {
     let mut expected = ids;
     expected.sort();
     assert_eq!(all, expected);
-    assert_eq!(Counts::of(&spool.all().expect("listed")).done, TASKS);
+    assert_eq!(Counts::of(&spool.all().expect("listed")).done["strict"], TASKS);
+}
+
+#[test]
+fn ls_and_mv_work_on_dead_letters_however_many_there_are() {
+    const BEFORE: usize = 4096;
+    const MORE: usize = 400;
+    let (_dir, spool) = spool();
+    let failed = spool.layout().failed_for(FailureReason::Cancelled);
+    for n in 0..BEFORE {
+        fs::write(failed.join(format!("old-{n}.a001.r0.json")), b"").expect("written");
+    }
+    let ids: BTreeSet<TaskId> = (0..MORE).map(|n| format!("new-{n}").parse().expect("an id")).collect();
+    publish(&spool, &ids.iter().map(TaskId::as_str).collect::<Vec<_>>());
+    spool.carry_out(&ids).expect("cancelled");
+    let listed = || fs::read_dir(&failed).expect("listed").count();
+    assert!((BEFORE..BEFORE + MORE).contains(&listed()), "{} names", listed());
+    let count = || spool.count(&mut Tally::default(), Instant::now()).expect("counted");
+    assert_eq!((count().failed["cancelled"], count().open()), (BEFORE + MORE, 0));
+    // What `mv failed/cancelled/* pending/5-build/` does.
+    let pending = spool.layout().pending().join("5-build");
+    for entry in fs::read_dir(&failed).expect("listed").map(|entry| entry.expect("an entry")) {
+        fs::rename(entry.path(), pending.join(entry.file_name())).expect("moved");
+    }
+    assert_eq!(count().pending["5-build"], BEFORE + MORE);
+    assert_eq!(listed(), 0);
 }
 
 #[test]

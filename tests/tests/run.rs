@@ -39,7 +39,7 @@ fn check(spool: &Spool, id: &str, expected: &str) -> Value {
     let manifest = fs::read(dir.join("manifest.json")).expect("a manifest");
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     let got = match &task.state {
-        State::Done => manifest["verdict"].as_str().unwrap_or_default().to_owned(),
+        State::Done(_) => manifest["verdict"].as_str().unwrap_or_default().to_owned(),
         State::Failed(reason) => format!("{reason}: {}", manifest["detail"].as_str().unwrap_or_default()),
         other => format!("{other:?}"),
     };

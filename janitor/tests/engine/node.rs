@@ -15,7 +15,8 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use janitor::{Config, Janitor, Place};
 use queue_format::{
-    Incarnation, Labels, Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Spool, TaskId, Token, image_name,
+    AcceptanceClass, DoneClass, Incarnation, Labels, Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Spool,
+    TaskId, Token, image_name,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -88,7 +89,7 @@ impl Node {
 
     /// Puts a task's file into done/.
     pub(crate) fn accept(&self, owner: &Owner, task: &str, token: u32) -> PathBuf {
-        let dir = self.spool.layout().done_bucket(&id(task));
+        let dir = self.spool.layout().done_bucket(DoneClass::Accepted(AcceptanceClass::Strict), &id(task));
         self.put(&dir, &format!("{task}.a{token:03}@{owner}.r0.json"))
     }
 

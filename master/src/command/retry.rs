@@ -1,6 +1,6 @@
 use std::io::Write;
 
-use queue_format::{FailureReason, Retried, Spool, State};
+use queue_format::{Control, FailureReason, Located, Retried, Spool, State};
 
 use super::cli::RetryArguments;
 use super::steer::find_all;
@@ -14,41 +14,55 @@ pub(super) fn run(arguments: &RetryArguments, out: &mut dyn Write) -> Result<Suc
     });
     let reason = reason.transpose()?;
     let spool = Spool::open(&arguments.spool.spool)?;
-    let mut chosen = find_all(&spool, &arguments.ids)?;
-    if reason.is_some() || arguments.all_failed {
-        let mut failed = spool.all()?;
-        failed.retain(|task| match task.state {
-            State::Failed(why) => reason.is_none_or(|reason| reason == why),
-            _ => false,
-        });
-        failed.retain(|task| chosen.iter().all(|named| named.path != task.path));
-        chosen.extend(failed);
+    let mut retry = Retry { spool: &spool, wishes: spool.control()?, pending: 0, is_success: true };
+    for task in find_all(&spool, &arguments.ids)? {
+        retry.one(&task, out)?;
     }
-    let wishes = spool.control()?;
-    let mut is_success = true;
-    let mut pending = 0;
-    for task in chosen {
+    if reason.is_some() || arguments.all_failed {
+        // Each is moved as it is seen: pending/ was gone through before failed/.
+        let mut result = Ok(());
+        spool.visit(|task| {
+            let is_chosen =
+                matches!(task.state, State::Failed(why) if reason.is_none_or(|reason| reason == why));
+            if is_chosen && result.is_ok() {
+                result = retry.one(&task, out);
+            }
+        })?;
+        result?;
+    }
+    writeln!(out, "{} pending again", plural(retry.pending, "task"))?;
+    Ok(retry.is_success.into())
+}
+
+struct Retry<'a> {
+    spool: &'a Spool,
+    wishes: Control,
+    pending: usize,
+    is_success: bool,
+}
+
+impl Retry<'_> {
+    fn one(&mut self, task: &Located, out: &mut dyn Write) -> Result<(), CommandError> {
         let id = &task.name.id;
-        if wishes.cancelled().contains(id) {
+        if self.wishes.cancelled().contains(id) {
             // A wish that was carried out, but is still there, would set it aside again.
-            spool.uncancel(id)?;
+            self.spool.uncancel(id)?;
         }
         let is_pending = match &task.state {
-            State::Failed(_) => spool.retry(&task)? == Retried::Pending,
-            State::Hold | State::Delayed { .. } => spool.release(&task)?.is_some(),
-            State::Pending(_) | State::Claimed(_) | State::Done => {
-                is_success = false;
+            State::Failed(_) => self.spool.retry(task)? == Retried::Pending,
+            State::Hold | State::Delayed { .. } => self.spool.release(task)?.is_some(),
+            State::Pending(_) | State::Claimed(_) | State::Done(_) => {
+                self.is_success = false;
                 writeln!(out, "{id}: not failed, it lies at {}", task.path.display())?;
-                continue;
+                return Ok(());
             }
         };
         if is_pending {
-            pending += 1;
+            self.pending += 1;
         } else {
-            is_success = false;
+            self.is_success = false;
             writeln!(out, "{id}: somebody else has just moved it")?;
         }
+        Ok(())
     }
-    writeln!(out, "{} pending again", plural(pending, "task"))?;
-    Ok(is_success.into())
 }

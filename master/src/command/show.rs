@@ -1,10 +1,10 @@
 use std::io::Write;
 
-use queue_format::{Spool, TaskId, Token};
+use queue_format::{Spool, Token};
 
 use super::cli::{LogKind, ShowArguments};
 use super::{CommandError, Host, Success};
-use crate::show::{Log, Page, find_id, nearest_ids};
+use crate::show::{Log, Nearest, Page, find_id};
 use crate::text::clean;
 
 /// Tells of one task.
@@ -61,11 +61,13 @@ fn find_log(spool: &Spool, page: &Page, log: Log, attempt: Option<&str>) -> Resu
 
 /// The error for an id that the spool does not have.
 pub(super) fn unknown(spool: &Spool, wanted: &str) -> Result<CommandError, CommandError> {
-    let all = spool.all()?;
-    let ids: Vec<&TaskId> = all.iter().map(|task| &task.name.id).collect();
-    let near: Vec<&str> = nearest_ids(wanted, ids).into_iter().map(TaskId::as_str).collect();
-    let hint = match near.as_slice() {
-        [] => format!("; the spool has {} tasks, bottega status counts them", all.len()),
+    let (mut nearest, mut tasks) = (Nearest::to(wanted), 0_usize);
+    spool.visit(|task| {
+        tasks += 1;
+        nearest.see(task.name.id);
+    })?;
+    let hint = match nearest.found().as_slice() {
+        [] => format!("; the spool has {tasks} tasks, bottega status counts them"),
         near => format!("; did you mean {}?", near.join(" or ")),
     };
     Ok(CommandError::Unknown(format!(

@@ -5,7 +5,7 @@ use queue_format::Spool;
 
 use super::cli::StatusArguments;
 use super::{CommandError, Host, Success};
-use crate::summary::{Manifests, Status};
+use crate::summary::{Status, Watch};
 
 /// How often `--watch` looks.
 const WATCH: Duration = Duration::from_secs(2);
@@ -20,9 +20,9 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<Success, CommandError> {
     let spool = Spool::open(&arguments.spool.spool)?;
-    let mut manifests = Manifests::default();
+    let mut watch = Watch::default();
     loop {
-        let status = Status::take(&spool, &mut manifests, (host.now)())?;
+        let status = Status::ask(&spool, &mut watch, (host.now)())?;
         if arguments.watch && host.columns().is_some() {
             write!(out, "{HOME}")?;
         }

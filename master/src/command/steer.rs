@@ -68,7 +68,7 @@ pub(super) fn hold(arguments: &TasksArguments, out: &mut dyn Write) -> Result<Su
             }
             (_, Some(place)) => writeln!(out, "{id}: on hold at {}", place.display())?,
             (State::Hold, None) => writeln!(out, "{id}: on hold already")?,
-            (state @ (State::Done | State::Failed(_)), None) => {
+            (state @ (State::Done(_) | State::Failed(_)), None) => {
                 is_success = false;
                 writeln!(out, "{id}: not put on hold, {}", said(state))?;
             }
@@ -190,7 +190,7 @@ fn said(state: &State) -> String {
         State::Delayed { .. } => "it is delayed".to_owned(),
         State::Hold => "it is on hold".to_owned(),
         State::Claimed(owner) => format!("{owner} works on it"),
-        State::Done => "it is done".to_owned(),
+        State::Done(_) => "it is done".to_owned(),
         State::Failed(reason) => format!("it has failed ({reason})"),
     }
 }

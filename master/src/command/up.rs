@@ -1,15 +1,16 @@
 use std::io::Write;
 use std::path::Path;
+use std::time::Instant;
 
-use queue_format::{Counts, Life, LifeLock, Owner, Spool};
+use queue_format::{Life, LifeLock, Owner, Spool, Tally};
 use systemd::Shutdown;
 
 use super::cli::UpArguments;
 use super::programs::{find, verb};
 use super::{CommandError, Host, Success};
-use crate::summary::{Manifests, Status};
+use crate::summary::{Status, Watch};
 use crate::text::{duration, plural};
-use crate::up::{Program, Results, Role, Settings, UpError};
+use crate::up::{Before, Program, Results, Role, Settings, UpError};
 
 /// Runs the daemons, and tells what came of it.
 pub(super) fn run(
@@ -19,7 +20,7 @@ pub(super) fn run(
 ) -> Result<Success, CommandError> {
     let spool = Spool::open(&arguments.spool.spool)?;
     let state_dir = host.state_dir(arguments.state.as_ref())?;
-    let status = Status::take(&spool, &mut Manifests::default(), (host.now)())?;
+    let status = Status::take(&spool, &mut Watch::default(), (host.now)())?;
     let (open, settled) = (status.counts.open(), status.counts.settled());
     writeln!(
         out,
@@ -29,7 +30,7 @@ pub(super) fn run(
     )?;
     if arguments.until_idle && status.is_idle() {
         writeln!(out, "nothing is pending, claimed, delayed or unread: nothing to do")?;
-        let results = Results::gather(&spool, &std::collections::HashSet::new())?;
+        let results = Results::gather(&spool, &Before::default())?;
         finish(&results, host, out)?;
         return Ok(Success::Yes);
     }
@@ -52,14 +53,14 @@ pub(super) fn run(
         settings.run(&shutdown, out).await
     })?;
     let how = if up.interrupted { "interrupted" } else { "ended" };
-    let open = Counts::of(&settings.spool.all()?).open();
+    let open = settings.spool.count(&mut Tally::default(), Instant::now())?.open();
     let rest = if open > 0 {
         format!("; {} open, the next run goes on", plural(open, "task"))
     } else {
         String::new()
     };
     writeln!(out, "{how} after {}; nothing is left running{rest}", duration(up.seconds))?;
-    let before = if arguments.table { std::collections::HashSet::new() } else { up.before };
+    let before = if arguments.table { Before::default() } else { up.before };
     finish(&Results::gather(&settings.spool, &before)?, host, out)?;
     // Without --until-idle, a Ctrl-C is how it ends.
     Ok(if up.interrupted && arguments.until_idle { Success::Interrupted } else { Success::Yes })

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use queue_format::{
@@ -9,7 +9,7 @@ use queue_format::{
 
 use super::Settling;
 use crate::ingest::{Ingest, IngestError, Source, Template};
-use crate::summary::{Manifests, Status};
+use crate::summary::{Status, Watch};
 
 /// How long the ledger knows a source whose tasks are all pending: far longer than any daemon stays silent and lives.
 const LEDGER_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -25,11 +25,19 @@ pub(super) struct Round {
     pub(super) repositories: Option<Template>,
     pub(super) known: Known,
     pub(super) settling: Settling,
-    pub(super) manifests: Manifests,
+    pub(super) summariser: Summariser,
     /// When the ledger is looked through again, since the beginning.
     pub(super) forget_due: Duration,
     /// Incarnations, on whatever node, that the heartbeats say are dead.
     pub(super) dead: Receiver<Owner>,
+}
+
+/// Tells how many tasks there are, again and again.
+pub(super) struct Summariser {
+    pub(super) watch: Watch,
+    pub(super) every: Duration,
+    pub(super) due: Instant,
+    pub(super) now: fn() -> Timestamp,
 }
 
 impl Round {
@@ -114,7 +122,13 @@ impl Round {
         let ingest =
             Ingest { spool: &self.spool, producer: &self.owner, repositories: self.repositories.as_ref() };
         let source = Source { name, number: taken.source, known: &mut self.known };
-        let report = ingest.run(source, now, self.intake.read(taken)?.content, |_| ())?;
+        // A large file takes minutes: people see meanwhile how far it is.
+        let summariser = &mut self.summariser;
+        let report = ingest.run(source, now, self.intake.read(taken)?.content, |_| {
+            if let Err(error) = summariser.look(&self.spool) {
+                tracing::error!("cannot write the summary: {error}; trying again");
+            }
+        })?;
         let (published, known, rejected) = (report.published, report.known, report.rejected);
         tracing::info!(file = name, published, known, rejected, "read from incoming/");
         if let Some(kept) = report.kept {
@@ -123,13 +137,21 @@ impl Round {
         }
         Ok(())
     }
+}
 
-    /// Counts, and publishes the count. Gives a line for people.
-    pub(super) fn summarise(&mut self, now: Timestamp) -> Result<String, SpoolError> {
-        let status = Status::take(&self.spool, &mut self.manifests, now)?;
-        let summary = queue_format::Summary { at: now, counts: status.counts.clone() };
+impl Summariser {
+    /// Counts where that is due, and publishes the count. Gives a line for people.
+    pub(super) fn look(&mut self, spool: &Spool) -> Result<Option<String>, SpoolError> {
+        if Instant::now() < self.due {
+            return Ok(None);
+        }
+        let now = (self.now)();
+        let status = Status::take(spool, &mut self.watch, now)?;
+        let summary =
+            queue_format::Summary { at: now, counts: status.counts.clone(), pace: status.pace.clone() };
         let text = format!("{}\n\n{}", now.strftime("%Y-%m-%d %H:%M:%S UTC"), status.to_text());
-        self.spool.write_summary(&summary, &text)?;
-        Ok(format!("{} open, {} settled", status.counts.open(), status.counts.settled()))
+        spool.write_summary(&summary, &text)?;
+        self.due = Instant::now() + self.every;
+        Ok(Some(format!("{} open, {} settled", status.counts.open(), status.counts.settled())))
     }
 }

@@ -10,12 +10,12 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::round::Round;
+use super::round::{Round, Summariser};
 use super::steering::Steering;
 use super::{MasterConfig, Settling};
 use crate::ingest::Template;
 use crate::pulse::Pulse;
-use crate::summary::Manifests;
+use crate::summary::Watch;
 
 /// A master, ready to serve.
 pub struct Daemon {
@@ -64,6 +64,7 @@ impl Daemon {
         let (pulse, dead) = Pulse::start(&self.spool, &self.owner)?;
         let mut changes = Changes::watch(&self.spool.layout().incoming());
         let steering = Steering::new(&self.spool, &self.owner);
+        let every = Duration::from_secs_f64(self.config.summary_seconds);
         let round = Round {
             spool: self.spool.clone(),
             owner: self.owner.clone(),
@@ -72,23 +73,25 @@ impl Daemon {
             repositories: self.repositories.take(),
             known: Known::default(),
             settling: Settling::new(Duration::from_secs_f64(self.config.settle_seconds)),
-            manifests: Manifests::default(),
+            summariser: Summariser {
+                watch: Watch::default(),
+                every,
+                due: std::time::Instant::now(),
+                now: self.now,
+            },
             forget_due: Duration::ZERO,
             dead,
         };
         let mut round = Some((round, steering));
         let mut is_closed = false;
-        let summary_every = Duration::from_secs_f64(self.config.summary_seconds);
         let began = Instant::now();
-        let mut summary_due = began;
         notifier.ready("started");
         while let Some((mut turn, mut steering)) = round.take() {
             let (now, looked_at) = ((self.now)(), Instant::now());
-            let summarises = Instant::now() >= summary_due;
             // Files are moved on a thread of their own: a hung mount must not keep a signal from being heard.
             let mut work = tokio::task::spawn_blocking(move || {
                 log_error("do what control/ asks for", steering.look(now));
-                let said = turn.all(now, began.elapsed(), summarises);
+                let said = turn.all(now, began.elapsed());
                 ((turn, steering), said)
             });
             let done = tokio::select! {
@@ -102,11 +105,13 @@ impl Daemon {
             let Some(((turn, steering), said)) = done else { break };
             if let Some(said) = said {
                 notifier.status(&said);
-                summary_due = Instant::now() + summary_every;
             }
             notifier.watchdog();
-            let pause =
-                if turn.settling.is_waiting() { LOOK_PAUSE } else { self.pause(notifier, summary_due) };
+            let pause = if turn.settling.is_waiting() {
+                LOOK_PAUSE
+            } else {
+                self.pause(notifier, turn.summariser.due.into())
+            };
             round = Some((turn, steering));
             tokio::select! {
                 () = shutdown.requested() => break,
@@ -145,13 +150,13 @@ impl Daemon {
 
 impl Round {
     /// Every step once. Gives the line for people where the summary was due.
-    fn all(&mut self, now: Timestamp, elapsed: Duration, summarises: bool) -> Option<String> {
+    fn all(&mut self, now: Timestamp, elapsed: Duration) -> Option<String> {
         log_error("take back from the dead", self.reap());
         log_error("set aside what was cancelled", self.cancel());
         log_error("release delayed tasks", self.release());
         log_error("read incoming/", self.ingest(now, elapsed));
         log_error("look through ledger/", self.forget(elapsed));
-        summarises.then(|| log_error("write the summary", self.summarise(now))).flatten()
+        log_error("write the summary", self.summariser.look(&self.spool)).flatten()
     }
 }
 

@@ -37,7 +37,7 @@ impl Scene {
             State::Delayed { due_seconds, .. } => self.delayed(*due_seconds, &mut said),
             State::Hold => said.push("a person parked it: it stays until bottega resume ID".to_owned()),
             State::Claimed(owner) => self.claimed(owner, &mut said),
-            State::Done => said.push(format!("it is done: attempt {} counts", place.name.token)),
+            State::Done(_) => said.push(format!("it is done: attempt {} counts", place.name.token)),
             State::Failed(reason) => said.push(format!("it failed: {reason}: {}", reason.meaning())),
         }
         if let Some(error) = self.page.attempts.last().and_then(|attempt| attempt.error.as_deref()) {
@@ -47,7 +47,7 @@ impl Scene {
         if token.0 > 0 {
             let claims = plural(token.0 as usize, "claim");
             let budget = match place.state {
-                State::Done | State::Failed(_) => String::new(),
+                State::Done(_) | State::Failed(_) => String::new(),
                 _ => format!(", {retries} of {RETRIES_MAX} automatic retries used (then failed/poison)"),
             };
             said.push(format!("{claims} so far ({token}){budget}"));

@@ -4,13 +4,16 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use queue_format::{AcceptanceClass, PathError, Spool, State};
+use queue_format::{AcceptanceClass, Located, PathError, Spool, State, TaskName};
 
 use super::row::row_of;
 use super::{Format, Skipped};
 
 /// What errors call an output without a path.
 const STANDARD_OUTPUT: &str = "standard output";
+
+/// Tasks that are sorted in memory; where there are more, the names are gone through again for the next.
+const SORTED_MAX: usize = 50_000;
 
 /// Which accepted tasks are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,33 +104,56 @@ impl Export<'_> {
     /// # Errors
     /// The spool cannot be listed, or `out` not be written.
     pub fn to_writer(&self, out: &mut impl Write) -> Result<Exported, ExportError> {
-        let mut done = self.spool.all()?;
-        done.retain(|task| task.state == State::Done);
-        done.sort_by(|a, b| a.name.cmp(&b.name));
         let wanted = |class: AcceptanceClass| match self.filter {
             Filter::All => true,
             Filter::Classes(classes) => classes.contains(&class),
         };
         let mut exported = Exported::default();
-        for (index, task) in done.iter().enumerate() {
-            if index > 0 && done[index - 1].name.id == task.name.id {
-                let why = format!("it lies in done/ twice; {} was left out", task.path.display());
-                exported.damaged.push((task.name.id.to_string(), why));
-                continue;
+        let mut last: Option<TaskName> = None;
+        loop {
+            let next = self.next(last.as_ref())?;
+            if next.is_empty() {
+                break;
             }
-            match row_of(self.spool, task, self.format, wanted) {
-                Ok((class, row)) => {
-                    let line = serde_json::Value::Object(row).to_string();
-                    writeln!(out, "{line}")
-                        .map_err(|source| ExportError::Write { path: STANDARD_OUTPUT.into(), source })?;
-                    *exported.rows.entry(class.to_string()).or_default() += 1;
+            for task in next.into_values() {
+                if last.as_ref().is_some_and(|last| last.id == task.name.id) {
+                    let why = format!("it lies in done/ twice; {} was left out", task.path.display());
+                    exported.damaged.push((task.name.id.to_string(), why));
+                } else {
+                    match row_of(self.spool, &task, self.format, wanted) {
+                        Ok((class, row)) => {
+                            let line = serde_json::Value::Object(row).to_string();
+                            writeln!(out, "{line}").map_err(|source| ExportError::Write {
+                                path: STANDARD_OUTPUT.into(),
+                                source,
+                            })?;
+                            *exported.rows.entry(class.to_string()).or_default() += 1;
+                        }
+                        Err(Skipped::OtherWork) => {}
+                        Err(Skipped::Class(class)) => {
+                            *exported.left_out.entry(class.to_string()).or_default() += 1;
+                        }
+                        Err(Skipped::Damaged(why)) => exported.damaged.push((task.name.id.to_string(), why)),
+                    }
                 }
-                Err(Skipped::OtherWork) => {}
-                Err(Skipped::Class(class)) => *exported.left_out.entry(class.to_string()).or_default() += 1,
-                Err(Skipped::Damaged(why)) => exported.damaged.push((task.name.id.to_string(), why)),
+                last = Some(task.name);
             }
         }
         out.flush().map_err(|source| ExportError::Write { path: STANDARD_OUTPUT.into(), source })?;
         Ok(exported)
+    }
+
+    /// The accepted tasks that follow one in order of id: as many as are held in memory at once.
+    fn next(&self, after: Option<&TaskName>) -> Result<BTreeMap<TaskName, Located>, PathError> {
+        let mut next = BTreeMap::new();
+        self.spool.visit(|task| {
+            if matches!(task.state, State::Done(_)) && after.is_none_or(|after| task.name > *after) {
+                next.insert(task.name.clone(), task);
+                if next.len() > SORTED_MAX {
+                    next.pop_last();
+                }
+            }
+        })?;
+        Ok(next)
     }
 }

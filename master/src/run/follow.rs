@@ -52,7 +52,7 @@ impl Followed {
                 return;
             }
             match task.state {
-                State::Done => seen.done += 1,
+                State::Done(_) => seen.done += 1,
                 State::Failed(reason) => {
                     *seen.failed.entry(reason.to_string()).or_default() += 1;
                     seen.one_failed.get_or_insert(task.name.id);

@@ -37,7 +37,7 @@ impl Page {
                 advice.push(format!("to cancel it for good: rm {}", word(place)));
                 advice.push(mv("to give it to another worker", &self.home()));
             }
-            State::Done => self.advice_done(&mut advice),
+            State::Done(_) => self.advice_done(&mut advice),
             State::Failed(reason) => self.advice_failed(*reason, &mut advice),
         }
         advice

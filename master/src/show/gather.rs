@@ -102,7 +102,7 @@ impl Page {
     /// The attempt whose result counts: the one that a name in `done/` carries.
     #[must_use]
     pub fn official(&self) -> Option<Token> {
-        let done = self.places.iter().find(|place| place.state == State::Done);
+        let done = self.places.iter().find(|place| matches!(place.state, State::Done(_)));
         done.map(|place| place.name.token)
     }
 

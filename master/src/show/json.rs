@@ -18,7 +18,7 @@ impl Page {
                 }
                 State::Hold => ("hold", Value::Null),
                 State::Claimed(owner) => ("claimed", json!({ "owner": owner })),
-                State::Done => ("done", Value::Null),
+                State::Done(_) => ("done", Value::Null),
                 State::Failed(reason) => ("failed", json!({ "reason": reason, "meaning": reason.meaning() })),
             };
             json!({

@@ -8,5 +8,5 @@ mod text;
 
 pub use advice::shell_word;
 pub use gather::{Attempt, Log, Page};
-pub use nearest::{find_id, nearest_ids};
+pub use nearest::{Nearest, find_id};
 pub(crate) use text::stage_sums;

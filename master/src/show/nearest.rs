@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use queue_format::{TaskId, TaskName};
 
 /// Ids suggested at most.
@@ -6,23 +8,39 @@ const SUGGESTIONS_MAX: usize = 3;
 /// Letters that may differ, as a share of the id's length.
 const DISTANCE_SHARE: usize = 3;
 
-/// The ids that `wanted` may have meant, nearest first.
-#[must_use]
-pub fn nearest_ids<'a>(wanted: &str, known: impl IntoIterator<Item = &'a TaskId>) -> Vec<&'a TaskId> {
-    let limit = (wanted.len() / DISTANCE_SHARE).max(1);
-    let wanted = wanted.to_ascii_lowercase();
-    let mut near: Vec<(usize, &TaskId)> = known
-        .into_iter()
-        .filter_map(|id| {
-            // Part of an id, such as the pull request's number, is as good as its whole with letters swapped.
-            let holds = wanted.len() >= 3 && id.as_str().contains(&wanted);
-            let distance = if holds { 1 } else { strsim::osa_distance(&wanted, id.as_str()) };
-            (distance <= limit).then_some((distance, id))
-        })
-        .collect();
-    near.sort();
-    near.dedup();
-    near.into_iter().map(|(_, id)| id).take(SUGGESTIONS_MAX).collect()
+/// The ids that somebody may have meant, of any number that are seen.
+pub struct Nearest {
+    wanted: String,
+    distance_max: usize,
+    near: BTreeSet<(usize, TaskId)>,
+}
+
+impl Nearest {
+    /// Looks for ids like this one.
+    #[must_use]
+    pub fn to(wanted: &str) -> Self {
+        let distance_max = (wanted.len() / DISTANCE_SHARE).max(1);
+        Self { wanted: wanted.to_ascii_lowercase(), distance_max, near: BTreeSet::new() }
+    }
+
+    /// Compares one id.
+    pub fn see(&mut self, id: TaskId) {
+        // Part of an id, such as the pull request's number, is as good as its whole with letters swapped.
+        let holds = self.wanted.len() >= 3 && id.as_str().contains(&self.wanted);
+        let distance = if holds { 1 } else { strsim::osa_distance(&self.wanted, id.as_str()) };
+        if distance <= self.distance_max {
+            self.near.insert((distance, id));
+        }
+        if self.near.len() > SUGGESTIONS_MAX {
+            self.near.pop_last();
+        }
+    }
+
+    /// The nearest ones, nearest first.
+    #[must_use]
+    pub fn found(&self) -> Vec<&str> {
+        self.near.iter().map(|(_, id)| id.as_str()).collect()
+    }
 }
 
 /// The id that a person wrote: in any case, or as the name or path of a task file.
@@ -48,8 +66,9 @@ mod tests {
                 .map(|id| id.parse().expect("an id"))
                 .into();
         let check = |wanted: &str, expected: &[&str]| {
-            let near: Vec<&str> = nearest_ids(wanted, &ids).into_iter().map(TaskId::as_str).collect();
-            assert_eq!(near, expected, "{wanted}");
+            let mut nearest = Nearest::to(wanted);
+            ids.iter().chain(&ids).cloned().for_each(|id| nearest.see(id));
+            assert_eq!(nearest.found(), expected, "{wanted}");
         };
         check("pallets_click-12", &["pallets__click-12", "pallets__click-13"]);
         check("palets__flask-4045", &["pallets__flask-4045"]);

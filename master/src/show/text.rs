@@ -84,7 +84,7 @@ impl Page {
                 }
                 State::Hold => "on hold".to_owned(),
                 State::Claimed(owner) => format!("claimed by {owner}"),
-                State::Done => "done".to_owned(),
+                State::Done(_) => "done".to_owned(),
                 State::Failed(reason) => format!("failed ({reason})"),
             };
             page.add("where", &state);

@@ -1,12 +1,10 @@
 //! What a spool holds and how fast it moves: what `status`, `up` and the master's summary show.
 //!
-//! Everything is counted anew from names and manifests; nothing that is kept between two looks is needed.
+//! Everything is counted from names; what is kept between two looks only saves listing what did not change.
 
-mod manifests;
-mod pace;
 mod status;
 mod text;
+mod watch;
 
-pub use manifests::{Manifests, Outcome};
-pub use pace::Pace;
 pub use status::Status;
+pub use watch::Watch;

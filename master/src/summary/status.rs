@@ -1,27 +1,26 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use jiff::Timestamp;
-use queue_format::{Control, Counts, Spool, SpoolError, SpoolId, State, WorkerStatus};
+use queue_format::{Control, Counts, Pace, Spool, SpoolError, SpoolId, Summary, WorkerStatus};
 use serde_json::{Value, json};
 
-use super::{Manifests, Pace};
+use super::Watch;
 
 /// One look at a spool.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// When.
     pub at: Timestamp,
+    /// When the tasks were counted: at that moment, or by a master shortly before.
+    pub counted_at: Timestamp,
     /// Its directory.
     pub path: PathBuf,
     /// Its identity.
     pub id: SpoolId,
     /// Tasks by state.
     pub counts: Counts,
-    /// Tasks in `done/` by acceptance class, runs as `completed`; `unknown` where the manifest is missing.
-    pub accepted: BTreeMap<String, usize>,
-    /// When the first delayed task becomes pending, in seconds since 1970.
-    pub next_due_seconds: Option<u64>,
     /// Files of rows in `incoming/` that are not read yet.
     pub unread: usize,
     /// What each worker last said.
@@ -37,35 +36,51 @@ pub struct Status {
 /// The version of the JSON that `status --json` prints. 1: first.
 const FORMAT: u32 = 1;
 
+/// So many tasks cannot be counted in a moment.
+const LARGE: usize = 50_000;
+
+/// A master's count is not used beyond this age: no living one lets it become as old.
+const SUMMARY_SECONDS_MAX: f64 = 15.0;
+
 impl Status {
-    /// Looks at every name of the spool, and at the manifests that `manifests` has not seen.
+    /// Counts, and looks at what the daemons say.
     ///
     /// # Errors
     /// The spool cannot be read.
-    pub fn take(spool: &Spool, manifests: &mut Manifests, now: Timestamp) -> Result<Self, SpoolError> {
+    pub fn take(spool: &Spool, watch: &mut Watch, now: Timestamp) -> Result<Self, SpoolError> {
         // Rows go from incoming/ to pending/: looked at in this order, none is missed between the two.
         let unread = spool.unread()?;
-        let tasks = spool.all()?;
-        let counts = Counts::of(&tasks);
-        let settled = manifests.outcomes(spool, &tasks);
-        let mut accepted = BTreeMap::new();
-        for (_, outcome) in settled.iter().filter(|(task, _)| task.state == State::Done) {
-            let class = outcome.and_then(|o| o.class).unwrap_or("unknown");
-            *accepted.entry(class.to_owned()).or_default() += 1;
+        let (counts, pace) = watch.look(spool, Instant::now())?;
+        Self::of(spool, Summary { at: now, counts, pace }, unread, now)
+    }
+
+    /// As [`Status::take`], but a spool that is too large to be counted in a moment is not counted again where a
+    /// master did so just before.
+    ///
+    /// # Errors
+    /// The spool cannot be read.
+    pub fn ask(spool: &Spool, watch: &mut Watch, now: Timestamp) -> Result<Self, SpoolError> {
+        let age = |summary: &Summary| now.duration_since(summary.at).as_secs_f64();
+        match spool.summary().filter(|summary| (0.0..=SUMMARY_SECONDS_MAX).contains(&age(summary))) {
+            Some(summary) if summary.counts.open() + summary.counts.settled() >= LARGE => {
+                let unread = spool.unread()?;
+                Self::of(spool, summary, unread, now)
+            }
+            summary => {
+                let status = Self::take(spool, watch, now)?;
+                Ok(Self { pace: status.pace.or(summary.and_then(|summary| summary.pace)), ..status })
+            }
         }
-        let outcomes: Vec<_> = settled.iter().filter_map(|(_, outcome)| *outcome).collect();
-        let due = tasks.iter().filter_map(|task| match task.state {
-            State::Delayed { due_seconds, .. } => Some(due_seconds),
-            _ => None,
-        });
+    }
+
+    fn of(spool: &Spool, summary: Summary, unread: usize, now: Timestamp) -> Result<Self, SpoolError> {
         Ok(Self {
             at: now,
+            counted_at: summary.at,
             path: spool.layout().root().to_owned(),
             id: spool.id(),
-            pace: Pace::of(&outcomes, counts.open(), now),
-            next_due_seconds: due.min(),
-            counts,
-            accepted,
+            counts: summary.counts,
+            pace: summary.pace,
             unread,
             workers: spool.worker_statuses()?,
             control: spool.control()?,
@@ -92,13 +107,14 @@ impl Status {
         json!({
             "format": FORMAT,
             "at": self.at,
+            "counted_at": self.counted_at,
             "spool": { "path": self.path, "uuid": self.id.to_string(), "free_bytes": self.free_bytes },
             "counts": {
                 "pending": sum(&self.counts.pending),
                 "delayed": self.counts.delayed,
                 "hold": self.counts.hold,
                 "claimed": sum(&self.counts.claimed),
-                "done": self.counts.done,
+                "done": sum(&self.counts.done),
                 "failed": sum(&self.counts.failed),
             },
             "open": self.counts.open(),
@@ -106,9 +122,9 @@ impl Status {
             "unread_files": self.unread,
             "pending_by_class": self.counts.pending,
             "claimed_by_worker": self.counts.claimed,
-            "accepted_by_class": self.accepted,
+            "accepted_by_class": self.counts.done,
             "failed_by_reason": self.counts.failed,
-            "next_due_seconds": self.next_due_seconds,
+            "next_due_seconds": self.counts.next_due_seconds,
             "workers": self.workers,
             "control": {
                 "paused": self.control.paused(),

@@ -17,9 +17,13 @@ impl Status {
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = format!("spool    {}  ({} free)\n", self.path.display(), bytes(self.free_bytes));
+        if self.counted_at != self.at {
+            let age = duration(self.at.duration_since(self.counted_at).as_secs_f64());
+            let _ = writeln!(text, "counted  {age} ago, by the master");
+        }
         let counts = &self.counts;
         let sum = |map: &std::collections::BTreeMap<String, usize>| map.values().sum::<usize>();
-        let due = self.next_due_seconds.map_or_else(String::new, |due| self.until(due));
+        let due = counts.next_due_seconds.map_or_else(String::new, |due| self.until(due));
         let nodes =
             counts.claimed.iter().map(|(owner, n)| (owner.split('~').next().unwrap_or(owner).to_owned(), n));
         let mut by_node = std::collections::BTreeMap::new();
@@ -31,7 +35,7 @@ impl Status {
             ("delayed", counts.delayed, due),
             ("hold", counts.hold, String::new()),
             ("claimed", sum(&counts.claimed), list_of(&by_node)),
-            ("done", counts.done, list_of(&self.accepted)),
+            ("done", sum(&counts.done), list_of(&counts.done)),
             ("failed", sum(&counts.failed), list_of(&counts.failed)),
         ];
         for (state, count, detail) in rows {

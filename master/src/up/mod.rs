@@ -18,7 +18,7 @@ mod run;
 mod screen;
 
 pub use child::{Event, Program, Role};
-pub use results::Results;
+pub use results::{Before, Results};
 pub use run::{Settings, Up, UpError};
 pub(crate) use screen::Screen;
 pub use screen::TerminalSize;

@@ -77,7 +77,7 @@ impl Progress<'_> {
             ("delayed", counts.delayed),
             ("on hold", counts.hold),
             ("claimed", sum(&counts.claimed)),
-            ("done", counts.done),
+            ("done", sum(&counts.done)),
             ("failed", sum(&counts.failed)),
         ];
         let always = ["pending", "claimed", "done", "failed"];

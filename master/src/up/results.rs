@@ -1,8 +1,8 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use comfy_table::CellAlignment;
-use queue_format::{Located, Manifest, Spool, SpoolError, State, TaskId, Token, Verdict};
+use queue_format::{DoneClass, Located, Manifest, Spool, SpoolError, State, TaskName, Verdict};
 
 use crate::show::stage_sums;
 use crate::text::{clean_line, duration, ellipsis, list_of, plural, table};
@@ -16,48 +16,104 @@ const COLUMNS_WITH_STAGES: usize = 120;
 /// Characters of the explanation of a failure.
 const DETAIL_CHARS_MAX: usize = 120;
 
+/// Manifests that are read for the time that each stage took; where more were settled, that is not told.
+const MANIFESTS_MAX: usize = 20_000;
+
 /// What was settled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Results {
-    tasks: Vec<(Located, Option<Manifest>)>,
-    /// What is said of those that came to no verdict, by where they lie.
-    errors: HashMap<PathBuf, String>,
+    /// The first ones in order of id.
+    rows: BTreeMap<TaskName, (Located, Option<Manifest>)>,
+    accepted: BTreeMap<String, usize>,
+    failed: BTreeMap<String, usize>,
+    /// Runs that ended well.
+    completed: usize,
+    /// What is said of those that came to no verdict.
+    errors: BTreeMap<TaskName, String>,
+    /// Wall time by stage.
+    seconds: Vec<(String, f64)>,
 }
 
-impl Results {
-    /// What is settled and not in `before`, in order of id.
-    ///
-    /// # Errors
-    /// The spool cannot be listed.
-    pub fn gather(spool: &Spool, before: &HashSet<(TaskId, Token)>) -> Result<Self, SpoolError> {
-        let mut found = settled(spool)?;
-        found.retain(|task| !before.contains(&(task.name.id.clone(), task.name.token)));
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut errors = HashMap::new();
-        let read = |task: Located| {
-            let manifest = spool.manifest(&task.name.id, task.name.token).ok().flatten();
-            if manifest.is_none()
-                && let Some(why) = spool.attempt_error(&task.name.id, task.name.token)
-            {
-                errors.insert(task.path.clone(), why);
-            }
-            (task, manifest)
-        };
-        Ok(Self { tasks: found.into_iter().map(read).collect(), errors })
-    }
+/// What was settled before: a number for each attempt, so that a million fit.
+#[derive(Debug, Default)]
+pub struct Before(HashSet<u64>);
 
+impl Before {
     /// What is settled now, to tell it from what will be.
     ///
     /// # Errors
     /// The spool cannot be listed.
-    pub fn before(spool: &Spool) -> Result<HashSet<(TaskId, Token)>, SpoolError> {
-        Ok(settled(spool)?.into_iter().map(|task| (task.name.id, task.name.token)).collect())
+    pub fn look(spool: &Spool) -> Result<Self, SpoolError> {
+        let mut before = HashSet::new();
+        spool.visit(|task| {
+            if is_settled(&task) {
+                before.insert(number(&task.name));
+            }
+        })?;
+        Ok(Self(before))
+    }
+}
+
+impl Results {
+    /// What is settled and not in `before`.
+    ///
+    /// # Errors
+    /// The spool cannot be listed.
+    pub fn gather(spool: &Spool, before: &Before) -> Result<Self, SpoolError> {
+        let mut results = Self::default();
+        spool.visit(|task| {
+            if is_settled(&task) && !before.0.contains(&number(&task.name)) {
+                results.add(spool, task);
+            }
+        })?;
+        if results.len() > MANIFESTS_MAX {
+            results.seconds.clear();
+        }
+        for (task, manifest) in results.rows.values_mut().filter(|(_, manifest)| manifest.is_none()) {
+            *manifest = spool.manifest(&task.name.id, task.name.token).ok().flatten();
+            if manifest.is_none()
+                && let Some(why) = spool.attempt_error(&task.name.id, task.name.token)
+            {
+                results.errors.insert(task.name.clone(), why);
+            }
+        }
+        Ok(results)
+    }
+
+    fn add(&mut self, spool: &Spool, task: Located) {
+        match &task.state {
+            State::Done(DoneClass::Accepted(class)) => {
+                *self.accepted.entry(class.to_string()).or_default() += 1;
+            }
+            State::Done(DoneClass::Completed) => self.completed += 1,
+            State::Failed(reason) => *self.failed.entry(reason.to_string()).or_default() += 1,
+            _ => {}
+        }
+        let manifest = if self.len() <= MANIFESTS_MAX {
+            spool.manifest(&task.name.id, task.name.token).ok().flatten()
+        } else {
+            None
+        };
+        for (stage, spent, _) in manifest.iter().flat_map(stage_sums) {
+            match self.seconds.iter_mut().find(|(known, _)| *known == stage) {
+                Some((_, sum)) => *sum += spent,
+                None => self.seconds.push((stage, spent)),
+            }
+        }
+        self.rows.insert(task.name.clone(), (task, manifest));
+        if self.rows.len() > ROWS_MAX {
+            self.rows.pop_last();
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.completed + self.accepted.values().chain(self.failed.values()).sum::<usize>()
     }
 
     /// True where nothing was settled.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+        self.rows.is_empty()
     }
 
     /// The table; at most `columns` wide where that is known.
@@ -70,8 +126,8 @@ impl Results {
         header.extend(stages.iter().map(|stage| format!("{} s", clean_line(stage))));
         header.extend(["in all".to_owned(), "reason".to_owned()]);
         table.set_header(header);
-        for (task, manifest) in self.tasks.iter().take(ROWS_MAX) {
-            table.add_row(row(task, manifest.as_ref(), self.errors.get(&task.path), &stages));
+        for (task, manifest) in self.rows.values() {
+            table.add_row(row(task, manifest.as_ref(), self.errors.get(&task.name), &stages));
         }
         for column in 2..5 + stages.len() {
             if let Some(column) = table.column_mut(column) {
@@ -79,8 +135,8 @@ impl Results {
             }
         }
         let mut text = table.trim_fmt();
-        if self.tasks.len() > ROWS_MAX {
-            let rest = plural(self.tasks.len() - ROWS_MAX, "more task");
+        if self.len() > ROWS_MAX {
+            let rest = plural(self.len() - ROWS_MAX, "more task");
             text.push_str(&format!(
                 "\n… and {rest}: bottega status counts them, bottega show ID tells of one"
             ));
@@ -91,47 +147,30 @@ impl Results {
     /// One line: how many, of which class, for which reasons.
     #[must_use]
     pub fn totals(&self) -> String {
-        let (mut accepted, mut failed) = (BTreeMap::new(), BTreeMap::new());
-        let (mut done, mut completed, mut lost) = (0, 0, 0);
-        let mut seconds: Vec<(String, f64)> = Vec::new();
-        for (task, manifest) in &self.tasks {
-            match (&task.state, manifest.as_ref().map(|manifest| &manifest.verdict)) {
-                (State::Failed(reason), _) => {
-                    lost += 1;
-                    *failed.entry(reason.to_string()).or_default() += 1;
-                }
-                (_, Some(Verdict::Accepted { class })) => {
-                    done += 1;
-                    *accepted.entry(class.to_string()).or_default() += 1;
-                }
-                (_, Some(Verdict::Completed)) => completed += 1,
-                _ => done += 1,
-            }
-            for (stage, spent, _) in manifest.iter().flat_map(stage_sums) {
-                match seconds.iter_mut().find(|(known, _)| *known == stage) {
-                    Some((_, sum)) => *sum += spent,
-                    None => seconds.push((stage, spent)),
-                }
-            }
-        }
+        let sum = |counts: &BTreeMap<String, usize>| counts.values().sum::<usize>();
         let of = |counts: &BTreeMap<String, usize>| {
             if counts.is_empty() { String::new() } else { format!(" ({})", list_of(counts)) }
         };
         let spent: Vec<String> =
-            seconds.iter().map(|(stage, s)| format!("{} {}", clean_line(stage), duration(*s))).collect();
+            self.seconds.iter().map(|(stage, s)| format!("{} {}", clean_line(stage), duration(*s))).collect();
         let spent = if spent.is_empty() { String::new() } else { format!("; {}", spent.join(", ")) };
-        let completed = if completed > 0 { format!(", {completed} completed") } else { String::new() };
+        let completed = match self.completed {
+            0 => String::new(),
+            completed => format!(", {completed} completed"),
+        };
         format!(
-            "{}: {done} accepted{}{completed}, {lost} failed{}{spent}",
-            plural(self.tasks.len(), "task"),
-            of(&accepted),
-            of(&failed)
+            "{}: {} accepted{}{completed}, {} failed{}{spent}",
+            plural(self.len(), "task"),
+            sum(&self.accepted),
+            of(&self.accepted),
+            sum(&self.failed),
+            of(&self.failed)
         )
     }
 
     fn stages(&self) -> Vec<String> {
         let mut stages: Vec<String> = Vec::new();
-        for (stage, ..) in self.tasks.iter().flat_map(|(_, manifest)| manifest.iter().flat_map(stage_sums)) {
+        for (stage, ..) in self.rows.values().flat_map(|(_, manifest)| manifest.iter().flat_map(stage_sums)) {
             if !stages.contains(&stage) {
                 stages.push(stage);
             }
@@ -140,10 +179,14 @@ impl Results {
     }
 }
 
-fn settled(spool: &Spool) -> Result<Vec<Located>, SpoolError> {
-    let mut found = spool.all()?;
-    found.retain(|task| matches!(task.state, State::Done | State::Failed(_)));
-    Ok(found)
+fn is_settled(task: &Located) -> bool {
+    matches!(task.state, State::Done(_) | State::Failed(_))
+}
+
+fn number(name: &TaskName) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&name.id, name.token).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn row(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue_format::{Spool, SpoolError, TaskId, Token};
+use queue_format::{Spool, SpoolError};
 use systemd::{Phase, Shutdown, Trigger};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -16,8 +16,8 @@ use super::child::{Death, Keeper};
 use super::log::LogFile;
 use super::progress::{Condition, Progress};
 use super::screen::{Screen, TerminalSize};
-use super::{Event, Program, Role};
-use crate::summary::{Manifests, Status};
+use super::{Before, Event, Program, Role};
+use crate::summary::{Status, Watch};
 use crate::text::{clean_line, duration};
 
 /// What `up` is asked to do.
@@ -41,7 +41,7 @@ pub struct Settings {
 /// A run that has ended in good order.
 pub struct Up {
     /// What was settled when it began.
-    pub before: HashSet<(TaskId, Token)>,
+    pub before: Before,
     /// How long it took.
     pub seconds: f64,
     /// True where a person ended it.
@@ -106,7 +106,7 @@ struct Daemons {
 struct Running<'a> {
     settings: &'a Settings,
     screen: Screen<'a>,
-    manifests: Manifests,
+    watch: Watch,
     daemons: Daemons,
     started_at: Timestamp,
     /// What workers have said once.
@@ -122,7 +122,7 @@ impl Settings {
     /// # Errors
     /// The spool cannot be read, or a daemon does not live.
     pub async fn run(&self, shutdown: &Shutdown, out: &mut dyn Write) -> Result<Up, UpError> {
-        let before = super::Results::before(&self.spool)?;
+        let before = Before::look(&self.spool)?;
         let started_at = (self.now)();
         let log_dir = self.log_dir();
         std::fs::create_dir_all(&log_dir)
@@ -130,7 +130,7 @@ impl Settings {
         let mut running = Running {
             settings: self,
             screen: Screen::new(out, self.terminal),
-            manifests: Manifests::default(),
+            watch: Watch::default(),
             daemons: self.start(&log_dir),
             started_at,
             noticed: HashSet::new(),
@@ -313,7 +313,7 @@ impl Running<'_> {
 
     fn show(&mut self, closing: Option<&str>) -> Result<Status, UpError> {
         let now = (self.settings.now)();
-        let status = Status::take(&self.settings.spool, &mut self.manifests, now)?;
+        let status = Status::take(&self.settings.spool, &mut self.watch, now)?;
         for notice in status.workers.iter().flat_map(|worker| &worker.notices) {
             if self.noticed.insert(notice.clone()) {
                 self.screen.say(&format!("note: {}", clean_line(notice))).map_err(UpError::Output)?;

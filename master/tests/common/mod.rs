@@ -27,7 +27,12 @@ pub(crate) struct Said {
 
 impl House {
     pub(crate) fn new() -> Self {
-        let house = Self { dir: tempfile::tempdir().expect("a directory") };
+        Self::at(&std::env::temp_dir())
+    }
+
+    /// Somewhere else than where temporary files usually lie.
+    pub(crate) fn at(place: &Path) -> Self {
+        let house = Self { dir: tempfile::tempdir_in(place).expect("a directory") };
         assert_eq!(house.run(&["init"]).status, 0);
         house
     }

@@ -12,12 +12,16 @@ use crate::{PathError, Severity, Spool};
 pub(super) fn devices(spool: &Spool) -> Vec<Symptom> {
     let mut by_device: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
     let root = spool.layout().root().to_owned();
-    for dir in spool.layout().directories().into_iter().chain([root.clone()]) {
-        if let Ok(found) = fs::metadata(&dir) {
-            by_device.entry(found.dev()).or_default().push(dir);
+    let device = |dir: &Path| fs::metadata(dir).ok().map(|found| found.dev());
+    let home = device(&root).unwrap_or_default();
+    for dir in spool.layout().directories() {
+        // What lies within a directory that lies elsewhere needs no word of its own.
+        if let Some(here) = device(&dir)
+            && dir.parent().and_then(device) != Some(here)
+        {
+            by_device.entry(here).or_default().push(dir);
         }
     }
-    let home = fs::metadata(&root).map(|found| found.dev()).unwrap_or_default();
     let strange = by_device.into_iter().filter(|(device, _)| *device != home);
     let say = |dirs: Vec<PathBuf>| {
         let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();

@@ -1,10 +1,11 @@
 use std::io::{BufReader, ErrorKind};
+use std::path::Path;
 
 use super::finding::{Check, Severity};
-use super::items::look;
+use super::items::{Item, look};
 use super::run::{Depth, Run};
 use crate::error::OnPath;
-use crate::{Located, Manifest, PathError, SpoolError, State};
+use crate::{DoneClass, Located, Manifest, PathError, SpoolError, State, TaskName};
 
 /// Bytes of a result that are hashed at once.
 const CHUNK_BYTES: usize = 1 << 16;
@@ -21,31 +22,54 @@ impl Run<'_> {
     /// Accepted tasks: the name tells whose result counts, and that result is there and whole.
     pub(super) fn done(&mut self) -> Result<(), PathError> {
         let done = self.spool.layout().done();
-        self.each_in(&done, &mut |run, item| {
+        self.each_in(&done, &mut |run, item| match item.name.parse::<DoneClass>() {
+            Ok(class) if item.is_dir => run.done_of(class, &item.path),
+            _ => run.unclassed(&item),
+        })
+    }
+
+    fn done_of(&mut self, class: DoneClass, dir: &Path) -> Result<(), PathError> {
+        self.each_in(dir, &mut |run, item| {
             if item.is_dir {
                 return run.each_in(&item.path, &mut |run, item| {
                     if item.is_dir {
                         return run.out_of_sight(&item);
                     }
-                    if let Some(task) = run.task(&item, &State::Done) {
-                        run.accepted(&task);
-                    }
+                    run.accepted(class, &item);
                     Ok(())
                 });
             }
-            if let Some(task) = run.task(&item, &State::Done) {
-                run.accepted(&task);
-            }
+            run.accepted(class, &item);
             Ok(())
         })
     }
 
-    fn accepted(&mut self, task: &Located) {
-        let bucket = self.spool.layout().done_bucket(&task.name.id);
+    /// What lies in no class's directory: a task whose result says of which class it is belongs there.
+    fn unclassed(&mut self, item: &Item) -> Result<(), PathError> {
+        if item.is_dir {
+            return self.each_in(&item.path, &mut |run, inner| run.unclassed(&inner));
+        }
+        let Ok(name) = item.name.parse::<TaskName>() else { return self.out_of_sight(item) };
+        let manifest = self.spool.manifest(&name.id, name.token).ok().flatten();
+        let Some(class) = manifest.and_then(|manifest| manifest.verdict.done_class()) else {
+            return self.out_of_sight(item);
+        };
+        self.misplaced(class, &name, &item.path);
+        Ok(())
+    }
+
+    fn misplaced(&mut self, class: DoneClass, name: &TaskName, path: &Path) {
+        let bucket = self.spool.layout().done_bucket(class, &name.id);
+        let what = format!("it belongs into {}", bucket.display());
+        let repair = self.move_task(&name.id, path, bucket.join(name.to_string()));
+        self.plan(Severity::Warning, Check::OutOfSight, path, what, "move it there", repair);
+    }
+
+    fn accepted(&mut self, class: DoneClass, item: &Item) {
+        let Some(task) = &self.task(item, &State::Done(class)) else { return };
+        let bucket = self.spool.layout().done_bucket(class, &task.name.id);
         if task.path.parent() != Some(bucket.as_path()) {
-            let what = format!("it belongs into {}", bucket.display());
-            let repair = self.move_task(&task.name.id, &task.path, bucket.join(task.name.to_string()));
-            self.plan(Severity::Warning, Check::OutOfSight, &task.path, what, "move it there", repair);
+            self.misplaced(class, &task.name, &task.path);
             return;
         }
         let found = match self.depth {
@@ -64,6 +88,11 @@ impl Run<'_> {
             return;
         }
         match found {
+            Ok(manifest) if manifest.verdict.done_class() != Some(class) => {
+                if let Some(class) = manifest.verdict.done_class() {
+                    self.misplaced(class, &task.name, &task.path);
+                }
+            }
             Ok(manifest) => self.without_owner(task, Some(&manifest)),
             Err(Flaw::Result(why)) => self.without_result(task, &why),
             Err(Flaw::Reading(error)) => self.unreadable(&error),

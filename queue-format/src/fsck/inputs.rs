@@ -39,7 +39,7 @@ impl Run<'_> {
 
     /// The inputs of a task that may still be done: each that is missing is told of once, however many ask for it.
     pub(super) fn inputs_of(&mut self, task: &Located, run: &RunTask) {
-        if matches!(task.state, State::Done) {
+        if matches!(task.state, State::Done(_)) {
             return;
         }
         for input in &run.inputs {

@@ -35,7 +35,7 @@ impl Run<'_> {
         })?;
         self.done()?;
         self.each_in(&layout.failed(), &mut |run, item| match item.name.parse::<FailureReason>() {
-            Ok(reason) if item.is_dir => run.class_dir(&item.path, &State::Failed(reason), false),
+            Ok(reason) if item.is_dir => run.class_dir(&item.path, &State::Failed(reason), true),
             _ => run.out_of_sight(&item),
         })
     }
@@ -178,7 +178,7 @@ impl Run<'_> {
             State::Delayed { .. } => &mut checked.delayed,
             State::Hold => &mut checked.hold,
             State::Claimed(_) => &mut checked.claimed,
-            State::Done => &mut checked.done,
+            State::Done(_) => &mut checked.done,
             State::Failed(_) => &mut checked.failed,
         } += 1;
     }
@@ -205,7 +205,7 @@ impl Run<'_> {
             Err(other) => other.to_string(),
         };
         match task.state {
-            State::Done | State::Failed(_) => {
+            State::Done(_) | State::Failed(_) => {
                 let remedy =
                     "put back the file as it was, or remove it with its results and submit the row again";
                 self.say(Severity::Error, Check::DamagedTask, &task.path, why, remedy);

@@ -109,7 +109,7 @@ impl Run<'_> {
         let remedy = "a token is never lowered: rename it to carry the highest one";
         let repair = match task.state {
             // Renaming these would make another result count, or end an attempt.
-            State::Done | State::Claimed(_) => Vec::new(),
+            State::Done(_) | State::Claimed(_) => Vec::new(),
             _ => {
                 let name = TaskName { token: highest, ..task.name.clone() };
                 vec![Step::Move { from: task.path.clone(), to: task.path.with_file_name(name.to_string()) }]
@@ -122,7 +122,7 @@ impl Run<'_> {
 /// Which of several copies stays: one with a result, then one at work, then the one with the most claims.
 fn rank(spool: &Spool, task: &Located) -> (u8, Token, bool) {
     let state = match task.state {
-        State::Done => {
+        State::Done(_) => {
             let dir = spool.layout().attempt(&task.name.id, task.name.token);
             if look(&dir.join(MANIFEST_FILE)).is_some() { 3 } else { 1 }
         }

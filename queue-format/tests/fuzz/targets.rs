@@ -96,7 +96,7 @@ pub(crate) fn foreign_file(bytes: &[u8]) {
         "delayed/0/5-build",
         "hold",
         "claimed",
-        "done/00",
+        "done/strict/00",
         "failed/build",
         "nodes",
         "control",

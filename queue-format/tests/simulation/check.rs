@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use queue_format::{FailureReason, Layout, MANIFEST_FILE, Manifest, Owner, TaskName, Token};
+use queue_format::{AcceptanceClass, FailureReason, Layout, MANIFEST_FILE, Manifest, Owner, TaskName, Token};
 
 use crate::mount::MOUNT;
 use crate::server::{Call, Ino, Server};
@@ -259,7 +259,7 @@ pub(crate) fn left(server: &Server, alive: impl Fn(&Owner) -> bool) -> Vec<(&'st
 
 /// Where an accepted result comes to lie.
 pub(crate) fn done_path(name: &TaskName, owner: &Owner) -> String {
-    format!("done/{}/{}", name.id.bucket(), name.done_by(owner))
+    format!("done/{}/{}/{}", AcceptanceClass::Strict, name.id.bucket(), name.done_by(owner))
 }
 
 /// Where the task file of a failed attempt comes to lie.

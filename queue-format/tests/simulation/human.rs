@@ -33,7 +33,7 @@ fn mv(stage: &Stage, task: &Located) {
         _ => pending("5-build"),
     };
     match &task.state {
-        State::Done => {}
+        State::Done(_) => {}
         State::Failed(_) if with(|world| world.rng.chance(500)) => drop(stage.spool.retry(task)),
         _ => {
             let _ = Mount.make_dir(&there);

@@ -19,7 +19,7 @@ pub fn outcomes(spool: &Spool) -> Result<Outcomes, SpoolError> {
 fn outcome(spool: &Spool, task: &Located) -> Result<Outcome, SpoolError> {
     let (id, token) = (&task.name.id, task.name.token);
     let outcome = match &task.state {
-        State::Done => ACCEPTED.to_owned(),
+        State::Done(_) => ACCEPTED.to_owned(),
         State::Failed(reason) => reason.to_string(),
         State::Pending(_) => "pending".to_owned(),
         State::Delayed { .. } => "delayed".to_owned(),
