@@ -1,42 +1,21 @@
 //! What people ask for by `touch` and `mv`, and what daemons read of it.
 #![expect(clippy::disallowed_methods, reason = "people rename with mv")]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 
+use common::{claim, owner, publish};
 use queue_format::{
-    Cancelled, Claim, ClaimError, Class, Control, FailureReason, Incarnation, Instance, Lease, Limits, Next,
-    Owner, Spool, State, TaskId, TaskSpec,
+    Cancelled, Claim, ClaimError, Class, Control, FailureReason, Lease, Limits, Next, Spool, State, TaskId,
 };
 use tempfile::TempDir;
-use uuid::Uuid;
 
 fn spool(ids: &[&str]) -> (TempDir, Spool) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("a spool");
-    let tasks: Vec<TaskSpec> = ids.iter().map(|id| task(id)).collect();
-    spool.publish(&tasks, &owner("m"), Uuid::now_v7).expect("published");
+    let (dir, spool) = common::spool();
+    publish(&spool, ids);
     (dir, spool)
-}
-
-fn owner(node: &str) -> Owner {
-    Owner::new(node, Incarnation::new(Uuid::now_v7()))
-}
-
-fn task(id: &str) -> TaskSpec {
-    let instance: Instance = serde_json::from_value(serde_json::json!({
-        "instance_id": id, "repo": "owner/name", "base_commit": "0".repeat(40), "problem_statement": "it breaks",
-        "patch": "diff --git a/x b/x", "test_patch": "diff --git a/test_x b/test_x",
-    }))
-    .expect("a row");
-    TaskSpec::build(instance, "/mirrors/owner+name/repo".to_owned()).expect("a valid task")
-}
-
-fn claim(lease: &mut Lease) -> Claim {
-    match lease.claim_next(|_| true).expect("a readable spool") {
-        Next::Claimed(claim) => *claim,
-        other => panic!("expected a claim, got {other:?}"),
-    }
 }
 
 fn id(text: &str) -> TaskId {

@@ -2,16 +2,19 @@
 //! what crashes leave.
 #![expect(clippy::disallowed_methods, reason = "what is done late is done by hand")]
 
+mod common;
+
 use std::any::Any;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use common::{accepted, claim, manifest, owner, task};
 use nix::errno::Errno;
 use queue_format::{
-    AcceptanceClass, Claim, Disk, Entry, FailureReason, Filesystem, Incarnation, Instance, Known, Lease,
-    Manifest, NewFile, Next, OpenFile, Owner, Publisher, Reaped, Spool, State, TaskSpec,
+    AcceptanceClass, Claim, Disk, Entry, FailureReason, Filesystem, Known, Lease, NewFile, Next, OpenFile,
+    Publisher, Reaped, Spool, State,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -89,36 +92,11 @@ fn spool() -> (TempDir, Spool, Arc<Flaky>) {
     (dir, spool, flaky)
 }
 
-fn owner() -> Owner {
-    Owner::new("n1", Incarnation::new(Uuid::now_v7()))
-}
-
-fn task(id: &str) -> TaskSpec {
-    let instance: Instance = serde_json::from_value(serde_json::json!({
-        "instance_id": id, "repo": "owner/name", "base_commit": "0".repeat(40), "problem_statement": "it breaks",
-        "patch": "diff --git a/x b/x", "test_patch": "diff --git a/test_x b/test_x",
-    }))
-    .expect("a row");
-    TaskSpec::build(instance, "/mirrors/owner+name/repo".to_owned()).expect("a valid task")
-}
-
-fn manifest(claim: &Claim, owner: &Owner) -> Manifest {
-    serde_json::from_value(serde_json::json!({
-        "format": 1, "id": claim.name().id, "token": claim.name().token, "owner": owner,
-        "verdict": "accepted", "class": "strict", "started_at": "2024-01-01T00:00:00Z",
-        "finished_at": "2024-01-01T00:01:00Z", "iterations": 1, "stages": [], "python": null, "image_name": null,
-        "image_bytes": null, "fail_to_pass": 1, "pass_to_pass": 2, "peak_memory_bytes": null, "files": {},
-    }))
-    .expect("a manifest")
-}
-
 fn claimed(spool: &Spool) -> (Lease, Claim) {
-    spool.publish(&[task("a")], &owner(), Uuid::now_v7).expect("published");
-    let mut lease = Lease::open(spool, owner()).expect("a lease");
-    match lease.claim_next(|_| true).expect("a readable spool") {
-        Next::Claimed(claim) => (lease, *claim),
-        other => panic!("expected a claim, got {other:?}"),
-    }
+    spool.publish(&[task("a")], &owner("n1"), Uuid::now_v7).expect("published");
+    let mut lease = Lease::open(spool, owner("n1")).expect("a lease");
+    let claim = claim(&mut lease);
+    (lease, claim)
 }
 
 fn only(spool: &Spool) -> (State, PathBuf) {
@@ -131,9 +109,9 @@ fn only(spool: &Spool) -> (State, PathBuf) {
 #[test]
 fn a_task_that_a_node_cannot_read_is_not_called_invalid() {
     let (_dir, spool, flaky) = spool();
-    spool.publish(&[task("a")], &owner(), Uuid::now_v7).expect("published");
+    spool.publish(&[task("a")], &owner("n1"), Uuid::now_v7).expect("published");
     *flaky.open.lock().expect("no panic") = Some(("claimed".to_owned(), Errno::EIO));
-    let mut lease = Lease::open(&spool, owner()).expect("a lease");
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
     for retries in 1..=5 {
         lease.claim_next(|_| true).expect_err("it cannot be read");
         let (state, path) = only(&spool);
@@ -150,7 +128,7 @@ fn a_chunk_that_could_not_enter_the_ledger_is_not_taken_for_somebody_elses() {
     let source = Uuid::now_v7();
     let mut known = Known::default();
     let mut publish = || {
-        let mut publisher = Publisher::begin(&spool, owner(), source, &mut known)?;
+        let mut publisher = Publisher::begin(&spool, owner("n1"), source, &mut known)?;
         publisher.publish(0, &[task("a")])
     };
     for errno in [Errno::ESTALE, Errno::ENOENT, Errno::EIO] {
@@ -168,7 +146,7 @@ fn a_chunk_that_came_no_further_than_the_ledger_is_finished_when_its_source_is_r
     let source = Uuid::now_v7();
     let mut known = Known::default();
     let mut publish = || {
-        let mut publisher = Publisher::begin(&spool, owner(), source, &mut known)?;
+        let mut publisher = Publisher::begin(&spool, owner("n1"), source, &mut known)?;
         publisher.publish(0, &[task("a")])
     };
     *flaky.rename_to.lock().expect("no panic") = Some(("pending".to_owned(), Errno::EIO));
@@ -182,7 +160,7 @@ fn a_chunk_that_came_no_further_than_the_ledger_is_finished_when_its_source_is_r
 fn a_verdict_that_was_published_although_it_failed_is_not_called_lost() {
     let (_dir, spool, flaky) = spool();
     let (mut lease, claim) = claimed(&spool);
-    let manifest = manifest(&claim, lease.owner());
+    let manifest = manifest(&claim, accepted(), lease.owner());
     *flaky.rename_to.lock().expect("no panic") = Some(("done".to_owned(), Errno::EIO));
     claim.conclude(&manifest, &[]).expect_err("it seems to have failed");
     let done = spool

@@ -3,17 +3,20 @@
 //!
 //! `BOTTEGA_KILL_TASKS=20000 BOTTEGA_KILL_SECONDS=300 cargo test -p queue-format --test processes` goes on for longer.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::{accepted, failed, manifest, task};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use queue_format::{
-    ClaimError, Depth, FailureReason, Incarnation, Instance, Intake, Known, Lease, Manifest, Next, Owner,
-    Presence, Publisher, Severity, Spool, SpoolError, State, TaskSpec, Verdict,
+    ClaimError, Depth, FailureReason, Incarnation, Intake, Known, Lease, Manifest, Next, Owner, Presence,
+    Publisher, Severity, Spool, SpoolError, State, TaskSpec,
 };
 use uuid::Uuid;
 
@@ -42,15 +45,6 @@ fn number(variable: &str, default: u64) -> u64 {
 /// From 0 to `below`, of no particular kind.
 fn random(below: u64) -> u64 {
     (Uuid::now_v7().as_u128() as u64) % below
-}
-
-fn task(n: usize) -> TaskSpec {
-    let instance: Instance = serde_json::from_value(serde_json::json!({
-        "instance_id": format!("t{n:06}"), "repo": "owner/name", "base_commit": "0".repeat(40),
-        "problem_statement": "it breaks", "patch": "diff --git a/x b/x", "test_patch": "diff --git a/test_x b/test_x",
-    }))
-    .expect("a row");
-    TaskSpec::build(instance, "/mirrors/owner+name/repo".to_owned()).expect("a valid task")
 }
 
 fn now() -> Duration {
@@ -97,14 +91,17 @@ fn work(dir: &Path, node: &str) {
                             std::thread::sleep(Duration::from_millis(random(12)));
                             let ended = match random(100) {
                                 0..6 => claim
-                                    .conclude(&manifest(&claim, &owner, failed()), &said(&claim, &owner))
+                                    .conclude(
+                                        &manifest(&claim, failed(FailureReason::Build), &owner),
+                                        &said(&claim, &owner),
+                                    )
                                     .map(drop),
                                 6..12 => claim.release(),
                                 12..16 => claim.delay(0, "the node failed it").map(drop),
                                 // It forgets what it has, as a thread does that panics.
                                 16 => Ok(()),
                                 _ => claim
-                                    .conclude(&manifest(&claim, &owner, accepted()), &said(&claim, &owner))
+                                    .conclude(&manifest(&claim, accepted(), &owner), &said(&claim, &owner))
                                     .map(drop),
                             };
                             if let Err(ClaimError::Spool(error)) = ended {
@@ -122,34 +119,8 @@ fn work(dir: &Path, node: &str) {
     });
 }
 
-fn accepted() -> Verdict {
-    serde_json::from_value(serde_json::json!({"verdict": "accepted", "class": "strict"})).expect("a verdict")
-}
-
-fn failed() -> Verdict {
-    Verdict::Failed {
-        reason: FailureReason::Build,
-        detail: "no".into(),
-        log: Vec::new(),
-        remedy: "try".into(),
-    }
-}
-
 fn said(claim: &queue_format::Claim, owner: &Owner) -> [(String, Vec<u8>); 1] {
     [("build.log".to_owned(), format!("what {owner} saw of {}", claim.name()).into_bytes())]
-}
-
-fn manifest(claim: &queue_format::Claim, owner: &Owner, verdict: Verdict) -> Manifest {
-    let mut manifest: Manifest = serde_json::from_value(serde_json::json!({
-        "format": 1, "id": claim.name().id, "token": claim.name().token, "owner": owner,
-        "verdict": "accepted", "class": "strict",
-        "started_at": "2024-01-01T00:00:00Z", "finished_at": "2024-01-01T00:01:00Z", "iterations": 1,
-        "stages": [], "python": null, "image_name": null, "image_bytes": null, "fail_to_pass": 1,
-        "pass_to_pass": 2, "peak_memory_bytes": null, "files": {},
-    }))
-    .expect("a manifest");
-    manifest.verdict = verdict;
-    manifest
 }
 
 fn publish(dir: &Path, node: &str, tasks: usize) {
@@ -161,7 +132,8 @@ fn publish(dir: &Path, node: &str, tasks: usize) {
     loop {
         let mut publisher = Publisher::begin(&spool, owner.clone(), SOURCE, &mut known).expect("a turn");
         for n in 0..tasks.div_ceil(CHUNK) {
-            let rows: Vec<TaskSpec> = (n * CHUNK..tasks.min((n + 1) * CHUNK)).map(task).collect();
+            let rows: Vec<TaskSpec> =
+                (n * CHUNK..tasks.min((n + 1) * CHUNK)).map(|n| task(&format!("t{n:06}"))).collect();
             publisher.publish(n as u64, &rows).expect("published");
         }
         drop(publisher);

@@ -1,66 +1,19 @@
 //! The moves of the spool on a real directory: whatever happens, each task lies in exactly one place.
 #![expect(clippy::disallowed_methods, reason = "people rename with mv")]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::{accepted, claim, manifest, owner, publish, spool, task};
 use queue_format::{
-    AcceptanceClass, Claim, ClaimError, Counts, DoneClass, FailureReason, Heartbeat, Incarnation, Instance,
-    Intake, Known, Lease, Manifest, Next, Owner, Publisher, Reaped, Spool, SpoolError, State, Tally, TaskId,
-    TaskSpec, Token, Verdict, WorkerStatus,
+    AcceptanceClass, ClaimError, Counts, DoneClass, FailureReason, Heartbeat, Intake, Known, Lease, Next,
+    Owner, Publisher, Reaped, Spool, SpoolError, State, Tally, TaskId, Token, Verdict, WorkerStatus,
 };
-use tempfile::TempDir;
 use uuid::Uuid;
-
-fn spool() -> (TempDir, Spool) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("a spool");
-    (dir, spool)
-}
-
-fn owner(node: &str) -> Owner {
-    Owner::new(node, Incarnation::new(Uuid::now_v7()))
-}
-
-fn task(id: &str) -> TaskSpec {
-    let instance: Instance = serde_json::from_value(serde_json::json!({
-        "instance_id": id, "repo": "owner/name", "base_commit": "0".repeat(40), "problem_statement": "it breaks",
-        "patch": "diff --git a/x b/x", "test_patch": "diff --git a/test_x b/test_x",
-    }))
-    .expect("a row");
-    TaskSpec::build(instance, "/mirrors/owner+name/repo".to_owned()).expect("a valid task")
-}
-
-fn publish(spool: &Spool, ids: &[&str]) {
-    let tasks: Vec<TaskSpec> = ids.iter().map(|id| task(id)).collect();
-    let report = spool.publish(&tasks, &owner("master"), Uuid::now_v7).expect("published");
-    assert_eq!(report.published, ids.len());
-}
-
-fn claim(lease: &mut Lease) -> Claim {
-    match lease.claim_next(|_| true).expect("a readable spool") {
-        Next::Claimed(claim) => *claim,
-        other => panic!("expected a claim, got {other:?}"),
-    }
-}
-
-fn manifest(claim: &Claim, verdict: Verdict, owner: &Owner) -> Manifest {
-    serde_json::from_value(serde_json::json!({
-        "format": 1, "id": claim.name().id, "token": claim.name().token, "owner": owner,
-        "verdict": "failed", "reason": "build", "detail": "", "remedy": "",
-        "started_at": "2024-01-01T00:00:00Z", "finished_at": "2024-01-01T00:01:00Z", "iterations": 1,
-        "stages": [], "python": null, "image_name": null, "image_bytes": null, "fail_to_pass": 1,
-        "pass_to_pass": 2, "peak_memory_bytes": null, "files": {},
-    }))
-    .map(|manifest| Manifest { verdict, ..manifest })
-    .expect("a manifest")
-}
-
-fn accepted() -> Verdict {
-    Verdict::Accepted { class: AcceptanceClass::Strict }
-}
 
 fn failed(reason: FailureReason) -> Verdict {
     Verdict::Failed { reason, detail: "it failed".to_owned(), log: Vec::new(), remedy: String::new() }

@@ -15,6 +15,7 @@ pub mod repository;
 pub mod run;
 pub mod slots;
 pub mod synthesis;
+mod work_dir;
 mod worker;
 
 pub use worker::Worker;

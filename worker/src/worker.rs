@@ -1,15 +1,15 @@
 //! The worker's life: one loop a slot, one claimer, one status writer.
 
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use queue_format::{
-    Claim, ClaimError, Control, Event, EventLog, FailureReason, Labels, Lease, Ledger, LedgerEntry, Next,
-    ObjectKind, Owner, PathError, Presence, Spool, SpoolError, Token, Work,
+    Claim, ClaimError, Control, Event, EventLog, FailureReason, Labels, Lease, Ledger, Next, Owner,
+    PathError, Presence, Spool, SpoolError, Token, Work,
 };
 use systemd::{Phase, Shutdown};
 use uuid::Uuid;
@@ -24,6 +24,7 @@ use crate::pulse::Heart;
 use crate::run::{self, RunError};
 use crate::slots::Slot;
 use crate::synthesis::Brain;
+use crate::work_dir::WorkDir;
 
 /// Names seen in pending are used for this long: then the directories are listed again, first priority first.
 const CANDIDATES_AGE_MAX: Duration = Duration::from_secs(15);
@@ -531,42 +532,4 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 /// From 0 to 1; the low bits of a fresh UUID v7 are as random as a pause needs to be.
 fn random() -> f64 {
     f64::from(Uuid::now_v7().as_u128() as u32) / f64::from(u32::MAX)
-}
-
-/// A directory for one attempt, in the node's ledger as long as it exists.
-struct WorkDir<'a> {
-    ledger: &'a Ledger,
-    object: Uuid,
-    path: PathBuf,
-}
-
-impl<'a> WorkDir<'a> {
-    fn make(state_dir: &Path, ledger: &'a Ledger, labels: &Labels) -> Result<Self, SpoolError> {
-        let object = Uuid::now_v7();
-        let path = state_dir.join("work").join(object.to_string());
-        ledger.record(&LedgerEntry {
-            object,
-            kind: ObjectKind::WorkDir { path: path.clone() },
-            spool: labels.spool,
-            owner: labels.owner.clone(),
-            task: labels.task.clone(),
-            token: labels.token,
-            created_at: Timestamp::now(),
-        })?;
-        std::fs::create_dir_all(&path).map_err(|source| PathError {
-            action: "make directory",
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self { ledger, object, path })
-    }
-}
-
-impl Drop for WorkDir<'_> {
-    fn drop(&mut self) {
-        // What cannot be removed now stays in the ledger, and the janitor takes it later.
-        if std::fs::remove_dir_all(&self.path).is_ok() {
-            let _ = self.ledger.forget(self.object);
-        }
-    }
 }
