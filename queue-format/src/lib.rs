@@ -18,7 +18,8 @@
 //!   delayed/<due>/<p>-<class>/<task>         waiting for a retry; <due> in seconds since 1970
 //!   hold/<p>-<class>/<task>                  parked by a person; never scanned
 //!   claimed/<owner>/<p>-<class>/<task>       the lease directory of one worker incarnation
-//!   done/<acceptance class>/<hh>/<task>      <task> carries @<owner>
+//!   done/<verdict>/<hh>/<task>               <task> carries @<owner>; strict, per-test, new-module, command (of
+//!                                            builds), completed (of runs)
 //!   failed/<reason>/<task>                   the dead letters; once some 4096 lie there,
 //!   failed/<reason>/<hh>/<task>              in 256 directories, so that `ls` and `mv *` still work
 //!   results/<hh>/<id>/<token>/               one attempt's output; manifest.json last
