@@ -56,7 +56,7 @@ impl Spool {
                         }
                     }
                 }
-                "limits.toml" => match self.limits()? {
+                "limits.toml" => match self.limits() {
                     Ok(limits) => control.limits = limits,
                     Err(why) => {
                         control.has_invalid_limits = true;
@@ -81,14 +81,14 @@ impl Spool {
         String::from_utf8_lossy(&bytes).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    fn limits(&self) -> Result<Result<Limits, String>, PathError> {
+    fn limits(&self) -> Result<Limits, String> {
         let bytes = match self.files().read_regular(&self.layout().limits(), LIMITS_BYTES_MAX) {
             Ok(bytes) => bytes,
-            Err(e) if e.source.kind() == ErrorKind::NotFound => return Ok(Ok(Limits::default())),
-            Err(e) if e.source.kind() == ErrorKind::InvalidData => return Ok(Err(e.source.to_string())),
-            Err(e) => return Err(e),
+            Err(e) if e.source.kind() == ErrorKind::NotFound => return Ok(Limits::default()),
+            // A link, a directory, a file that nobody may read: no reason to end.
+            Err(e) => return Err(format!("it cannot be read: {}", e.source)),
         };
-        Ok(String::from_utf8(bytes).map_err(|e| e.to_string()).and_then(|text| Limits::parse(&text)))
+        String::from_utf8(bytes).map_err(|e| e.to_string()).and_then(|text| Limits::parse(&text))
     }
 }
 

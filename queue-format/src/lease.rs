@@ -223,15 +223,20 @@ impl Lease {
             }
             let (mut names, mut shards): (Vec<_>, Vec<_>) =
                 files.list(&dir)?.into_iter().partition(|name| name.ends_with(".json"));
+            self.keep_tasks(&dir, &mut names)?;
             shards.sort_by_cached_key(|shard| self.rank(shard));
             let loose = names.len();
             let (mut place, mut from) = (self.rank(""), dir.clone());
             for shard in shards {
                 from = dir.join(&shard);
-                let inside = files.list(&from)?;
+                let mut inside = files.list(&from)?;
                 if inside.is_empty() {
                     // Who brings a task makes the directory again.
                     files.remove_if_empty(&from)?;
+                }
+                // One task is enough to know what the directory is: the others are looked at when it is their turn.
+                if !inside.iter().any(|name| is_task(name)) {
+                    self.keep_tasks(&from, &mut inside)?;
                 }
                 names.extend(inside);
                 if !names.is_empty() {
@@ -239,15 +244,27 @@ impl Lease {
                     break;
                 }
             }
-            if !names.is_empty() {
-                // Everybody is given the names in the same order, and claims run through a part of it.
-                let start = usize::try_from(place % names.len() as u64).unwrap_or(0);
-                let path = |n: usize| if n < loose { dir.join(&names[n]) } else { from.join(&names[n]) };
-                let around = (start..names.len()).chain(0..start).take(CANDIDATES_MAX);
-                return Ok(around.map(|n| (class.clone(), path(n))).collect());
+            // Everybody is given the names in the same order, and claims run through a part of it.
+            let start = usize::try_from(place % names.len().max(1) as u64).unwrap_or(0);
+            let path = |n: usize| if n < loose { dir.join(&names[n]) } else { from.join(&names[n]) };
+            let around = (start..names.len()).chain(0..start);
+            let tasks = around.filter(|n| names[*n].ends_with(".json")).take(CANDIDATES_MAX);
+            let found: VecDeque<_> = tasks.map(|n| (class.clone(), path(n))).collect();
+            if !found.is_empty() {
+                return Ok(found);
             }
         }
         Ok(VecDeque::new())
+    }
+
+    /// Leaves the names of tasks. Files of other names that end as those of tasks do are kept aside; directories, links
+    /// and whatever else people put here keep nobody from claiming.
+    fn keep_tasks(&self, dir: &Path, names: &mut Vec<String>) -> Result<(), SpoolError> {
+        for name in names.iter().filter(|name| name.ends_with(".json") && !is_task(name)) {
+            self.refuse_name(&dir.join(name), name)?;
+        }
+        names.retain(|name| is_task(name));
+        Ok(())
     }
 
     /// `None` where somebody else was faster, or the file is not a task's.
@@ -395,6 +412,10 @@ impl Held {
     fn claims(&self) -> MutexGuard<'_, Claims> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_task(name: &str) -> bool {
+    name.parse::<TaskName>().is_ok()
 }
 
 /// What lies there can never be read as a task: a link, a pipe, something with two names, something too large.

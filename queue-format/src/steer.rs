@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::files::Moved;
@@ -36,7 +37,7 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn resume(&self) -> Result<(), PathError> {
-        self.files().remove_file(&self.layout().pause())
+        self.take_back(&self.layout().pause())
     }
 
     /// Keeps one node from claiming; it finishes what it has. `touch control/drain/NODE`.
@@ -55,7 +56,7 @@ impl Spool {
         let dir = self.layout().drained();
         for name in self.files().list(&dir)? {
             if node_name(&name) == node_name(node) {
-                self.files().remove_file(&dir.join(name))?;
+                self.take_back(&dir.join(name))?;
             }
         }
         self.files().remove_if_empty(&dir).map(drop)
@@ -75,8 +76,18 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn uncancel(&self, id: &TaskId) -> Result<(), PathError> {
-        self.files().remove_file(&self.layout().cancelled().join(id.as_str()))?;
+        self.take_back(&self.layout().cancelled().join(id.as_str()))?;
         self.files().remove_if_empty(&self.layout().cancelled()).map(drop)
+    }
+
+    /// What a person made there with mkdir counts like a file, and goes like one.
+    fn take_back(&self, path: &Path) -> Result<(), PathError> {
+        match self.files().remove_file(path) {
+            Err(e) if e.source.kind() == ErrorKind::IsADirectory => {
+                self.files().remove_if_empty(path).map(drop)
+            }
+            removed => removed,
+        }
     }
 
     /// Sets aside every task among `ids` that no worker has, and removes the wish where nothing is left to do. Any
@@ -165,7 +176,7 @@ impl Spool {
         for _ in 0..MARK_TRIES_MAX {
             self.files().make_dirs(dir)?;
             match self.files().append(&path, b"") {
-                Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) if e.source.kind() == ErrorKind::NotFound => {}
                 made => return made,
             }
         }

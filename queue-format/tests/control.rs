@@ -192,3 +192,38 @@ fn a_held_task_goes_on_with_its_token() {
     assert_eq!(spool.owners_on("n1").expect("listed").len(), 1);
     assert_eq!(state(&spool, "a"), State::Pending("5-build".parse().expect("a class")));
 }
+
+#[test]
+fn what_people_make_in_control_stops_nobody() {
+    let (_dir, spool) = spool(&["a"]);
+    let control = spool.layout().root().join("control");
+    std::os::unix::fs::symlink("nowhere", control.join("limits.toml")).expect("a link");
+    let read = spool.control().expect("readable all the same");
+    assert!(read.notices().iter().any(|notice| notice.contains("limits.toml: it cannot be read")));
+    fs::remove_file(control.join("limits.toml")).expect("removed");
+    fs::create_dir(control.join("limits.toml")).expect("made");
+    assert_eq!(spool.control().expect("readable all the same").notices().len(), 1);
+    fs::create_dir(control.join("pause")).expect("made");
+    assert!(spool.control().expect("readable").paused().is_some());
+    spool.resume().expect("resumed");
+    assert!(spool.control().expect("readable").paused().is_none());
+}
+
+#[test]
+fn what_is_no_task_keeps_nobody_from_claiming() {
+    let (_dir, spool) = spool(&["low"]);
+    let high = spool.layout().root().join("pending/0-build");
+    fs::create_dir_all(high.join("a/b")).expect("made");
+    fs::create_dir_all(high.join("Old Tasks.json")).expect("made");
+    fs::write(high.join("a/notes.txt"), "see b").expect("written");
+    fs::write(high.join("Not A Name.json"), "{}").expect("written");
+    std::os::unix::fs::symlink("/etc/passwd", high.join("My Link.json")).expect("a link");
+    fs::create_dir(high.join("c")).expect("made");
+    fs::write(high.join("c/Not Here Either.json"), "{}").expect("written");
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    assert_eq!(claim(&mut lease).name().id.as_str(), "low");
+    let rejected = spool.layout().rejected();
+    assert!(rejected.join("Not A Name.json.reason").is_file());
+    assert!(rejected.join("Not Here Either.json.reason").is_file());
+    assert!(high.join("a/b").is_dir() && high.join("Old Tasks.json").is_dir());
+}
