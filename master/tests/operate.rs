@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{House, accepted, claim, failed, owner, rows, work};
-use queue_format::{Event, EventLog, FailureReason, Heartbeat, Lease, State, TaskId, Token};
+use queue_format::{Event, EventLog, FailureReason, Heartbeat, Lease, State, TaskId, Token, WorkerStatus};
 use serde_json::Value;
 
 fn id(text: &str) -> TaskId {
@@ -101,7 +101,15 @@ fn a_pause_and_a_drain_are_said_everywhere() {
     );
     check(&house, &["resume"], 0, &["the pause is over"]);
 
-    let _beat = Heartbeat::begin(&house.spool(), owner("node07")).expect("a heartbeat");
+    let node = owner("node07");
+    let _beat = Heartbeat::begin(&house.spool(), node.clone()).expect("a heartbeat");
+    let (notices, obstacle, slots) = (Vec::new(), None, Vec::new());
+    let status = WorkerStatus { owner: node, at: jiff::Timestamp::now(), notices, obstacle, slots };
+    house.spool().write_worker_status(&status).expect("said");
+    let limits = house.spool_dir().join("control/limits.toml");
+    fs::write(&limits, "claims_per_node = 0").expect("written");
+    check(&house, &["explain", "a"], 0, &["node07 claims no more just now", "allows 0 a node"]);
+    fs::remove_file(limits).expect("removed");
     check(&house, &["drain", "node7"], 0, &["node7: claims no more; 0 claims left", "did you mean node07?"]);
     check(&house, &["drain", "--undo", "node7"], 0, &["node7: claims again"]);
     let drained = check(&house, &["drain", "node07"], 0, &["node07: claims no more"]);

@@ -5,6 +5,8 @@ use crate::text::{bytes, clean_line, duration, plural};
 
 /// A daemon that has said nothing for so long is not counted on: it says something every few seconds.
 const HEARD_SECONDS: f64 = 60.0;
+/// The same of a worker, which says something every minute at least.
+const WORKER_HEARD_SECONDS: f64 = 180.0;
 
 /// What workers of this version can do.
 const KINDS: [&str; 3] = ["build", "run", "native"];
@@ -56,6 +58,11 @@ impl Scene {
     }
 
     fn pending(&self, class: &Class, said: &mut Vec<String>) {
+        if class.work() == "native" {
+            said.push(
+                "only workers with native = true in [worker] of their configuration take it".to_owned(),
+            );
+        }
         let before = said.len();
         if let Some(obstacle) = self.control.paused().and_then(|_| self.control.obstacle("")) {
             said.push(clean_line(&obstacle));
@@ -63,19 +70,14 @@ impl Scene {
         if !KINDS.contains(&class.work()) {
             said.push(format!("no worker takes tasks of kind {}: move it to pending/5-build/", class.kind));
         }
-        if class.work() == "native" {
-            said.push(
-                "only workers with native = true in [worker] of their configuration take it".to_owned(),
-            );
-        }
         if self.room.full().contains(class) {
             said.push(format!("control/limits.toml allows no more claims of {class} just now"));
         }
         let heard: Vec<&WorkerStatus> =
-            self.workers.iter().filter(|worker| self.age(worker) <= HEARD_SECONDS).collect();
+            self.workers.iter().filter(|worker| self.age(worker) <= WORKER_HEARD_SECONDS).collect();
         if heard.is_empty() {
             said.push(
-                "no worker has been heard within a minute: start one (bottega up, or bottega-worker)"
+                "no worker has been heard within three minutes: start one (bottega up, or bottega-worker)"
                     .to_owned(),
             );
         }
@@ -83,6 +85,8 @@ impl Scene {
             let node = worker.owner.node();
             if self.control.is_drained(node) {
                 said.push(format!("{node} is drained: it claims no more until bottega drain --undo {node}"));
+            } else if let Some(obstacle) = self.full_nodes.get(node) {
+                said.push(format!("{node} claims no more just now: {obstacle}"));
             } else if let Some(obstacle) = &worker.obstacle {
                 said.push(format!("{node} claims nothing: {}", clean_line(obstacle)));
             }
@@ -172,7 +176,7 @@ impl Scene {
             said.push(format!("{owner} has claimed it, and does not say that it works on it"));
         }
         match status {
-            Some(status) if self.age(status) > HEARD_SECONDS => {
+            Some(status) if self.age(status) > WORKER_HEARD_SECONDS => {
                 said.push(format!("that worker was last heard {} ago", duration(self.age(status))));
             }
             Some(_) => {}

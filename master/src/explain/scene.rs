@@ -31,6 +31,8 @@ pub struct Scene {
     pub summary: Option<Summary>,
     /// What the limits leave to anybody.
     pub room: Room,
+    /// Why the nodes that hold as many claims as they may claim no more.
+    pub full_nodes: BTreeMap<String, String>,
     /// When silence is death.
     pub timing: Timing,
     /// What happened to it, in order.
@@ -47,15 +49,24 @@ impl Scene {
         let control = spool.control()?;
         // No node's own count matters here: the name is one that no node can have.
         let room = spool.room(control.limits(), "")?;
+        let workers = spool.worker_statuses()?;
+        let mut full_nodes = BTreeMap::new();
+        for worker in &workers {
+            let node = worker.owner.node();
+            if let Some(obstacle) = spool.room(control.limits(), node)?.obstacle() {
+                full_nodes.insert(node.to_owned(), obstacle.to_owned());
+            }
+        }
         Ok(Self {
             now,
             timeline: timeline(spool, &page)?,
             page,
             control,
-            workers: spool.worker_statuses()?,
+            workers,
             incarnations: spool.incarnations()?,
             summary: spool.summary(),
             room,
+            full_nodes,
             timing: spool.timing(),
         })
     }
