@@ -16,7 +16,8 @@ To have it done after all: bottega retry ID";
 pub(super) const HOLD: &str = "\
 Parked tasks are left alone until somebody moves them back; a worker that has one gives it up within one heartbeat.
 By hand:
-  mv SPOOL/pending/5-build/*/pallets__click-12.*.json SPOOL/hold/
+  mkdir -p SPOOL/hold/5-build
+  mv SPOOL/pending/5-build/*/pallets__click-12.*.json SPOOL/hold/5-build/
 
 To let it go on: bottega resume ID";
 
@@ -30,7 +31,7 @@ To end it: bottega resume";
 pub(super) const RESUME: &str = "\
 By hand:
   rm SPOOL/control/pause
-  mv SPOOL/hold/pallets__click-12.*.json SPOOL/pending/5-build/
+  mv SPOOL/hold/5-build/pallets__click-12.*.json SPOOL/pending/5-build/
 
 Examples:
   bottega resume --spool /srv/spool
