@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::files::Moved;
@@ -99,11 +98,7 @@ impl Claim {
         if !self.is_held() {
             // Gone since somebody moved it, or since our own last try was done although it failed.
             for target in self.targets(&manifest.verdict) {
-                let is_ours = match files.is_there_now(&target) {
-                    Err(e) if e.source.kind() == ErrorKind::NotFound => false,
-                    looked => looked?,
-                };
-                if is_ours {
+                if files.is_left(&target)? {
                     return Ok(dir);
                 }
             }

@@ -198,10 +198,20 @@ impl Files {
                 Err(e) if e.source.kind() == ErrorKind::NotFound => {
                     self.make_dirs(to.parent().unwrap_or(Path::new(".")))?;
                 }
+                // Somebody else made the directory just after the rename had found none.
+                Ok(Moved::Gone) if self.is_left(from)? => {}
                 renamed => return renamed,
             }
         }
         self.rename(from, to)
+    }
+
+    /// [`Files::is_there_now`], where nothing is in a directory that is gone.
+    pub(crate) fn is_left(&self, path: &Path) -> Result<bool, PathError> {
+        match self.is_there_now(path) {
+            Err(e) if e.source.kind() == ErrorKind::NotFound => Ok(false),
+            looked => looked,
+        }
     }
 
     /// Renames a directory that has something in it to a name that others may have taken. [`Moved::Gone`] where they

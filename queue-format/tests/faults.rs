@@ -8,6 +8,7 @@ use std::any::Any;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{accepted, claim, manifest, owner, task};
@@ -24,6 +25,8 @@ use uuid::Uuid;
 struct Flaky {
     rename_to: Mutex<Option<(String, Errno)>>,
     open: Mutex<Option<(String, Errno)>>,
+    /// Somebody else makes each directory just after a rename has found none.
+    is_hurried: AtomicBool,
 }
 
 fn refuse(fault: &Mutex<Option<(String, Errno)>>, path: &Path) -> io::Result<()> {
@@ -36,7 +39,11 @@ fn refuse(fault: &Mutex<Option<(String, Errno)>>, path: &Path) -> io::Result<()>
 impl Filesystem for Flaky {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         refuse(&self.rename_to, to)?;
-        Disk.rename(from, to)
+        let renamed = Disk.rename(from, to);
+        if renamed.is_err() && self.is_hurried.load(Ordering::Relaxed) {
+            fs::create_dir_all(to.parent().expect("a directory"))?;
+        }
+        renamed
     }
 
     fn open(&self, path: &Path) -> io::Result<OpenFile> {
@@ -170,6 +177,15 @@ fn a_verdict_that_was_published_although_it_failed_is_not_called_lost() {
     lease.look_after().expect("looked");
     assert!(!claim.is_held());
     claim.conclude(&manifest, &[]).expect("it was published");
+}
+
+#[test]
+fn a_claim_is_not_called_lost_for_a_directory_that_came_late() {
+    let (_dir, spool, flaky) = spool();
+    let (lease, claim) = claimed(&spool);
+    flaky.is_hurried.store(true, Ordering::Relaxed);
+    claim.conclude(&manifest(&claim, accepted(), lease.owner()), &[]).expect("it is ours");
+    assert!(matches!(only(&spool).0, State::Done(_)));
 }
 
 #[test]
