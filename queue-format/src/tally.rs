@@ -10,7 +10,7 @@ const GRANULE: Duration = Duration::from_secs(2);
 
 /// What was counted, directory by directory: a directory that has not changed since is not listed again.
 ///
-/// A listing is believed only if it was made [`GRANULE`] or more after its directory's time was first seen, so that no
+/// A listing is believed only if it was made two seconds or more after its directory's time was first seen, so that no
 /// later change can carry that time too. No two clocks are compared for it.
 #[derive(Debug, Default)]
 pub struct Tally {
