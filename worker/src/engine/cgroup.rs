@@ -25,7 +25,7 @@ pub(super) struct Effective {
 }
 
 impl Cgroup {
-    /// The group of a process; `None` where it is gone or hidden.
+    /// The group of a container's process; `None` where it has ended or is hidden.
     pub(super) fn of_process(pid: i64) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?, Path::new(MOUNT))
     }
@@ -39,10 +39,13 @@ impl Cgroup {
     /// From the lines of /proc/PID/cgroup: `ID:CONTROLLERS:PATH`, v2 with ID 0 and no controllers.
     fn parse(lines: &str, mount: &Path) -> Option<Self> {
         let rows: Vec<Vec<&str>> = lines.lines().map(|line| line.splitn(3, ':').collect()).collect();
+        // What has ended, and is not reaped yet, is in the group of all.
+        let below =
+            |row: &[&str]| Some(row[2].trim_start_matches('/').to_owned()).filter(|path| !path.is_empty());
         let dir = |controller: &str| {
             let row =
                 rows.iter().find(|row| row.len() == 3 && row[1].split(',').any(|name| name == controller))?;
-            Some(mount.join(controller).join(row[2].trim_start_matches('/')))
+            Some(mount.join(controller).join(below(row)?))
         };
         if let (Some(memory_dir), Some(cpuset_dir), Some(pids_dir)) =
             (dir("memory"), dir("cpuset"), dir("pids"))
@@ -50,7 +53,7 @@ impl Cgroup {
             return Some(Self { memory_dir, cpuset_dir, pids_dir, is_v2: false });
         }
         let row = rows.iter().find(|row| row.len() == 3 && row[0] == "0" && row[1].is_empty())?;
-        let dir = mount.join(row[2].trim_start_matches('/'));
+        let dir = mount.join(below(row)?);
         Some(Self { memory_dir: dir.clone(), cpuset_dir: dir.clone(), pids_dir: dir, is_v2: true })
     }
 
@@ -138,7 +141,8 @@ mod tests {
         let found = Cgroup::parse("0::/system.slice/docker-x.scope\n", mount).unwrap();
         assert_eq!(found.memory_dir, Path::new("/m/system.slice/docker-x.scope"));
         assert!(found.is_v2);
-        for bad in ["", "nonsense", "1:name=systemd:/x\n"] {
+        let ended = "12:pids:/\n4:cpuset:/\n3:memory:/\n0::/\n";
+        for bad in ["", "nonsense", "1:name=systemd:/x\n", "0::/\n", ended] {
             assert_eq!(Cgroup::parse(bad, mount), None, "{bad:?}");
         }
     }

@@ -32,17 +32,16 @@ impl<'a> Watch<'a> {
         // 0 once it has ended.
         let pid = found.and_then(|found| found.state?.pid).filter(|&pid| pid > 0);
         let Some(pid) = pid else { return watch };
-        watch.group = Cgroup::of_process(pid);
-        let effective = watch.group.as_ref().map(Cgroup::effective).unwrap_or_default();
-        let is_readable = effective != Default::default();
-        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            // It ended meanwhile, or the engine's processes are hidden from here.
-            watch.group = None;
-        } else if is_readable {
-            watch.warnings = effective.mismatches(limits);
-        } else {
-            watch.group = None;
-            watch.warnings.push("the limits of containers cannot be read back on this host".to_owned());
+        let Some(group) = Cgroup::of_process(pid) else { return watch };
+        let effective = group.effective();
+        // Still there after its limits were read: of one that ended in between, nothing is known.
+        if Cgroup::of_process(pid).as_ref() == Some(&group) {
+            if effective == Default::default() {
+                watch.warnings.push("the limits of containers cannot be read back on this host".to_owned());
+            } else {
+                watch.warnings = effective.mismatches(limits);
+                watch.group = Some(group);
+            }
         }
         watch.look();
         watch
