@@ -68,7 +68,7 @@ fn a_command_becomes_a_task_with_all_that_was_asked() {
         "--env",
         "A=b=c",
         "--input",
-        "in.txt:/work/in",
+        "in.txt:/data/in",
         "--input",
         "in.txt",
         "--output",
@@ -97,7 +97,7 @@ fn a_command_becomes_a_task_with_all_that_was_asked() {
     assert_eq!(run.env["A"], "b=c");
     let inputs: Vec<(&str, u64)> =
         run.inputs.iter().map(|input| (input.path.as_str(), input.bytes)).collect();
-    assert_eq!(inputs, [("/work/in", 5), ("/inputs/in.txt", 5)]);
+    assert_eq!(inputs, [("/data/in", 5), ("/inputs/in.txt", 5)]);
     let mut copy = Vec::new();
     house.spool().read_input(&run.inputs[0].digest, &mut copy).expect("kept");
     assert_eq!(copy, b"hello");
@@ -151,11 +151,12 @@ fn what_cannot_be_run_is_refused_with_flag_and_remedy() {
 fn an_array_is_published_once_however_often_it_is_begun() {
     let house = House::new();
     let lines = |count: usize| (1..=count).map(|n| format!("item-{n}\n")).collect::<String>();
-    let publish = |count: usize, bundle: &str, command: &str| {
-        fs::write(house.path("items"), lines(count)).expect("written");
+    let publish_lines = |lines: String, bundle: &str, command: &str| {
+        fs::write(house.path("items"), lines).expect("written");
         house
             .run(&["run", "--name", "all", "--array", "items", "--bundle", bundle, "a", "--", command, "{}!"])
     };
+    let publish = |count: usize, bundle: &str, command: &str| publish_lines(lines(count), bundle, command);
     check(&publish(500, "1", "echo"), 0, &["all: 500 tasks published\n"]);
     check(&publish(500, "1", "echo"), 0, &["all: 0 tasks published, 500 were there already: it goes on"]);
     check(&publish(503, "1", "echo"), 0, &["all: 3 tasks published, 500 were there already"]);
@@ -165,6 +166,8 @@ fn an_array_is_published_once_however_often_it_is_begun() {
         &["--name: task all-", "does something else; choose another name"],
     );
     check(&publish(503, "2", "echo"), 2, &["--name: task all-"]);
+    let edited = publish_lines(lines(503).replace("item-317\n", "item-7\n"), "1", "echo");
+    check(&edited, 2, &["--name: task all-000317 is there already and does something else"]);
     let spool = house.spool();
     assert_eq!(spool.all().expect("listed").len(), 503);
     let (_, last) = task(&spool, "all-000503");

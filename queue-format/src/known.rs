@@ -21,6 +21,10 @@ impl Known {
         self.ids.insert(digest(id))
     }
 
+    pub(crate) fn has(&self, id: &TaskId) -> bool {
+        self.ids.contains(&digest(id))
+    }
+
     /// Whatever this source brings, we insert.
     pub(crate) fn note(&mut self, source: Uuid) {
         self.sources.insert(source);

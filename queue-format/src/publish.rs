@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct Publisher<'a> {
     producer: Owner,
     source: Uuid,
     known: &'a mut Known,
+    /// Nothing of it was in the ledger.
+    is_new: bool,
     /// Publishers of one node take turns, so that two that are given the same id at once do not both find it missing.
     _turn: Turn,
 }
@@ -76,12 +79,21 @@ impl<'a> Publisher<'a> {
     ) -> Result<Self, SpoolError> {
         let turn = Turn(spool.files().take_turn(&spool.layout().root().join("tmp"))?);
         // Read again after an error, a source has chunks that came no further than the ledger.
-        for chunk in spool.chunks_of(source)? {
-            spool.finish_chunk(source, &chunk)?;
+        let chunks = spool.chunks_of(source)?;
+        for chunk in &chunks {
+            spool.finish_chunk(source, chunk)?;
         }
         known.refresh(spool)?;
         known.note(source);
-        Ok(Self { spool, producer, source, known, _turn: turn })
+        Ok(Self { spool, producer, source, known, is_new: chunks.is_empty(), _turn: turn })
+    }
+
+    /// The ids among those of `tasks` that the spool has from elsewhere, perhaps for other work: none where the ledger
+    /// knows this source.
+    #[must_use]
+    pub fn taken(&self, tasks: &[TaskSpec]) -> BTreeSet<TaskId> {
+        let ids = tasks.iter().filter(|_| self.is_new).map(|task| &task.id);
+        ids.filter(|id| self.known.has(id)).cloned().collect()
     }
 
     /// Makes the tasks of chunk `n` of the source pending, a whole shard with one rename, so that no reader ever sees

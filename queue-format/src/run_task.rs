@@ -206,7 +206,8 @@ impl RunTask {
 
     fn check_path(&self, path: &str) -> Result<(), String> {
         let is_in_container = self.image.is_some();
-        let wanted = if is_in_container { "absolute, such as /work/x" } else { "relative, such as work/x" };
+        let wanted =
+            if is_in_container { "absolute, such as /outputs/x" } else { "relative, such as outputs/x" };
         if path.len() > PATH_BYTES_MAX {
             return Err(format!("it has {} bytes, expected at most {PATH_BYTES_MAX}", path.len()));
         }
@@ -337,7 +338,7 @@ mod tests {
     #[test]
     fn outputs_have_plain_names() {
         let check = |path: &str, expected: &str| assert_eq!(output_name(path), expected);
-        check("/work/out.txt", "output.work_out.txt");
+        check("/outputs/a.txt", "output.outputs_a.txt");
         check("out/ü x", "output.out___x");
     }
 }

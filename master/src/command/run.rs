@@ -28,7 +28,7 @@ By hand: drop the JSON of a task, as any of them in SPOOL/pending/5-run/ has it,
 
 Examples:
   bottega run --spool /srv/spool --cores 2 --memory 4GiB --wait debian:12 -- sh -c 'nproc; free'
-  bottega run --spool /srv/spool --input model.bin --output /work/scores python:3.12 -- python /inputs/model.bin
+  bottega run --spool /srv/spool --input model.bin --output /outputs/scores python:3.12 -- python /inputs/model.bin
   seq 10000 | bottega run --spool /srv/spool --name sweep --array - --bundle 100 debian:12 -- echo {}
   bottega run --spool /srv/spool --native --wait -- hostname";
 

@@ -9,9 +9,6 @@ use super::plan::PlanError;
 /// Bytes of tasks held before they are published.
 const CHUNK_BYTES_MAX: usize = 64 << 20;
 
-/// Tasks of the same name that are compared with what is to be published.
-const COMPARED_MAX: usize = 64;
-
 /// Whoever publishes the tasks of a plan.
 pub struct Publishing<'a> {
     /// Where to.
@@ -63,19 +60,18 @@ impl Publishing<'_> {
         let mut known = Known::default();
         let mut done = Published::default();
         let mut chunk = Chunk::new(&name);
-        let mut is_first = true;
         let mut publish = |chunk: &mut Chunk, done: &mut Published| -> Result<(), RunError> {
             let tasks = std::mem::take(&mut chunk.tasks);
             let source = std::mem::replace(chunk, Chunk::new(&name)).source();
             if tasks.is_empty() {
                 return Ok(());
             }
-            if std::mem::take(&mut is_first) && self.may_go_on {
-                self.compare(&tasks)?;
-            }
             // Each chunk is a source of its own, named by its content: whoever makes the same one again finds it there,
             // and an array that has grown since brings another.
             let mut publisher = Publisher::begin(self.spool, self.producer.clone(), source, &mut known)?;
+            if self.may_go_on {
+                self.compare(&tasks, &publisher.taken(&tasks))?;
+            }
             let report = publisher.publish(0, &tasks)?;
             done.published += report.published;
             done.known += report.known.len();
@@ -99,10 +95,9 @@ impl Publishing<'_> {
     }
 
     /// A name that is used again goes on with the same work, and never with other.
-    fn compare(&self, tasks: &[TaskSpec]) -> Result<(), RunError> {
+    fn compare(&self, tasks: &[TaskSpec], taken: &BTreeSet<TaskId>) -> Result<(), RunError> {
         let wanted: BTreeMap<&TaskId, &TaskSpec> = tasks.iter().map(|task| (&task.id, task)).collect();
-        let ids: BTreeSet<TaskId> = wanted.keys().map(|id| (*id).clone()).collect();
-        for found in self.spool.find_all(&ids).map_err(SpoolError::from)?.into_iter().take(COMPARED_MAX) {
+        for found in self.spool.find_all(taken).map_err(SpoolError::from)? {
             // One that moves just now cannot be read, and is compared the next time.
             let Ok(task) = self.spool.read_task(&found) else { continue };
             if wanted.get(&task.id).is_some_and(|wanted| **wanted != task) {
