@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use queue_format::{Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Reaped};
+use queue_format::{Ledger, LedgerEntry, LifeLock, ObjectKind, Owner};
 use systemd::Notifier;
 
 use crate::audit::{Audit, Event};
@@ -170,9 +170,9 @@ fn engine(world: &World) -> Result<&Engine, LookError> {
 }
 
 fn take_back(files: &Files, owner: &Owner) -> Result<(), JanitorError> {
-    if let Reaped::Closed(tasks) = open_spool(files)?.reap(owner)?
-        && !tasks.is_empty()
-    {
+    let reaped = open_spool(files)?.reap(owner)?;
+    let tasks = reaped.tasks();
+    if !tasks.is_empty() {
         let names: Vec<String> = tasks.iter().map(|name| format!("{} {}", name.id, name.token)).collect();
         tracing::info!(
             "worker {owner} is dead; {} of its tasks run again: {}",

@@ -3,7 +3,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use queue_format::{Owner, PathError, Presence, Reaped, Spool, SpoolError};
+use queue_format::{Deceased, Owner, PathError, Presence, Reaped, Spool, SpoolError};
 use tokio::sync::watch;
 
 /// How often a master looks at the heartbeats in the time after which a silent one is dead: often enough that a
@@ -77,11 +77,18 @@ fn beat_until(
         }
         match presence.look(|| start.elapsed()) {
             Ok(dead) => {
-                for (owner, reaped) in dead {
-                    if let Reaped::Closed(tasks) = reaped {
-                        tracing::warn!(%owner, tasks = tasks.len(), "taken for dead: its claims are pending again");
-                        // Nobody listens any more when the master ends.
-                        let _ = tell.send(owner);
+                for Deceased { owner, reaped } in dead {
+                    match reaped {
+                        Ok(Reaped::Alive) => {}
+                        Ok(reaped) => {
+                            let tasks = reaped.tasks().len();
+                            tracing::warn!(%owner, tasks, "taken for dead: its claims are pending again");
+                            // Nobody listens any more when the master ends.
+                            let _ = tell.send(owner);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%owner, %error, "cannot take back from a dead daemon; trying again");
+                        }
                     }
                 }
             }

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use crate::owner::node_name;
 use crate::{Limits, PathError, Spool, TaskId};
@@ -45,11 +46,11 @@ impl Spool {
             match name.as_str() {
                 "pause" => control.pause = Some(self.pause_reason()),
                 "drain" => {
-                    let nodes = files.list(&layout.drained())?;
+                    let nodes = self.marks(&layout.drained(), "node", &mut control)?;
                     control.drained.extend(nodes.iter().map(|node| node_name(node)));
                 }
                 "cancel" => {
-                    for id in files.list(&layout.cancelled())? {
+                    for id in self.marks(&layout.cancelled(), "task", &mut control)? {
                         match id.parse() {
                             Ok(id) => drop(control.cancelled.insert(id)),
                             Err(why) => control.say(format!("control/cancel: {why}")),
@@ -72,6 +73,18 @@ impl Spool {
             }
         }
         Ok(control)
+    }
+
+    /// The files that people made in a directory of `control/`.
+    fn marks(&self, dir: &Path, what: &str, control: &mut Control) -> Result<Vec<String>, PathError> {
+        if self.files().is_file(dir) {
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            control.say(format!(
+                "control/{name}: it is a file, expected a directory with a file for each {what}; remove it, and use \
+                 bottega {name}"
+            ));
+        }
+        self.files().list(dir)
     }
 
     /// Whatever is wrong with the file, it is there, and so there is a pause.

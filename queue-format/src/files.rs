@@ -19,6 +19,15 @@ const LOOKS_MAX: usize = 10;
 #[derive(Clone)]
 pub(crate) struct Files(Arc<dyn Filesystem>);
 
+/// Bytes kept of a name that others are put before and after: a name has room for 255.
+const KEPT_BYTES_MAX: usize = 150;
+
+/// As much of the end of a name as leaves room for more.
+pub(crate) fn end_of(name: &str) -> &str {
+    let from = (name.len().saturating_sub(KEPT_BYTES_MAX)..).find(|at| name.is_char_boundary(*at));
+    &name[from.unwrap_or(name.len())..]
+}
+
 /// A file that readers pass over until it is given its name; dropped before that, it is removed.
 #[derive(Debug)]
 pub(crate) struct Staged {

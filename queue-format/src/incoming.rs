@@ -1,14 +1,12 @@
+use std::io::Read;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-use crate::files::Moved;
+use crate::files::{Moved, end_of};
 use crate::filesystem::EntryKind;
-use crate::{OpenFile, Owner, PathError, Spool, SpoolError};
-
-/// Characters kept of a dropped file's name.
-const NAME_CHARS_MAX: usize = 150;
+use crate::{Owner, PathError, Settling, Spool, SpoolError};
 
 /// A file of rows that lies in `incoming/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +24,8 @@ pub struct Dropped {
 /// One master's intake: what it has taken from `incoming/` by a rename, which only one can win, and must finish.
 ///
 /// What a dead master left is adopted by another, file by file: nothing that was dropped is lost. Each taken file has
-/// a number of its own, by which its rows are published once, however often they are read.
+/// a number of its own, by which its rows are published once, however often they are read; and they are those that it
+/// had when it was taken, whoever still writes it.
 #[derive(Debug)]
 pub struct Intake {
     spool: Spool,
@@ -39,10 +38,35 @@ pub struct Intake {
 pub struct Taken {
     /// Its number.
     pub source: Uuid,
+    /// Its size when it was taken: what counts as its rows.
+    pub bytes: u64,
     /// What it was called in `incoming/`.
     pub name: String,
     path: PathBuf,
 }
+
+impl Taken {
+    /// The file at a path whose name is `<number>.<bytes>.<name>`.
+    pub(crate) fn at(path: PathBuf) -> Option<Self> {
+        let mut parts = path.file_name()?.to_str()?.splitn(3, '.');
+        let (source, bytes) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let name = parts.next()?.to_owned();
+        Some(Self { source, bytes, name, path })
+    }
+}
+
+/// What is not read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Files of rows that no master has finished: dropped or taken.
+    pub files: usize,
+    /// What is no file called `*.json` or `*.jsonl`: no master reads it.
+    pub ignored: Vec<String>,
+}
+
+/// How long a file stays in `incoming/read/` after it was last written: whoever wrote it may only have paused, and still
+/// have it open.
+pub const READ_KEPT: Duration = Duration::from_secs(600);
 
 impl Intake {
     /// Opens the intake of a new incarnation.
@@ -60,13 +84,10 @@ impl Intake {
     /// # Errors
     /// The spool cannot be written.
     pub fn take(&self, dropped: &Dropped) -> Result<Option<Taken>, PathError> {
-        let source = self.spool.files().unique();
-        // What people wrote stays readable, as far as a file name is long enough for it and the number.
-        let name: String = dropped.name.chars().rev().take(NAME_CHARS_MAX).collect();
-        let name: String = name.chars().rev().collect();
-        let path = self.dir.join(format!("{}.{name}", source.simple()));
+        let number = self.spool.files().unique().simple();
+        let path = self.dir.join(format!("{number}.{}.{}", dropped.bytes, end_of(&dropped.name)));
         let moved = self.spool.files().rename(&dropped.path, &path)?;
-        Ok((moved == Moved::Yes).then_some(Taken { source, name, path }))
+        Ok(Taken::at(path).filter(|_| moved == Moved::Yes))
     }
 
     /// Takes over what a dead incarnation had taken, throws away what it had staged, makes pending what it had brought
@@ -95,49 +116,27 @@ impl Intake {
     /// The directory cannot be listed.
     pub fn taken(&self) -> Result<Vec<Taken>, PathError> {
         let names = self.spool.files().list(&self.dir)?;
-        let mut taken: Vec<Taken> = names
-            .iter()
-            .filter_map(|file_name| {
-                let (source, name) = file_name.split_once('.')?;
-                let path = self.dir.join(file_name);
-                Some(Taken { source: source.parse().ok()?, name: name.to_owned(), path })
-            })
-            .collect();
+        let mut taken: Vec<Taken> = names.iter().filter_map(|name| Taken::at(self.dir.join(name))).collect();
         taken.sort();
         Ok(taken)
     }
 
-    /// Opens a taken file for reading.
+    /// Opens the rows of a taken file for reading.
     ///
     /// # Errors
     /// It is not a regular file, or cannot be read.
-    pub fn read(&self, taken: &Taken) -> Result<OpenFile, PathError> {
-        self.spool.files().open_regular(&taken.path)
+    pub fn read(&self, taken: &Taken) -> Result<impl Read + Send + use<>, PathError> {
+        Ok(self.spool.files().open_regular(&taken.path)?.content.take(taken.bytes))
     }
 
-    /// A taken file's size; a writer may still have it open.
-    ///
-    /// # Errors
-    /// It cannot be looked at.
-    pub fn bytes(&self, taken: &Taken) -> Result<u64, PathError> {
-        Ok(self.spool.files().look(&taken.path)?.map_or(0, |found| found.bytes))
-    }
-
-    /// Puts a taken file back into `incoming/`, under a name of its own: rows that are published are known there.
+    /// Puts a taken file, whose every row is published or kept aside, into `incoming/read/`: whoever sees there that it
+    /// has grown puts it back.
     ///
     /// # Errors
     /// The spool cannot be written.
-    pub fn put_back(&self, taken: &Taken) -> Result<(), PathError> {
-        let name = format!("again-{}.{}", taken.source.simple(), taken.name);
-        self.spool.files().rename(&taken.path, &self.spool.layout().incoming().join(name)).map(drop)
-    }
-
-    /// Removes a taken file whose every row is published or kept aside.
-    ///
-    /// # Errors
-    /// It cannot be removed.
     pub fn finish(&self, taken: &Taken) -> Result<(), PathError> {
-        self.spool.files().remove_file(&taken.path)
+        let name = taken.path.file_name().unwrap_or_default();
+        self.spool.files().bring(&taken.path, &self.spool.layout().read().join(name)).map(drop)
     }
 
     /// Ends the intake; files that are still there keep it for another master to adopt. Gives whether it is gone.
@@ -150,25 +149,67 @@ impl Intake {
 }
 
 impl Spool {
+    /// Puts files back into `incoming/` that have grown since they were read, under names of their own, and gives how they
+    /// were called: rows that are published are known there. Removes those that have rested for long enough to be let
+    /// through by `settling`.
+    ///
+    /// # Errors
+    /// The spool cannot be read or written.
+    pub fn look_after_read(
+        &self,
+        settling: &mut Settling,
+        elapsed: Duration,
+    ) -> Result<Vec<String>, PathError> {
+        let (files, dir) = (self.files(), self.layout().read());
+        let (mut again, mut resting) = (Vec::new(), Vec::new());
+        for file_name in files.list(&dir)? {
+            let Some(Taken { source, bytes, name, path }) = Taken::at(dir.join(&file_name)) else { continue };
+            // Gone since it was listed: another master was faster.
+            let Some(seen) = files.look(&path)? else { continue };
+            if seen.bytes == bytes {
+                resting.push(Dropped { name: file_name, path, bytes, modified: seen.modified });
+            } else {
+                let target = format!("again-{}.{name}", source.simple());
+                files.rename(&path, &self.layout().incoming().join(target))?;
+                again.push(name);
+            }
+        }
+        for file in settling.look(resting, elapsed) {
+            files.remove_file(&file.path)?;
+        }
+        Ok(again)
+    }
+
     /// The `*.json` and `*.jsonl` files in `incoming/`, in order of name.
     ///
     /// # Errors
     /// The directory cannot be listed.
     pub fn dropped(&self) -> Result<Vec<Dropped>, PathError> {
-        let dir = self.layout().incoming();
-        let mut names = self.files().list(&dir)?;
-        names.retain(|name| name.ends_with(".json") || name.ends_with(".jsonl"));
+        Ok(self.look_into_incoming()?.0)
+    }
+
+    /// What is dropped, and the names of what no master reads.
+    fn look_into_incoming(&self) -> Result<(Vec<Dropped>, Vec<String>), PathError> {
+        let (layout, files) = (self.layout(), self.files());
+        let dir = layout.incoming();
+        let ours = [layout.rejected(), layout.read()];
+        let mut names = files.list(&dir)?;
         names.sort();
-        let mut found = Vec::new();
+        let (mut dropped, mut ignored) = (Vec::new(), Vec::new());
         for name in names {
             let path = dir.join(&name);
-            // Gone since it was listed: another master took it.
-            let Some(seen) = self.files().look(&path)? else { continue };
-            if seen.kind == EntryKind::File {
-                found.push(Dropped { name, path, bytes: seen.bytes, modified: seen.modified });
+            let is_named_so = name.ends_with(".json") || name.ends_with(".jsonl");
+            match is_named_so.then(|| files.look(&path)).transpose()? {
+                // Gone since it was listed: another master took it.
+                Some(None) => {}
+                Some(Some(seen)) if seen.kind == EntryKind::File => {
+                    dropped.push(Dropped { name, path, bytes: seen.bytes, modified: seen.modified });
+                }
+                _ if name.starts_with('.') || ours.contains(&path) => {}
+                _ => ignored.push(name),
             }
         }
-        Ok(found)
+        Ok((dropped, ignored))
     }
 
     /// The incarnations of one node that hold an intake.
@@ -179,16 +220,17 @@ impl Spool {
         Ok(self.intakes()?.into_iter().filter(|owner| owner.node() == node).collect())
     }
 
-    /// Files of rows that no master has finished: dropped or taken.
+    /// What lies in `incoming/` and is not read.
     ///
     /// # Errors
     /// A directory cannot be listed.
-    pub fn unread(&self) -> Result<usize, PathError> {
-        let mut unread = self.dropped()?.len();
+    pub fn unread(&self) -> Result<Unread, PathError> {
+        let (dropped, ignored) = self.look_into_incoming()?;
+        let mut files = dropped.len();
         for owner in self.intakes()? {
-            unread += self.files().list(&self.layout().intake(&owner))?.len();
+            files += self.files().list(&self.layout().intake(&owner))?.len();
         }
-        Ok(unread)
+        Ok(Unread { files, ignored })
     }
 
     fn intakes(&self) -> Result<Vec<Owner>, PathError> {
@@ -235,18 +277,53 @@ mod tests {
         drop_in("a.jsonl", "second");
         let second = spool.dropped().expect("listed");
         assert!(late.take(&second[0]).expect("taken").is_some());
-        assert_eq!(spool.unread().expect("counted"), 2);
+        assert_eq!(spool.unread().expect("counted").files, 2);
         assert_eq!(late.adopt(&owner(1)).expect("adopted"), 1);
         assert_eq!(spool.intakes_on("node-a").expect("listed"), [owner(2)]);
 
         let mut texts: Vec<String> = Vec::new();
         for path in late.taken().expect("listed") {
-            texts.push(std::io::read_to_string(late.read(&path).expect("open").content).expect("text"));
+            texts.push(std::io::read_to_string(late.read(&path).expect("open")).expect("text"));
             late.finish(&path).expect("finished");
         }
         texts.sort();
         assert_eq!(texts, ["first", "second"]);
         assert!(late.close().expect("closed"));
-        assert_eq!(spool.unread().expect("counted"), 0);
+        let left = ["link.json".to_owned(), "notes.txt".to_owned()];
+        assert_eq!(spool.unread().expect("counted"), Unread { files: 0, ignored: left.to_vec() });
+    }
+    #[test]
+    fn rows_that_a_slow_writer_adds_after_its_file_was_read_are_read_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = Spool::init(&dir.path().join("s"), Uuid::from_u128(1)).expect("a spool");
+        let mut writer = std::fs::File::create(spool.layout().incoming().join("a.jsonl")).expect("made");
+        let mut write =
+            |text: &str| std::io::Write::write_all(&mut writer, text.as_bytes()).expect("written");
+        let intake = Intake::open(&spool, owner(1)).expect("open");
+        let mut settling = Settling::new(READ_KEPT);
+        let read = || {
+            let dropped = spool.dropped().expect("listed");
+            let taken = intake.take(dropped.first()?).expect("looked").expect("taken");
+            let text = std::io::read_to_string(intake.read(&taken).expect("open")).expect("text");
+            intake.finish(&taken).expect("finished");
+            Some((taken.name, text))
+        };
+        let mut look = |seconds| {
+            spool.look_after_read(&mut settling, Duration::from_secs(seconds)).expect("looked after")
+        };
+        write("first");
+        assert_eq!(read(), Some(("a.jsonl".to_owned(), "first".to_owned())));
+        assert_eq!(look(0), Vec::<String>::new());
+        assert_eq!(look(599), Vec::<String>::new());
+        assert_eq!((read(), spool.unread().expect("counted").files), (None, 0));
+        write(" second");
+        assert_eq!(look(600), ["a.jsonl"], "put back, and not removed");
+        let (name, text) = read().expect("dropped again");
+        assert!(name.starts_with("again-") && name.ends_with(".a.jsonl"), "{name}");
+        assert_eq!(text, "first second");
+        assert_eq!(look(601), Vec::<String>::new());
+        assert_eq!(spool.files().list(&spool.layout().read()).expect("listed").len(), 1);
+        assert_eq!(look(1201), Vec::<String>::new());
+        assert_eq!(spool.files().list(&spool.layout().read()).expect("listed"), Vec::<String>::new());
     }
 }

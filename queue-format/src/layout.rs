@@ -41,6 +41,12 @@ impl Layout {
         self.root.join("incoming/rejected")
     }
 
+    /// Files of rows that were read, for a while.
+    #[must_use]
+    pub fn read(&self) -> PathBuf {
+        self.root.join("incoming/read")
+    }
+
     /// One process's staging area.
     #[must_use]
     pub fn staging(&self, owner: &Owner) -> PathBuf {
@@ -229,6 +235,7 @@ impl Layout {
         ];
         let mut all: Vec<PathBuf> = plain.iter().map(|name| self.root.join(name)).collect();
         all.push(self.rejected());
+        all.push(self.read());
         all.push(self.nodes_gone());
         all.push(self.worker_status());
         all.push(self.pending().join("5-build"));

@@ -345,13 +345,11 @@ impl Lease {
         Err(SpoolError::LeaseClosed(self.owner.clone()))
     }
 
-    /// A file whose name is no task's is kept aside under its own name, with the reason beside it.
+    /// A file whose name is no task's is kept aside.
     fn refuse_name(&self, path: &Path, file_name: &str) -> Result<(), SpoolError> {
         let Err(why) = file_name.parse::<TaskName>() else { return Ok(()) };
-        let files = self.spool.files();
-        let rejected = self.spool.layout().rejected();
-        if files.is_file(path) && files.rename(path, &rejected.join(file_name))? == Moved::Yes {
-            files.replace(&rejected.join(format!("{file_name}.reason")), format!("{why}\n").as_bytes())?;
+        if self.spool.files().is_file(path) {
+            self.spool.keep_aside(path, &why.to_string())?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //!   spool.toml                               identity, format version, timing; written once
 //!   incoming/                                files of rows that people drop; a master takes them
 //!   incoming/rejected/                       rows that were refused, each file with its reasons beside it
+//!   incoming/read/                           files that were read, for ten minutes: they may still grow
 //!   tmp/<owner>/                             staging, never scanned
 //!   tmp/<owner>/incoming/                    what one master has taken and not finished yet
 //!   ledger/<source>/<n>/chunk.json           what publishers have taken on: each chunk of a source once
@@ -80,6 +81,7 @@ mod reason;
 mod rejects;
 mod retry;
 mod run_task;
+mod settling;
 mod shelf;
 mod spec;
 mod spool;
@@ -101,7 +103,7 @@ pub use find::{Located, State};
 pub use fsck::{Check, Checked, Depth, Finding, Severity, Step};
 pub use heartbeat::Heartbeat;
 pub use id::{InvalidId, TaskId};
-pub use incoming::{Dropped, Intake, Taken};
+pub use incoming::{Dropped, Intake, READ_KEPT, Taken, Unread};
 pub use inputs::{Digest, INPUT_BYTES_MAX, InputError, InvalidDigest};
 pub use instance::{Instance, InvalidInstance};
 pub use judge::Judge;
@@ -119,13 +121,14 @@ pub use manifest::{
 };
 pub use name::{InvalidName, TaskName, Token};
 pub use owner::{Incarnation, InvalidOwner, Owner};
-pub use presence::Presence;
+pub use presence::{Deceased, Presence};
 pub use publish::{CHUNK_TASKS_MAX, Published, Publisher};
 pub use reap::Reaped;
 pub use reason::{AcceptanceClass, DoneClass, FailureReason, Verdict};
 pub use rejects::Rejects;
 pub use retry::Retried;
 pub use run_task::{COMMANDS_MAX, InputFile, InvalidRun, RunTask, output_name};
+pub use settling::Settling;
 pub use spec::{BuildTask, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
 pub use spool::{Spool, SpoolId};
 pub use status::{Pace, SlotActivity, SlotStatus, Summary, WorkerStatus};

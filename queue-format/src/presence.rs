@@ -13,6 +13,15 @@ pub struct Presence {
     look_due: Duration,
 }
 
+/// An incarnation that was taken for dead.
+#[derive(Debug)]
+pub struct Deceased {
+    /// Which.
+    pub owner: Owner,
+    /// What came of it.
+    pub reaped: Result<Reaped, SpoolError>,
+}
+
 impl Presence {
     /// The first beat of a new incarnation, which looks at the others every `look_pause`.
     ///
@@ -32,12 +41,12 @@ impl Presence {
         self.heartbeat.beat()
     }
 
-    /// Looks at the others, if it is time, and reaps the dead; gives them. `clock` tells the time since any fixed
-    /// moment.
+    /// Looks at the others, if it is time, and reaps the dead; gives them. One that cannot be reaped is tried again at a
+    /// later look, and keeps no other from its turn. `clock` tells the time since any fixed moment.
     ///
     /// # Errors
-    /// The spool cannot be listed or written.
-    pub fn look(&mut self, clock: impl Fn() -> Duration) -> Result<Vec<(Owner, Reaped)>, SpoolError> {
+    /// The spool cannot be listed.
+    pub fn look(&mut self, clock: impl Fn() -> Duration) -> Result<Vec<Deceased>, PathError> {
         let began = clock();
         if began < self.look_due {
             return Ok(Vec::new());
@@ -45,8 +54,8 @@ impl Presence {
         self.look_due = began + self.look_pause;
         let mut incarnations = self.spool.incarnations()?;
         incarnations.remove(&self.owner);
-        let dead = self.judge.look(began, clock(), &incarnations);
-        dead.into_iter().map(|owner| self.spool.reap(&owner).map(|reaped| (owner, reaped))).collect()
+        let dead = self.judge.look(began, clock(), &incarnations).into_iter();
+        Ok(dead.map(|owner| Deceased { reaped: self.spool.reap(&owner), owner }).collect())
     }
 
     /// Ends the incarnation, when all that it held is settled.

@@ -1,7 +1,8 @@
+use std::path::Path;
+
 use crate::claim::RETRIES_MAX;
 use crate::files::Moved;
-use crate::find::classes;
-use crate::{FailureReason, Owner, PathError, Spool, SpoolError, TaskName};
+use crate::{Class, FailureReason, Owner, PathError, Spool, SpoolError, TaskName};
 
 /// How often a lease directory is emptied again into which late renames still bring tasks.
 const ROUNDS_MAX: usize = 10;
@@ -11,9 +12,22 @@ const ROUNDS_MAX: usize = 10;
 pub enum Reaped {
     /// It beat its heart meanwhile: nothing was touched.
     Alive,
-    /// Its lease is closed for ever, and what it had claimed lies in pending again, or in `failed/poison` where
-    /// it was lost too often.
+    /// What it had claimed lies in pending again, or in `failed/poison` where it was lost too often; and its lease is
+    /// closed for ever.
     Closed(Vec<TaskName>),
+    /// The same, but something that cannot be moved keeps the lease's directory: it is to be reaped again.
+    Open(Vec<TaskName>),
+}
+
+impl Reaped {
+    /// What was taken back.
+    #[must_use]
+    pub fn tasks(&self) -> &[TaskName] {
+        match self {
+            Self::Alive => &[],
+            Self::Closed(tasks) | Self::Open(tasks) => tasks,
+        }
+    }
 }
 
 impl Spool {
@@ -32,11 +46,11 @@ impl Spool {
         for _ in 0..ROUNDS_MAX {
             self.empty_lease(dead, &mut reaped)?;
             if self.files().remove_if_empty(&lease)? || !self.files().is_dir(&lease) {
-                break;
+                self.remove_worker_status(dead)?;
+                return Ok(Reaped::Closed(reaped));
             }
         }
-        self.remove_worker_status(dead)?;
-        Ok(Reaped::Closed(reaped))
+        Ok(Reaped::Open(reaped))
     }
 
     fn empty_lease(&self, dead: &Owner, reaped: &mut Vec<TaskName>) -> Result<(), PathError> {
@@ -44,23 +58,44 @@ impl Spool {
         let lease = self.layout().lease(dead);
         // What this node remembers of the directories may be older than what is in them.
         let _ = files.refresh(&lease);
-        for (class, dir) in classes(files, &lease)? {
+        for dir_name in files.list(&lease)? {
+            let dir = lease.join(&dir_name);
+            let Ok(class) = dir_name.parse::<Class>() else {
+                self.take_out(&dir)?;
+                continue;
+            };
             let _ = files.refresh(&dir);
-            let pending = self.layout().pending_class(&class);
             for file_name in files.list(&dir)? {
-                let Ok(name) = file_name.parse::<TaskName>() else { continue };
-                let target = if name.retries < RETRIES_MAX {
-                    pending.join(name.retried().to_string())
-                } else {
-                    self.dead_letter(FailureReason::Poison, &name)?
-                };
-                if files.bring(&dir.join(&file_name), &target)? == Moved::Yes {
-                    reaped.push(name);
+                let path = dir.join(&file_name);
+                match file_name.parse::<TaskName>() {
+                    Ok(name) => reaped.extend(self.return_task(&path, name, &class)?),
+                    Err(_) => self.take_out(&path)?,
                 }
             }
-            files.remove_if_empty(&dir)?;
+            if !files.remove_if_empty(&dir)? && files.is_file(&dir) {
+                self.take_out(&dir)?;
+            }
         }
         Ok(())
+    }
+
+    /// Makes a task pending that its worker lost; gives its name, where nobody else was faster.
+    fn return_task(&self, path: &Path, name: TaskName, class: &Class) -> Result<Option<TaskName>, PathError> {
+        let target = if name.retries < RETRIES_MAX {
+            self.layout().pending_class(class).join(name.retried().to_string())
+        } else {
+            self.dead_letter(FailureReason::Poison, &name)?
+        };
+        Ok((self.files().bring(path, &target)? == Moved::Yes).then_some(name))
+    }
+
+    /// What a person put into a lease must not keep it open.
+    fn take_out(&self, path: &Path) -> Result<(), PathError> {
+        match path.file_name().and_then(|name| name.to_str()) {
+            // It goes with its directory, or by itself.
+            Some(name) if name.starts_with('.') => Ok(()),
+            _ => self.keep_aside(path, "it lay in the lease of a worker that died, and is no task of it"),
+        }
     }
 
     /// The incarnations of one node that hold a lease directory.

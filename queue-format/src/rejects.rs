@@ -1,8 +1,8 @@
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::OnPath;
-use crate::files::{Files, Staged};
+use crate::files::{Files, Moved, Staged, end_of};
 use crate::{PathError, Spool};
 
 /// Rows that were refused, on their way to `incoming/rejected/<name>.jsonl`, with `<name>.jsonl.reasons` beside it.
@@ -66,6 +66,19 @@ impl Rejects {
         })?;
         self.files.sync_dir(&self.dir)?;
         Ok(Some(path))
+    }
+}
+
+impl Spool {
+    /// Keeps something that is no task in `incoming/rejected/`, with the reason beside it.
+    pub(crate) fn keep_aside(&self, path: &Path, why: &str) -> Result<(), PathError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{}.{}", self.files().unique().simple(), end_of(&name));
+        let rejected = self.layout().rejected();
+        if self.files().rename(path, &rejected.join(&name))? == Moved::Yes {
+            self.files().replace(&rejected.join(format!("{name}.reason")), format!("{why}\n").as_bytes())?;
+        }
+        Ok(())
     }
 }
 

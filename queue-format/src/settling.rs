@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use queue_format::Dropped;
+use crate::Dropped;
 
 /// Tells files that are complete from those that somebody still writes: size and time must stay the same for a while.
 #[derive(Debug)]

@@ -64,10 +64,10 @@ pub struct Resources {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidSpec {
     /// Not the JSON of a task.
-    #[error("not a task: {0}; mend the file and move it back to pending/")]
+    #[error("not a task: {0}; mend the file")]
     Json(#[from] serde_json::Error),
     /// Written by a newer Bottega.
-    #[error("field \"format\": it is {0}, this worker knows {FORMAT}; upgrade the worker")]
+    #[error("field \"format\": it is {0}, expected {FORMAT}; a higher one asks for a newer Bottega")]
     Format(u32),
     /// The name and the content disagree.
     #[error("field \"id\": it is {inside}, but the file is called {outside}; rename one of them")]

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 
-use common::{claim, owner, publish};
+use common::{claim, kept_aside, owner, publish};
 use queue_format::{
     Cancelled, Claim, ClaimError, Class, Control, FailureReason, Lease, Limits, Next, Spool, State, TaskId,
 };
@@ -38,6 +38,21 @@ fn nothing_asked_for_is_nothing_read() {
     assert_eq!(control(&spool), Control::default());
     assert_eq!(fs::read_dir(spool.layout().control()).expect("there").count(), 0, "one listing tells all");
     assert_eq!(control(&spool).obstacle("n1"), None);
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_is_said() {
+    let (_dir, spool) = spool(&["a"]);
+    fs::write(spool.layout().drained(), "").expect("touched");
+    fs::write(spool.layout().cancelled(), "").expect("touched");
+    let control = control(&spool);
+    assert!(control.drained().is_empty() && control.cancelled().is_empty());
+    let notices = control.notices();
+    assert!(
+        notices[0]
+            .starts_with("control/cancel: it is a file, expected a directory with a file for each task")
+    );
+    assert!(notices[1].ends_with("for each node; remove it, and use bottega drain"), "{notices:?}");
 }
 
 #[test]
@@ -222,8 +237,7 @@ fn what_is_no_task_keeps_nobody_from_claiming() {
     fs::write(high.join("c/Not Here Either.json"), "{}").expect("written");
     let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
     assert_eq!(claim(&mut lease).name().id.as_str(), "low");
-    let rejected = spool.layout().rejected();
-    assert!(rejected.join("Not A Name.json.reason").is_file());
-    assert!(rejected.join("Not Here Either.json.reason").is_file());
+    let kept: Vec<_> = kept_aside(&spool).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(kept, ["Not A Name.json", "Not Here Either.json"]);
     assert!(high.join("a/b").is_dir() && high.join("Old Tasks.json").is_dir());
 }

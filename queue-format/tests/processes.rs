@@ -15,8 +15,8 @@ use common::{accepted, failed, manifest, task};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use queue_format::{
-    ClaimError, Depth, FailureReason, Incarnation, Intake, Known, Lease, Manifest, Next, Owner, Presence,
-    Publisher, Severity, Spool, SpoolError, State, TaskSpec,
+    ClaimError, Deceased, Depth, FailureReason, Incarnation, Intake, Known, Lease, Manifest, Next, Owner,
+    Presence, Publisher, Severity, Spool, SpoolError, State, TaskSpec,
 };
 use uuid::Uuid;
 
@@ -69,7 +69,7 @@ fn beat(
             if [beaten.err(), looked.err()].iter().any(|e| matches!(e, Some(SpoolError::LeaseClosed(_)))) {
                 std::process::exit(75);
             }
-            for (dead, _) in presence.look(now).unwrap_or_default() {
+            for Deceased { owner: dead, .. } in presence.look(now).unwrap_or_default() {
                 on_dead(&dead);
             }
         }

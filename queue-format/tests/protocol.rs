@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{accepted, claim, manifest, owner, publish, spool, task};
+use common::{accepted, claim, kept_aside, manifest, owner, publish, spool, task};
 use queue_format::{
     AcceptanceClass, ClaimError, Counts, DoneClass, FailureReason, Heartbeat, Intake, Known, Lease, Next,
     Owner, Publisher, Reaped, Spool, SpoolError, State, Tally, TaskId, Token, Verdict, WorkerStatus,
@@ -292,9 +292,28 @@ fn bad_files_are_kept_aside_and_the_rest_goes_on() {
     assert_eq!(rejected.into_iter().collect::<Vec<_>>(), ["empty", "hard", "link", "other", "torn"]);
     let counts = Counts::of(&spool.all().expect("listed"));
     assert_eq!(counts.failed["badspec"], 5);
-    let kept = spool.layout().rejected();
-    assert!(kept.join("NOT A TASK.json").exists() && kept.join("NOT A TASK.json.reason").exists());
+    let kept: Vec<_> = kept_aside(&spool).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(kept, ["NOT A TASK.json"]);
     assert!(Path::new("/etc/passwd").exists());
+}
+
+#[test]
+fn what_people_put_into_a_dead_workers_lease_does_not_keep_it_open() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a"]);
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    let held = claim(&mut lease);
+    let dir = spool.layout().lease(lease.owner());
+    fs::write(dir.join("notes.txt"), "see below").expect("written");
+    fs::write(dir.join("5-build/notes.txt"), "see above").expect("written");
+    fs::create_dir_all(dir.join("old/older")).expect("made");
+    fs::write(dir.join("3-build"), "no directory").expect("written");
+    let reaped = spool.reap(lease.owner()).expect("reaped");
+    assert_eq!(reaped, Reaped::Closed(vec![held.name().clone()]));
+    assert!(!dir.exists());
+    let (kept, why): (Vec<_>, Vec<_>) = kept_aside(&spool).into_iter().unzip();
+    assert_eq!(kept, ["3-build", "notes.txt", "notes.txt", "old"]);
+    assert!(why.iter().all(|why| why.contains("it lay in the lease of a worker that died")), "{why:?}");
 }
 
 #[test]

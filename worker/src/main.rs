@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
-use queue_format::{EventLog, Incarnation, Labels, Ledger, Life, LifeLock, Owner, Reaped, Spool, Token};
+use queue_format::{EventLog, Incarnation, Labels, Ledger, Life, LifeLock, Owner, Spool, Token};
 use systemd::{Environment, Notifier, Shutdown, Source};
 use uuid::Uuid;
 use worker::Worker;
@@ -196,9 +196,8 @@ async fn reap_the_dead(
         if owner != *me && LifeLock::look(state_dir, &owner)? == Life::Dead {
             end_native_commands_of(&owner);
             engine.remove_containers_of(&owner).await?;
-            if let Reaped::Closed(tasks) = spool.reap(&owner)? {
-                tracing::info!(tasks = tasks.len(), %owner, "taken back from an incarnation that died");
-            }
+            let tasks = spool.reap(&owner)?.tasks().len();
+            tracing::info!(tasks, %owner, "taken back from an incarnation that died");
         }
     }
     Ok(())

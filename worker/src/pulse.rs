@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue_format::{Control, Event, EventLog, Lease, Presence, Reaped, Spool, SpoolError, Timing};
+use queue_format::{Control, Deceased, Event, EventLog, Lease, Presence, Reaped, Spool, SpoolError, Timing};
 
 /// How often the fence looks at the clock.
 const FENCE_PERIOD: Duration = Duration::from_secs(1);
@@ -137,13 +137,18 @@ impl Heart {
 
     fn judge(&mut self) {
         match self.presence.look(self.clock) {
-            Ok(dead) => dead.iter().for_each(|(owner, reaped)| {
-                if let Reaped::Closed(tasks) = reaped {
+            Ok(dead) => dead.into_iter().for_each(|Deceased { owner, reaped }| match reaped {
+                Ok(Reaped::Alive) => {}
+                Ok(reaped) => {
+                    let tasks = reaped.tasks();
                     tracing::warn!(%owner, tasks = tasks.len(), "taken for dead: its claims are pending again");
                     for name in tasks {
                         let (task, token, owner) = (name.id.clone(), name.token, owner.clone());
                         self.log.note((self.now)(), Event::Reaped { task, token, owner });
                     }
+                }
+                Err(error) => {
+                    tracing::warn!(%owner, %error, "cannot take back from a dead daemon; trying again");
                 }
             }),
             Err(error) => tracing::warn!(%error, "cannot look after the other daemons; trying again"),

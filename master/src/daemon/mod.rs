@@ -14,9 +14,7 @@
 mod config;
 mod round;
 mod serve;
-mod settling;
 mod steering;
 
 pub use config::MasterConfig;
 pub use serve::{Daemon, DaemonError};
-pub use settling::Settling;

@@ -3,11 +3,8 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use queue_format::{
-    Cancelled, Intake, Known, Life, LifeLock, Owner, PathError, Reaped, Spool, SpoolError, Taken,
-};
+use queue_format::{Intake, Known, Life, LifeLock, Owner, PathError, Settling, Spool, SpoolError, Taken};
 
-use super::Settling;
 use crate::ingest::{Ingest, IngestError, Source, Template};
 use crate::summary::{Status, Watch};
 
@@ -25,6 +22,7 @@ pub(super) struct Round {
     pub(super) repositories: Option<Template>,
     pub(super) known: Known,
     pub(super) settling: Settling,
+    pub(super) read: Settling,
     pub(super) summariser: Summariser,
     /// When the ledger is looked through again, since the beginning.
     pub(super) forget_due: Duration,
@@ -47,10 +45,9 @@ impl Round {
             Ok(*owner != self.owner && LifeLock::look(&self.state_dir, owner)? == Life::Dead)
         };
         for owner in self.spool.owners_on(self.owner.node())? {
-            if dead(&owner)?
-                && let Reaped::Closed(tasks) = self.spool.reap(&owner)?
-            {
-                tracing::info!(tasks = tasks.len(), %owner, "taken back from a worker that died");
+            if dead(&owner)? {
+                let tasks = self.spool.reap(&owner)?.tasks().len();
+                tracing::info!(tasks, %owner, "taken back from a worker that died");
             }
         }
         let here = self.spool.intakes_on(self.owner.node())?;
@@ -63,19 +60,6 @@ impl Round {
             let files = self.intake.adopt(&owner)?;
             if files > 0 {
                 tracing::info!(files, %owner, "adopted what a master that died had taken from incoming/");
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets aside what people cancelled, where no worker has it.
-    pub(super) fn cancel(&self) -> Result<(), SpoolError> {
-        let control = self.spool.control()?;
-        if !control.cancelled().is_empty() {
-            for (id, became) in self.spool.carry_out(control.cancelled())? {
-                if became == Cancelled::SetAside {
-                    tracing::info!(task = %id, "cancelled: it lies in failed/cancelled");
-                }
             }
         }
         Ok(())
@@ -105,14 +89,16 @@ impl Round {
             self.intake.take(&file)?;
         }
         for taken in self.intake.taken()? {
-            let bytes = self.intake.bytes(&taken)?;
             self.read(&taken, now)?;
-            if self.intake.bytes(&taken)? == bytes {
-                self.intake.finish(&taken)?;
-            } else {
-                tracing::warn!(file = taken.name, "it was still written while it was read: it is read again");
-                self.intake.put_back(&taken)?;
-            }
+            self.intake.finish(&taken)?;
+        }
+        Ok(())
+    }
+
+    /// Looks after what was read: its writer may only have paused.
+    pub(super) fn look_after_read(&mut self, elapsed: Duration) -> Result<(), PathError> {
+        for name in self.spool.look_after_read(&mut self.read, elapsed)? {
+            tracing::warn!(file = name, "somebody wrote more of it after it was read: it is read again");
         }
         Ok(())
     }
@@ -124,7 +110,7 @@ impl Round {
         let source = Source { name, number: taken.source, known: &mut self.known };
         // A large file takes minutes: people see meanwhile how far it is.
         let summariser = &mut self.summariser;
-        let report = ingest.run(source, now, self.intake.read(taken)?.content, |_| {
+        let report = ingest.run(source, now, self.intake.read(taken)?, |_| {
             if let Err(error) = summariser.look(&self.spool) {
                 tracing::error!("cannot write the summary: {error}; trying again");
             }

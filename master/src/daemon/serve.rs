@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use queue_format::{Intake, Known, LifeLock, Owner, PathError, Spool, SpoolError};
+use queue_format::{Intake, Known, LifeLock, Owner, PathError, READ_KEPT, Settling, Spool, SpoolError};
 use systemd::{Notifier, Shutdown};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
+use super::MasterConfig;
 use super::round::{Round, Summariser};
 use super::steering::Steering;
-use super::{MasterConfig, Settling};
 use crate::ingest::Template;
 use crate::pulse::Pulse;
 use crate::summary::Watch;
@@ -73,6 +73,7 @@ impl Daemon {
             repositories: self.repositories.take(),
             known: Known::default(),
             settling: Settling::new(Duration::from_secs_f64(self.config.settle_seconds)),
+            read: Settling::new(READ_KEPT),
             summariser: Summariser {
                 watch: Watch::default(),
                 every,
@@ -152,9 +153,9 @@ impl Round {
     /// Every step once. Gives the line for people where the summary was due.
     fn all(&mut self, now: Timestamp, elapsed: Duration) -> Option<String> {
         log_error("take back from the dead", self.reap());
-        log_error("set aside what was cancelled", self.cancel());
         log_error("release delayed tasks", self.release());
         log_error("read incoming/", self.ingest(now, elapsed));
+        log_error("look after incoming/read/", self.look_after_read(elapsed));
         log_error("look through ledger/", self.forget(elapsed));
         log_error("write the summary", self.summariser.look(&self.spool)).flatten()
     }

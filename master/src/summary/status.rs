@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use queue_format::{Control, Counts, Pace, Spool, SpoolError, SpoolId, Summary, WorkerStatus};
+use queue_format::{Control, Counts, Pace, Spool, SpoolError, SpoolId, Summary, Unread, WorkerStatus};
 use serde_json::{Value, json};
 
 use super::Watch;
@@ -21,8 +21,8 @@ pub struct Status {
     pub id: SpoolId,
     /// Tasks by state.
     pub counts: Counts,
-    /// Files of rows in `incoming/` that are not read yet.
-    pub unread: usize,
+    /// What lies in `incoming/` and is not read.
+    pub unread: Unread,
     /// What each worker last said.
     pub workers: Vec<WorkerStatus>,
     /// How fast tasks are settled.
@@ -73,7 +73,7 @@ impl Status {
         }
     }
 
-    fn of(spool: &Spool, summary: Summary, unread: usize, now: Timestamp) -> Result<Self, SpoolError> {
+    fn of(spool: &Spool, summary: Summary, unread: Unread, now: Timestamp) -> Result<Self, SpoolError> {
         Ok(Self {
             at: now,
             counted_at: summary.at,
@@ -91,7 +91,7 @@ impl Status {
     /// True when nothing will change its state any more without a person.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.counts.open() == 0 && self.unread == 0
+        self.counts.open() == 0 && self.unread.files == 0
     }
 
     /// All tasks of the spool, but those that a person parked.
@@ -119,7 +119,8 @@ impl Status {
             },
             "open": self.counts.open(),
             "settled": self.counts.settled(),
-            "unread_files": self.unread,
+            "unread_files": self.unread.files,
+            "ignored_files": self.unread.ignored,
             "pending_by_class": self.counts.pending,
             "claimed_by_worker": self.counts.claimed,
             "accepted_by_class": self.counts.done,

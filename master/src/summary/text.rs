@@ -9,6 +9,9 @@ use crate::text::{bytes, clean_line, duration, list_of, plural};
 /// A worker that has said nothing for so long is marked: it says something every minute at least.
 const SILENT_SECONDS: f64 = 180.0;
 
+/// Names of files that nobody reads, of which each is told.
+const IGNORED_SHOWN_MAX: usize = 5;
+
 /// Less free space on the spool's disk, and results can hardly be written.
 const FREE_BYTES_MIN: u64 = 64 << 20;
 
@@ -41,9 +44,12 @@ impl Status {
         for (state, count, detail) in rows {
             let _ = writeln!(text, "{}", format!("{state:8} {count:6}  {detail}").trim_end());
         }
-        if self.unread > 0 {
-            let _ =
-                writeln!(text, "incoming {:6}  {} not read yet", self.unread, plural(self.unread, "file"));
+        if self.unread.files > 0 {
+            let files = self.unread.files;
+            let _ = writeln!(text, "incoming {files:6}  {} not read yet", plural(files, "file"));
+        }
+        if let Some(ignored) = self.ignored() {
+            let _ = writeln!(text, "note     {ignored}");
         }
         if let Some(full) = self.fullness() {
             let _ = writeln!(text, "note     {full}");
@@ -59,6 +65,23 @@ impl Status {
             );
         }
         text
+    }
+
+    /// What lies in `incoming/`, and nobody will ever read.
+    fn ignored(&self) -> Option<String> {
+        let ignored = &self.unread.ignored;
+        let shown: Vec<String> =
+            ignored.iter().take(IGNORED_SHOWN_MAX).map(|name| clean_line(name)).collect();
+        let more = match ignored.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (!shown.is_empty()).then(|| {
+            format!(
+                "no master reads incoming/{}{more}: only files called *.json or *.jsonl",
+                shown.join(", ")
+            )
+        })
     }
 
     /// What to say where the spool's disk is so full that daemons cannot even say it themselves.

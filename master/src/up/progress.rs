@@ -72,7 +72,7 @@ impl Progress<'_> {
         let counts = &self.status.counts;
         let sum = |map: &BTreeMap<String, usize>| map.values().sum::<usize>();
         let parts = [
-            ("unread file(s)", self.status.unread),
+            ("unread file(s)", self.status.unread.files),
             ("pending", sum(&counts.pending)),
             ("delayed", counts.delayed),
             ("on hold", counts.hold),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::finding::{Check, Severity, Step};
 use super::items::{changed, look};
 use super::run::{LEFTOVER_AGE, Run};
-use crate::{Class, Owner, PathError, SpoolError, TaskName};
+use crate::{Class, Owner, PathError, SpoolError, Taken, TaskName};
 
 /// The largest status file that is read.
 const STATUS_BYTES_MAX: u64 = 4 << 20;
@@ -154,8 +154,7 @@ impl Run<'_> {
         let incoming = self.spool.layout().incoming();
         let intake = self.spool.layout().intake(owner);
         self.each_in(&intake, &mut |run, item| {
-            let (number, name) = item.name.split_once('.').unwrap_or(("", &item.name));
-            let to = incoming.join(if number.parse::<uuid::Uuid>().is_ok() { name } else { &item.name });
+            let to = incoming.join(Taken::at(item.path.clone()).map_or(item.name, |taken| taken.name));
             let repair = vec![Step::Move { from: item.path.clone(), to }];
             let what = "a master took it from incoming/ and died";
             let remedy = "a master of the same node adopts it; or move it back to incoming/";

@@ -31,9 +31,10 @@ impl Run<'_> {
         })?;
         self.each_in(&layout.incoming(), &mut |run, item| {
             let is_rows = item.is_file && (item.name.ends_with(".json") || item.name.ends_with(".jsonl"));
-            if !is_rows && item.path != layout.rejected() {
-                let what = "a master reads files of rows only: *.jsonl and *.json";
-                run.say(Severity::Note, Check::UnknownName, &item.path, what, "rename it if it has rows");
+            if !is_rows && !dirs.contains(&item.path) {
+                let what = "a master reads files only that are called *.jsonl or *.json";
+                let remedy = "if it has rows, put a file of such a name there; else move it elsewhere";
+                run.say(Severity::Note, Check::UnknownName, &item.path, what, remedy);
             }
             Ok(())
         })?;

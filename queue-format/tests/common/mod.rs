@@ -59,3 +59,20 @@ pub(crate) fn manifest(claim: &Claim, verdict: Verdict, owner: &Owner) -> Manife
     .map(|manifest| Manifest { verdict, ..manifest })
     .expect("a manifest")
 }
+
+/// What was kept aside, by name and without the number before it, with the reasons.
+pub(crate) fn kept_aside(spool: &Spool) -> Vec<(String, String)> {
+    let dir = spool.layout().rejected();
+    let names = std::fs::read_dir(&dir).expect("listed").map(|entry| entry.expect("an entry").file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().expect("UTF-8")).collect();
+    let mut kept: Vec<(String, String)> = names
+        .iter()
+        .filter(|name| names.contains(&format!("{name}.reason")))
+        .map(|name| {
+            let why = std::fs::read_to_string(dir.join(format!("{name}.reason"))).expect("a reason");
+            (name.split_once('.').expect("a number").1.to_owned(), why)
+        })
+        .collect();
+    kept.sort();
+    kept
+}

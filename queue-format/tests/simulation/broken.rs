@@ -27,6 +27,8 @@ pub(crate) enum Variant {
     PublishesInPlace,
     /// A producer publishes again without looking what is there.
     PublishesBlindly,
+    /// A master removes a file once it has read it, whoever still writes it.
+    RemovesWhatItHasRead,
 }
 
 /// Whether a flawed client does nothing about a path.

@@ -248,7 +248,7 @@ pub(crate) fn left(server: &Server, alive: impl Fn(&Owner) -> bool) -> Vec<(&'st
         for name in server.names_at(dir) {
             let owner =
                 if dir == "nodes" { name.rsplit_once('.').map_or("", |(owner, _)| owner) } else { &name };
-            let is_due = name.starts_with('.') || ["rejected", "gone"].contains(&&*name);
+            let is_due = name.starts_with('.') || ["rejected", "read", "gone"].contains(&&*name);
             if !is_due && !owner.parse().is_ok_and(|owner| alive(&owner)) {
                 left.push((what, format!("{dir}/{name}")));
             }

@@ -33,6 +33,10 @@ pub(crate) enum Event {
     Zombie,
     FalseSuspicion,
     HumanMove,
+    /// A file that is no task, in a lease.
+    HumanNote,
+    /// Rows that were added to a file after a pause.
+    WroteOn,
 }
 
 /// How often what goes wrong in one history, in a thousand calls.

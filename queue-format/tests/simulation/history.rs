@@ -120,6 +120,9 @@ fn cast(stage: &Rc<Stage>, variant: Variant) {
     if with(|world| world.rng.chance(500)) {
         human::begin(stage, HUMAN_NODE);
     }
+    if with(|world| world.rng.chance(200)) {
+        human::begin_writing(stage, HUMAN_NODE);
+    }
 }
 
 /// A file from before the history, with its directories.

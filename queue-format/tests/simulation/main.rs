@@ -121,8 +121,16 @@ fn no_history_loses_a_task_or_accepts_two_results() {
     if let Some((seed, _, _)) = sum.kept.first() {
         replay(*seed);
     }
-    for event in [Event::CrashAfter, Event::CrashBefore, Event::Zombie, Event::LateCallDone, Event::HumanMove]
-    {
+    let common = [
+        Event::CrashAfter,
+        Event::CrashBefore,
+        Event::Zombie,
+        Event::LateCallDone,
+        Event::HumanMove,
+        Event::HumanNote,
+        Event::WroteOn,
+    ];
+    for event in common {
         assert!(histories < 1000 || sum.counts.contains_key(&event), "{event:?} never happened");
     }
 }
@@ -153,4 +161,5 @@ fn the_checker_finds_every_flaw_that_was_put_in() {
     check(Variant::CopiesInsteadOfRenaming, Broken::Doubled);
     check(Variant::PublishesInPlace, Broken::Refused);
     check(Variant::PublishesBlindly, Broken::Doubled);
+    check(Variant::RemovesWhatItHasRead, Broken::Lost);
 }

@@ -4,14 +4,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use queue_format::{
-    Intake, Known, Lease, Next, Owner, PathError, Presence, Publisher, Reaped, Spool, SpoolError, Taken,
-    TaskSpec,
+    Filesystem, Intake, Known, Lease, Next, Owner, PathError, Presence, Publisher, READ_KEPT, Reaped,
+    Settling, Spool, SpoolError, Taken, TaskSpec,
 };
 
 use crate::broken::{self, Variant};
 use crate::check;
 use crate::faults::Event;
 use crate::fiber;
+use crate::mount::Mount;
 use crate::stage::{Stage, accepted, owner};
 use crate::world::{self, World, sleep, with};
 
@@ -55,9 +56,9 @@ pub(crate) fn begin(stage: &Rc<Stage>, node: usize, lives: usize, variant: Varia
         let rounds = with(|world| world.rng.between(1, 9)) as usize;
         let live = || -> Result<(), SpoolError> {
             let (life, intake) = open(&stage, node, LOOKS_A_SILENCE, variant)?;
-            let mut known = Known::default();
+            let (mut known, mut read) = (Known::default(), Settling::new(READ_KEPT));
             for _ in 0..rounds {
-                round(&life, &intake, &mut known);
+                round(&life, &intake, &mut known, &mut read);
                 suspect_falsely(&stage.spool);
                 let jitter_ms = with(|world| world.rng.between(0, 4_000));
                 sleep(ROUND_MS - jitter_ms);
@@ -104,8 +105,8 @@ fn beat(life: &Life, mut presence: Presence) {
             fiber::crash();
         }
         if let Ok(dead) = presence.look(|| Duration::from_millis(with(|world| world.server.now_ms))) {
-            let closed = dead.into_iter().filter(|(_, reaped)| matches!(reaped, Reaped::Closed(_)));
-            life.dead.borrow_mut().extend(closed.map(|(owner, _)| owner));
+            let closed = dead.into_iter().filter(|death| !matches!(death.reaped, Ok(Reaped::Alive) | Err(_)));
+            life.dead.borrow_mut().extend(closed.map(|death| death.owner));
         }
         sleep(life.stage.spool.timing().beat_seconds * 1000);
     }
@@ -113,9 +114,10 @@ fn beat(life: &Life, mut presence: Presence) {
 }
 
 /// Each step stands alone, so that one that fails keeps no other from its turn.
-fn round(life: &Life, intake: &Intake, known: &mut Known) {
+fn round(life: &Life, intake: &Intake, known: &mut Known, read: &mut Settling) {
     let _ = take_over(life, intake);
     let _ = ingest(life, intake, known);
+    let _ = life.stage.spool.look_after_read(read, Duration::from_millis(with(|world| world.server.now_ms)));
     let _ = life.stage.spool.release_until(with(|world| world.server.now_ms / 1000));
 }
 
@@ -148,7 +150,17 @@ fn ingest(life: &Life, intake: &Intake, known: &mut Known) -> Result<(), SpoolEr
                 publisher.publish(n, chunk)?;
             }
         }
-        intake.finish(&taken)?;
+        if life.variant == Variant::RemovesWhatItHasRead {
+            let path = spool.layout().intake(&life.owner).join(format!(
+                "{}.{}.{}",
+                taken.source.simple(),
+                taken.bytes,
+                taken.name
+            ));
+            Mount.remove_file(&path).map_err(|source| PathError { action: "remove", path, source })?;
+        } else {
+            intake.finish(&taken)?;
+        }
     }
     Ok(())
 }
@@ -157,7 +169,7 @@ fn ingest(life: &Life, intake: &Intake, known: &mut Known) -> Result<(), SpoolEr
 fn read(stage: &Stage, intake: &Intake, taken: &Taken) -> Result<Vec<TaskSpec>, SpoolError> {
     let mut text = String::new();
     let mut file = intake.read(taken)?;
-    let read = file.content.read_to_string(&mut text);
+    let read = file.read_to_string(&mut text);
     read.map_err(|source| PathError { action: "read", path: taken.name.clone().into(), source })?;
     Ok(text.lines().filter_map(|id| stage.spec(id).cloned()).collect())
 }
@@ -180,10 +192,10 @@ pub(crate) fn begin_last(stage: &Rc<Stage>, node: usize) {
     world::begin("last", node, None, move || {
         let opened = open(&stage, node, LAST_LOOKS_A_SILENCE, Variant::Sound);
         let (life, intake) = opened.expect("all works");
-        let mut known = Known::default();
+        let (mut known, mut read) = (Known::default(), Settling::new(READ_KEPT));
         let mut left = Vec::new();
         for _ in 0..LAST_ROUNDS_MAX {
-            round(&life, &intake, &mut known);
+            round(&life, &intake, &mut known, &mut read);
             settle_all(&life);
             left = with(|world| check::left(&world.server, |owner| world.is_alive(owner)));
             if left.is_empty() {

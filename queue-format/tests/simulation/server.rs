@@ -184,7 +184,11 @@ impl Server {
     fn write(&mut self, ino: Ino, new: &[u8]) -> Result<Reply, Errno> {
         let inode = &mut self.inodes[ino.0];
         match &mut inode.body {
-            Body::File(bytes) => *bytes = new.to_vec(),
+            // From its beginning; what is behind stays.
+            Body::File(bytes) => {
+                let behind = bytes.get(new.len()..).unwrap_or_default();
+                *bytes = [new, behind].concat();
+            }
             Body::Dir(_) => return Err(Errno::EISDIR),
             Body::Removed => return Err(Errno::ESTALE),
         }

@@ -7,6 +7,7 @@ use queue_format::{
 };
 use uuid::Uuid;
 
+use crate::human::SLOW_TASKS;
 use crate::mount::{MOUNT, Mount};
 use crate::rng::Rng;
 use crate::schedule::Scheduler;
@@ -41,8 +42,9 @@ impl Stage {
         scheduler.run();
         let mut server = world::swap(None).expect("the world of the set-up").server;
         server.now_ms = 0;
-        let tasks = (0..TASKS_MAX).map(|n| {
-            let spec = task(&format!("t{n}"));
+        let ids = (0..TASKS_MAX).map(|n| format!("t{n}")).chain(SLOW_TASKS.map(str::to_owned));
+        let tasks = ids.map(|id| {
+            let spec = task(&id);
             let bytes = serde_json::to_vec_pretty(&spec).expect("JSON");
             (spec.id.to_string(), (spec, bytes))
         });
