@@ -37,6 +37,25 @@ pub struct Located {
     pub path: PathBuf,
 }
 
+/// Where tasks lie, in the order in which they usually move.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Ledger,
+    Pending,
+    Delayed,
+    Hold,
+    Claimed,
+    Done,
+    Failed,
+}
+
+const PLACES: [Place; 7] =
+    [Place::Ledger, Place::Pending, Place::Delayed, Place::Hold, Place::Claimed, Place::Done, Place::Failed];
+
+/// Looks at the least, and at the most, of who has to be sure.
+const SURE_LOOKS_MIN: usize = 3;
+const SURE_LOOKS_MAX: usize = 6;
+
 impl Spool {
     /// Every task of the spool; names only, no file is opened.
     ///
@@ -54,33 +73,75 @@ impl Spool {
     /// # Errors
     /// A directory cannot be listed.
     pub fn visit(&self, mut see: impl FnMut(Located)) -> Result<(), PathError> {
-        let (layout, files) = (self.layout(), self.files());
-        let see = &mut see;
-        // What is on its way to pending counts as there.
-        for (_, chunk) in self.chunks()? {
-            for (class, dir) in classes(files, &chunk)? {
-                collect(files, &dir, &State::Pending(class), false, see)?;
+        let look = Look::remembered(self.files());
+        PLACES.iter().try_for_each(|place| self.visit_place(*place, &look, &mut see))
+    }
+
+    /// [`Spool::visit`] for whoever must miss nothing: it looks at what the server has, and again, each time the other
+    /// way round, until `see` says of no task that it is new. A task is missed only if it moves against the direction of
+    /// every one of these looks while it lasts.
+    pub(crate) fn visit_surely(&self, mut see: impl FnMut(Located) -> bool) -> Result<(), PathError> {
+        let look = Look { files: self.files(), is_sure: true };
+        let mut places = PLACES;
+        for looks in 1..=SURE_LOOKS_MAX {
+            let mut is_new = false;
+            for place in places {
+                self.visit_place(place, &look, &mut |task| is_new |= see(task))?;
             }
-        }
-        for (class, dir) in classes(files, &layout.pending())? {
-            collect(files, &dir, &State::Pending(class), true, see)?;
-        }
-        for due in files.list(&layout.delayed())? {
-            let Ok(due_seconds) = due.parse() else { continue };
-            for (class, dir) in classes(files, &layout.delayed().join(&due))? {
-                collect(files, &dir, &State::Delayed { due_seconds, class }, false, see)?;
+            if looks >= SURE_LOOKS_MIN && !is_new {
+                break;
             }
+            places.reverse();
         }
-        collect(files, &layout.hold(), &State::Hold, true, see)?;
-        for owner in files.list(&layout.claimed())? {
-            let Ok(owner) = owner.parse::<Owner>() else { continue };
-            collect(files, &layout.lease(&owner), &State::Claimed(owner), true, see)?;
-        }
-        for class in DoneClass::all() {
-            collect(files, &layout.done_of(class), &State::Done(class), true, see)?;
-        }
-        for reason in FailureReason::ALL {
-            collect(files, &layout.failed_for(*reason), &State::Failed(*reason), true, see)?;
+        Ok(())
+    }
+
+    fn visit_place(
+        &self,
+        place: Place,
+        look: &Look<'_>,
+        see: &mut dyn FnMut(Located),
+    ) -> Result<(), PathError> {
+        let layout = self.layout();
+        match place {
+            // What is on its way to pending counts as there.
+            Place::Ledger => {
+                for (_, chunk) in self.chunks()? {
+                    for (class, dir) in look.classes(&chunk)? {
+                        look.collect(&dir, &State::Pending(class), false, see)?;
+                    }
+                }
+            }
+            Place::Pending => {
+                for (class, dir) in look.classes(&layout.pending())? {
+                    look.collect(&dir, &State::Pending(class), true, see)?;
+                }
+            }
+            Place::Delayed => {
+                for due in look.list(&layout.delayed())? {
+                    let Ok(due_seconds) = due.parse() else { continue };
+                    for (class, dir) in look.classes(&layout.delayed().join(&due))? {
+                        look.collect(&dir, &State::Delayed { due_seconds, class }, false, see)?;
+                    }
+                }
+            }
+            Place::Hold => look.collect(&layout.hold(), &State::Hold, true, see)?,
+            Place::Claimed => {
+                for owner in look.list(&layout.claimed())? {
+                    let Ok(owner) = owner.parse::<Owner>() else { continue };
+                    look.collect(&layout.lease(&owner), &State::Claimed(owner), true, see)?;
+                }
+            }
+            Place::Done => {
+                for class in DoneClass::all() {
+                    look.collect(&layout.done_of(class), &State::Done(class), true, see)?;
+                }
+            }
+            Place::Failed => {
+                for reason in FailureReason::ALL {
+                    look.collect(&layout.failed_for(*reason), &State::Failed(*reason), true, see)?;
+                }
+            }
         }
         Ok(())
     }
@@ -123,9 +184,8 @@ impl Spool {
     pub fn claims_of(&self, owner: &Owner) -> Result<Vec<TaskName>, PathError> {
         let mut found = Vec::new();
         let state = State::Claimed(owner.clone());
-        collect(self.files(), &self.layout().lease(owner), &state, true, &mut |located| {
-            found.push(located.name);
-        })?;
+        let see = &mut |located: Located| found.push(located.name);
+        Look::remembered(self.files()).collect(&self.layout().lease(owner), &state, true, see)?;
         Ok(found)
     }
 
@@ -160,21 +220,50 @@ pub(crate) fn classes(files: &Files, dir: &Path) -> Result<Vec<(Class, PathBuf)>
     Ok(classes)
 }
 
-/// Shows the tasks in `dir` and, if `deep`, in its direct subdirectories.
-fn collect(
-    files: &Files,
-    dir: &Path,
-    state: &State,
-    deep: bool,
-    see: &mut dyn FnMut(Located),
-) -> Result<(), PathError> {
-    for entry in files.list(dir)? {
-        let path = dir.join(&entry);
-        match entry.parse() {
-            Ok(name) => see(Located { state: state.clone(), name, path }),
-            Err(_) if deep && !entry.ends_with(".json") => collect(files, &path, state, false, see)?,
-            Err(_) => {}
+/// Looks at directories as this node remembers them or, where it is to be sure, as they are.
+struct Look<'a> {
+    files: &'a Files,
+    is_sure: bool,
+}
+
+impl<'a> Look<'a> {
+    fn remembered(files: &'a Files) -> Self {
+        Self { files, is_sure: false }
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>, PathError> {
+        self.make_sure(dir);
+        self.files.list(dir)
+    }
+
+    fn classes(&self, dir: &Path) -> Result<Vec<(Class, PathBuf)>, PathError> {
+        self.make_sure(dir);
+        classes(self.files, dir)
+    }
+
+    /// What takes no change can only be looked at as it is remembered.
+    fn make_sure(&self, dir: &Path) {
+        if self.is_sure {
+            let _ = self.files.refresh(dir);
         }
     }
-    Ok(())
+
+    /// Shows the tasks in `dir` and, if `deep`, in its direct subdirectories.
+    fn collect(
+        &self,
+        dir: &Path,
+        state: &State,
+        deep: bool,
+        see: &mut dyn FnMut(Located),
+    ) -> Result<(), PathError> {
+        for entry in self.list(dir)? {
+            let path = dir.join(&entry);
+            match entry.parse() {
+                Ok(name) => see(Located { state: state.clone(), name, path }),
+                Err(_) if deep && !entry.ends_with(".json") => self.collect(&path, state, false, see)?,
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
 }

@@ -36,15 +36,16 @@ impl Known {
     }
 
     pub(crate) fn refresh(&mut self, spool: &Spool) -> Result<(), PathError> {
-        let names = spool.files().list(&spool.layout().ledger())?;
+        let ledger = spool.layout().ledger();
+        // What this node remembers of it may lack what another has just published.
+        spool.files().refresh(&ledger)?;
+        let names = spool.files().list(&ledger)?;
         let sources: BTreeSet<Uuid> = names.iter().filter_map(|name| name.parse().ok()).collect();
         if self.is_complete && sources.is_subset(&self.sources) {
             return Ok(());
         }
         self.ids.clear();
-        spool.visit(|located| {
-            self.ids.insert(digest(&located.name.id));
-        })?;
+        spool.visit_surely(|located| self.ids.insert(digest(&located.name.id)))?;
         self.sources = sources;
         self.is_complete = true;
         Ok(())

@@ -78,13 +78,15 @@ impl<'a> Publisher<'a> {
         known: &'a mut Known,
     ) -> Result<Self, SpoolError> {
         let turn = Turn(spool.files().take_turn(&spool.layout().root().join("tmp"))?);
-        // Read again after an error, a source has chunks that came no further than the ledger.
+        known.refresh(spool)?;
+        known.note(source);
+        // Read again after an error, a source has chunks that came no further than the ledger, where their ids are known.
+        // This node may remember the directory without them.
+        let _ = spool.files().refresh(&spool.layout().ledger_of(source));
         let chunks = spool.chunks_of(source)?;
         for chunk in &chunks {
             spool.finish_chunk(source, chunk)?;
         }
-        known.refresh(spool)?;
-        known.note(source);
         Ok(Self { spool, producer, source, known, is_new: chunks.is_empty(), _turn: turn })
     }
 
