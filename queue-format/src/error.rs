@@ -79,6 +79,26 @@ impl SpoolError {
     }
 }
 
+/// Lets a loop go on after an error, and gives the first at its end: one file that cannot be moved keeps no other.
+#[derive(Debug, Default)]
+pub(crate) struct FirstError(Option<SpoolError>);
+
+impl FirstError {
+    /// What was got; an error is kept.
+    pub(crate) fn keep<T, E: Into<SpoolError>>(&mut self, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(got) => return Some(got),
+            Err(error) => self.0.get_or_insert_with(|| error.into()),
+        };
+        None
+    }
+
+    /// The value, if there was no error.
+    pub(crate) fn or<T>(self, value: T) -> Result<T, SpoolError> {
+        self.0.map_or(Ok(value), Err)
+    }
+}
+
 /// Names the path in the error of an operation on it.
 pub(crate) trait OnPath<T> {
     fn on_path(self, action: &'static str, path: &Path) -> Result<T, PathError>;

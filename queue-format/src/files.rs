@@ -34,6 +34,7 @@ pub(crate) struct Staged {
     files: Files,
     path: PathBuf,
     file: Option<Box<dyn NewFile>>,
+    is_settled: bool,
 }
 
 /// What a rename that may have been lost, repeated or overtaken came to.
@@ -160,7 +161,7 @@ impl Files {
     pub(crate) fn stage(&self, dir: &Path) -> Result<Staged, PathError> {
         let path = dir.join(format!(".new-{}", self.unique().simple()));
         let file = Some(self.0.create(&path).on_path("create", &path)?);
-        Ok(Staged { files: self.clone(), path, file })
+        Ok(Staged { files: self.clone(), path, file, is_settled: false })
     }
 
     /// Replaces a file as a whole, by way of a temporary neighbour; readers see the old or the new one.
@@ -357,10 +358,15 @@ impl Staged {
         if let Some(file) = self.file.take() {
             file.finish().on_path("write", path)?;
         }
-        match self.files.rename(&self.path, path)? {
-            Moved::Yes => Ok(()),
-            Moved::Gone => Err(io::Error::from(ErrorKind::NotFound)).on_path("replace", path),
+        if let Err(error) = self.files.0.rename(&self.path, path) {
+            // What lies at the target may be older: it was done if the name is gone that is ours alone.
+            let is_done = self.files.is_left(path)? && !self.files.is_left(&self.path)?;
+            if !is_done {
+                return Err(error).on_path("replace", path);
+            }
         }
+        self.is_settled = true;
+        Ok(())
     }
 }
 
@@ -375,9 +381,10 @@ impl Write for Staged {
 }
 
 impl Drop for Staged {
-    /// After [`Staged::settle`] there is nothing of this name.
     fn drop(&mut self) {
-        let _ = self.files.remove_file(&self.path);
+        if !self.is_settled {
+            let _ = self.files.remove_file(&self.path);
+        }
     }
 }
 

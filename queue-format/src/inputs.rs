@@ -114,7 +114,7 @@ impl Spool {
             // A look at a directory that was listed before may be a minute old.
             Err(e) if e.source.kind() == io::ErrorKind::NotFound => {
                 let bucket = path.parent().unwrap_or(&path);
-                if !self.files().is_dir(bucket) || !self.files().is_there_now(&path)? {
+                if !self.files().is_left(bucket)? || !self.files().is_left(&path)? {
                     return Err(damaged("is missing"));
                 }
                 self.files().open_regular(&path)?

@@ -321,8 +321,8 @@ impl Lease {
         let dir = lease.join(class.to_string());
         let target = dir.join(name.to_string());
         // A class directory that is gone is made once more, the lease directory never.
-        for _ in 0..2 {
-            if !self.made.contains(class) {
+        for is_gone in [false, true] {
+            if is_gone || !self.made.contains(class) {
                 match files.make_dir(&dir) {
                     Err(e) if e.source.kind() == ErrorKind::NotFound => {
                         return Err(SpoolError::LeaseClosed(self.owner.clone()));
@@ -338,9 +338,9 @@ impl Lease {
             match renamed {
                 Ok(Moved::Yes) => return Ok(Some(target)),
                 Ok(Moved::Gone) => return Ok(None),
-                Err(e) if e.source.kind() == ErrorKind::NotFound => self.made.remove(class),
+                Err(e) if e.source.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(e.into()),
-            };
+            }
         }
         Err(SpoolError::LeaseClosed(self.owner.clone()))
     }

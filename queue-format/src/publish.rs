@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::OnPath;
+use crate::error::{FirstError, OnPath};
 use crate::files::{Files, Moved};
 use crate::find::classes;
 use crate::known::Known;
@@ -207,10 +207,11 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn finish_chunks(&self) -> Result<(), SpoolError> {
+        let mut errors = FirstError::default();
         for (source, chunk) in self.chunks()? {
-            self.finish_chunk(source, &chunk)?;
+            errors.keep(self.finish_chunk(source, &chunk));
         }
-        Ok(())
+        errors.or(())
     }
 
     /// Throws away what a dead publisher had staged and not brought into the ledger; its staging directory stays, as

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use crate::claim::RETRIES_MAX;
+use crate::error::FirstError;
 use crate::files::Moved;
 use crate::{Class, FailureReason, Owner, PathError, Spool, SpoolError, TaskName};
 
@@ -53,7 +54,8 @@ impl Spool {
         Ok(Reaped::Open(reaped))
     }
 
-    fn empty_lease(&self, dead: &Owner, reaped: &mut Vec<TaskName>) -> Result<(), PathError> {
+    fn empty_lease(&self, dead: &Owner, reaped: &mut Vec<TaskName>) -> Result<(), SpoolError> {
+        let mut errors = FirstError::default();
         let files = self.files();
         let lease = self.layout().lease(dead);
         // What this node remembers of the directories may be older than what is in them.
@@ -61,22 +63,25 @@ impl Spool {
         for dir_name in files.list(&lease)? {
             let dir = lease.join(&dir_name);
             let Ok(class) = dir_name.parse::<Class>() else {
-                self.take_out(&dir)?;
+                errors.keep(self.take_out(&dir));
                 continue;
             };
             let _ = files.refresh(&dir);
-            for file_name in files.list(&dir)? {
+            for file_name in errors.keep(files.list(&dir)).unwrap_or_default() {
                 let path = dir.join(&file_name);
                 match file_name.parse::<TaskName>() {
-                    Ok(name) => reaped.extend(self.return_task(&path, name, &class)?),
-                    Err(_) => self.take_out(&path)?,
+                    Ok(name) => {
+                        let returned = errors.keep(self.return_task(&path, name, &class));
+                        reaped.extend(returned.flatten());
+                    }
+                    Err(_) => drop(errors.keep(self.take_out(&path))),
                 }
             }
-            if !files.remove_if_empty(&dir)? && files.is_file(&dir) {
-                self.take_out(&dir)?;
+            if errors.keep(files.remove_if_empty(&dir)) == Some(false) && files.is_file(&dir) {
+                errors.keep(self.take_out(&dir));
             }
         }
-        Ok(())
+        errors.or(())
     }
 
     /// Makes a task pending that its worker lost; gives its name, where nobody else was faster.

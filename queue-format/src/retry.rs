@@ -1,7 +1,10 @@
+use std::path::Path;
 use std::time::SystemTime;
 
+use crate::error::FirstError;
 use crate::files::Moved;
-use crate::{Located, Owner, Spool, SpoolError, State, TaskName};
+use crate::find::classes;
+use crate::{Class, Located, Owner, PathError, Spool, SpoolError, State, TaskName};
 
 /// What a retry did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl Spool {
             return Ok(0);
         }
         let now = self.server_time(me)?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.release_until(now.as_secs())
+        self.release_from(&buckets, now.as_secs())
     }
 
     /// Makes every delayed task pending that is due at `now_seconds`, since 1970; gives their number.
@@ -48,26 +51,32 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn release_until(&self, now_seconds: u64) -> Result<usize, SpoolError> {
-        let mut released = 0;
-        for due in self.files().list(&self.layout().delayed())? {
-            if due.parse::<u64>().is_ok_and(|seconds| seconds > now_seconds) {
-                continue;
-            }
-            let bucket = self.layout().delayed().join(&due);
-            for (class, dir) in crate::find::classes(self.files(), &bucket)? {
-                let pending = self.layout().pending_class(&class);
+        self.release_from(&self.files().list(&self.layout().delayed())?, now_seconds)
+    }
+
+    fn release_from(&self, buckets: &[String], now_seconds: u64) -> Result<usize, SpoolError> {
+        let (mut released, mut errors) = (0, FirstError::default());
+        let is_due = |due: &&String| !due.parse::<u64>().is_ok_and(|seconds| seconds > now_seconds);
+        for due in buckets.iter().filter(is_due) {
+            let bucket = self.layout().delayed().join(due);
+            for (class, dir) in classes(self.files(), &bucket)? {
                 for name in self.files().list(&dir)? {
-                    let target = match name.parse::<TaskName>() {
-                        Ok(task) => self.shelf(&pending, &task.id)?,
-                        Err(_) => pending.clone(),
-                    };
-                    let moved = self.files().bring(&dir.join(&name), &target.join(&name))?;
-                    released += usize::from(moved == Moved::Yes);
+                    released +=
+                        usize::from(errors.keep(self.release_one(&class, &dir, &name)) == Some(Moved::Yes));
                 }
-                self.files().remove_if_empty(&dir)?;
+                errors.keep(self.files().remove_if_empty(&dir));
             }
-            self.files().remove_if_empty(&bucket)?;
+            errors.keep(self.files().remove_if_empty(&bucket));
         }
-        Ok(released)
+        errors.or(released)
+    }
+
+    fn release_one(&self, class: &Class, dir: &Path, name: &str) -> Result<Moved, PathError> {
+        let pending = self.layout().pending_class(class);
+        let target = match name.parse::<TaskName>() {
+            Ok(task) => self.shelf(&pending, &task.id)?,
+            Err(_) => pending,
+        };
+        self.files().bring(&dir.join(name), &target.join(name))
     }
 }

@@ -99,7 +99,9 @@ impl Spool {
         }
         identity.timing.check().map_err(&damaged)?;
         for dir in layout.directories() {
-            files.make_dirs(&dir)?;
+            if !files.is_dir(&dir) {
+                files.make_dirs(&dir)?;
+            }
         }
         Ok(Self { layout, id: identity.uuid, timing: identity.timing, files })
     }

@@ -75,13 +75,8 @@ impl Run<'_> {
         let found = match self.depth {
             Depth::Contents => self.result(task),
             // A name is enough to tell that a result is there.
-            Depth::Names => {
-                let dir = self.spool.layout().attempt(&task.name.id, task.name.token);
-                return match look(&dir.join(crate::MANIFEST_FILE)) {
-                    Some(_) => self.without_owner(task, None),
-                    None => self.without_result(task, "its result has no manifest.json"),
-                };
-            }
+            Depth::Names if self.has_manifest(task) => return self.without_owner(task, None),
+            Depth::Names => return self.without_result(task, "its result has no manifest.json"),
         };
         // Moved by a person since it was listed, and perhaps its results removed.
         if look(&task.path).is_none() {
@@ -99,11 +94,23 @@ impl Run<'_> {
         }
     }
 
+    /// Whoever saw none before the result was published remembers that for a while; so the server is asked, by a probe
+    /// that needs leave to write.
+    fn has_manifest(&self, task: &Located) -> bool {
+        let manifest = self.spool.layout().attempt(&task.name.id, task.name.token).join(crate::MANIFEST_FILE);
+        look(&manifest).is_some() || self.spool.files().is_left(&manifest).unwrap_or(false)
+    }
+
     /// The manifest of an official result, once every file is as it says; else what is wrong.
     fn result(&mut self, task: &Located) -> Result<Manifest, Flaw> {
         let (id, token) = (&task.name.id, task.name.token);
         self.checked.files_read += 1;
-        let manifest = match self.spool.manifest(id, token) {
+        let read = || self.spool.manifest(id, token);
+        let manifest = match read() {
+            Ok(None) if self.has_manifest(task) => read(),
+            read => read,
+        };
+        let manifest = match manifest {
             Ok(Some(manifest)) => manifest,
             Ok(None) => return Err(Flaw::of("its result has no manifest.json")),
             Err(SpoolError::Path(error)) => return Err(error.into()),

@@ -32,11 +32,11 @@ impl Spool {
     }
 
     fn move_free(&self, from: &Path, to: &Path) -> Result<bool, PathError> {
-        if self.files().is_there(to) {
-            return Ok(false);
-        }
         if let Some(dir) = to.parent() {
             self.files().make_dirs(dir)?;
+        }
+        if self.files().is_there_now(to)? {
+            return Ok(false);
         }
         Ok(self.files().rename(from, to)? == Moved::Yes)
     }
