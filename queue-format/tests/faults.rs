@@ -15,7 +15,7 @@ use common::{accepted, claim, manifest, owner, task};
 use nix::errno::Errno;
 use queue_format::{
     AcceptanceClass, Claim, Disk, Entry, FailureReason, Filesystem, Known, Lease, NewFile, Next, OpenFile,
-    Publisher, Reaped, Spool, State,
+    Published, Publisher, Reaped, Spool, SpoolError, State,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -106,6 +106,18 @@ fn claimed(spool: &Spool) -> (Lease, Claim) {
     (lease, claim)
 }
 
+fn publish_chunk(spool: &Spool, source: Uuid, known: &mut Known) -> Result<Published, SpoolError> {
+    Publisher::begin(spool, owner("n1"), source, known)?.publish(0, &[task("a")])
+}
+
+fn fail(fault: &Mutex<Option<(String, Errno)>>, text: &str, errno: Errno) {
+    *fault.lock().expect("no panic") = Some((text.to_owned(), errno));
+}
+
+fn mend(fault: &Mutex<Option<(String, Errno)>>) {
+    *fault.lock().expect("no panic") = None;
+}
+
 fn only(spool: &Spool) -> (State, PathBuf) {
     let mut found = spool.all().expect("listed");
     assert_eq!(found.len(), 1, "{found:?}");
@@ -117,7 +129,7 @@ fn only(spool: &Spool) -> (State, PathBuf) {
 fn a_task_that_a_node_cannot_read_is_not_called_invalid() {
     let (_dir, spool, flaky) = spool();
     spool.publish(&[task("a")], &owner("n1"), Uuid::now_v7).expect("published");
-    *flaky.open.lock().expect("no panic") = Some(("claimed".to_owned(), Errno::EIO));
+    fail(&flaky.open, "claimed", Errno::EIO);
     let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
     for retries in 1..=5 {
         lease.claim_next(|_| true).expect_err("it cannot be read");
@@ -134,15 +146,12 @@ fn a_chunk_that_could_not_enter_the_ledger_is_not_taken_for_somebody_elses() {
     let (_dir, spool, flaky) = spool();
     let source = Uuid::now_v7();
     let mut known = Known::default();
-    let mut publish = || {
-        let mut publisher = Publisher::begin(&spool, owner("n1"), source, &mut known)?;
-        publisher.publish(0, &[task("a")])
-    };
+    let mut publish = || publish_chunk(&spool, source, &mut known);
     for errno in [Errno::ESTALE, Errno::ENOENT, Errno::EIO] {
-        *flaky.rename_to.lock().expect("no panic") = Some(("ledger".to_owned(), errno));
+        fail(&flaky.rename_to, "ledger", errno);
         publish().expect_err("nothing was published");
     }
-    *flaky.rename_to.lock().expect("no panic") = None;
+    mend(&flaky.rename_to);
     assert_eq!(publish().expect("published").published, 1);
     assert!(matches!(only(&spool).0, State::Pending(_)));
 }
@@ -152,13 +161,10 @@ fn a_chunk_that_came_no_further_than_the_ledger_is_finished_when_its_source_is_r
     let (_dir, spool, flaky) = spool();
     let source = Uuid::now_v7();
     let mut known = Known::default();
-    let mut publish = || {
-        let mut publisher = Publisher::begin(&spool, owner("n1"), source, &mut known)?;
-        publisher.publish(0, &[task("a")])
-    };
-    *flaky.rename_to.lock().expect("no panic") = Some(("pending".to_owned(), Errno::EIO));
+    let mut publish = || publish_chunk(&spool, source, &mut known);
+    fail(&flaky.rename_to, "pending", Errno::EIO);
     publish().expect_err("it stays in the ledger");
-    *flaky.rename_to.lock().expect("no panic") = None;
+    mend(&flaky.rename_to);
     publish().expect("published");
     assert!(only(&spool).1.starts_with(spool.layout().pending()));
 }
@@ -168,7 +174,7 @@ fn a_verdict_that_was_published_although_it_failed_is_not_called_lost() {
     let (_dir, spool, flaky) = spool();
     let (mut lease, claim) = claimed(&spool);
     let manifest = manifest(&claim, accepted(), lease.owner());
-    *flaky.rename_to.lock().expect("no panic") = Some(("done".to_owned(), Errno::EIO));
+    fail(&flaky.rename_to, "done", Errno::EIO);
     claim.conclude(&manifest, &[]).expect_err("it seems to have failed");
     let done = spool
         .layout()
@@ -222,4 +228,45 @@ fn a_claim_that_is_made_long_after_it_failed_is_found_at_last() {
     let returned = (0..70).map(|_| lease.look_after().expect("looked").len()).sum::<usize>();
     assert_eq!(returned, 1);
     assert!(matches!(only(&spool).0, State::Pending(_)));
+}
+
+#[test]
+fn one_task_that_cannot_be_moved_keeps_no_other_from_its_turn() {
+    let (_dir, spool, flaky) = spool();
+    spool.publish(&[task("a"), task("b")], &owner("n1"), Uuid::now_v7).expect("published");
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    let claims = [claim(&mut lease), claim(&mut lease)];
+    let waiting = || -> Vec<String> {
+        let all = spool.all().expect("listed").into_iter();
+        let pending = all.filter(|task| matches!(task.state, State::Pending(_)));
+        pending.map(|task| task.name.id.to_string()).collect()
+    };
+    fail(&flaky.rename_to, "/pending/5-build/a.", Errno::EACCES);
+    spool.reap(lease.owner()).expect_err("one cannot be moved");
+    assert_eq!(waiting(), ["b"]);
+    mend(&flaky.rename_to);
+    let Reaped::Closed(tasks) = spool.reap(lease.owner()).expect("reaped") else { panic!("still open") };
+    assert_eq!((tasks.len(), waiting().len()), (1, 2));
+    drop(claims);
+
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    for claim in [claim(&mut lease), claim(&mut lease)] {
+        assert!(claim.delay(10, "the engine is down").expect("delayed"));
+    }
+    fail(&flaky.rename_to, "/pending/5-build/a.", Errno::EACCES);
+    spool.release_until(10).expect_err("one cannot be moved");
+    assert_eq!(waiting(), ["b"]);
+    mend(&flaky.rename_to);
+    assert_eq!(spool.release_until(10).expect("released"), 1);
+}
+
+#[test]
+fn an_old_file_is_not_taken_for_the_one_that_could_not_replace_it() {
+    let (_dir, spool, flaky) = spool();
+    spool.pause("the first").expect("paused");
+    fail(&flaky.rename_to, "/control/pause", Errno::EIO);
+    spool.pause("the second").expect_err("it was not written");
+    assert_eq!(spool.control().expect("read").paused(), Some("the first"));
+    let left = fs::read_dir(spool.layout().control()).expect("listed").count();
+    assert_eq!(left, 1, "nothing is left of what failed");
 }
