@@ -1,13 +1,15 @@
 use std::io;
 
-use crate::claim::ERROR_FILE;
 use crate::{
-    Located, MANIFEST_FILE, Manifest, PathError, Spool, SpoolError, TASK_FILE_BYTES_MAX, TaskId, TaskSpec,
-    Token,
+    Located, MANIFEST_FILE, Manifest, PathError, Spool, SpoolError, TASK_FILE_BYTES_MAX, TaskId, TaskName,
+    TaskSpec, Token,
 };
 
 /// The largest manifest that is read.
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+
+/// What is left of an attempt that came to no verdict: one line that says why.
+const ERROR_FILE: &str = "error.txt";
 
 /// The largest error.txt that is read.
 const ERROR_BYTES_MAX: u64 = 1 << 20;
@@ -51,6 +53,13 @@ impl Spool {
             Err(e) if e.source.kind() == io::ErrorKind::NotFound => Ok(None),
             read => read.map(Some),
         }
+    }
+
+    /// Leaves with an attempt why it came to no verdict.
+    pub(crate) fn leave_error(&self, task: &TaskName, why: &str) -> Result<(), PathError> {
+        let dir = self.layout().attempt(&task.id, task.token);
+        self.files().make_dirs(&dir)?;
+        self.files().replace(&dir.join(ERROR_FILE), format!("{why}\n").as_bytes())
     }
 
     /// Why an attempt came to no verdict, where somebody said so.

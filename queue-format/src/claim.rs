@@ -11,9 +11,6 @@ use crate::{
 /// How often a task may be lost with its worker, or fail through the node's fault, before it is set aside.
 pub const RETRIES_MAX: u32 = 5;
 
-/// What is left of an attempt that came to no verdict: one line that says why.
-pub(crate) const ERROR_FILE: &str = "error.txt";
-
 /// A task that is ours until its file is moved: by one of the methods here, or by somebody else.
 #[derive(Debug)]
 pub struct Claim {
@@ -111,10 +108,7 @@ impl Claim {
             digests.insert(name.clone(), blake3::hash(bytes).to_hex().to_string());
         }
         let manifest = Manifest { files: digests, ..manifest.clone() };
-        let path = dir.join(MANIFEST_FILE);
-        let bytes = serde_json::to_vec_pretty(&manifest)
-            .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
-        files.replace(&path, &bytes)?;
+        files.replace_json(&dir.join(MANIFEST_FILE), &manifest)?;
         files.sync_dir(&dir)?;
         let target = match &manifest.verdict {
             Verdict::Accepted { class } => self.done(DoneClass::Accepted(*class)),
@@ -167,10 +161,7 @@ impl Claim {
         if self.name.retries >= RETRIES_MAX {
             return Ok(false);
         }
-        let files = self.spool.files();
-        let report = self.spool.layout().attempt(&self.name.id, self.name.token);
-        files.make_dirs(&report)?;
-        files.replace(&report.join(ERROR_FILE), format!("{why}\n").as_bytes())?;
+        self.spool.leave_error(&self.name, why)?;
         let bucket = self.spool.layout().delayed().join(due_seconds.to_string()).join(self.class.to_string());
         self.move_to(&bucket.join(self.name.retried().to_string()))?;
         Ok(true)
@@ -184,14 +175,10 @@ impl Claim {
         if !self.is_held() {
             return Err(ClaimError::Lost(self.name.clone()));
         }
-        let id = &self.name.id;
-        let report = self.spool.layout().attempt(id, self.name.token);
-        let files = self.spool.files();
-        files.make_dirs(&report)?;
-        files.replace(&report.join(ERROR_FILE), b"a person cancelled the task while it was worked on\n")?;
+        self.spool.leave_error(&self.name, "a person cancelled the task while it was worked on")?;
         self.move_to(&self.spool.dead_letter(FailureReason::Cancelled, &self.name)?)?;
         // It is done; a wish that stays is removed by a master.
-        let _ = self.spool.uncancel(id);
+        let _ = self.spool.uncancel(&self.name.id);
         Ok(())
     }
 

@@ -71,14 +71,6 @@ pub enum SpoolError {
     },
 }
 
-impl SpoolError {
-    /// True where the node, not the task, is at fault and a later try may succeed.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Path(e) if !matches!(e.source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename))
-    }
-}
-
 /// Lets a loop go on after an error, and gives the first at its end: one file that cannot be moved keeps no other.
 #[derive(Debug, Default)]
 pub(crate) struct FirstError(Option<SpoolError>);

@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
 use uuid::Uuid;
 
-use crate::error::{OnPath, PathError};
+use crate::error::{OnPath, PathError, SpoolError};
 use crate::filesystem::{Disk, Entry, EntryKind, Filesystem, NewFile, OpenFile};
 
 /// How often a path is looked up anew after a stale handle, as when the server swapped what lies there.
@@ -169,6 +170,11 @@ impl Files {
         let mut staged = self.stage(path.parent().unwrap_or(Path::new(".")))?;
         staged.write_all(bytes).on_path("write", path)?;
         staged.settle(path)
+    }
+
+    /// [`Files::replace`], by a value as JSON that people can read.
+    pub(crate) fn replace_json(&self, path: &Path, value: &impl Serialize) -> Result<(), SpoolError> {
+        Ok(self.replace(path, &json(path, value)?)?)
     }
 
     /// Adds to a file that this process alone writes.
@@ -392,6 +398,11 @@ impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// A value as JSON that people can read, for the file at `path`.
+pub(crate) fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, SpoolError> {
+    serde_json::to_vec_pretty(value).map_err(|source| SpoolError::Json { path: path.to_owned(), source })
 }
 
 /// Nothing lies there any more; a handle that stays stale says the same.

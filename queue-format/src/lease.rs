@@ -3,7 +3,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::claim::{Claim, ERROR_FILE, RETRIES_MAX};
+use crate::claim::{Claim, RETRIES_MAX};
 use crate::files::Moved;
 use crate::find::classes;
 use crate::{
@@ -300,9 +300,7 @@ impl Lease {
                 Ok(Some(Next::Claimed(Box::new(claim))))
             }
             Err((reason, why)) => {
-                let report = self.spool.layout().attempt(&name.id, name.token);
-                files.make_dirs(&report)?;
-                files.replace(&report.join(ERROR_FILE), format!("{why}\n").as_bytes())?;
+                self.spool.leave_error(&name, &why)?;
                 files.bring(&target, &self.spool.dead_letter(reason, &name)?)?;
                 Ok(Some(Next::Rejected { name, why }))
             }

@@ -77,9 +77,7 @@ impl Ledger {
     /// The entry cannot be written; then the object must not be made.
     pub fn record(&self, entry: &LedgerEntry) -> Result<(), SpoolError> {
         let path = self.path(entry.object);
-        let bytes = serde_json::to_vec_pretty(entry)
-            .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
-        Ok(self.files.replace(&path, &bytes)?)
+        self.files.replace_json(&path, entry)
     }
 
     /// The entry of an object, if it is ours.

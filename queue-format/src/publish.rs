@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{FirstError, OnPath};
-use crate::files::{Files, Moved};
+use crate::files::{Files, Moved, json};
 use crate::find::classes;
 use crate::known::Known;
 use crate::{Class, Owner, PathError, Spool, SpoolError, TaskId, TaskName, TaskSpec};
@@ -167,9 +167,7 @@ impl<'a> Publisher<'a> {
         }
         let path = staged.join(RECORD_FILE);
         let record = Record { producer: self.producer.clone(), staged: name_of(staged), tasks: tasks.len() };
-        let bytes = serde_json::to_vec_pretty(&record)
-            .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
-        files.write_new(&path, &bytes)?;
+        files.write_new(&path, &json(&path, &record)?)?;
         Ok(files.sync_dir(staged)?)
     }
 }
@@ -318,9 +316,7 @@ fn write_tasks(files: &Files, tasks: &[(Class, &TaskSpec)], dir: &Path) -> Resul
     let write = |tasks: &[(Class, &TaskSpec)]| -> Result<(), SpoolError> {
         for (_, task) in tasks {
             let path = dir.join(TaskName::fresh(task.id.clone()).to_string());
-            let bytes = serde_json::to_vec_pretty(task)
-                .map_err(|source| SpoolError::Json { path: path.clone(), source })?;
-            files.write_new(&path, &bytes)?;
+            files.write_new(&path, &json(&path, task)?)?;
         }
         Ok(())
     };

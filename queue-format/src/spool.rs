@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::OnPath;
 use crate::files::Files;
 use crate::filesystem::{Disk, Filesystem};
 use crate::{Layout, PathError, SpoolError, Timing};
@@ -126,16 +125,6 @@ impl Spool {
     #[must_use]
     pub fn timing(&self) -> Timing {
         self.timing
-    }
-
-    /// Bytes free for an ordinary user on the spool's file system.
-    ///
-    /// # Errors
-    /// The file system does not answer.
-    pub fn free_bytes(&self) -> Result<u64, PathError> {
-        let root = self.layout.root();
-        let stat = nix::sys::statvfs::statvfs(root).on_path("ask the free space of", root)?;
-        Ok(stat.blocks_available() * stat.fragment_size())
     }
 }
 

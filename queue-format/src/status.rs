@@ -81,7 +81,8 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn write_worker_status(&self, status: &WorkerStatus) -> Result<(), SpoolError> {
-        write(self.files(), &self.layout().worker_status().join(format!("{}.json", status.owner)), status)
+        self.files()
+            .replace_json(&self.layout().worker_status().join(format!("{}.json", status.owner)), status)
     }
 
     /// Removes a worker's status, when it ends.
@@ -129,7 +130,7 @@ impl Spool {
     /// # Errors
     /// The spool cannot be written.
     pub fn write_summary(&self, summary: &Summary, text: &str) -> Result<(), SpoolError> {
-        write(self.files(), &self.layout().status().join("summary.json"), summary)?;
+        self.files().replace_json(&self.layout().status().join("summary.json"), summary)?;
         Ok(self.files().replace(&self.layout().status().join("summary.txt"), text.as_bytes())?)
     }
 
@@ -138,12 +139,6 @@ impl Spool {
     pub fn summary(&self) -> Option<Summary> {
         read(self.files(), &self.layout().status().join("summary.json"))
     }
-}
-
-fn write(files: &Files, path: &Path, value: &impl Serialize) -> Result<(), SpoolError> {
-    let bytes = serde_json::to_vec_pretty(value)
-        .map_err(|source| SpoolError::Json { path: path.to_owned(), source })?;
-    Ok(files.replace(path, &bytes)?)
 }
 
 fn read<T: DeserializeOwned>(files: &Files, path: &Path) -> Option<T> {

@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files::Moved;
 use crate::owner::node_name;
-use crate::{
-    Class, FailureReason, Located, Owner, PathError, Spool, SpoolError, State, TASK_FILE_BYTES_MAX, TaskId,
-    TaskSpec,
-};
+use crate::{Class, FailureReason, Located, Owner, PathError, Spool, SpoolError, State, TaskId};
 
 /// What became of a task that a person cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,10 +153,7 @@ impl Spool {
     /// The class that a task belongs to: that of the directory it lies in, else what its content asks for.
     pub(crate) fn class_of(&self, task: &Located) -> Class {
         let dir = task.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
-        let inside = || {
-            let bytes = self.files().read_regular(&task.path, TASK_FILE_BYTES_MAX).ok()?;
-            TaskSpec::parse(&bytes, &task.name.id).ok().map(|spec| spec.class())
-        };
+        let inside = || self.read_task(task).ok().map(|spec| spec.class());
         let usual = || Class { priority: 5, kind: "build".to_owned() };
         dir.and_then(|name| name.parse().ok()).or_else(inside).unwrap_or_else(usual)
     }

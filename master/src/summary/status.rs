@@ -84,7 +84,7 @@ impl Status {
             unread,
             workers: spool.worker_statuses()?,
             control: spool.control()?,
-            free_bytes: spool.free_bytes()?,
+            free_bytes: spool.space()?.free_bytes,
         })
     }
 

@@ -116,7 +116,11 @@ impl Spool {
         Ok(Diagnosis { mount, measured, space, symptoms, unseen: unseen(is_nfs) })
     }
 
-    fn space(&self) -> Result<Space, PathError> {
+    /// What is free on the spool's file system, for an ordinary user.
+    ///
+    /// # Errors
+    /// The file system does not answer.
+    pub fn space(&self) -> Result<Space, PathError> {
         let root = self.layout().root();
         let stat = nix::sys::statvfs::statvfs(root).on_path("ask the free space of", root)?;
         Ok(Space {

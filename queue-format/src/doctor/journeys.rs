@@ -57,6 +57,7 @@ pub(super) fn journeys(spool: &Spool, dir: &Path) -> Result<Vec<Symptom>, PathEr
         layout.control(),
         layout.logs(),
         layout.status(),
+        layout.inputs(),
     ];
     let (file, shard) = (dir.join("traveller"), dir.join("shard"));
     files.write_new(&file, b"")?;

@@ -13,7 +13,7 @@ const TRIPS_PER_TASK: (f64, f64) = (5.0, 8.0);
 /// The content of a file whose writing is timed: about that of a small result.
 const FILE_BYTES: usize = 1024;
 
-/// Files written for every ten renames: they cost far more.
+/// Renames for each file that is written: writing costs far more.
 const RENAMES_PER_FILE: u32 = 4;
 
 /// How long an operation took, over all tries.
