@@ -37,6 +37,25 @@ struct Identity {
     timing: Timing,
 }
 
+impl Identity {
+    fn read(files: &Files, layout: &Layout) -> Result<Self, SpoolError> {
+        let path = layout.identity();
+        if !files.is_there(&path) {
+            return Err(SpoolError::NotASpool(layout.root().to_owned()));
+        }
+        let damaged = |why: String| SpoolError::Identity { path: path.clone(), why };
+        let bytes = files.read_regular(&path, IDENTITY_BYTES_MAX)?;
+        let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
+        let identity: Self = toml::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        if identity.format > FORMAT {
+            let path = layout.root().to_owned();
+            return Err(SpoolError::NewerFormat { path, found: identity.format, supported: FORMAT });
+        }
+        identity.timing.check().map_err(&damaged)?;
+        Ok(identity)
+    }
+}
+
 impl Spool {
     /// Makes a spool, or opens the one that is there. `unique` becomes its identity if it is new.
     ///
@@ -84,19 +103,7 @@ impl Spool {
     pub fn open_on(filesystem: Arc<dyn Filesystem>, root: &Path) -> Result<Self, SpoolError> {
         let files = Files::new(filesystem);
         let layout = Layout::new(root);
-        let path = layout.identity();
-        if !files.is_there(&path) {
-            return Err(SpoolError::NotASpool(root.to_owned()));
-        }
-        let damaged = |why: String| SpoolError::Identity { path: path.clone(), why };
-        let bytes = files.read_regular(&path, IDENTITY_BYTES_MAX)?;
-        let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
-        let identity: Identity = toml::from_str(&text).map_err(|e| damaged(e.to_string()))?;
-        if identity.format > FORMAT {
-            let path = root.to_owned();
-            return Err(SpoolError::NewerFormat { path, found: identity.format, supported: FORMAT });
-        }
-        identity.timing.check().map_err(&damaged)?;
+        let identity = Identity::read(&files, &layout)?;
         for dir in layout.directories() {
             if !files.is_dir(&dir) {
                 files.make_dirs(&dir)?;
@@ -119,6 +126,14 @@ impl Spool {
     #[must_use]
     pub fn id(&self) -> SpoolId {
         self.id
+    }
+
+    /// Which spool lies there now: another, or none, once something else was mounted or unmounted there.
+    ///
+    /// # Errors
+    /// As for [`Spool::open`].
+    pub fn id_now(&self) -> Result<SpoolId, SpoolError> {
+        Ok(Identity::read(&self.files, &self.layout)?.uuid)
     }
 
     /// When silence is death.

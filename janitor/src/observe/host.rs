@@ -25,7 +25,7 @@ impl Files {
         let intakes = spool.intakes_on(&self.node)?;
         let mut known = LifeLock::known(&self.state_dir)?;
         known.retain(|owner| !intakes.contains(owner));
-        self.look(objects, entries, leases, &known)
+        self.look(&spool, objects, entries, leases, &known)
     }
 
     /// What they say now of one object; `None`: the ledger no longer has it as it was. Blocks.
@@ -33,11 +33,12 @@ impl Files {
         let found = Ledger::open(&self.state_dir)?.get(entry.object).filter(|found| found == entry);
         let Some(found) = found else { return Ok(None) };
         let leases = BTreeSet::from([entry.owner.clone()]);
-        self.look(None, vec![found], leases, &[]).map(Some)
+        self.look(&open_spool(self)?, None, vec![found], leases, &[]).map(Some)
     }
 
     fn look(
         &self,
+        spool: &Spool,
         objects: Option<Objects>,
         entries: Vec<LedgerEntry>,
         leases: BTreeSet<Owner>,
@@ -49,11 +50,10 @@ impl Files {
             ObjectKind::Container { .. } | ObjectKind::Build { .. } => None,
         });
         let work_dirs = work_dirs.collect();
-        let spool = open_spool(self)?;
-        let claims = claims(&spool, &leases)?;
-        let accepted = accepted(&spool, &entries, &claims)?;
+        let claims = claims(spool, &leases)?;
+        let accepted = accepted(spool, &entries, &claims)?;
         // An unmounted spool looks like one where nothing is claimed: that it was there to the end is asked last.
-        open_spool(self)?;
+        self.check(spool.id_now()?)?;
         let owners: BTreeSet<&Owner> =
             entries.iter().map(|entry| &entry.owner).chain(&leases).chain(known).collect();
         let mut lives = BTreeMap::new();
@@ -64,16 +64,20 @@ impl Files {
         let (spool, node) = (self.spool_id, self.node.clone());
         Ok(Inventory { spool, node, objects, ledger, work_dirs, claims, accepted, leases, lives })
     }
+
+    fn check(&self, found: SpoolId) -> Result<(), JanitorError> {
+        if found == self.spool_id {
+            return Ok(());
+        }
+        Err(JanitorError::OtherSpool { path: self.spool_root.clone(), expected: self.spool_id, found })
+    }
 }
 
 /// The spool, if it is still ours.
 pub(crate) fn open_spool(files: &Files) -> Result<Spool, JanitorError> {
     let spool = Spool::open(&files.spool_root)?;
-    if spool.id() == files.spool_id {
-        return Ok(spool);
-    }
-    let (path, expected, found) = (files.spool_root.clone(), files.spool_id, spool.id());
-    Err(JanitorError::OtherSpool { path, expected, found })
+    files.check(spool.id())?;
+    Ok(spool)
 }
 
 fn claims(spool: &Spool, owners: &BTreeSet<Owner>) -> Result<BTreeSet<ClaimKey>, JanitorError> {
@@ -85,7 +89,7 @@ fn claims(spool: &Spool, owners: &BTreeSet<Owner>) -> Result<BTreeSet<ClaimKey>,
     Ok(claims)
 }
 
-/// What `done/` says of the tasks whose images the ledger has. Costs one listing for each bucket that they fall into.
+/// What `done/` says of the tasks whose images the ledger has. Costs a listing of each class for each bucket that they fall into.
 fn accepted(
     spool: &Spool,
     entries: &[LedgerEntry],

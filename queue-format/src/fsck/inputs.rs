@@ -5,8 +5,8 @@ use super::items::look;
 use super::run::{Depth, Run};
 use crate::{Digest, InputError, Located, PathError, RunTask, State};
 
-/// Missing inputs that are told of; the next check finds the others.
-const MISSING_MAX: usize = 10_000;
+/// Inputs that are looked at, whatever number of tasks asks for each; once they are mended the next check finds others.
+const SEEN_MAX: usize = 100_000;
 
 impl Run<'_> {
     /// Every input: whether it is what it is called.
@@ -43,11 +43,11 @@ impl Run<'_> {
             return;
         }
         for input in &run.inputs {
+            if self.inputs_seen.len() >= SEEN_MAX || !self.inputs_seen.insert(input.digest.clone()) {
+                continue;
+            }
             let path = self.spool.layout().input(&input.digest);
-            if self.missing_inputs.len() < MISSING_MAX
-                && look(&path).is_none()
-                && self.missing_inputs.insert(path.clone())
-            {
+            if look(&path).is_none() {
                 let what = format!("it is not there, and {} begins with it as {}", task.name.id, input.path);
                 let remedy = "put the file back: bottega run with the same --input keeps it again";
                 self.say(Severity::Error, Check::DamagedInput, &path, what, remedy);

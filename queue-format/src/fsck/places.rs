@@ -157,18 +157,22 @@ impl Run<'_> {
         self.count(state);
         let task = Located { state: state.clone(), name, path: item.path.clone() };
         if self.depth == Depth::Contents {
-            let links = look(&task.path).map_or(1, |found| found.nlink());
-            if links > 1 {
-                let what = format!(
-                    "it has {links} hard links: daemons refuse it, since a rename onto a link moves nothing"
-                );
-                let remedy = "make a file of its own: cp FILE FILE.copy && mv FILE.copy FILE";
-                self.say(Severity::Error, Check::HardLinks, &task.path, what, remedy);
-            } else {
-                self.content(&task);
-            }
+            self.content(&task);
         }
         Some(task)
+    }
+
+    /// Tells of a task whose file has several names. Gives whether it has.
+    fn has_links(&mut self, task: &Located) -> bool {
+        let links = look(&task.path).map_or(1, |found| found.nlink());
+        if links > 1 {
+            let what = format!(
+                "it has {links} hard links: daemons refuse it, since a rename onto a link moves nothing"
+            );
+            let remedy = "make a file of its own: cp FILE FILE.copy && mv FILE.copy FILE";
+            self.say(Severity::Error, Check::HardLinks, &task.path, what, remedy);
+        }
+        links > 1
     }
 
     fn count(&mut self, state: &State) {
@@ -185,6 +189,7 @@ impl Run<'_> {
 
     fn content(&mut self, task: &Located) {
         if matches!(task.state, State::Claimed(_) | State::Failed(FailureReason::BadSpec)) {
+            self.has_links(task);
             return;
         }
         self.checked.files_read += 1;
@@ -201,6 +206,8 @@ impl Run<'_> {
             Err(SpoolError::Path(e)) if e.source.kind() != std::io::ErrorKind::InvalidData => {
                 return self.unreadable(&e);
             }
+            // Reading refuses several names.
+            Err(SpoolError::Path(_)) if self.has_links(task) => return,
             Err(SpoolError::Damaged { why, .. }) => why,
             Err(other) => other.to_string(),
         };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::finding::{Check, Finding, Severity, Step};
 use super::index::{Index, key};
 use super::items::{Item, look};
-use crate::{Owner, PathError, Spool, SpoolError, TaskId};
+use crate::{Digest, Owner, PathError, Spool, SpoolError, TaskId};
 
 /// Findings that come with a repair; after a repair of these a second check finds the others.
 const REPAIRS_MAX: usize = 10_000;
@@ -57,7 +57,7 @@ pub(super) struct Run<'a> {
     /// Keys of ids that seem to lie in two places: what becomes of such a file is decided once, in the end.
     pub(super) repeated: HashSet<u64>,
     /// Inputs that were told of.
-    pub(super) missing_inputs: HashSet<PathBuf>,
+    pub(super) inputs_seen: HashSet<Digest>,
     repairs: usize,
     asides: HashSet<PathBuf>,
 }
@@ -82,7 +82,7 @@ impl Spool {
             checked: Checked::default(),
             index: Index::default(),
             repeated: HashSet::new(),
-            missing_inputs: HashSet::new(),
+            inputs_seen: HashSet::new(),
             repairs: 0,
             asides: HashSet::new(),
         };
