@@ -63,7 +63,7 @@ impl Spool {
     /// A directory cannot be listed.
     pub fn incarnations(&self) -> Result<BTreeMap<Owner, Option<u64>>, PathError> {
         let mut found: BTreeMap<Owner, Option<u64>> = BTreeMap::new();
-        for dir in [self.layout().claimed(), self.layout().root().join("tmp")] {
+        for dir in [self.layout().claimed(), self.layout().tmp()] {
             let owners = self.files().list(&dir)?;
             found.extend(owners.iter().filter_map(|name| Some((name.parse().ok()?, None))));
         }
@@ -92,7 +92,8 @@ impl Spool {
     }
 }
 
-fn parse(name: &str) -> Option<(Owner, u64)> {
+/// Whose heartbeat a file in `nodes/` is, and its counter.
+pub(crate) fn parse(name: &str) -> Option<(Owner, u64)> {
     let (owner, counter) = name.rsplit_once('.')?;
     Some((owner.parse().ok()?, counter.parse().ok()?))
 }

@@ -234,7 +234,7 @@ impl Spool {
     }
 
     fn intakes(&self) -> Result<Vec<Owner>, PathError> {
-        let owners = self.files().list(&self.layout().root().join("tmp"))?;
+        let owners = self.files().list(&self.layout().tmp())?;
         let owners = owners.iter().filter_map(|name| name.parse().ok());
         Ok(owners.filter(|owner| self.files().is_dir(&self.layout().intake(owner))).collect())
     }

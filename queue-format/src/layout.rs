@@ -47,10 +47,16 @@ impl Layout {
         self.root.join("incoming/read")
     }
 
+    /// All staging areas.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
     /// One process's staging area.
     #[must_use]
     pub fn staging(&self, owner: &Owner) -> PathBuf {
-        self.root.join("tmp").join(owner.to_string())
+        self.tmp().join(owner.to_string())
     }
 
     /// What one master has taken from `incoming/` and not finished yet.
@@ -87,6 +93,12 @@ impl Layout {
     #[must_use]
     pub fn pending(&self) -> PathBuf {
         self.root.join("pending")
+    }
+
+    /// What a chunk of a source brings to one class.
+    #[must_use]
+    pub(crate) fn shard(&self, class: &Class, source: Uuid, chunk: &str) -> PathBuf {
+        self.pending_class(class).join(format!("{}-{chunk}", source.simple()))
     }
 
     /// Where tasks of one class wait.
@@ -149,10 +161,16 @@ impl Layout {
         self.failed().join(reason.as_str())
     }
 
+    /// What all attempts came to.
+    #[must_use]
+    pub fn results(&self) -> PathBuf {
+        self.root.join("results")
+    }
+
     /// All attempts of one task.
     #[must_use]
     pub fn attempts(&self, id: &TaskId) -> PathBuf {
-        self.root.join("results").join(id.bucket()).join(id.as_str())
+        self.results().join(id.bucket()).join(id.as_str())
     }
 
     /// One attempt's output.

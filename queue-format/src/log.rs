@@ -118,6 +118,11 @@ impl LogFile {
     }
 }
 
+/// Whose log a file is, the one put aside too.
+pub(crate) fn owner_of(name: &str) -> Option<Owner> {
+    name.strip_suffix(".1").unwrap_or(name).strip_suffix(".jsonl")?.parse().ok()
+}
+
 impl Spool {
     /// What the logs tell of one task, in order of time, the latest where there is very much; reads every log. Lines
     /// that are torn or of a newer version are passed over.
@@ -128,8 +133,7 @@ impl Spool {
         let needle = format!("\"{id}\"");
         let mut found: Vec<(Owner, LoggedEvent)> = Vec::new();
         for name in self.files().list(&self.layout().logs())? {
-            let stem = name.strip_suffix(".1").unwrap_or(&name).strip_suffix(".jsonl");
-            let Some(Ok(owner)) = stem.map(str::parse::<Owner>) else { continue };
+            let Some(owner) = owner_of(&name) else { continue };
             let path = self.layout().logs().join(&name);
             let mut lines = BufReader::new(match self.files().open_regular(&path) {
                 // Put aside or removed since it was listed.

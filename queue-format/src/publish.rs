@@ -24,7 +24,7 @@ const WRITERS: usize = 16;
 const WRITER_FILES_MIN: usize = 8;
 
 /// What stays of a chunk in the ledger.
-const RECORD_FILE: &str = "chunk.json";
+pub(crate) const RECORD_FILE: &str = "chunk.json";
 
 /// Publishes one source, chunk by chunk, each **exactly once**, whoever else reads the same source.
 ///
@@ -77,7 +77,7 @@ impl<'a> Publisher<'a> {
         source: Uuid,
         known: &'a mut Known,
     ) -> Result<Self, SpoolError> {
-        let turn = Turn(spool.files().take_turn(&spool.layout().root().join("tmp"))?);
+        let turn = Turn(spool.files().take_turn(&spool.layout().tmp())?);
         known.refresh(spool)?;
         known.note(source);
         // Read again after an error, a source has chunks that came no further than the ledger, where their ids are known.
@@ -282,11 +282,11 @@ impl Spool {
         for (class, staged) in classes(files, chunk)? {
             let class_dir = self.layout().pending_class(&class);
             files.make_dirs(&class_dir)?;
-            let n = name_of(chunk);
-            let shard = class_dir.join(format!("{}-{n}", source.simple()));
-            if files.rename_dir(&staged, &shard)? == Moved::Gone && files.is_there_now(&staged)? {
-                let source = io::Error::from(io::ErrorKind::AlreadyExists);
-                return Err(source).on_path("publish, for somebody made the directory", &shard)?;
+            let shard = self.layout().shard(&class, source, &name_of(chunk));
+            if files.rename_dir(&staged, &shard)? == Moved::Gone && files.is_left(&staged)? {
+                // Of an earlier chunk of the same content, which the ledger has forgotten, some tasks still wait there.
+                let unique = files.unique().simple();
+                files.rename_dir(&staged, &shard.with_file_name(format!("{}-{unique}", name_of(&shard))))?;
             }
             files.sync_dir(&class_dir)?;
         }

@@ -8,7 +8,7 @@ use crate::files::Files;
 use crate::{Counts, Owner, Spool, SpoolError, TaskId};
 
 /// The largest status file that is read.
-const STATUS_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const STATUS_BYTES_MAX: u64 = 4 << 20;
 
 /// What one worker last said of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,7 +117,7 @@ impl Spool {
         // Whoever begins is present before it says anything.
         let present = if names.is_empty() { BTreeMap::new() } else { self.incarnations()? };
         for name in names {
-            let owner = name.strip_suffix(".json").and_then(|owner| owner.parse::<Owner>().ok());
+            let owner = owner_of(&name);
             if owner.is_some_and(|owner| !present.contains_key(&owner)) {
                 self.files().remove_file(&dir.join(name))?;
             }
@@ -139,6 +139,11 @@ impl Spool {
     pub fn summary(&self) -> Option<Summary> {
         read(self.files(), &self.layout().status().join("summary.json"))
     }
+}
+
+/// Whose status a file in `status/workers/` is.
+pub(crate) fn owner_of(name: &str) -> Option<Owner> {
+    name.strip_suffix(".json")?.parse().ok()
 }
 
 fn read<T: DeserializeOwned>(files: &Files, path: &Path) -> Option<T> {

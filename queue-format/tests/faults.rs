@@ -270,3 +270,22 @@ fn an_old_file_is_not_taken_for_the_one_that_could_not_replace_it() {
     let left = fs::read_dir(spool.layout().control()).expect("listed").count();
     assert_eq!(left, 1, "nothing is left of what failed");
 }
+
+#[test]
+fn a_chunk_that_the_ledger_has_forgotten_is_published_beside_what_is_left_of_it() {
+    let (_dir, spool, _) = spool();
+    let source = Uuid::now_v7();
+    let publish = || {
+        let mut known = Known::default();
+        let mut publisher = Publisher::begin(&spool, owner("n1"), source, &mut known)?;
+        publisher.publish(0, &[task("a"), task("b")])
+    };
+    assert_eq!(publish().expect("published").published, 2);
+    fs::remove_dir_all(spool.layout().ledger_of(source)).expect("forgotten");
+    let first = spool.find(&task("a").id).expect("listed").remove(0);
+    fs::remove_file(first.path).expect("removed by a person");
+    assert_eq!(publish().expect("published").published, 1);
+    let all = spool.all().expect("listed");
+    assert!(all.iter().all(|task| task.path.starts_with(spool.layout().pending())), "{all:?}");
+    assert_eq!(all.len(), 2);
+}

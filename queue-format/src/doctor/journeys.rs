@@ -51,7 +51,7 @@ pub(super) fn journeys(spool: &Spool, dir: &Path) -> Result<Vec<Symptom>, PathEr
         layout.claimed(),
         layout.done(),
         layout.failed(),
-        layout.root().join("results"),
+        layout.results(),
         layout.incoming(),
         layout.nodes(),
         layout.control(),

@@ -5,10 +5,9 @@ use std::time::Duration;
 use super::finding::{Check, Severity, Step};
 use super::items::{changed, look};
 use super::run::{LEFTOVER_AGE, Run};
+use crate::status::{self, STATUS_BYTES_MAX};
 use crate::{Class, Owner, PathError, SpoolError, Taken, TaskName};
-
-/// The largest status file that is read.
-const STATUS_BYTES_MAX: u64 = 4 << 20;
+use crate::{heartbeat, log};
 
 #[derive(Default)]
 struct Trace {
@@ -23,11 +22,7 @@ impl Run<'_> {
         let layout = self.spool.layout().clone();
         let mut traces: BTreeMap<Owner, Trace> = BTreeMap::new();
         self.each_in(&layout.nodes(), &mut |run, item| {
-            let beat = item
-                .name
-                .rsplit_once('.')
-                .and_then(|(owner, n)| Some((owner.parse().ok()?, n.parse().ok()?)));
-            match beat {
+            match heartbeat::parse(&item.name) {
                 Some((owner, counter)) if item.is_file => {
                     traces.entry(owner).or_default().beats.push((counter, item.path));
                 }
@@ -45,7 +40,7 @@ impl Run<'_> {
             }
             Ok(())
         })?;
-        self.each_in(&layout.root().join("tmp"), &mut |run, item| {
+        self.each_in(&layout.tmp(), &mut |run, item| {
             match item.name.parse() {
                 Ok(owner) if item.is_dir => traces.entry(owner).or_default().has_staging = true,
                 _ => {
@@ -112,7 +107,7 @@ impl Run<'_> {
             }
             None => {
                 let owner = lease.file_name()?;
-                let staging = self.spool.layout().root().join("tmp").join(owner);
+                let staging = self.spool.layout().tmp().join(owner);
                 [lease, &staging].into_iter().filter_map(look).map(|found| changed(&found)).max()?
             }
         };
@@ -175,10 +170,9 @@ impl Run<'_> {
 
     fn statuses(&mut self, workers: &Path, logs: &Path) -> Result<(), PathError> {
         self.each_in(workers, &mut |run, item| {
-            let owner = item.name.strip_suffix(".json").and_then(|stem| stem.parse::<Owner>().ok());
             let bytes = run.spool.files().read_regular(&item.path, STATUS_BYTES_MAX);
             let is_valid = |bytes: &[u8]| serde_json::from_slice::<crate::WorkerStatus>(bytes).is_ok();
-            let what = match (owner, bytes) {
+            let what = match (status::owner_of(&item.name), bytes) {
                 (None, _) => "worker statuses are called <owner>.json".to_owned(),
                 (Some(_), Ok(bytes)) if is_valid(&bytes) => return Ok(()),
                 (Some(_), Ok(_)) => "it is torn, or of another version".to_owned(),
@@ -195,8 +189,7 @@ impl Run<'_> {
             Ok(())
         })?;
         self.each_in(logs, &mut |run, item| {
-            let stem = item.name.strip_suffix(".1").unwrap_or(&item.name).strip_suffix(".jsonl");
-            if stem.is_none_or(|stem| stem.parse::<Owner>().is_err()) {
+            if log::owner_of(&item.name).is_none() {
                 let what = "logs are called <owner>.jsonl";
                 run.say(Severity::Note, Check::UnknownName, &item.path, what, "move it elsewhere");
             }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::finding::{Check, Severity, Step};
 use super::items::{Item, changed, look};
 use super::run::Run;
+use crate::publish::RECORD_FILE;
 use crate::{Class, PathError, State};
 
 impl Run<'_> {
@@ -26,10 +27,9 @@ impl Run<'_> {
         self.each_in(&chunk.path, &mut |run, item| {
             let Ok(class) = item.name.parse::<Class>() else {
                 // The record that the chunk was taken on.
-                return if item.name == "chunk.json" { Ok(()) } else { run.out_of_sight(&item) };
+                return if item.name == RECORD_FILE { Ok(()) } else { run.out_of_sight(&item) };
             };
-            let to =
-                run.spool.layout().pending_class(&class).join(format!("{}-{}", source.simple(), chunk.name));
+            let to = run.spool.layout().shard(&class, source, &chunk.name);
             let state = State::Pending(class);
             run.each_in(&item.path, &mut |run, task| {
                 if task.is_dir {

@@ -25,7 +25,7 @@ impl Run<'_> {
     pub(super) fn results(&mut self) -> Result<Suspicions, PathError> {
         let mut suspicions = Suspicions::default();
         let Suspicions { behind, orphans } = &mut suspicions;
-        let results = self.spool.layout().root().join("results");
+        let results = self.spool.layout().results();
         self.each_in(&results, &mut |run, bucket| {
             run.each_in(&bucket.path, &mut |run, item| {
                 let id = match item.name.parse::<TaskId>() {

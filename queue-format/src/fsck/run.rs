@@ -90,13 +90,7 @@ impl Spool {
             Ok(now) => run.now = Some(now),
             Err(e) => {
                 let remedy = "mend that first; how old things are was not checked";
-                run.say(
-                    Severity::Error,
-                    Check::Permissions,
-                    &self.layout().root().join("tmp"),
-                    e.to_string(),
-                    remedy,
-                );
+                run.say(Severity::Error, Check::Permissions, &self.layout().tmp(), e.to_string(), remedy);
             }
         }
         self.visit(|task| run.index.add(&task.name.id, task.name.token))?;
