@@ -3,7 +3,8 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::reference::is_reference;
+use crate::{Digest, OUTPUT_FILE};
 
 /// Commands of one task.
 pub const COMMANDS_MAX: usize = 1000;
@@ -21,8 +22,6 @@ const COMMAND_BYTES_MAX: usize = 1 << 20;
 const COMMANDS_BYTES_MAX: usize = 8 << 20;
 /// A path inside the task; short enough for the name of a file among the results.
 const PATH_BYTES_MAX: usize = 200;
-/// The name of an image.
-const IMAGE_BYTES_MAX: usize = 255;
 /// Names that the worker sets itself.
 const RESERVED_PREFIX: &str = "BOTTEGA_";
 
@@ -110,6 +109,14 @@ impl RunTask {
                 let why = format!("it is {:o}, expected at most 777 (octal)", input.mode);
                 return Err(invalid(format!("inputs[{n}].mode"), why));
             }
+            let above = self.inputs.iter().find(|other| is_below(&input.path, &other.path));
+            if let Some(above) = above {
+                let why = format!(
+                    "it lies below {:?}, which is an input and a file; give one another path",
+                    above.path
+                );
+                return Err(invalid(format!("inputs[{n}].path"), why));
+            }
             if !seen.insert(input.path.as_str()) {
                 return Err(invalid(
                     format!("inputs[{n}].path"),
@@ -117,15 +124,18 @@ impl RunTask {
                 ));
             }
         }
-        let mut names = BTreeSet::new();
+        let mut names = BTreeSet::from([OUTPUT_FILE.to_owned()]);
         for (n, path) in self.outputs.iter().enumerate() {
             self.check_path(path).map_err(|why| invalid(format!("outputs[{n}]"), why))?;
-            if !names.insert(output_name(path)) {
-                let why = format!(
-                    "among the results it would be called {}, as one before it; name a directory above both",
-                    output_name(path)
-                );
-                return Err(invalid(format!("outputs[{n}]"), why));
+            // A directory is kept as an archive.
+            for name in [output_name(path), output_archive_name(path)] {
+                if names.contains(&name) {
+                    let why = format!(
+                        "among the results it would be called {name}, as another; name a directory above it"
+                    );
+                    return Err(invalid(format!("outputs[{n}]"), why));
+                }
+                names.insert(name);
             }
         }
         Ok(())
@@ -147,13 +157,11 @@ impl RunTask {
             }
             return Ok(());
         };
-        let is_legal = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
-        if image.is_empty()
-            || image.len() > IMAGE_BYTES_MAX
-            || !image.as_bytes()[0].is_ascii_alphanumeric()
-            || !image.bytes().all(is_legal)
-        {
-            let why = format!("{} is no name of an image, expected one such as debian:12", shown(image));
+        if !is_reference(image) {
+            let why = format!(
+                "{} is no name of an image, expected one such as debian:12 or registry.example/name:tag, in lower case",
+                shown(image)
+            );
             return Err(invalid("image", why));
         }
         let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u32>().is_ok();
@@ -224,12 +232,21 @@ impl RunTask {
     }
 }
 
-/// What an output is called among the results: its path, each character that is awkward there replaced. A directory's
-/// archive has `.tar` in addition.
+/// What a directory's archive is called among the results.
+#[must_use]
+pub fn output_archive_name(path: &str) -> String {
+    format!("{}.tar", output_name(path))
+}
+
+/// What an output is called among the results: its path, each character that is awkward there replaced.
 #[must_use]
 pub fn output_name(path: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     format!("output.{}", path.trim_start_matches('/').chars().map(plain).collect::<String>())
+}
+
+fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn check_variable(name: &str, value: &str) -> Result<(), String> {
@@ -297,10 +314,17 @@ mod tests {
             }
         };
         check("", &|_| ());
-        check("", &|t| t.image = Some("registry.example:5000/a/b@sha256:00".to_owned()));
+        check("", &|t| t.image = Some(format!("registry.example:5000/a/b@sha256:{}", "0".repeat(64))));
         check("\"image\"", &|t| t.image = Some("-v".to_owned()));
         check("\"image\"", &|t| t.image = Some("a b".to_owned()));
         check("\"image\"", &|t| t.image = Some(String::new()));
+        check("in lower case", &|t| t.image = Some("Debian:12".to_owned()));
+        check("\"outputs[0]\": among the results it would be called output.log", &|t| {
+            t.outputs = vec!["/log".to_owned()];
+        });
+        check("\"outputs[1]\": among the results it would be called output.a.tar", &|t| {
+            t.outputs = vec!["/a".to_owned(), "/a.tar".to_owned()];
+        });
         check("\"user\"", &|t| t.user = Some("root".to_owned()));
         check("", &|t| t.user = Some("0:0".to_owned()));
         check("\"user\"", &|t| t.user = Some("+1:0".to_owned()));
@@ -325,6 +349,9 @@ mod tests {
             check("inputs[0].path", &|t| t.inputs = vec![input(bad)]);
         }
         check("same path", &|t| t.inputs = vec![input("/a"), input("/a")]);
+        check("\"inputs[1].path\": it lies below \"/a\"", &|t| t.inputs = vec![input("/a"), input("/a/b")]);
+        check("\"inputs[0].path\": it lies below \"/a\"", &|t| t.inputs = vec![input("/a/b"), input("/a")]);
+        check("", &|t| t.inputs = vec![input("/a"), input("/ab")]);
         check("inputs[0].mode", &|t| t.inputs = vec![InputFile { mode: 0o4755, ..input("/a") }]);
         let native = |t: &mut RunTask| t.image = None;
         check("", &native);

@@ -17,6 +17,8 @@ pub struct Board {
 #[derive(Debug)]
 struct State {
     notices: Vec<String>,
+    /// What last went wrong through the node's fault, until something goes well.
+    fault: Option<String>,
     obstacle: Option<String>,
     slots: Vec<SlotStatus>,
     changed: bool,
@@ -35,7 +37,10 @@ impl Board {
                 activity: None,
             })
             .collect();
-        Self { owner, state: Mutex::new(State { notices, obstacle: None, slots, changed: true }) }
+        Self {
+            owner,
+            state: Mutex::new(State { notices, fault: None, obstacle: None, slots, changed: true }),
+        }
     }
 
     /// A slot begins a stage of a task.
@@ -66,6 +71,13 @@ impl Board {
         state.changed |= state.notices.len() != before;
     }
 
+    /// What goes wrong through the node's fault, in the place of what did before; `None` once something goes well.
+    pub fn fault(&self, text: Option<&str>) {
+        let mut state = self.lock();
+        state.changed |= state.fault.as_deref() != text;
+        state.fault = text.map(str::to_owned);
+    }
+
     /// Why nothing is claimed now, `None` once that is over; gives whether that is news.
     pub fn obstacle(&self, text: Option<&str>) -> bool {
         let mut state = self.lock();
@@ -83,7 +95,7 @@ impl Board {
         let status = WorkerStatus {
             owner: self.owner.clone(),
             at: Timestamp::now(),
-            notices: state.notices.clone(),
+            notices: state.notices.iter().chain(&state.fault).cloned().collect(),
             obstacle: state.obstacle.clone(),
             slots: state.slots.clone(),
         };

@@ -83,6 +83,7 @@ impl WorkerConfig {
         whole("build_timeout_seconds", self.build_timeout_seconds, 1, SECONDS_MAX)?;
         whole("run_timeout_seconds", self.run_timeout_seconds, 1, SECONDS_MAX)?;
         whole("git_timeout_seconds", self.git_timeout_seconds, 1, SECONDS_MAX)?;
+        whole("output_bytes_max", self.output_bytes_max as u64, 1 << 10, 1 << 30)?;
         whole("log_bytes_max", self.log_bytes_max as u64, 1 << 10, 1 << 30)?;
         whole("pids_max", self.pids_max, 16, 1 << 22)?;
         if self.accept.is_empty() {
@@ -139,6 +140,7 @@ mod tests {
         check(|c| c.reserved_memory_gib = 1e9, "worker.reserved_memory_gib");
         check(|c| c.run_timeout_seconds = 0, "worker.run_timeout_seconds");
         check(|c| c.log_bytes_max = 0, "worker.log_bytes_max");
+        check(|c| c.output_bytes_max = usize::MAX, "worker.output_bytes_max");
         check(|c| c.pids_max = 0, "worker.pids_max");
         check(|c| c.accept.clear(), "worker.accept is empty");
     }

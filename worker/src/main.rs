@@ -1,5 +1,6 @@
 //! The worker daemon: reads the command line, the environment and the machine, then works until it is told to stop.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -192,7 +193,10 @@ async fn reap_the_dead(
     me: &Owner,
     engine: &Docker,
 ) -> anyhow::Result<()> {
-    for owner in spool.owners_on(me.node())? {
+    // Others may have reaped them already, and could not end what they had started here.
+    let mut owners: BTreeSet<Owner> = spool.owners_on(me.node())?.into_iter().collect();
+    owners.extend(LifeLock::known(state_dir)?);
+    for owner in owners.into_iter().filter(|owner| owner.node() == me.node()) {
         if owner != *me && LifeLock::look(state_dir, &owner)? == Life::Dead {
             end_native_commands_of(&owner);
             engine.remove_containers_of(&owner).await?;

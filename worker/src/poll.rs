@@ -2,11 +2,11 @@
 //! machine itself sees something arrive. NFS tells nobody of what other nodes do, so the pause is what counts there.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{EventKind, ModifyKind, RenameMode};
+use notify::{RecursiveMode, Watcher};
 use tokio::sync::{MutexGuard, Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
@@ -24,21 +24,26 @@ const ARRIVALS_MAX: usize = 64;
 /// Whose turn it is to look into `pending/`, and when.
 #[derive(Debug)]
 pub struct Poll {
-    due: Mutex<Instant>,
-    empty_looks: AtomicU32,
+    state: Mutex<State>,
     bell: Notify,
     looking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When the next look is due.
+    due: Instant,
+    /// Looks in a row that found nothing.
+    empty_looks: u32,
+    /// Something arrived since the present look began: it may have missed that.
+    has_rung: bool,
 }
 
 impl Default for Poll {
     /// The first look is due at once.
     fn default() -> Self {
-        Self {
-            due: Mutex::new(Instant::now()),
-            empty_looks: AtomicU32::default(),
-            bell: Notify::new(),
-            looking: tokio::sync::Mutex::default(),
-        }
+        let state = State { due: Instant::now(), empty_looks: 0, has_rung: false };
+        Self { state: Mutex::new(state), bell: Notify::new(), looking: tokio::sync::Mutex::default() }
     }
 }
 
@@ -47,7 +52,7 @@ impl Poll {
     pub async fn turn(&self) -> MutexGuard<'_, ()> {
         loop {
             let rung = self.bell.notified();
-            let due = self.due();
+            let due = self.state().due;
             if due > Instant::now() {
                 tokio::select! {
                     () = sleep_until(due) => {}
@@ -57,7 +62,9 @@ impl Poll {
             }
             let turn = self.looking.lock().await;
             // Whoever had the turn before may have found nothing.
-            if self.due() <= Instant::now() {
+            let mut state = self.state();
+            if state.due <= Instant::now() {
+                state.has_rung = false;
                 return turn;
             }
         }
@@ -65,20 +72,23 @@ impl Poll {
 
     /// Nothing was there, or nothing may be claimed; `random` is drawn from 0 to 1.
     pub fn found_nothing(&self, random: f64) {
-        let is_idle = self.empty_looks.fetch_add(1, Ordering::Relaxed) >= EMPTY_LOOKS;
-        let longest = if is_idle { PAUSE_MAX_IDLE } else { PAUSE_MAX };
-        self.set(Instant::now() + PAUSE_MIN + (longest - PAUSE_MIN).mul_f64(random));
+        let mut state = self.state();
+        if state.has_rung {
+            return;
+        }
+        let longest = if state.empty_looks >= EMPTY_LOOKS { PAUSE_MAX_IDLE } else { PAUSE_MAX };
+        state.empty_looks = state.empty_looks.saturating_add(1);
+        state.due = Instant::now() + PAUSE_MIN + (longest - PAUSE_MIN).mul_f64(random);
     }
 
     /// A task was there.
     pub fn found_something(&self) {
-        self.empty_looks.store(0, Ordering::Relaxed);
+        self.state().empty_looks = 0;
     }
 
     /// Something may be there.
     pub fn ring(&self) {
-        self.found_something();
-        self.set(Instant::now());
+        *self.state() = State { due: Instant::now(), empty_looks: 0, has_rung: true };
         self.bell.notify_waiters();
     }
 
@@ -90,8 +100,13 @@ impl Poll {
     pub fn listen(self: &Arc<Self>, pending: &Path, classes: &[PathBuf]) -> notify::Result<Listening> {
         let (sender, mut arrivals) = mpsc::channel(ARRIVALS_MAX);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // What leaves is no news: claims do all the time.
+            let is_arrival = |kind: &EventKind| match kind {
+                EventKind::Modify(ModifyKind::Name(RenameMode::From)) => false,
+                kind => kind.is_create() || kind.is_modify(),
+            };
             if let Ok(event) = event
-                && (event.kind.is_create() || event.kind.is_modify())
+                && is_arrival(&event.kind)
             {
                 // Full: it rings soon anyway.
                 let _ = sender.try_send(event.paths);
@@ -105,19 +120,16 @@ impl Poll {
         Ok(Listening(tokio::spawn(async move {
             while let Some(paths) = arrivals.recv().await {
                 for class in paths.iter().filter(|path| path.parent() == Some(&pending)) {
-                    let _ = watch_also(&mut watcher, class);
+                    // What is no directory, or gone again, needs no watch.
+                    let _ = watcher.watch(class, RecursiveMode::NonRecursive);
                 }
                 poll.ring();
             }
         })))
     }
 
-    fn due(&self) -> Instant {
-        *self.due.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, due: Instant) {
-        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = due;
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,10 +141,6 @@ impl Drop for Listening {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-fn watch_also(watcher: &mut RecommendedWatcher, class: &Path) -> notify::Result<()> {
-    watcher.watch(class, RecursiveMode::NonRecursive)
 }
 
 #[cfg(test)]
@@ -164,6 +172,21 @@ mod tests {
         assert!(one.max(other) >= PAUSE_MAX, "{one:?}, {other:?}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_during_a_look_is_looked_for_at_once() {
+        let poll = Poll::default();
+        let began = Instant::now();
+        let turn = poll.turn().await;
+        poll.ring();
+        poll.found_nothing(1.0);
+        drop(turn);
+        drop(poll.turn().await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        poll.found_nothing(1.0);
+        drop(poll.turn().await);
+        assert!(began.elapsed() >= PAUSE_MAX, "a ring counts once");
+    }
+
     #[tokio::test]
     async fn what_arrives_here_is_heard_at_once() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -171,7 +194,7 @@ mod tests {
         let poll = Arc::new(Poll::default());
         let _listening = poll.listen(dir.path(), &[]).expect("inotify");
         let rung = async {
-            poll.set(Instant::now() + BOUND * 2);
+            poll.state().due = Instant::now() + BOUND * 2;
             tokio::time::timeout(BOUND, poll.turn()).await.map(drop)
         };
         let (heard, made) = tokio::join!(rung, async { std::fs::create_dir(&class) });
@@ -180,7 +203,7 @@ mod tests {
         // The class is watched itself now, once its arrival was heard.
         let mut files = 0;
         let heard = async {
-            poll.set(Instant::now() + BOUND * 2);
+            poll.state().due = Instant::now() + BOUND * 2;
             tokio::time::timeout(BOUND, poll.turn()).await.map(drop)
         };
         let dropped = async {

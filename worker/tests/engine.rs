@@ -12,6 +12,8 @@ use bollard::query_parameters::{
 };
 use common::{BASE_IMAGE, Node};
 use queue_format::LABEL_OBJECT;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
 use uuid::Uuid;
 use worker::engine::{
     BuildEnd, BuildRequest, ContainerEnd, Content, Engine, EngineError, FileIn, Network, Output, RunRequest,
@@ -115,6 +117,71 @@ async fn a_run_carries_files_in_and_out_and_leaves_nothing() {
     assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
     assert!(!node.has_containers(request.labels.object).await);
     assert_eq!(node.ledger.get(request.labels.object), None);
+}
+
+/// The engine behind a socket that hangs up on every request with a certain text in it.
+async fn listen_without(path: &Path, refused: &'static str) {
+    let listener = UnixListener::bind(path).unwrap();
+    loop {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut engine = UnixStream::connect("/var/run/docker.sock").await.unwrap();
+        tokio::spawn(async move {
+            let (mut from_client, mut to_client) = client.split();
+            let (mut from_engine, mut to_engine) = engine.split();
+            let ask = async {
+                let mut piece = vec![0; 1 << 16];
+                while let Ok(read @ 1..) = from_client.read(&mut piece).await {
+                    let is_refused = String::from_utf8_lossy(&piece[..read]).contains(refused);
+                    if is_refused || to_engine.write_all(&piece[..read]).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                () = ask => {}
+                _ = tokio::io::copy(&mut from_engine, &mut to_client) => {}
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_up_tells_nothing_of_what_a_container_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("engine.sock");
+    let listening = socket.clone();
+    tokio::spawn(async move { listen_without(&listening, "/archive?path=%2Fout%2Ffile").await });
+    while !socket.exists() {
+        tokio::task::yield_now().await;
+    }
+    let node = Node::connect_to(&format!("unix://{}", socket.display())).await.unwrap();
+    let mut request = run_request(&node, "echo x >/out/file; exit 3");
+    request.dirs_in = vec!["/out".to_owned()];
+    request.files_out = [("/out/file".to_owned(), 10)].into();
+    let ended = node.docker.run(&request).await;
+    assert!(matches!(ended, Err(EngineError::Failed { .. })), "{ended:?}");
+    request.labels = node.labels();
+    request.container_name.push_str("-2");
+    request.files_out.clear();
+    request.outputs = vec!["/out/file".to_owned()];
+    request.output_bytes_max = 10;
+    let ended = node.docker.run(&request).await;
+    assert!(matches!(ended, Err(EngineError::Failed { .. })), "{ended:?}");
+    assert!(!node.has_containers(request.labels.object).await);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_to_the_engine_is_told_from_its_failure() {
+    let node = Node::connect().await;
+    let mut request = run_request(&node, "true");
+    request.files_in =
+        vec![FileIn { path: "/etc/passwd/x".to_owned(), mode: 0o644, content: Content::Bytes(Vec::new()) }];
+    let ended = node.docker.run(&request).await;
+    assert!(matches!(ended, Err(EngineError::Refused { .. })), "{ended:?}");
+    let mut request = run_request(&node, "true");
+    request.image = "Debian:12".to_owned();
+    let ended = node.docker.run(&request).await;
+    assert!(matches!(ended, Err(EngineError::Refused { .. })), "{ended:?}");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use queue_format::ObjectKind;
 use tokio::task::JoinSet;
 
 use super::build::network_mode;
-use super::connect::{Docker, Inner, failed, is_missing, status};
+use super::connect::{Docker, Inner, failed, failed_or_refused, is_missing, status};
 use super::disk::DiskWatch;
 use super::output::HeadTail;
 use super::removal::Removal;
@@ -30,6 +30,8 @@ const KILL_MAX: Duration = Duration::from_secs(5);
 const LAST_OUTPUT_MAX: Duration = Duration::from_secs(2);
 /// The status a shell gives a command that is not there.
 const STATUS_NOT_FOUND: i64 = 127;
+/// The status a shell gives a file that it may not or cannot execute.
+const STATUS_NOT_EXECUTABLE: i64 = 126;
 /// 128 + SIGKILL.
 const STATUS_KILLED: i64 = 137;
 
@@ -44,7 +46,7 @@ impl Docker {
             Err(error) if status(&error).is_some() => {
                 removal.disarm();
                 let is_no_image = is_missing(&error);
-                let refusal = failed("create a container", error);
+                let refusal = failed_or_refused("create a container", error);
                 return Err(if is_no_image { EngineError::NoImage(request.image.clone()) } else { refusal });
             }
             // Whether it was made is not known: dropping the removal looks for it.
@@ -148,11 +150,11 @@ impl Inner {
         let end = container_end(&ended, &found, &watch, request.limits.memory_bytes);
         let mut files_out = BTreeMap::new();
         for (path, bytes_max) in &request.files_out {
-            if let Some(bytes) = self.get_file(id, path, *bytes_max).await {
+            if let Some(bytes) = self.get_file(id, path, *bytes_max).await? {
                 files_out.insert(path.clone(), bytes);
             }
         }
-        let outputs = self.get_outputs(id, &request.outputs, request.output_bytes_max).await;
+        let outputs = self.get_outputs(id, &request.outputs, request.output_bytes_max).await?;
         let log = log.lock().unwrap_or_else(PoisonError::into_inner).text();
         Ok(RunOutcome {
             end,
@@ -234,14 +236,16 @@ async fn pump_output(mut attached: AttachContainerResults, log: Arc<Mutex<HeadTa
 /// An image without the program is the image's fault: its command ends as a shell's would.
 fn not_started(error: &Error, began: Instant) -> Result<RunOutcome, EngineError> {
     let sentence = error.to_string();
-    if !["executable file not found", "no such file or directory"]
-        .iter()
-        .any(|known| sentence.contains(known))
-    {
+    let says = |known: &[&str]| known.iter().any(|known| sentence.contains(known));
+    let status = if says(&["executable file not found", "no such file or directory"]) {
+        STATUS_NOT_FOUND
+    } else if says(&["permission denied", "exec format error"]) {
+        STATUS_NOT_EXECUTABLE
+    } else {
         return Err(failed("start a container", error));
-    }
+    };
     Ok(RunOutcome {
-        end: ContainerEnd::Exited(STATUS_NOT_FOUND),
+        end: ContainerEnd::Exited(status),
         log: sentence,
         seconds: began.elapsed().as_secs_f64(),
         peak_memory_bytes: None,

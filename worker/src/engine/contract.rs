@@ -207,6 +207,14 @@ pub enum EngineError {
         /// What was said.
         detail: String,
     },
+    /// What was asked for makes no sense to it, whatever node it is on.
+    #[error("the engine refuses to {action}: {detail}; mend the task")]
+    Refused {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What was said.
+        detail: String,
+    },
     /// Something else.
     #[error("the engine could not {action}: {detail}")]
     Failed {

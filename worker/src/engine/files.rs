@@ -8,12 +8,18 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::connect::{Inner, failed, is_missing};
+use super::connect::{Inner, failed, failed_or_refused, is_missing, is_refused};
 use super::context::stream_of;
 use super::{Content, EngineError, FileIn, Output};
 
 /// What an archive of one file may take beyond the file: headers, long names and padding.
 const ARCHIVE_OVERHEAD_BYTES: usize = 1 << 16;
+
+/// The kernel's words for a path below a file.
+const NOT_A_DIRECTORY: &str = "not a directory";
+
+/// What is tried with them.
+const PUT: &str = "put files into a container";
 
 impl Inner {
     /// Puts files and directories into a container that has not started, with the directories above that are not there
@@ -41,7 +47,11 @@ impl Inner {
         let packed = stream_of(move |pieces| pack(&missing_dirs, &files, owner, pieces));
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
         let sent = self.client.upload_to_container(id, Some(options), bollard::body_try_stream(packed)).await;
-        sent.map_err(|source| failed("put files into a container", source))
+        sent.map_err(|source| match source.to_string() {
+            // The engine calls that its own fault.
+            detail if detail.contains(NOT_A_DIRECTORY) => EngineError::Refused { action: PUT, detail },
+            _ => failed_or_refused(PUT, source),
+        })
     }
 
     async fn has_path(&self, id: &str, path: &str) -> Result<bool, EngineError> {
@@ -55,9 +65,14 @@ impl Inner {
 
     /// The content of a regular file of at most `bytes_max` bytes; whatever else is there counts as absent, and no
     /// more than that is ever read.
-    pub(super) async fn get_file(&self, id: &str, path: &str, bytes_max: usize) -> Option<Vec<u8>> {
-        let archive = self.get_archive(id, path, bytes_max + ARCHIVE_OVERHEAD_BYTES).await.ok()?;
-        regular_file(&archive, bytes_max)
+    pub(super) async fn get_file(
+        &self,
+        id: &str,
+        path: &str,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        let archive = self.get_archive(id, path, bytes_max).await?;
+        Ok(archive.ok().and_then(|archive| regular_file(&archive, bytes_max)))
     }
 
     /// What a container left at each path, `bytes_max` bytes of all together.
@@ -66,11 +81,11 @@ impl Inner {
         id: &str,
         paths: &[String],
         bytes_max: usize,
-    ) -> BTreeMap<String, Output> {
+    ) -> Result<BTreeMap<String, Output>, EngineError> {
         let mut left = bytes_max;
         let mut outputs = BTreeMap::new();
         for path in paths {
-            let output = match self.get_archive(id, path, left + ARCHIVE_OVERHEAD_BYTES).await {
+            let output = match self.get_archive(id, path, left).await? {
                 Ok(archive) => output_of(archive, left),
                 Err(why) => Output::None(why),
             };
@@ -79,24 +94,32 @@ impl Inner {
             }
             outputs.insert(path.clone(), output);
         }
-        outputs
+        Ok(outputs)
     }
 
-    /// The engine's archive of a path; else why not, in words.
-    async fn get_archive(&self, id: &str, path: &str, bytes_max: usize) -> Result<Vec<u8>, String> {
+    /// The engine's archive of a path with `bytes_max` bytes of content; else why there is none, in words. An engine that
+    /// does not answer tells nothing of what is there.
+    async fn get_archive(
+        &self,
+        id: &str,
+        path: &str,
+        bytes_max: usize,
+    ) -> Result<Result<Vec<u8>, String>, EngineError> {
         let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
         let mut pieces = std::pin::pin!(self.client.download_from_container(id, Some(options)));
         let mut archive = Vec::new();
         while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(|error| {
-                if is_missing(&error) { "it is not there".to_owned() } else { error.to_string() }
-            })?;
-            archive.extend_from_slice(&piece);
-            if archive.len() > bytes_max {
-                return Err(too_large());
+            match piece {
+                Ok(piece) => archive.extend_from_slice(&piece),
+                Err(error) if is_missing(&error) => return Ok(Err("it is not there".to_owned())),
+                Err(error) if is_refused(&error) => return Ok(Err(error.to_string())),
+                Err(error) => return Err(failed("copy a file from a container", error)),
+            }
+            if archive.len() > bytes_max.saturating_add(ARCHIVE_OVERHEAD_BYTES) {
+                return Ok(Err(too_large()));
             }
         }
-        Ok(archive)
+        Ok(Ok(archive))
     }
 }
 

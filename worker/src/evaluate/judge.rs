@@ -228,7 +228,7 @@ fn class(runs: &[RunRecord], moves: &Moves, report: ReportKind) -> AcceptanceCla
         AcceptanceClass::Command
     } else if lists.fail_to_pass == lists.error_to_pass {
         AcceptanceClass::NewModule
-    } else if runs.iter().all(is_told_by_status) && moves.gone.is_empty() {
+    } else if runs.iter().all(is_told_by_status) && moves.gone.is_empty() && moves.evaded.is_empty() {
         AcceptanceClass::Strict
     } else {
         AcceptanceClass::PerTest

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use queue_format::{
     COMMANDS_FILE, CommandRecord, FailureReason, InputError, Labels, OUTPUT_FILE, Resources, RunReport,
-    RunTask, Spool, StageRecord, WorkReport, output_name,
+    RunTask, Spool, StageRecord, WorkReport, output_archive_name, output_name,
 };
 use uuid::Uuid;
 
@@ -126,7 +126,7 @@ pub async fn run<E: Engine>(job: &Job<'_, E>) -> Result<Attempt, RunError> {
     for (path, output) in ran.outputs {
         let (name, bytes) = match output {
             Output::File(bytes) => (output_name(&path), bytes),
-            Output::Directory(bytes) => (format!("{}.tar", output_name(&path)), bytes),
+            Output::Directory(bytes) => (output_archive_name(&path), bytes),
             Output::None(_) => continue,
         };
         report.outputs.insert(path, name.clone());

@@ -107,15 +107,19 @@ pub(super) async fn run<E>(job: &Job<'_, E>, slot: &Slot, timeout: Duration) -> 
 /// Ends every process of an incarnation's native commands; for one that must end at once, or has. Asks no file system
 /// but the kernel's own.
 pub fn end_native_commands_of(owner: &Owner) {
-    let (mark, prefix) = (format!("{MARK}={owner}/"), group_prefix(owner));
+    end(&format!("{MARK}={owner}/"), &group_prefix(owner));
+}
+
+/// Ends whatever carries a mark or is in a control group whose name begins so.
+fn end(mark: &str, group_prefix: &str) {
     let left = processes::end_all(|| {
-        let mut found: BTreeSet<i32> = processes::marked(&mark);
-        found.extend(group::processes_of(&prefix));
+        let mut found: BTreeSet<i32> = processes::marked(mark);
+        found.extend(group::processes_of(group_prefix));
         found
     });
-    group::remove_of(&prefix);
+    group::remove_of(group_prefix);
     if left > 0 {
-        tracing::error!(left, %owner, "native commands could not be killed: look at them with ps");
+        tracing::error!(left, mark, "native commands could not be killed: look at them with ps");
     }
 }
 
@@ -159,11 +163,13 @@ async fn supervised<E>(
     drop(stdin);
     let _ = tokio::time::timeout(LAST_OUTPUT_MAX, pump.join_next()).await;
     let report = said.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    report.ok_or_else(|| {
-        // Killed, or unable to begin: what it may have started must not go on.
-        processes::end_all(|| processes::marked(&request.mark));
-        RunError::Supervisor(if said.is_empty() { "its supervisor was killed".to_owned() } else { said })
-    })
+    if let Some(report) = report {
+        return Ok(report);
+    }
+    // Killed, or unable to begin: what it may have started must not go on.
+    let (mark, group) = (request.mark.clone(), request.group.clone());
+    let _ = tokio::task::spawn_blocking(move || end(&mark, &group)).await;
+    Err(RunError::Supervisor(if said.is_empty() { "its supervisor was killed".to_owned() } else { said }))
 }
 
 async fn pump_output(mut output: impl AsyncRead + Unpin, log: Arc<Mutex<HeadTail>>) {

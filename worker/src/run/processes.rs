@@ -21,7 +21,6 @@ pub(super) fn end_all(find: impl Fn() -> BTreeSet<i32>) -> usize {
             return found.len();
         }
         kill_once(&found);
-        reap();
         std::thread::sleep(LOOK_AGAIN);
     }
 }
@@ -34,8 +33,9 @@ pub(super) fn kill_once(found: &BTreeSet<i32>) {
     }
 }
 
-/// Takes leave of every child that has ended.
-fn reap() {
+/// Takes leave of every child that has ended: in a supervisor only, for whoever else waits for a child of this process
+/// would wait in vain.
+pub(super) fn reap() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {
             return;

@@ -142,7 +142,10 @@ fn attend(request: &Request) -> io::Result<Report> {
         status
     });
     let seconds = started.elapsed().as_secs_f64();
-    let left = processes::end_all(find);
+    let left = processes::end_all(|| {
+        processes::reap();
+        find()
+    });
     if left > 0 {
         notes.push(format!("{left} of its processes could not be killed"));
     }

@@ -1,0 +1,280 @@
+//! One claim, from the moment it is ours to the one in which it is not any more.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use queue_format::{Claim, ClaimError, Event, FailureReason, Labels, Manifest, SpoolError, Work};
+use systemd::{Phase, Shutdown};
+use tokio::task::block_in_place;
+use uuid::Uuid;
+
+use super::{NODE_FAULT_PAUSE, Worker, random};
+use crate::attempt::{Attempt, AttemptError, Job, attempt};
+use crate::engine::{Engine, EngineError};
+use crate::run::{self, RunError};
+use crate::slots::Slot;
+use crate::synthesis::Brain;
+use crate::work_dir::WorkDir;
+
+/// How often a slot asks whether its claim is still there; the heartbeat looks.
+const HELD_CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// When at the latest a task that the node failed is tried again; four times as long after each further fault, an hour
+/// in all.
+const RETRY_SECONDS_MIN: u64 = 10;
+const RETRY_SECONDS_FACTOR: u64 = 4;
+
+/// Why a slot's turn ended without a verdict.
+enum Interruption {
+    /// The claim's file was moved or removed.
+    Lost,
+    /// A person asked for it in `control/cancel/`.
+    Cancelled,
+    Shutdown,
+    Node(String),
+    /// The node works, and lacks what this task needs.
+    Lacking(String),
+    /// It is of a class that this worker does not take: a person had put it among such that any can do.
+    Misplaced,
+}
+
+impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
+    /// Serves one claim to its end; gives the pause before the next.
+    pub(super) async fn serve(&self, slot: &Slot, claim: &Claim, shutdown: &Shutdown) -> Duration {
+        let id = &claim.name().id;
+        let token = claim.name().token;
+        tracing::info!(task = %id, %token, slot = slot.number, "claimed");
+        self.note(Event::Claimed { task: id.clone(), token, class: claim.class().to_string() });
+        let started_at = Timestamp::now();
+        let attempted = tokio::select! {
+            attempted = AssertUnwindSafe(self.attempt(slot, claim)).catch_unwind() => attempted.unwrap_or_else(|_| {
+                Err(Interruption::Node("the worker failed within itself; its log has the place".to_owned()))
+            }),
+            interruption = self.interrupted(claim, shutdown) => Err(interruption),
+        };
+        let (settled, pause) = match attempted {
+            Ok(attempt) => (self.conclude(slot, claim, &attempt, started_at, shutdown).await, Duration::ZERO),
+            Err(Interruption::Shutdown) => (self.release(claim, "the worker ends"), Duration::ZERO),
+            Err(Interruption::Lost) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
+            Err(Interruption::Cancelled) => (self.cancel(claim), Duration::ZERO),
+            Err(Interruption::Misplaced) => (self.hand_over(claim), Duration::ZERO),
+            Err(Interruption::Node(why)) => {
+                (self.postpone(claim, &why, true, started_at).await, NODE_FAULT_PAUSE)
+            }
+            Err(Interruption::Lacking(why)) => {
+                (self.postpone(claim, &why, false, started_at).await, Duration::ZERO)
+            }
+        };
+        match settled {
+            Ok(outcome) => tracing::info!(task = %id, %token, slot = slot.number, "{outcome}"),
+            Err(error @ ClaimError::Lost(_)) => {
+                tracing::warn!(task = %id, %token, "{error}");
+                self.note(Event::Lost { task: id.clone(), token });
+            }
+            Err(ClaimError::Spool(error)) => {
+                // Nothing was published: the task goes back, and if even that fails it stays claimed and is
+                // handed back when this incarnation is reaped.
+                tracing::error!(task = %id, %token, %error, "cannot settle the claim");
+                self.board.fault(Some(&error.to_string()));
+                if let Err(error) = block_in_place(|| claim.release()) {
+                    tracing::error!(task = %id, %token, %error, "cannot hand the task back");
+                }
+                return NODE_FAULT_PAUSE;
+            }
+        }
+        pause
+    }
+
+    async fn attempt(&self, slot: &Slot, claim: &Claim) -> Result<Attempt, Interruption> {
+        if !run::takes(&claim.spec().class(), slot, self.shop.config.native) {
+            return Err(Interruption::Misplaced);
+        }
+        let labels = Labels {
+            spool: self.spool.id(),
+            owner: self.owner.clone(),
+            task: claim.name().id.clone(),
+            token: claim.name().token,
+            object: Uuid::now_v7(),
+        };
+        let say = |stage: &str| self.board.begin(slot.number, &claim.name().id, stage);
+        let node_fault = |error: &dyn std::fmt::Display| Interruption::Node(error.to_string());
+        let work_dir = WorkDir::make(&self.state_dir, &self.ledger, &labels).map_err(|e| node_fault(&e))?;
+        let task = match &claim.spec().work {
+            Work::Build(task) => task,
+            Work::Run(task) => {
+                let job = run::Job {
+                    engine: &self.shop.engine,
+                    config: &self.shop.config,
+                    spool: &self.spool,
+                    task,
+                    resources: &claim.spec().resources,
+                    slot,
+                    dir: &work_dir.path,
+                    program: &self.program,
+                    labels: &labels,
+                    unique: Uuid::now_v7,
+                    say: &say,
+                };
+                return run::run(&job).await.map_err(|error| match error {
+                    // The image may be misspelt, an input where there is no directory: no reason to doubt the node.
+                    RunError::Engine(error @ (EngineError::Pull { .. } | EngineError::Refused { .. })) => {
+                        Interruption::Lacking(error.to_string())
+                    }
+                    error => node_fault(&error),
+                });
+            }
+        };
+        let mut slot = slot.clone();
+        let timeout = claim.spec().resources.timeout_seconds;
+        if let Some(memory) = claim.spec().resources.memory_bytes {
+            slot.limits.memory_bytes = slot.limits.memory_bytes.min(memory);
+        }
+        let job = Job {
+            shop: &self.shop,
+            task,
+            slot: &slot,
+            context_dir: &work_dir.path,
+            run_timeout: Duration::from_secs(timeout.unwrap_or(self.shop.config.run_timeout_seconds)),
+            labels: &labels,
+            unique: Uuid::now_v7,
+            say: &say,
+        };
+        let mut made =
+            attempt(&job, &mut (self.new_brain)()).await.map_err(|error: AttemptError| node_fault(&error))?;
+        if let Some(cores) = claim.spec().resources.cores.filter(|cores| *cores as usize != slot.cores.len())
+        {
+            made.notes.push(format!("asked for {cores} cores, ran on the {} of a slot", slot.cores.len()));
+        }
+        Ok(made)
+    }
+
+    /// Publishes an attempt. While the spool cannot be written the verdict is kept and published again and
+    /// again: a full disk does not cost the work.
+    async fn conclude(
+        &self,
+        slot: &Slot,
+        claim: &Claim,
+        attempt: &Attempt,
+        started_at: Timestamp,
+        shutdown: &Shutdown,
+    ) -> Result<String, ClaimError> {
+        self.board.begin(slot.number, &claim.name().id, "publish");
+        let manifest = attempt.manifest(claim.name(), &self.owner, started_at, Timestamp::now());
+        let mut trouble = None;
+        loop {
+            let concluded = self.publish(claim, &manifest, &attempt.files).map(|()| attempt.outcome());
+            trouble.take().inspect(|said: &String| self.board.withdraw(said));
+            match concluded {
+                Err(ClaimError::Spool(error)) if shutdown.phase() == Phase::Running => {
+                    let said = format!("a verdict waits to be written: {error}");
+                    tracing::error!(task = %claim.name().id, token = %claim.name().token, "{said}");
+                    self.board.notice(&said);
+                    trouble = Some(said);
+                }
+                concluded => {
+                    if concluded.is_ok() {
+                        self.breaker().settle();
+                        self.board.fault(None);
+                    }
+                    return concluded;
+                }
+            }
+            tokio::select! {
+                () = shutdown.requested() => {}
+                () = tokio::time::sleep(NODE_FAULT_PAUSE) => {}
+            }
+        }
+    }
+
+    /// Hands a task back that the node failed. It pays for that with a retry only if the engine is there.
+    /// What makes the node suspect counts against it too.
+    async fn postpone(
+        &self,
+        claim: &Claim,
+        why: &str,
+        is_suspect: bool,
+        started_at: Timestamp,
+    ) -> Result<String, ClaimError> {
+        if self.shop.engine.ping().await.is_err() {
+            return self.release(claim, &format!("until the engine answers: {why}"));
+        }
+        if is_suspect {
+            self.board.fault(Some(why));
+            self.breaker().strike((self.clock)(), why, random());
+        }
+        let longest = RETRY_SECONDS_MIN * RETRY_SECONDS_FACTOR.saturating_pow(claim.name().retries.min(8));
+        let wait = Duration::from_secs(longest).mul_f64(random()).as_secs() + 1;
+        // By the server's clock, which those who look at the date share.
+        let now = block_in_place(|| self.spool.server_time(&self.owner)).map_err(SpoolError::from)?;
+        let due = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs() + wait;
+        if block_in_place(|| claim.delay(due, why))? {
+            let (task, token) = (claim.name().id.clone(), claim.name().token);
+            self.note(Event::Delayed { task, token, due_seconds: due, reason: why.to_owned() });
+            return Ok(format!("the node failed it, it will be tried again: {why}"));
+        }
+        let poison = Attempt::failed(
+            &claim.spec().work,
+            FailureReason::Poison,
+            format!("the node failed it again and again, at last: {why}"),
+        );
+        let manifest = poison.manifest(claim.name(), &self.owner, started_at, Timestamp::now());
+        self.publish(claim, &manifest, &[])?;
+        Ok(poison.outcome())
+    }
+
+    /// Writes what an attempt came to, and says so in the log. A server that hangs must not keep a timer from its turn:
+    /// this, like all that waits for the spool, is done beside the runtime.
+    fn publish(
+        &self,
+        claim: &Claim,
+        manifest: &Manifest,
+        files: &[(String, Vec<u8>)],
+    ) -> Result<(), ClaimError> {
+        block_in_place(|| claim.conclude(manifest, files))?;
+        self.note(Event::concluded(claim.name().id.clone(), claim.name().token, &manifest.verdict));
+        Ok(())
+    }
+
+    /// Hands a task over to who can do it.
+    fn hand_over(&self, claim: &Claim) -> Result<String, ClaimError> {
+        block_in_place(|| claim.hand_over())?;
+        let reason = format!("it is one of {}, which this worker does not take", claim.spec().class());
+        let said = format!("handed over: {reason}");
+        self.note(Event::Released { task: claim.name().id.clone(), token: claim.name().token, reason });
+        Ok(said)
+    }
+
+    /// Hands a task back as it was.
+    fn release(&self, claim: &Claim, why: &str) -> Result<String, ClaimError> {
+        block_in_place(|| claim.release())?;
+        let (task, token) = (claim.name().id.clone(), claim.name().token);
+        self.note(Event::Released { task, token, reason: why.to_owned() });
+        Ok(format!("handed back: {why}"))
+    }
+
+    /// Sets a task aside that a person cancelled.
+    fn cancel(&self, claim: &Claim) -> Result<String, ClaimError> {
+        block_in_place(|| claim.cancel())?;
+        self.note(Event::Cancelled { task: claim.name().id.clone(), token: Some(claim.name().token) });
+        Ok("cancelled by a person: set aside in failed/cancelled".to_owned())
+    }
+
+    /// Ends when the attempt must: on shutdown, or when a person has cancelled the task or taken the claim away.
+    async fn interrupted(&self, claim: &Claim, shutdown: &Shutdown) -> Interruption {
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return Interruption::Shutdown,
+                () = tokio::time::sleep(HELD_CHECK_PERIOD) => {}
+            }
+            if !claim.is_held() {
+                return Interruption::Lost;
+            }
+            let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+            if control.cancelled().contains(&claim.name().id) {
+                return Interruption::Cancelled;
+            }
+        }
+    }
+}
