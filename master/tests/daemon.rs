@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{House, claim, owner, row, rows, said};
+use common::{House, Mount, claim, owner, row, rows, said};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use queue_format::{Event, FailureReason, Lease, LifeLock, Spool, State};
@@ -101,6 +101,24 @@ fn what_is_dropped_is_published_and_what_is_bad_kept_aside() {
     assert!(incoming.join("notes.txt").exists(), "what is no rows is left alone");
     master.stop();
     assert_eq!(LifeLock::known(&house.path("state")).expect("listed"), [], "it leaves nothing behind");
+}
+
+#[test]
+fn a_file_that_cannot_be_taken_or_read_keeps_no_other_waiting() {
+    let house = House::new();
+    let spool = house.spool();
+    let incoming = spool.layout().incoming();
+    // First in every order: one is a mount point, the other was taken by a master that is dead, and is a directory.
+    fs::write(incoming.join("0.jsonl"), row("stays").to_string()).expect("dropped");
+    let _mount = Mount::over(&incoming.join("0.jsonl"));
+    let dead = owner(&systemd::hostname());
+    drop(LifeLock::hold(&house.path("state"), &dead).expect("held"));
+    let taken = spool.layout().intake(&dead).join(format!("{}.5.a.jsonl", "0".repeat(32)));
+    fs::create_dir_all(taken).expect("made");
+    let master = Master::start(&house, "[master]\nrepositories = '/mirrors/{repo}'\nsettle_seconds = 1.0\n");
+    fs::write(incoming.join("rows.jsonl"), row("a").to_string()).expect("dropped");
+    wait_for("the task", || (ids(&spool) == ["a"]).then_some(()));
+    master.stop();
 }
 
 #[test]

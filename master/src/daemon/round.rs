@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -23,6 +25,8 @@ pub(super) struct Round {
     pub(super) known: Known,
     pub(super) settling: Settling,
     pub(super) read: Settling,
+    /// Files that could not be taken or read.
+    pub(super) refused: BTreeSet<String>,
     pub(super) summariser: Summariser,
     /// When the ledger is looked through again, since the beginning.
     pub(super) forget_due: Duration,
@@ -83,16 +87,37 @@ impl Round {
         Ok(())
     }
 
-    /// Takes what rests in incoming/ and reads all that is taken.
-    pub(super) fn ingest(&mut self, now: Timestamp, elapsed: Duration) -> Result<(), IngestError> {
+    /// Takes what rests in incoming/ and reads all that is taken. A file that cannot be taken or read is said and tried
+    /// again, and keeps no other waiting.
+    pub(super) fn ingest(&mut self, now: Timestamp, elapsed: Duration) -> Result<(), SpoolError> {
         for file in self.settling.look(self.spool.dropped()?, elapsed) {
-            self.intake.take(&file)?;
+            if let Err(error) = self.intake.take(&file) {
+                self.refused(&file.name, &error);
+            }
         }
         for taken in self.intake.taken()? {
-            self.read(&taken, now)?;
-            self.intake.finish(&taken)?;
+            match self.finish(&taken, now) {
+                Ok(()) => drop(self.refused.remove(&taken.name)),
+                Err(IngestError::Spool(error)) => return Err(error),
+                Err(error) => self.refused(&taken.name, &error),
+            }
         }
         Ok(())
+    }
+
+    fn finish(&mut self, taken: &Taken, now: Timestamp) -> Result<(), IngestError> {
+        self.read(taken, now)?;
+        Ok(self.intake.finish(taken)?)
+    }
+
+    /// Said once of each file, however often it is tried.
+    fn refused(&mut self, name: &str, error: &dyn Display) {
+        if self.refused.insert(name.to_owned()) {
+            tracing::error!(
+                file = name,
+                "cannot read it from incoming/: {error}; trying again until it is gone"
+            );
+        }
     }
 
     /// Looks after what was read: its writer may only have paused.

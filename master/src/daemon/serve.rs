@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,6 +75,7 @@ impl Daemon {
             known: Known::default(),
             settling: Settling::new(Duration::from_secs_f64(self.config.settle_seconds)),
             read: Settling::new(READ_KEPT),
+            refused: BTreeSet::new(),
             summariser: Summariser {
                 watch: Watch::default(),
                 every,

@@ -183,6 +183,13 @@ impl Mount {
         Self(at.to_owned())
     }
 
+    /// A file that stays where it is: it can be read, but not renamed.
+    pub(crate) fn over(file: &Path) -> Self {
+        let mounted = Command::new("mount").arg("--bind").args([file, file]).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "this test mounts a file: run it as root");
+        Self(file.to_owned())
+    }
+
     pub(crate) fn options(&self, options: &str) {
         let mounted = Command::new("mount").args(["-o", options]).arg(&self.0).status();
         assert!(mounted.is_ok_and(|status| status.success()), "cannot mount again with {options}");
