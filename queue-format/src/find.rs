@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use crate::files::Files;
 use crate::{Class, DoneClass, FailureReason, Owner, PathError, Spool, TaskId, TaskName};
 
+/// Looks for a task that lies nowhere: it may be on its way from one directory to the next.
+const LOOKS_MAX: usize = 3;
+
 /// Which state a task is in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -174,6 +177,29 @@ impl Spool {
                 found.push(task);
             }
         })?;
+        Ok(found)
+    }
+
+    /// Where several tasks are, for what is to be done about them or said of them: a task that others move meanwhile is
+    /// given where it came to rest, and looked for again where it seemed to be nowhere. Two places of one task are two
+    /// files.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn settle_find(&self, ids: &BTreeSet<TaskId>) -> Result<Vec<Located>, PathError> {
+        let mut found: Vec<Located> = Vec::new();
+        for _ in 0..LOOKS_MAX {
+            let seen: BTreeSet<&TaskId> = found.iter().map(|task| &task.name.id).collect();
+            let missing: BTreeSet<TaskId> = ids.iter().filter(|id| !seen.contains(id)).cloned().collect();
+            if missing.is_empty() {
+                break;
+            }
+            found.extend(self.find_all(&missing)?);
+            // Twice: between two of these it may go from one of its places to the other.
+            for _ in 0..2 {
+                found.retain(|task| self.files().is_there(&task.path));
+            }
+        }
         Ok(found)
     }
 

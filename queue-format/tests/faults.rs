@@ -27,6 +27,8 @@ struct Flaky {
     open: Mutex<Option<(String, Errno)>>,
     /// Somebody else makes each directory just after a rename has found none.
     is_hurried: AtomicBool,
+    /// What somebody else renames just after a directory was listed: the directory, from, to.
+    after_list: Mutex<Vec<[PathBuf; 3]>>,
 }
 
 fn refuse(fault: &Mutex<Option<(String, Errno)>>, path: &Path) -> io::Result<()> {
@@ -60,7 +62,15 @@ impl Filesystem for Flaky {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Disk.list(dir)
+        let names = Disk.list(dir);
+        self.after_list.lock().expect("no panic").retain(|[listed, from, to]| {
+            let is_due = listed == dir;
+            if is_due {
+                fs::rename(from, to).expect("moved");
+            }
+            !is_due
+        });
+        names
     }
 
     fn look(&self, path: &Path) -> io::Result<Entry> {
@@ -288,4 +298,27 @@ fn a_chunk_that_the_ledger_has_forgotten_is_published_beside_what_is_left_of_it(
     let all = spool.all().expect("listed");
     assert!(all.iter().all(|task| task.path.starts_with(spool.layout().pending())), "{all:?}");
     assert_eq!(all.len(), 2);
+}
+
+#[test]
+fn a_task_on_the_move_is_found_where_it_came_to_rest() {
+    let (_dir, spool, flaky) = spool();
+    let (_lease, claim) = claimed(&spool);
+    let ids = [claim.name().id.clone()].into();
+    let (_, at_work) = only(&spool);
+    let waits = spool.layout().pending().join("5-build").join(at_work.file_name().expect("a name"));
+    let moved = |listed: &Path, from: &Path, to: &Path| {
+        *flaky.after_list.lock().expect("no panic") = vec![[listed, from, to].map(Path::to_owned)];
+        let found = spool.settle_find(&ids).expect("listed");
+        assert_eq!(*flaky.after_list.lock().expect("no panic"), Vec::<[PathBuf; 3]>::new());
+        assert_eq!(found.into_iter().map(|task| task.path).collect::<Vec<_>>(), [to]);
+    };
+    let pending = waits.parent().expect("a directory");
+    // pending/ is listed before claimed/: the task is seen nowhere, and then twice.
+    moved(pending, &at_work, &waits);
+    moved(pending, &waits, &at_work);
+    // Seen once, where it is no more.
+    moved(at_work.parent().expect("a directory"), &at_work, &waits);
+    fs::copy(&waits, &at_work).expect("copied");
+    assert_eq!(spool.settle_find(&ids).expect("listed").len(), 2, "two files are two");
 }

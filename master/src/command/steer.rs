@@ -11,7 +11,7 @@ use super::{CommandError, Success};
 use crate::show::find_id;
 use crate::text::{clean_line, plural};
 
-/// Looks for a task that lay nowhere: it may have been on its way from one directory to the next.
+/// Looks for a task that is to be cancelled and lay nowhere: it may have been on its way from one directory to the next.
 const LOOKS_MAX: usize = 3;
 
 /// Sets tasks aside.
@@ -169,16 +169,9 @@ pub(super) fn find_all(spool: &Spool, texts: &[String]) -> Result<Vec<Located>, 
             Err(_) => return Err(unknown(spool, text)?),
         }
     }
-    let mut found = spool.find_all(&ids)?;
-    for _ in 1..LOOKS_MAX {
-        let missing: BTreeSet<TaskId> =
-            ids.iter().filter(|id| found.iter().all(|task| task.name.id != **id)).cloned().collect();
-        if missing.is_empty() {
-            break;
-        }
-        found.extend(spool.find_all(&missing)?);
-    }
-    match ids.iter().find(|id| found.iter().all(|task| task.name.id != **id)) {
+    let found = spool.settle_find(&ids)?;
+    let seen: BTreeSet<&TaskId> = found.iter().map(|task| &task.name.id).collect();
+    match ids.iter().find(|id| !seen.contains(id)) {
         Some(missing) => Err(unknown(spool, missing.as_str())?),
         None => Ok(found),
     }

@@ -12,7 +12,7 @@ impl Page {
         };
         let mut advice = Vec::new();
         if self.places.len() > 1 {
-            advice.push("its file lies in several places: keep one, remove the others".to_owned());
+            advice.push("its file lies in several places: bottega fsck tells which to keep".to_owned());
         }
         let mv = |what: &str, to: &str| {
             let dir = self.spool.join(to);
@@ -34,7 +34,7 @@ impl Page {
             State::Hold => advice.push(mv("to let it go on", &self.home())),
             State::Claimed(owner) => {
                 advice.push(format!("{owner} works on it"));
-                advice.push(format!("to cancel it for good: rm {}", word(place)));
+                advice.push(format!("to cancel it: {}", self.command("cancel")));
                 advice.push(mv("to give it to another worker", &self.home()));
             }
             State::Done(_) => self.advice_done(&mut advice),

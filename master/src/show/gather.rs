@@ -81,7 +81,7 @@ impl Page {
     /// # Errors
     /// A directory cannot be listed.
     pub fn gather(spool: &Spool, id: &TaskId) -> Result<Self, SpoolError> {
-        let places = spool.find(id)?;
+        let places = spool.settle_find(&[id.clone()].into())?;
         let spec = places.first().map(|place| spool.read_task(place).map_err(|e| e.to_string()));
         let tokens = spool.attempts(id)?;
         let attempts = tokens.into_iter().map(|token| Attempt::read(spool, id, token)).collect();
