@@ -7,7 +7,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{House, accepted, claim, failed, owner, rows, work};
-use queue_format::{Event, EventLog, FailureReason, Heartbeat, Lease, State, TaskId, Token, WorkerStatus};
+use queue_format::{
+    Event, EventLog, FailureReason, Heartbeat, Lease, SlotActivity, SlotStatus, State, TaskId, Token,
+    WorkerStatus,
+};
 use serde_json::Value;
 
 fn id(text: &str) -> TaskId {
@@ -132,6 +135,43 @@ fn every_help_says_what_it_is_by_hand() {
         check(&house, &[verb, "--help"], 0, &["By hand"]);
     }
     check(&house, &["fsck", "--help"], 0, &["can be done by hand instead"]);
+}
+
+#[test]
+fn explain_tells_what_fits_a_slot() {
+    let house = House::new();
+    let spool = house.spool();
+    assert_eq!(house.submit(&rows(&["large-build"])).status, 0);
+    let file = path(&house, "large-build");
+    let mut large: Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
+    large["resources"] = serde_json::json!({"cores": 64, "memory_bytes": 1_u64 << 40});
+    fs::write(&file, large.to_string()).expect("written");
+    let publish = |name: &str, cores: &str, memory: &str| {
+        let args = ["run", "--name", name, "--cores", cores, "--memory", memory, "a", "--", "true"];
+        check(&house, &args, 0, &["1 task published"]);
+    };
+    publish("wide", "3", "12GiB");
+    publish("cores", "3", "1GiB");
+    publish("memory", "1", "12GiB");
+
+    let worker = owner("node07");
+    let _beat = Heartbeat::begin(&spool, worker.clone()).expect("a heartbeat");
+    let activity = SlotActivity { task: id("other"), stage: "run".to_owned(), since: jiff::Timestamp::now() };
+    let slot = |slot, cpuset: &str, gib: u64, activity| SlotStatus {
+        slot,
+        cpuset: cpuset.to_owned(),
+        memory_bytes: gib << 30,
+        activity,
+    };
+    let slots = vec![slot(0, "0-3", 8, Some(activity)), slot(1, "4-5", 16, None)];
+    let (notices, obstacle) = (Vec::new(), None);
+    let status = WorkerStatus { owner: worker, at: jiff::Timestamp::now(), notices, obstacle, slots };
+    spool.write_worker_status(&status).expect("said");
+    let explain = |name: &str, expected: &str| check(&house, &["explain", name], 0, &[expected]);
+    explain("large-build", "it waits its turn: 1 slot idle, one will take it within seconds");
+    explain("wide", "it asks for 3 cores and 12.0 GiB of memory, and no slot has as much");
+    explain("cores", "it waits its turn: 1 slot at work, none idle");
+    explain("memory", "it waits its turn: 1 slot idle");
 }
 
 #[test]

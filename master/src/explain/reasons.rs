@@ -1,4 +1,4 @@
-use queue_format::{Class, Owner, RETRIES_MAX, State, WorkerStatus};
+use queue_format::{Class, Owner, RETRIES_MAX, Shape, State, WorkerStatus};
 
 use super::Scene;
 use crate::text::{bytes, clean_line, duration, plural};
@@ -93,51 +93,36 @@ impl Scene {
         }
         let able = heard.iter().filter(|w| w.obstacle.is_none() && !self.control.is_drained(w.owner.node()));
         let slots: Vec<_> = able.flat_map(|worker| &worker.slots).collect();
-        self.resources(&slots, said);
-        if slots.is_empty() || said.len() > before {
+        let shape = class.shape();
+        let fitting: Vec<_> =
+            slots.iter().filter(|slot| shape.fits(cores_of(&slot.cpuset), slot.memory_bytes)).collect();
+        if fitting.is_empty() && !slots.is_empty() {
+            said.push(format!(
+                "it asks for {}, and no slot has as much: give workers fewer, larger slots (slot_cores)",
+                asked(&shape)
+            ));
+        }
+        if fitting.is_empty() || said.len() > before {
             return;
         }
-        let idle = slots.iter().filter(|slot| slot.activity.is_none()).count();
-        let ahead = self.summary.as_ref().map_or(0, |summary| {
-            let earlier = |name: &str| name.parse::<Class>().is_ok_and(|other| other <= *class);
-            summary.counts.pending.iter().filter(|(name, _)| earlier(name)).map(|(_, n)| n).sum()
-        });
+        let idle = fitting.iter().filter(|slot| slot.activity.is_none()).count();
         if idle > 0 {
             said.push(format!(
                 "it waits its turn: {} idle, one will take it within seconds",
                 plural(idle, "slot")
             ));
-        } else {
-            let with = if ahead > 1 {
-                format!("; {ahead} tasks of its class or an earlier one wait")
-            } else {
-                String::new()
-            };
-            said.push(format!("it waits its turn: {} at work, none idle{with}", plural(slots.len(), "slot")));
+            return;
         }
-    }
-
-    /// A build that asks for more than any slot has is done in what the slot has; a run waits.
-    fn resources(&self, slots: &[&queue_format::SlotStatus], said: &mut Vec<String>) {
-        let Some(Ok(spec)) = &self.page.spec else { return };
-        let most = slots.iter().map(|slot| slot.memory_bytes).max();
-        let cores = slots.iter().map(|slot| cores_of(&slot.cpuset)).max();
-        if let (Some(asked), Some(most)) = (spec.resources.cores, cores)
-            && asked > most
-        {
-            said.push(format!(
-                "it asks for {asked} cores, and no slot has more than {most}: give workers fewer, larger slots (slot_cores)"
-            ));
-        }
-        if let (Some(asked), Some(most)) = (spec.resources.memory_bytes, most)
-            && asked > most
-        {
-            said.push(format!(
-                "it asks for {} of memory, and no slot has more than {}: give workers fewer, larger slots",
-                bytes(asked),
-                bytes(most)
-            ));
-        }
+        let ahead = self.summary.as_ref().map_or(0, |summary| {
+            let earlier = |name: &str| name.parse::<Class>().is_ok_and(|other| other <= *class);
+            summary.counts.pending.iter().filter(|(name, _)| earlier(name)).map(|(_, n)| n).sum()
+        });
+        let with = match ahead {
+            0 | 1 => String::new(),
+            _ => format!("; {ahead} tasks of its class or an earlier one wait"),
+        };
+        let at_work = plural(fitting.len(), "slot");
+        said.push(format!("it waits its turn: {at_work} at work, none idle{with}"));
     }
 
     fn delayed(&self, due_seconds: u64, said: &mut Vec<String>) {
@@ -197,14 +182,21 @@ impl Scene {
     }
 }
 
+/// What a class asks for, in words.
+fn asked(shape: &Shape) -> String {
+    let cores = shape.cores.map(|cores| plural(cores as usize, "core"));
+    let memory = shape.memory_bytes.map(|memory| format!("{} of memory", bytes(memory)));
+    [cores, memory].into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}
+
 /// How many cores a set has, as the kernel writes it: `0-2,5`.
-fn cores_of(cpuset: &str) -> u32 {
+fn cores_of(cpuset: &str) -> usize {
     let run = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
         Some(last.checked_sub(first)?.saturating_add(1))
     };
-    cpuset.split(',').filter_map(run).fold(0, u32::saturating_add)
+    cpuset.split(',').filter_map(run).fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
