@@ -118,6 +118,13 @@ fn a_pause_and_a_drain_are_said_everywhere() {
     let drained = check(&house, &["drain", "node07"], 0, &["node07: claims no more"]);
     assert!(!drained.contains("did you mean"), "{drained}");
     check(&house, &["status"], 0, &["drained  node07"]);
+    check(&house, &["drain", "--undo", "Node07"], 0, &["node07: claims again"]);
+    let mut lease = Lease::open(&house.spool(), owner("node07")).expect("a lease");
+    let held = claim(&mut lease);
+    let drained =
+        check(&house, &["drain", "Node07.cluster"], 0, &["node07: claims no more; 1 claim left to finish"]);
+    assert!(!drained.contains("no daemon"), "{drained}");
+    held.release().expect("released");
     check(&house, &["drain", "../x"], 2, &["is not a node's name"]);
     fs::write(house.spool_dir().join("control/limits.toml"), "claims_per_nod = 3").expect("written");
     check(&house, &["status"], 0, &["note     control/limits.toml: ", "claims_per_nod"]);

@@ -121,7 +121,7 @@ pub use manifest::{
     StageRecord, WorkReport,
 };
 pub use name::{InvalidName, TaskName, Token};
-pub use owner::{Incarnation, InvalidOwner, Owner};
+pub use owner::{Incarnation, InvalidOwner, Owner, node_name};
 pub use presence::{Deceased, Presence};
 pub use publish::{CHUNK_TASKS_MAX, Published, Publisher};
 pub use reap::Reaped;

@@ -53,7 +53,8 @@ impl Owner {
 const NODE_BYTES_MAX: usize = 48;
 
 /// A host's name as it stands in owners; a name that is one already stays as it is.
-pub(crate) fn node_name(hostname: &str) -> String {
+#[must_use]
+pub fn node_name(hostname: &str) -> String {
     let first = hostname.split('.').next().unwrap_or_default();
     let name: String = first
         .chars()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use queue_format::{Cancelled, FailureReason, Located, Owner, Spool, State, TaskId};
+use queue_format::{Cancelled, FailureReason, Located, Owner, Spool, State, TaskId, node_name};
 
 use super::operate::{DrainArguments, PauseArguments, ResumeArguments, TasksArguments};
 use super::show::unknown;
@@ -139,7 +139,8 @@ pub(super) fn drain(arguments: &DrainArguments, out: &mut dyn Write) -> Result<S
             )));
         }
     }
-    for node in &arguments.nodes {
+    for node in arguments.nodes.iter().map(|node| node_name(node)) {
+        let node = node.as_str();
         if arguments.undo {
             spool.undrain(node)?;
             writeln!(out, "{node}: claims again")?;

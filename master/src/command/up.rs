@@ -2,7 +2,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use queue_format::{Life, LifeLock, Owner, Spool, Tally};
+use queue_format::{Life, LifeLock, Spool, Tally, node_name};
 use systemd::Shutdown;
 
 use super::cli::UpArguments;
@@ -99,8 +99,7 @@ fn warn_of_strangers(
     host: &Host,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    let me = Owner::new(&host.hostname, queue_format::Incarnation::new((host.unique)()));
-    for owner in spool.owners_on(me.node())? {
+    for owner in spool.owners_on(&node_name(&host.hostname))? {
         let claims = spool.claims_of(&owner)?.len();
         if claims > 0 && LifeLock::look(state_dir, &owner)? == Life::Unknown {
             let dir = spool.layout().lease(&owner);
