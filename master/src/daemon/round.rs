@@ -5,8 +5,11 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use queue_format::{Intake, Known, Life, LifeLock, Owner, PathError, Settling, Spool, SpoolError, Taken};
+use queue_format::{
+    EventLog, Intake, Known, Life, LifeLock, Owner, PathError, Settling, Spool, SpoolError, Taken,
+};
 
+use super::steering::Steering;
 use crate::ingest::{Ingest, IngestError, Source, Template};
 use crate::summary::{Status, Watch};
 
@@ -20,6 +23,8 @@ pub(super) struct Round {
     pub(super) spool: Spool,
     pub(super) owner: Owner,
     pub(super) state_dir: PathBuf,
+    pub(super) log: EventLog,
+    pub(super) steering: Steering,
     pub(super) intake: Intake,
     pub(super) repositories: Option<Template>,
     pub(super) known: Known,
@@ -43,6 +48,11 @@ pub(super) struct Summariser {
 }
 
 impl Round {
+    /// Does what people ask for in control/.
+    pub(super) fn steer(&mut self, now: Timestamp) -> Result<(), SpoolError> {
+        self.steering.look(&self.spool, &self.log, now)
+    }
+
     /// Takes over what dead incarnations of this node left.
     pub(super) fn reap(&self) -> Result<(), SpoolError> {
         let dead = |owner: &Owner| -> Result<bool, PathError> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use queue_format::{Intake, Known, LifeLock, Owner, PathError, READ_KEPT, Settling, Spool, SpoolError};
+use queue_format::{
+    EventLog, Intake, Known, LifeLock, Owner, PathError, READ_KEPT, Settling, Spool, SpoolError,
+};
 use systemd::{Notifier, Shutdown};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -64,12 +66,13 @@ impl Daemon {
         let intake = Intake::open(&self.spool, self.owner.clone())?;
         let (pulse, dead) = Pulse::start(&self.spool, &self.owner)?;
         let mut changes = Changes::watch(&self.spool.layout().incoming());
-        let steering = Steering::new(&self.spool, &self.owner);
         let every = Duration::from_secs_f64(self.config.summary_seconds);
         let round = Round {
             spool: self.spool.clone(),
             owner: self.owner.clone(),
             state_dir: self.state_dir.clone(),
+            log: EventLog::new(&self.spool, &self.owner),
+            steering: Steering::default(),
             intake,
             repositories: self.repositories.take(),
             known: Known::default(),
@@ -85,17 +88,16 @@ impl Daemon {
             forget_due: Duration::ZERO,
             dead,
         };
-        let mut round = Some((round, steering));
+        let mut round = Some(round);
         let mut is_closed = false;
         let began = Instant::now();
         notifier.ready("started");
-        while let Some((mut turn, mut steering)) = round.take() {
+        while let Some(mut turn) = round.take() {
             let (now, looked_at) = ((self.now)(), Instant::now());
             // Files are moved on a thread of their own: a hung mount must not keep a signal from being heard.
             let mut work = tokio::task::spawn_blocking(move || {
-                log_error("do what control/ asks for", steering.look(now));
                 let said = turn.all(now, began.elapsed());
-                ((turn, steering), said)
+                (turn, said)
             });
             let done = tokio::select! {
                 done = &mut work => done.ok(),
@@ -105,7 +107,7 @@ impl Daemon {
                     None
                 }
             };
-            let Some(((turn, steering), said)) = done else { break };
+            let Some((turn, said)) = done else { break };
             if let Some(said) = said {
                 notifier.status(&said);
             }
@@ -115,7 +117,7 @@ impl Daemon {
             } else {
                 self.pause(notifier, turn.summariser.due.into())
             };
-            round = Some((turn, steering));
+            round = Some(turn);
             tokio::select! {
                 () = shutdown.requested() => break,
                 () = pulse.closed() => {
@@ -131,7 +133,7 @@ impl Daemon {
         }
         notifier.stopping("told to end");
         pulse.stop();
-        if let Some((round, _)) = round
+        if let Some(round) = round
             && round.intake.close()?
         {
             drop(alive);
@@ -154,11 +156,14 @@ impl Daemon {
 impl Round {
     /// Every step once. Gives the line for people where the summary was due.
     fn all(&mut self, now: Timestamp, elapsed: Duration) -> Option<String> {
+        log_error("do what control/ asks for", self.steer(now));
         log_error("take back from the dead", self.reap());
         log_error("release delayed tasks", self.release());
         log_error("read incoming/", self.ingest(now, elapsed));
         log_error("look after incoming/read/", self.look_after_read(elapsed));
         log_error("look through ledger/", self.forget(elapsed));
+        // What cannot be written now is kept for the next round.
+        log_error("write the event log", self.log.flush(now));
         log_error("write the summary", self.summariser.look(&self.spool)).flatten()
     }
 }
