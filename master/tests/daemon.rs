@@ -163,6 +163,13 @@ fn what_is_due_or_orphaned_is_pending_again() {
         (counts.pending.values().sum::<usize>() == 2 && counts.delayed == 1 && counts.claimed.is_empty())
             .then_some(())
     });
+    let orphan = claims[2].name();
+    let taken_back = Event::Reaped { task: orphan.id.clone(), token: orphan.token, owner: dead };
+    wait_for("the event", || {
+        let events = spool.events_of(&orphan.id).expect("read");
+        events.iter().any(|(_, logged)| logged.event == taken_back).then_some(())
+    });
+    assert!(house.run(&["explain", orphan.id.as_str()]).out.contains("a001 taken back from "));
     master.stop();
 }
 

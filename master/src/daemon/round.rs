@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use queue_format::{
-    EventLog, Intake, Known, Life, LifeLock, Owner, PathError, Settling, Spool, SpoolError, Taken,
+    Event, EventLog, Intake, Known, Life, LifeLock, Owner, PathError, Settling, Spool, SpoolError, Taken,
+    TaskName,
 };
 
 use super::steering::Steering;
@@ -35,8 +36,8 @@ pub(super) struct Round {
     pub(super) summariser: Summariser,
     /// When the ledger is looked through again, since the beginning.
     pub(super) forget_due: Duration,
-    /// Incarnations, on whatever node, that the heartbeats say are dead.
-    pub(super) dead: Receiver<Owner>,
+    /// Incarnations, on whatever node, that the heartbeats say are dead, and what was taken back from them.
+    pub(super) dead: Receiver<(Owner, Vec<TaskName>)>,
 }
 
 /// Tells how many tasks there are, again and again.
@@ -54,22 +55,27 @@ impl Round {
     }
 
     /// Takes over what dead incarnations of this node left.
-    pub(super) fn reap(&self) -> Result<(), SpoolError> {
+    pub(super) fn reap(&self, now: Timestamp) -> Result<(), SpoolError> {
         let dead = |owner: &Owner| -> Result<bool, PathError> {
             Ok(*owner != self.owner && LifeLock::look(&self.state_dir, owner)? == Life::Dead)
         };
         for owner in self.spool.owners_on(self.owner.node())? {
             if dead(&owner)? {
-                let tasks = self.spool.reap(&owner)?.tasks().len();
-                tracing::info!(tasks, %owner, "taken back from a worker that died");
+                let reaped = self.spool.reap(&owner)?;
+                tracing::info!(tasks = reaped.tasks().len(), %owner, "taken back from a worker that died");
+                self.note_reaped(now, &owner, reaped.tasks());
             }
         }
+        let anywhere = self.dead.try_iter().map(|(owner, tasks)| {
+            self.note_reaped(now, &owner, &tasks);
+            Ok(owner)
+        });
         let here = self.spool.intakes_on(self.owner.node())?;
         let here = here.into_iter().filter_map(|owner| match dead(&owner) {
             Ok(is_dead) => is_dead.then_some(Ok(owner)),
             Err(error) => Some(Err(error)),
         });
-        for owner in here.chain(self.dead.try_iter().map(Ok)) {
+        for owner in here.chain(anywhere) {
             let owner = owner?;
             let files = self.intake.adopt(&owner)?;
             if files > 0 {
@@ -77,6 +83,13 @@ impl Round {
             }
         }
         Ok(())
+    }
+
+    fn note_reaped(&self, now: Timestamp, owner: &Owner, tasks: &[TaskName]) {
+        for TaskName { id, token, .. } in tasks {
+            let (task, owner) = (id.clone(), owner.clone());
+            self.log.note(now, Event::Reaped { task, token: *token, owner });
+        }
     }
 
     pub(super) fn release(&self) -> Result<(), SpoolError> {

@@ -157,7 +157,7 @@ impl Round {
     /// Every step once. Gives the line for people where the summary was due.
     fn all(&mut self, now: Timestamp, elapsed: Duration) -> Option<String> {
         log_error("do what control/ asks for", self.steer(now));
-        log_error("take back from the dead", self.reap());
+        log_error("take back from the dead", self.reap(now));
         log_error("release delayed tasks", self.release());
         log_error("read incoming/", self.ingest(now, elapsed));
         log_error("look after incoming/read/", self.look_after_read(elapsed));
