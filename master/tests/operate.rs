@@ -73,6 +73,8 @@ fn tasks_are_cancelled_held_and_resumed() {
         &["node-b~", "has it, and sets it aside with its next heartbeat (every 10 s)"],
     );
     assert!(spool.control().expect("read").cancelled().contains(&claims[0].name().id));
+    check(&house, &["retry", &at_work], 1, &["not failed, it lies at "]);
+    assert!(spool.control().expect("read").cancelled().contains(&claims[0].name().id), "the wish stays");
     check(&house, &["explain", &at_work], 0, &["somebody asked to cancel it", "with its next heartbeat"]);
     check(&house, &["hold", claims[1].name().id.as_str()], 0, &["gives it up"]);
     lease.look_after().expect("looked");

@@ -44,18 +44,18 @@ struct Retry<'a> {
 impl Retry<'_> {
     fn one(&mut self, task: &Located, out: &mut dyn Write) -> Result<(), CommandError> {
         let id = &task.name.id;
+        if matches!(task.state, State::Pending(_) | State::Claimed(_) | State::Done(_)) {
+            self.is_success = false;
+            writeln!(out, "{id}: not failed, it lies at {}", task.path.display())?;
+            return Ok(());
+        }
         if self.wishes.cancelled().contains(id) {
             // A wish that was carried out, but is still there, would set it aside again.
             self.spool.uncancel(id)?;
         }
         let is_pending = match &task.state {
             State::Failed(_) => self.spool.retry(task)? == Retried::Pending,
-            State::Hold | State::Delayed { .. } => self.spool.release(task)?.is_some(),
-            State::Pending(_) | State::Claimed(_) | State::Done(_) => {
-                self.is_success = false;
-                writeln!(out, "{id}: not failed, it lies at {}", task.path.display())?;
-                return Ok(());
-            }
+            _ => self.spool.release(task)?.is_some(),
         };
         if is_pending {
             self.pending += 1;
