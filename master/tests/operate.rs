@@ -197,6 +197,8 @@ fn explain_tells_a_timeline_and_what_keeps_a_task() {
         at,
         Event::Claimed { task: held.name().id.clone(), token: Token(1), class: "5-build".to_owned() },
     );
+    let (reason, to) = ("EIO".to_owned(), Some(FailureReason::Poison));
+    log.note(at, Event::Rejected { task: held.name().id.clone(), token: Token(1), reason, to });
     log.note(at, Event::Resumed);
     log.flush(at).expect("written");
     let text = check(
@@ -208,6 +210,7 @@ fn explain_tells_a_timeline_and_what_keeps_a_task() {
             "that worker has no heartbeat: any daemon takes the task back once it has seen so for 180 s",
             "1 claim so far (a001), 0 of 5 automatic retries used",
             "2099-01-01 00:00:00  node-b        claimed as a001 from 5-build",
+            "a001 moved to failed/poison: EIO",
         ],
     );
     let (first, second) = (text.find("its file was written"), text.find("claimed as a001"));

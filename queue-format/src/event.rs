@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Owner, TaskId, Token, Verdict};
+use crate::{FailureReason, Owner, TaskId, Token, Verdict};
 
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ pub enum Event {
         /// Rows that were refused.
         rejected: u64,
     },
-    /// A task file that is not valid was moved to `failed/badspec`.
+    /// A task file that is not valid, or could not be read again and again, was moved to `failed/`.
     Rejected {
         /// Which task.
         task: TaskId,
@@ -112,6 +112,9 @@ pub enum Event {
         token: Token,
         /// What is wrong with it.
         reason: String,
+        /// Where to: `failed/<to>`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<FailureReason>,
     },
     /// Nothing is claimed from now on.
     Paused {

@@ -56,6 +56,8 @@ pub enum Next {
     Rejected {
         /// Its name.
         name: TaskName,
+        /// Where it lies: `failed/<reason>`.
+        reason: FailureReason,
         /// What is wrong with it.
         why: String,
     },
@@ -302,7 +304,7 @@ impl Lease {
             Err((reason, why)) => {
                 self.spool.leave_error(&name, &why)?;
                 files.bring(&target, &self.spool.dead_letter(reason, &name)?)?;
-                Ok(Some(Next::Rejected { name, why }))
+                Ok(Some(Next::Rejected { name, reason, why }))
             }
         }
     }

@@ -108,7 +108,7 @@ fn work(dir: &Path, node: &str) {
                                 panic!("{error}");
                             }
                         }
-                        Ok(Next::Rejected { name, why }) => panic!("{name}: {why}"),
+                        Ok(Next::Rejected { name, why, .. }) => panic!("{name}: {why}"),
                         Ok(Next::Empty) => std::thread::sleep(Duration::from_millis(50)),
                         Err(SpoolError::LeaseClosed(_)) => std::process::exit(75),
                         Err(error) => panic!("{error}"),

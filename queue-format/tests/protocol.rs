@@ -281,8 +281,8 @@ fn bad_files_are_kept_aside_and_the_rest_goes_on() {
     loop {
         match lease.claim_next(|_| true).expect("readable") {
             Next::Claimed(claim) => claimed.push(claim.name().id.to_string()),
-            Next::Rejected { name, why } => {
-                assert!(!why.is_empty());
+            Next::Rejected { name, reason, why } => {
+                assert!(!why.is_empty() && reason == FailureReason::BadSpec);
                 rejected.insert(name.id.to_string());
             }
             Next::Empty => break,

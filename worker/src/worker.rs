@@ -243,9 +243,14 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 self.poll.found_nothing(random());
                 Ok(None)
             }
-            Ok(Ok(Next::Rejected { name, why })) => {
-                tracing::warn!(task = %name.id, "moved to failed/badspec: {why}");
-                self.note(Event::Rejected { task: name.id, token: name.token, reason: why });
+            Ok(Ok(Next::Rejected { name, reason, why })) => {
+                tracing::warn!(task = %name.id, "moved to failed/{reason}: {why}");
+                self.note(Event::Rejected {
+                    task: name.id,
+                    token: name.token,
+                    reason: why,
+                    to: Some(reason),
+                });
                 Ok(None)
             }
             Ok(Err(error)) => Err(error),

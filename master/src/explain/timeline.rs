@@ -72,7 +72,10 @@ fn said(event: &Event) -> String {
         Event::Lost { token, .. } => format!("{token} was gone: somebody moved or removed its file"),
         Event::Reaped { token, owner, .. } => format!("{token} taken back from {owner}, which was silent"),
         Event::Returned { token, .. } => format!("{token} handed back: its claim seemed to fail"),
-        Event::Rejected { token, reason, .. } => format!("{token} moved to failed/badspec: {reason}"),
+        Event::Rejected { token, reason, to, .. } => {
+            let to = to.map(|to| to.to_string()).unwrap_or_default();
+            format!("{token} moved to failed/{to}: {reason}")
+        }
         // The others are about no task.
         _ => String::new(),
     }
