@@ -66,11 +66,14 @@ impl Results {
                 results.add(spool, task);
             }
         })?;
-        if results.len() > MANIFESTS_MAX {
+        let is_partial = results.len() > MANIFESTS_MAX;
+        if is_partial {
             results.seconds.clear();
         }
         for (task, manifest) in results.rows.values_mut().filter(|(_, manifest)| manifest.is_none()) {
-            *manifest = spool.manifest(&task.name.id, task.name.token).ok().flatten();
+            if is_partial {
+                *manifest = spool.manifest(&task.name.id, task.name.token).ok().flatten();
+            }
             if manifest.is_none()
                 && let Some(why) = spool.attempt_error(&task.name.id, task.name.token)
             {
@@ -196,17 +199,17 @@ fn row(
     stages: &[String],
 ) -> Vec<String> {
     let verdict = manifest.map(|manifest| &manifest.verdict);
-    let (verdict, why) = match (&task.state, verdict) {
-        (State::Failed(reason), Some(Verdict::Failed { detail, .. })) => {
-            ("failed".to_owned(), format!("{reason}: {detail}"))
-        }
+    let why = match (&task.state, verdict) {
+        (State::Failed(reason), Some(Verdict::Failed { detail, .. })) => format!("{reason}: {detail}"),
         (State::Failed(reason), _) => {
-            let why = error.map_or(reason.meaning(), String::as_str);
-            ("failed".to_owned(), format!("{reason}: {why}"))
+            format!("{reason}: {}", error.map_or(reason.meaning(), String::as_str))
         }
-        (_, Some(Verdict::Accepted { class })) => (class.to_string(), String::new()),
-        (_, Some(Verdict::Completed)) => ("completed".to_owned(), String::new()),
-        _ => ("accepted".to_owned(), "its results are missing".to_owned()),
+        (_, Some(_)) => String::new(),
+        (_, None) => "its results are missing".to_owned(),
+    };
+    let verdict = match &task.state {
+        State::Done(class) => class.to_string(),
+        _ => "failed".to_owned(),
     };
     let build = manifest.and_then(Manifest::build);
     let count = |n: Option<usize>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
@@ -227,4 +230,27 @@ fn row(
     ));
     row.push(ellipsis(&clean_line(&why), DETAIL_CHARS_MAX));
     row
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_format::{AcceptanceClass, FailureReason};
+
+    use super::*;
+
+    #[test]
+    fn the_state_tells_the_verdict_where_there_are_no_results() {
+        let check = |state: State, verdict: &str, why: &str| {
+            let name: TaskName = "a.a001.r0.json".parse().expect("a name");
+            let row = row(&Located { state, name, path: "a".into() }, None, None, &[]);
+            assert_eq!((row[1].as_str(), row[5].starts_with(why)), (verdict, true), "{row:?}");
+        };
+        check(State::Done(DoneClass::Completed), "completed", "its results are missing");
+        check(
+            State::Done(DoneClass::Accepted(AcceptanceClass::PerTest)),
+            "per-test",
+            "its results are missing",
+        );
+        check(State::Failed(FailureReason::Build), "failed", "build: ");
+    }
 }
