@@ -132,6 +132,10 @@ fn what_cannot_be_run_is_refused_with_flag_and_remedy() {
         &["--input", "nowhere", "a", "--", "true"],
         &["--input nowhere: it cannot be read", "check the path"],
     );
+    refuse(
+        &["--input", "/proc/self/mem:/in", "a", "--", "true"],
+        &["--input /proc/self/mem: it cannot be kept: "],
+    );
     refuse(&["--input", ".", "a", "--", "true"], &["--input .: ", "archive"]);
     refuse(&["--input", "bad:in", "a", "--", "true"], &["--input (inputs[0].path)", "absolute"]);
     refuse(&["--output", "/../etc", "a", "--", "true"], &["--output (outputs[0])", "without .."]);

@@ -26,7 +26,7 @@ pub struct Digest(String);
 #[error("it is no BLAKE3 digest, expected 64 digits of 0-9 and a-f")]
 pub struct InvalidDigest;
 
-/// Why an input cannot be had from the spool.
+/// Why an input cannot be kept in the spool, or had from it.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// The task is at fault, or who removed its file: another try finds the same.
@@ -40,6 +40,9 @@ pub enum InputError {
     /// The spool cannot be read now.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The content that was given to be kept is at fault, and not the spool.
+    #[error("it cannot be kept: {0}")]
+    Given(io::Error),
     /// The copy cannot be written.
     #[error("cannot write the copy of an input: {0}")]
     Write(io::Error),
@@ -70,8 +73,8 @@ impl Spool {
     /// already stays.
     ///
     /// # Errors
-    /// The content cannot be read, or the spool not be written.
-    pub fn keep_input(&self, content: &mut dyn Read) -> Result<(Digest, u64), PathError> {
+    /// The content cannot be read or is too large, or the spool cannot be written.
+    pub fn keep_input(&self, content: &mut dyn Read) -> Result<(Digest, u64), InputError> {
         let (files, dir) = (self.files(), self.layout().inputs());
         files.make_dirs(&dir)?;
         let mut staged = files.stage(&dir)?;
@@ -79,14 +82,14 @@ impl Spool {
         let mut bytes = 0;
         let mut piece = vec![0; PIECE_BYTES];
         loop {
-            let read = content.read(&mut piece).on_path("read an input for", &dir)?;
+            let read = content.read(&mut piece).map_err(InputError::Given)?;
             if read == 0 {
                 break;
             }
             bytes += read as u64;
             if bytes > INPUT_BYTES_MAX {
                 let why = io::Error::other(format!("it is larger than {INPUT_BYTES_MAX} bytes"));
-                return Err(why).on_path("keep an input in", &dir);
+                return Err(InputError::Given(why));
             }
             hasher.update(&piece[..read]);
             staged.write_all(&piece[..read]).on_path("write", staged.path())?;

@@ -1,11 +1,12 @@
 //! Inputs of tasks in the spool: kept once, checked when read, looked after by fsck.
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::Path;
 
 use queue_format::{
-    Check, Depth, Digest, FailureReason, Finding, Incarnation, InputFile, Lease, Next, Owner, Resources,
-    RunTask, Severity, Spool, TaskSpec, Verdict,
+    Check, Depth, Digest, FailureReason, Finding, Incarnation, InputError, InputFile, Lease, Next, Owner,
+    Resources, RunTask, Severity, Spool, TaskSpec, Verdict,
 };
 use uuid::Uuid;
 
@@ -46,9 +47,20 @@ fn run_of(digest: &Digest) -> TaskSpec {
     TaskSpec::run("x".parse().expect("an id"), 5, resources, task).expect("valid")
 }
 
+/// As a file on a disk that is broken.
+struct Unreadable;
+
+impl Read for Unreadable {
+    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("broken"))
+    }
+}
+
 #[test]
 fn an_input_is_kept_once_and_checked_when_it_is_read() {
     let (_dir, spool) = spool();
+    let error = spool.keep_input(&mut Unreadable).expect_err("its reader fails");
+    assert!(matches!(error, InputError::Given(_)), "{error}");
     let (digest, bytes) = spool.keep_input(&mut b"hello".as_slice()).expect("kept");
     assert_eq!((bytes, &digest), (5, &Digest::of(b"hello")));
     let path = spool.layout().input(&digest);

@@ -5,7 +5,6 @@ use queue_format::{PathError, SpoolError};
 
 use crate::export::ExportError;
 use crate::ingest::IngestError;
-use crate::run::RunError;
 use crate::up::UpError;
 
 /// Why a command could not do what it was asked to.
@@ -26,9 +25,6 @@ pub enum CommandError {
     /// Rows that cannot be read.
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    /// Commands that cannot be published.
-    #[error(transparent)]
-    Run(#[from] RunError),
     /// A dataset that cannot be written.
     #[error(transparent)]
     Export(#[from] ExportError),

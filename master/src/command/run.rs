@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use queue_format::{
-    Digest, Incarnation, InputFile, InvalidSpec, Owner, Resources, RunTask, Spool, TaskId, TaskSpec,
+    Digest, Incarnation, InputError, InputFile, InvalidSpec, Owner, Resources, RunTask, Spool, TaskId,
+    TaskSpec,
 };
 
 use super::cli::SpoolArguments;
@@ -135,11 +136,11 @@ pub(super) fn run(
     TaskSpec::run(name.clone(), *priority, resources.clone(), task.clone()).map_err(|why| usage(&why))?;
     let spool = Spool::open(&arguments.spool.spool)?;
     for ((mut file, from, _), input) in files.into_iter().zip(&mut template.task.inputs) {
-        (input.digest, input.bytes) = spool.keep_input(&mut file).map_err(|error| match error.action {
-            "read an input for" => {
-                CommandError::usage(format!("--input {}: {}", from.display(), error.source))
+        (input.digest, input.bytes) = spool.keep_input(&mut file).map_err(|error| match error {
+            InputError::Path(error) => error.into(),
+            error => {
+                CommandError::usage(format!("--input {}: {error}", clean_line(&from.display().to_string())))
             }
-            _ => error.into(),
         })?;
     }
     let plan = match array {
@@ -195,7 +196,7 @@ fn publish(
             usage(&why)
         }
         error @ (RunError::Plan { .. } | RunError::Taken(_)) => CommandError::usage(error.to_string()),
-        error @ RunError::Spool(_) => error.into(),
+        RunError::Spool(error) => error.into(),
     })
 }
 
