@@ -103,9 +103,10 @@ impl Round {
     /// Forgets what need not be known any more, now and then.
     pub(super) fn forget(&mut self, elapsed: Duration) -> Result<(), SpoolError> {
         if elapsed >= self.forget_due {
-            self.forget_due = elapsed + FORGET_PERIOD;
-            self.spool.forget_sources(&self.owner, LEDGER_AGE_MAX)?;
+            let sources = self.spool.forget_sources(&self.owner, LEDGER_AGE_MAX);
             self.spool.forget_worker_statuses()?;
+            sources?;
+            self.forget_due = elapsed + FORGET_PERIOD;
         }
         Ok(())
     }
@@ -187,5 +188,64 @@ impl Summariser {
         spool.write_summary(&summary, &text)?;
         self.due = Instant::now() + self.every;
         Ok(Some(format!("{} open, {} settled", status.counts.open(), status.counts.settled())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc::channel;
+
+    use queue_format::Incarnation;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn round(dir: &std::path::Path) -> Round {
+        let spool = Spool::init(&dir.join("spool"), Uuid::from_u128(1)).expect("a spool");
+        let owner = Owner::new("node-a", Incarnation::new(Uuid::from_u128(2)));
+        Round {
+            log: EventLog::new(&spool, &owner),
+            steering: Steering::default(),
+            intake: Intake::open(&spool, owner.clone()).expect("an intake"),
+            state_dir: dir.join("state"),
+            repositories: None,
+            known: Known::default(),
+            settling: Settling::new(Duration::ZERO),
+            read: Settling::new(Duration::ZERO),
+            refused: BTreeSet::new(),
+            summariser: Summariser {
+                watch: Watch::default(),
+                every: FORGET_PERIOD,
+                due: Instant::now() + FORGET_PERIOD,
+                now: || Timestamp::UNIX_EPOCH,
+            },
+            forget_due: Duration::ZERO,
+            dead: channel().1,
+            spool,
+            owner,
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_forgotten_is_tried_again_in_the_next_round() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut round = round(dir.path());
+        let statuses = round.spool.layout().worker_status();
+        fs::create_dir_all(&statuses).expect("made");
+        let stale = statuses.join(format!("{}.json", round.owner));
+        fs::write(&stale, "{}").expect("written");
+        let ledger = round.spool.layout().root().join("ledger");
+        let _ = fs::remove_dir_all(&ledger);
+        fs::write(&ledger, "").expect("a file in its place");
+        round.forget(Duration::ZERO).expect_err("no directory");
+        assert!(!stale.exists(), "the other half is done");
+        fs::remove_file(&ledger).expect("removed");
+        fs::write(&stale, "{}").expect("written");
+        round.forget(Duration::ZERO).expect("looked");
+        assert!(!stale.exists(), "tried again");
+        fs::write(&stale, "{}").expect("written");
+        round.forget(Duration::ZERO).expect("looked");
+        assert!(stale.exists(), "an hour later only");
     }
 }

@@ -161,7 +161,7 @@ impl Round {
         log_error("release delayed tasks", self.release());
         log_error("read incoming/", self.ingest(now, elapsed));
         log_error("look after incoming/read/", self.look_after_read(elapsed));
-        log_error("look through ledger/", self.forget(elapsed));
+        log_error("forget what is old in ledger/ and status/", self.forget(elapsed));
         // What cannot be written now is kept for the next round.
         log_error("write the event log", self.log.flush(now));
         log_error("write the summary", self.summariser.look(&self.spool)).flatten()
