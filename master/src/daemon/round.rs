@@ -10,6 +10,8 @@ use queue_format::{
     TaskName,
 };
 
+use systemd::Notifier;
+
 use super::steering::Steering;
 use crate::ingest::{Ingest, IngestError, Source, Template};
 use crate::summary::{Status, Watch};
@@ -34,6 +36,7 @@ pub(super) struct Round {
     /// Files that could not be taken or read.
     pub(super) refused: BTreeSet<String>,
     pub(super) summariser: Summariser,
+    pub(super) notifier: Notifier,
     /// When the ledger is looked through again, since the beginning.
     pub(super) forget_due: Duration,
     /// Incarnations, on whatever node, that the heartbeats say are dead, and what was taken back from them.
@@ -157,9 +160,10 @@ impl Round {
         let ingest =
             Ingest { spool: &self.spool, producer: &self.owner, repositories: self.repositories.as_ref() };
         let source = Source { name, number: taken.source, known: &mut self.known };
-        // A large file takes minutes: people see meanwhile how far it is.
-        let summariser = &mut self.summariser;
+        // A large file takes minutes: people see meanwhile how far it is, and systemd that it goes on.
+        let (summariser, notifier) = (&mut self.summariser, &self.notifier);
         let report = ingest.run(source, now, self.intake.read(taken)?, |_| {
+            notifier.watchdog();
             if let Err(error) = summariser.look(&self.spool) {
                 tracing::error!("cannot write the summary: {error}; trying again");
             }
@@ -194,12 +198,15 @@ impl Summariser {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::net::UnixDatagram;
     use std::sync::mpsc::channel;
 
     use queue_format::Incarnation;
+    use systemd::Environment;
     use uuid::Uuid;
 
     use super::*;
+    use crate::ingest::PROGRESS_ROWS;
 
     fn round(dir: &std::path::Path) -> Round {
         let spool = Spool::init(&dir.join("spool"), Uuid::from_u128(1)).expect("a spool");
@@ -220,6 +227,7 @@ mod tests {
                 due: Instant::now() + FORGET_PERIOD,
                 now: || Timestamp::UNIX_EPOCH,
             },
+            notifier: Notifier::default(),
             forget_due: Duration::ZERO,
             dead: channel().1,
             spool,
@@ -228,17 +236,37 @@ mod tests {
     }
 
     #[test]
+    fn systemd_hears_of_a_long_file_while_it_is_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut round = round(dir.path());
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_nonblocking(true).expect("set");
+        let path = path.display().to_string();
+        round.notifier = Notifier::new(&Environment::from([("NOTIFY_SOCKET", path.as_str())]));
+        let mut ingest = |name: &str, rows: usize| {
+            let file = round.spool.layout().incoming().join(name);
+            fs::write(file, "7\n".repeat(rows)).expect("dropped");
+            round.ingest(Timestamp::UNIX_EPOCH, Duration::ZERO).expect("read");
+            let mut heard = [0; 64];
+            std::iter::from_fn(|| socket.recv(&mut heard).ok()).count()
+        };
+        assert_eq!(ingest("short.jsonl", 1), 0);
+        assert!(ingest("long.jsonl", 3 * PROGRESS_ROWS) >= 3);
+    }
+
+    #[test]
     fn what_could_not_be_forgotten_is_tried_again_in_the_next_round() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut round = round(dir.path());
         let statuses = round.spool.layout().worker_status();
         fs::create_dir_all(&statuses).expect("made");
-        let stale = statuses.join(format!("{}.json", round.owner));
+        let stale = statuses.join("node-x~0.json");
         fs::write(&stale, "{}").expect("written");
         let ledger = round.spool.layout().root().join("ledger");
         let _ = fs::remove_dir_all(&ledger);
-        fs::write(&ledger, "").expect("a file in its place");
-        round.forget(Duration::ZERO).expect_err("no directory");
+        std::os::unix::fs::symlink(&ledger, &ledger).expect("a link to itself");
+        round.forget(Duration::ZERO).expect_err("it cannot be listed");
         assert!(!stale.exists(), "the other half is done");
         fs::remove_file(&ledger).expect("removed");
         fs::write(&stale, "{}").expect("written");

@@ -85,6 +85,7 @@ impl Daemon {
                 due: std::time::Instant::now(),
                 now: self.now,
             },
+            notifier: notifier.clone(),
             forget_due: Duration::ZERO,
             dead,
         };

@@ -17,4 +17,6 @@ pub use patch::check_patch;
 pub use read::{Row, Rows};
 pub use repository::{Template, check_repository};
 pub use row::{Refusal, task_of};
+#[cfg(test)]
+pub(crate) use run::PROGRESS_ROWS;
 pub use run::{Ingest, IngestError, Report, Source};

@@ -16,6 +16,9 @@ use super::{Refusal, Row, Rows, Template, task_of};
 /// Bytes of tasks held before they are published.
 const BATCH_BYTES_MAX: usize = 64 << 20;
 
+/// After so many rows at the latest `progress` is called, whatever became of them.
+pub(crate) const PROGRESS_ROWS: usize = CHUNK_TASKS_MAX;
+
 /// Refusals shown; the others are in the file beside the rows.
 const SHOWN_MAX: usize = 10;
 
@@ -89,7 +92,8 @@ struct Batch {
 }
 
 impl Ingest<'_> {
-    /// Publishes the rows of an input. `progress` is called after each batch.
+    /// Publishes the rows of an input. `progress` is called after each batch, and where none is published after each
+    /// few thousand rows.
     ///
     /// # Errors
     /// The input cannot be read, or the spool not be written.
@@ -108,7 +112,13 @@ impl Ingest<'_> {
         let mut publisher = Publisher::begin(self.spool, self.producer.clone(), number, known)?;
         let mut batch = Batch::default();
         let mut rows = Rows::new(input).map_err(unreadable)?;
+        let mut unsaid = 0;
         while let Some(row) = rows.next_row().map_err(unreadable)? {
+            unsaid += 1;
+            if unsaid >= PROGRESS_ROWS {
+                progress(&report);
+                unsaid = 0;
+            }
             let Row { place, raw, value } = row;
             match value.and_then(|value| self.admit(value, &place, &mut seen)) {
                 Ok(None) => report.known += 1,
@@ -121,6 +131,7 @@ impl Ingest<'_> {
                     if batch.bytes >= BATCH_BYTES_MAX || batch.tasks.len() >= CHUNK_TASKS_MAX {
                         batch.publish(&mut publisher, &mut report)?;
                         progress(&report);
+                        unsaid = 0;
                     }
                 }
                 Err(why) => {
