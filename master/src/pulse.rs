@@ -41,6 +41,14 @@ impl Pulse {
         Ok((Self { stop, thread: thread.map_err(no_thread)?, closed }, dead))
     }
 
+    /// Beats while a command works, and no longer, whatever comes of it.
+    pub(crate) fn during<T>(spool: &Spool, owner: &Owner, work: impl FnOnce() -> T) -> Result<T, PathError> {
+        let (pulse, _dead) = Self::start(spool, owner)?;
+        let done = work();
+        pulse.stop();
+        Ok(done)
+    }
+
     /// Resolves once others have taken this master for dead.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + use<> {
         let mut closed = self.closed.clone();

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-use queue_format::{Diagnosis, Incarnation, Measured, Owner, Severity, Space, Spool, Spread};
+use queue_format::{Diagnosis, Measured, Severity, Space, Spool, Spread};
 use serde_json::json;
 
 use super::operate::DoctorArguments;
@@ -22,7 +22,7 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<Success, CommandError> {
     let spool = Spool::open(&arguments.spool.spool)?;
-    let me = Owner::new(&host.hostname, Incarnation::new((host.unique)()));
+    let me = host.owner();
     // Without it nothing is known of the mount, and everything else still is.
     let mountinfo = std::fs::read_to_string(MOUNTINFO).unwrap_or_default();
     let began = Instant::now();

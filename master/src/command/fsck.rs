@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use queue_format::{Check, Checked, Depth, Finding, Incarnation, Owner, Severity, Spool, Step};
+use queue_format::{Check, Checked, Depth, Finding, Severity, Spool, Step};
 use serde_json::json;
 
 use super::operate::FsckArguments;
@@ -23,7 +23,7 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<Success, CommandError> {
     let spool = Spool::open(&arguments.spool.spool)?;
-    let me = Owner::new(&host.hostname, Incarnation::new((host.unique)()));
+    let me = host.owner();
     let depth = if arguments.names_only { Depth::Names } else { Depth::Contents };
     let mut report =
         Report { out, is_json: arguments.json, seen: BTreeMap::new(), written: Ok(()), repairs: Vec::new() };

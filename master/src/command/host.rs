@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use queue_format::{Incarnation, Owner};
 use systemd::Environment;
 use uuid::Uuid;
 
@@ -32,6 +33,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// An incarnation of this node's, for a command that writes.
+    pub(super) fn owner(&self) -> Owner {
+        Owner::new(&self.hostname, Incarnation::new((self.unique)()))
+    }
+
     /// Columns of the terminal now.
     pub(super) fn columns(&self) -> Option<usize> {
         (self.terminal)().map(|size| size.columns)

@@ -5,10 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use queue_format::{
-    Digest, Incarnation, InputError, InputFile, InvalidSpec, Owner, Resources, RunTask, Spool, TaskId,
-    TaskSpec,
-};
+use queue_format::{Digest, InputError, InputFile, InvalidSpec, Resources, RunTask, Spool, TaskId, TaskSpec};
 
 use super::cli::SpoolArguments;
 use super::{CommandError, Host, Success};
@@ -179,18 +176,18 @@ fn publish(
     host: &Host,
     out: &mut dyn Write,
 ) -> Result<Published, CommandError> {
-    let producer = Owner::new(&host.hostname, Incarnation::new((host.unique)()));
-    // A long array must not be taken for what a dead publisher left.
-    let (pulse, _dead) = Pulse::start(spool, &producer)?;
+    let producer = host.owner();
     let mut screen = Screen::new(out, host.terminal);
     let name = plan.name().clone();
     let publishing = Publishing { spool, producer: &producer, may_go_on };
-    let published = publishing.run(plan, |so_far| {
-        // A screen that is gone is found out when the result is written.
-        let _ = screen.draw(&[format!("{name}: {} published", plural(so_far.published, "task"))]);
-    });
+    // A long array must not be taken for what a dead publisher left.
+    let published = Pulse::during(spool, &producer, || {
+        publishing.run(plan, |so_far| {
+            // A screen that is gone is found out when the result is written.
+            let _ = screen.draw(&[format!("{name}: {} published", plural(so_far.published, "task"))]);
+        })
+    })?;
     screen.wipe()?;
-    pulse.stop();
     published.map_err(|error| match error {
         RunError::Plan { why: PlanError::Spec(why), published } if published == Published::default() => {
             usage(&why)

@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io::{Read, Write, stdin};
 use std::path::Path;
 
-use queue_format::{Incarnation, Known, Owner, Spool};
+use queue_format::{Known, Spool};
 
 use super::cli::SubmitArguments;
 use super::{CommandError, Host, Success};
@@ -28,13 +28,10 @@ pub(super) fn run(
         open(file)?;
     }
     let spool = Spool::open(&arguments.spool.spool)?;
-    let producer = Owner::new(&host.hostname, Incarnation::new((host.unique)()));
-    // A long submission must not be taken for what a dead one left.
-    let (pulse, _dead) = Pulse::start(&spool, &producer)?;
+    let producer = host.owner();
     let ingest = Ingest { spool: &spool, producer: &producer, repositories: template.as_ref() };
-    let submitted = submit(&ingest, arguments, host, out);
-    pulse.stop();
-    submitted
+    // A long submission must not be taken for what a dead one left.
+    Pulse::during(&spool, &producer, || submit(&ingest, arguments, host, out))?
 }
 
 fn submit(
