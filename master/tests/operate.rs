@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use common::{House, accepted, claim, failed, owner, rows, work};
 use queue_format::{
-    Event, EventLog, FailureReason, Heartbeat, Lease, SlotActivity, SlotStatus, State, TaskId, Token,
-    WorkerStatus,
+    Counts, Event, EventLog, FailureReason, Heartbeat, Lease, SlotActivity, SlotStatus, State, Summary,
+    TaskId, Token, WorkerStatus,
 };
 use serde_json::Value;
 
@@ -222,12 +222,21 @@ fn explain_tells_a_timeline_and_what_keeps_a_task() {
         0,
         &[
             "its node failed it, and it is tried again in ",
-            "no master has been heard within a minute to release it",
+            "no master has been heard that would release it",
             "its last attempt left no verdict: the engine is down",
             "1 of 5 automatic retries used",
         ],
     );
     assert!(!text.contains('\u{1b}'), "{text:?}");
+    let minutes = |ago: i64| jiff::Timestamp::now() - jiff::SignedDuration::from_mins(ago);
+    let count = |ago, every_seconds| {
+        let counts = Counts::of(&spool.all().expect("listed"));
+        let summary = Summary { at: minutes(ago), counts, pace: None, every_seconds };
+        spool.write_summary(&summary, "").expect("written");
+        house.run(&["explain", &name]).out
+    };
+    assert!(count(10, 10.0).contains("no master has been heard for 10 min"));
+    assert!(!count(10, 3600.0).contains("no master"), "it counts once an hour");
     check(&house, &["retry", &name], 0, &["1 task pending again"]);
     work(&spool, |text| if text == "a" { accepted() } else { failed(FailureReason::Build, "no foo") });
     check(&house, &["explain", "a"], 0, &["it is done: attempt a00", "ended: accepted (strict)"]);

@@ -60,6 +60,46 @@ pub struct Summary {
     /// How fast tasks are settled; `None` where none was within the last hour.
     #[serde(default)]
     pub pace: Option<Pace>,
+    /// How often it counts.
+    #[serde(default = "usual_period")]
+    pub every_seconds: f64,
+}
+
+/// What masters of the first version, which did not say it, counted by.
+fn usual_period() -> f64 {
+    10.0
+}
+
+/// A worker that has said nothing for so long is not counted on: it says something every minute at least.
+const SILENT_SECONDS: f64 = 180.0;
+
+impl WorkerStatus {
+    /// Whether it is long since the worker has said something.
+    #[must_use]
+    pub fn is_silent(&self, now: jiff::Timestamp) -> bool {
+        now.duration_since(self.at).as_secs_f64() > SILENT_SECONDS
+    }
+}
+
+impl Summary {
+    /// Whether it can be taken for what is there now: no living master lets its count become older.
+    #[must_use]
+    pub fn is_fresh(&self, now: jiff::Timestamp) -> bool {
+        let age = self.age_seconds(now);
+        age >= 0.0 && age <= (1.5 * self.every_seconds).max(15.0)
+    }
+
+    /// Whether the master that counted seems to live.
+    #[must_use]
+    pub fn is_heard(&self, now: jiff::Timestamp) -> bool {
+        self.age_seconds(now) <= (3.0 * self.every_seconds).max(60.0)
+    }
+
+    /// How long it is since it was counted, by the clocks of two nodes.
+    #[must_use]
+    pub fn age_seconds(&self, now: jiff::Timestamp) -> f64 {
+        now.duration_since(self.at).as_secs_f64()
+    }
 }
 
 /// How fast tasks are settled, and when the open ones will be.
@@ -148,4 +188,25 @@ pub(crate) fn owner_of(name: &str) -> Option<Owner> {
 
 fn read<T: DeserializeOwned>(files: &Files, path: &Path) -> Option<T> {
     serde_json::from_slice(&files.read_regular(path, STATUS_BYTES_MAX).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_as_old_as_its_master_lets_it_become() {
+        let check = |every_seconds: f64, age: i64, is_fresh: bool, is_heard: bool| {
+            let at = jiff::Timestamp::UNIX_EPOCH;
+            let summary = Summary { at, counts: Counts::default(), pace: None, every_seconds };
+            let now = at + jiff::SignedDuration::from_secs(age);
+            assert_eq!((summary.is_fresh(now), summary.is_heard(now)), (is_fresh, is_heard), "{age}");
+        };
+        check(10.0, 15, true, true);
+        check(10.0, 16, false, true);
+        check(10.0, 61, false, false);
+        check(10.0, -1, false, true);
+        check(3600.0, 5400, true, true);
+        check(3600.0, 10_801, false, false);
+    }
 }

@@ -186,8 +186,12 @@ impl Summariser {
         }
         let now = (self.now)();
         let status = Status::take(spool, &mut self.watch, now)?;
-        let summary =
-            queue_format::Summary { at: now, counts: status.counts.clone(), pace: status.pace.clone() };
+        let summary = queue_format::Summary {
+            at: now,
+            counts: status.counts.clone(),
+            pace: status.pace.clone(),
+            every_seconds: self.every.as_secs_f64(),
+        };
         let text = format!("{}\n\n{}", now.strftime("%Y-%m-%d %H:%M:%S UTC"), status.to_text());
         spool.write_summary(&summary, &text)?;
         self.due = Instant::now() + self.every;

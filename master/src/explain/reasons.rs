@@ -3,11 +3,6 @@ use queue_format::{Class, Owner, RETRIES_MAX, Shape, State, WorkerStatus};
 use super::Scene;
 use crate::text::{bytes, clean_line, duration, plural};
 
-/// A daemon that has said nothing for so long is not counted on: it says something every few seconds.
-const HEARD_SECONDS: f64 = 60.0;
-/// The same of a worker, which says something every minute at least.
-const WORKER_HEARD_SECONDS: f64 = 180.0;
-
 /// What workers of this version can do.
 const KINDS: [&str; 3] = ["build", "run", "native"];
 
@@ -74,7 +69,7 @@ impl Scene {
             said.push(format!("control/limits.toml allows no more claims of {class} just now"));
         }
         let heard: Vec<&WorkerStatus> =
-            self.workers.iter().filter(|worker| self.age(worker) <= WORKER_HEARD_SECONDS).collect();
+            self.workers.iter().filter(|worker| !worker.is_silent(self.now)).collect();
         if heard.is_empty() {
             said.push(
                 "no worker has been heard within three minutes: start one (bottega up, or bottega-worker)"
@@ -134,11 +129,12 @@ impl Scene {
         } else {
             format!("it has been due for {time}")
         });
-        let heard = self.summary.as_ref().map(|summary| self.now.duration_since(summary.at).as_secs_f64());
-        if heard.is_none_or(|age| age > HEARD_SECONDS) {
-            said.push(
-                "no master has been heard within a minute to release it: start one (bottega up)".to_owned(),
-            );
+        if !self.summary.as_ref().is_some_and(|summary| summary.is_heard(self.now)) {
+            let since = self.summary.as_ref().map(|summary| duration(summary.age_seconds(self.now)));
+            let since = since.map_or_else(String::new, |since| format!(" for {since}"));
+            said.push(format!(
+                "no master has been heard{since} that would release it: start one (bottega up)"
+            ));
         }
     }
 
@@ -161,7 +157,7 @@ impl Scene {
             said.push(format!("{owner} has claimed it, and does not say that it works on it"));
         }
         match status {
-            Some(status) if self.age(status) > WORKER_HEARD_SECONDS => {
+            Some(status) if status.is_silent(self.now) => {
                 said.push(format!("that worker was last heard {} ago", duration(self.age(status))));
             }
             Some(_) => {}

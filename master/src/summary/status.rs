@@ -39,9 +39,6 @@ const FORMAT: u32 = 1;
 /// So many tasks cannot be counted in a moment.
 const LARGE: usize = 50_000;
 
-/// A master's count is not used beyond this age: no living one lets it become as old.
-const SUMMARY_SECONDS_MAX: f64 = 15.0;
-
 impl Status {
     /// Counts, and looks at what the daemons say.
     ///
@@ -51,7 +48,7 @@ impl Status {
         // Rows go from incoming/ to pending/: looked at in this order, none is missed between the two.
         let unread = spool.unread()?;
         let (counts, pace) = watch.look(spool, Instant::now())?;
-        Self::of(spool, Summary { at: now, counts, pace }, unread, now)
+        Self::of(spool, Summary { at: now, counts, pace, every_seconds: 0.0 }, unread, now)
     }
 
     /// As [`Status::take`], but a spool that is too large to be counted in a moment is not counted again where a
@@ -60,8 +57,7 @@ impl Status {
     /// # Errors
     /// The spool cannot be read.
     pub fn ask(spool: &Spool, watch: &mut Watch, now: Timestamp) -> Result<Self, SpoolError> {
-        let age = |summary: &Summary| now.duration_since(summary.at).as_secs_f64();
-        match spool.summary().filter(|summary| (0.0..=SUMMARY_SECONDS_MAX).contains(&age(summary))) {
+        match spool.summary().filter(|summary| summary.is_fresh(now)) {
             Some(summary) if summary.counts.open() + summary.counts.settled() >= LARGE => {
                 let unread = spool.unread()?;
                 Self::of(spool, summary, unread, now)

@@ -6,9 +6,6 @@ use queue_format::{SlotStatus, WorkerStatus};
 use super::Status;
 use crate::text::{bytes, clean_line, duration, list_of, plural};
 
-/// A worker that has said nothing for so long is marked: it says something every minute at least.
-const SILENT_SECONDS: f64 = 180.0;
-
 /// Names of files that nobody reads, of which each is told.
 const IGNORED_SHOWN_MAX: usize = 5;
 
@@ -133,7 +130,7 @@ impl Status {
 
 fn worker_lines(worker: &WorkerStatus, now: Timestamp) -> String {
     let age = now.duration_since(worker.at).as_secs_f64();
-    let silent = if age > SILENT_SECONDS { ": silent, perhaps dead" } else { "" };
+    let silent = if worker.is_silent(now) { ": silent, perhaps dead" } else { "" };
     let mut text = format!("\nworker {}  (heard {} ago{silent})\n", worker.owner, duration(age));
     if let Some(obstacle) = &worker.obstacle {
         let _ = writeln!(text, "  nothing is claimed: {}", clean_line(obstacle));
