@@ -104,12 +104,17 @@ fn a_pause_and_a_drain_are_said_everywhere() {
         0,
         &["the spool is paused (moving the server)", "no worker has been heard"],
     );
-    check(&house, &["resume"], 0, &["the pause is over"]);
 
     let node = owner("node07");
     let _beat = Heartbeat::begin(&house.spool(), node.clone()).expect("a heartbeat");
-    let (notices, obstacle, slots) = (Vec::new(), None, Vec::new());
-    let status = WorkerStatus { owner: node, at: jiff::Timestamp::now(), notices, obstacle, slots };
+    let (notices, slots) = (Vec::new(), Vec::new());
+    let obstacle = house.spool().control().expect("read").obstacle("node07");
+    let mut status = WorkerStatus { owner: node, at: jiff::Timestamp::now(), notices, obstacle, slots };
+    house.spool().write_worker_status(&status).expect("said");
+    let text = check(&house, &["explain", "a"], 0, &["the spool is paused"]);
+    assert_eq!(text.matches("is paused").count(), 1, "{text}");
+    check(&house, &["resume"], 0, &["the pause is over"]);
+    status.obstacle = None;
     house.spool().write_worker_status(&status).expect("said");
     let limits = house.spool_dir().join("control/limits.toml");
     fs::write(&limits, "claims_per_node = 0").expect("written");

@@ -156,19 +156,23 @@ impl Control {
     /// Why a node may claim nothing, in one sentence with its remedy; `None` where it may.
     #[must_use]
     pub fn obstacle(&self, node: &str) -> Option<String> {
-        match &self.pause {
-            Some(reason) if reason.is_empty() => {
-                Some("the spool is paused; to go on: bottega resume (rm control/pause)".to_owned())
-            }
-            Some(reason) => {
-                Some(format!("the spool is paused ({reason}); to go on: bottega resume (rm control/pause)"))
-            }
-            None if self.is_drained(node) => Some(format!(
+        let drained = || {
+            format!(
                 "{node} is drained: it finishes what it has; to let it claim again: bottega drain --undo {node} (rm \
                  control/drain/{node})"
-            )),
-            None => None,
-        }
+            )
+        };
+        self.pause_obstacle().or_else(|| self.is_drained(node).then(drained))
+    }
+
+    /// Why nobody may claim anything, in one sentence with its remedy; `None` where there is no pause.
+    #[must_use]
+    pub fn pause_obstacle(&self) -> Option<String> {
+        let why = match self.paused()? {
+            "" => String::new(),
+            reason => format!(" ({reason})"),
+        };
+        Some(format!("the spool is paused{why}; to go on: bottega resume (rm control/pause)"))
     }
 
     fn say(&mut self, notice: String) {

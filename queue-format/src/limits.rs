@@ -71,12 +71,6 @@ impl Room {
     pub fn obstacle(&self) -> Option<&str> {
         self.obstacle.as_deref()
     }
-
-    /// Classes that are full, whoever asks.
-    #[must_use]
-    pub fn full(&self) -> &BTreeSet<Class> {
-        &self.full
-    }
 }
 
 impl Spool {
@@ -85,20 +79,32 @@ impl Spool {
     /// # Errors
     /// A directory cannot be listed.
     pub fn room(&self, limits: &Limits, node: &str) -> Result<Room, PathError> {
-        let mut room = Room::default();
-        if let Some(most) = limits.claims_per_node {
-            let mut claims = 0;
-            for owner in self.owners_on(node)? {
-                claims += self.claims_of(&owner)?.len();
-            }
-            if claims >= most as usize {
-                room.obstacle = Some(format!(
-                    "this node holds {claims} claims, and control/limits.toml allows {most} a node"
-                ));
-            }
+        Ok(Room { obstacle: self.node_obstacle(limits, node)?, full: self.full_classes(limits)? })
+    }
+
+    /// Why a node holds as many claims as it may, in one sentence; `None` where it may hold more.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn node_obstacle(&self, limits: &Limits, node: &str) -> Result<Option<String>, PathError> {
+        let Some(most) = limits.claims_per_node else { return Ok(None) };
+        let mut claims = 0;
+        for owner in self.owners_on(node)? {
+            claims += self.claims_of(&owner)?.len();
         }
+        Ok((claims >= most as usize).then(|| {
+            format!("this node holds {claims} claims, and control/limits.toml allows {most} a node")
+        }))
+    }
+
+    /// Classes of which as many tasks are claimed as may be, whoever asks.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn full_classes(&self, limits: &Limits) -> Result<BTreeSet<Class>, PathError> {
+        let mut full = BTreeSet::new();
         if limits.claims_per_class.is_empty() {
-            return Ok(room);
+            return Ok(full);
         }
         let owners = self.files().list(&self.layout().claimed())?;
         for (class, most) in &limits.claims_per_class {
@@ -108,10 +114,10 @@ impl Spool {
                 claims += if *most == 0 { 0 } else { self.files().list(&dir)?.len() };
             }
             if claims >= *most as usize {
-                room.full.insert(class.clone());
+                full.insert(class.clone());
             }
         }
-        Ok(room)
+        Ok(full)
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn run(
 ) -> Result<Success, CommandError> {
     let spool = Spool::open(&arguments.spool.spool)?;
     let Ok(id) = find_id(&arguments.id) else { return Err(unknown(&spool, &arguments.id)?) };
-    let page = Page::gather(&spool, &id)?;
+    let mut page = Page::gather(&spool, &id, &spool.worker_statuses()?)?;
     if page.places.is_empty() && page.attempts.is_empty() {
         return Err(unknown(&spool, id.as_str())?);
     }
@@ -28,8 +28,11 @@ pub(super) fn run(
         };
         write!(out, "{}", clean(&find_log(&spool, &page, log, arguments.attempt.as_deref())?))?;
     } else if arguments.json {
+        page.read_evidence(&spool, |_| true);
         writeln!(out, "{:#}", page.to_json())?;
     } else {
+        let telling = page.telling().map(|attempt| attempt.token);
+        page.read_evidence(&spool, |token| Some(token) == telling);
         write!(out, "{}", page.to_text((host.now)()))?;
     }
     Ok(Success::Yes)

@@ -59,13 +59,12 @@ impl Scene {
             );
         }
         let before = said.len();
-        if let Some(obstacle) = self.control.paused().and_then(|_| self.control.obstacle("")) {
-            said.push(clean_line(&obstacle));
-        }
+        let pause = self.control.pause_obstacle();
+        said.extend(pause.as_deref().map(clean_line));
         if !KINDS.contains(&class.work()) {
             said.push(format!("no worker takes tasks of kind {}: move it to pending/5-build/", class.kind));
         }
-        if self.room.full().contains(class) {
+        if self.full_classes.contains(class) {
             said.push(format!("control/limits.toml allows no more claims of {class} just now"));
         }
         let heard: Vec<&WorkerStatus> =
@@ -82,7 +81,7 @@ impl Scene {
                 said.push(format!("{node} is drained: it claims no more until bottega drain --undo {node}"));
             } else if let Some(obstacle) = self.full_nodes.get(node) {
                 said.push(format!("{node} claims no more just now: {obstacle}"));
-            } else if let Some(obstacle) = &worker.obstacle {
+            } else if let Some(obstacle) = worker.obstacle.as_ref().filter(|_| pause.is_none()) {
                 said.push(format!("{node} claims nothing: {}", clean_line(obstacle)));
             }
         }
@@ -141,11 +140,9 @@ impl Scene {
     fn claimed(&self, owner: &Owner, said: &mut Vec<String>) {
         let silence = self.timing.silence_seconds;
         let status = self.workers.iter().find(|worker| worker.owner == *owner);
-        let activity = status.and_then(|worker| {
-            let slots = worker.slots.iter();
-            slots
-                .filter_map(|slot| Some((slot.slot, slot.activity.as_ref()?)))
-                .find(|(_, a)| a.task == self.page.id)
+        let activity = self.page.workers.iter().find(|worker| worker.owner == *owner);
+        let activity = activity.and_then(|worker| {
+            worker.slots.iter().find_map(|slot| Some((slot.slot, slot.activity.as_ref()?)))
         });
         if let Some((slot, activity)) = activity {
             let age = duration(self.now.duration_since(activity.since).as_secs_f64());

@@ -1,8 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use jiff::Timestamp;
-use queue_format::{Control, Owner, Room, Spool, SpoolError, Summary, TaskId, Timing, WorkerStatus};
+use queue_format::{Class, Control, Owner, Spool, SpoolError, Summary, TaskId, Timing, WorkerStatus};
 
 use super::timeline::{Moment, timeline};
 use crate::show::Page;
@@ -29,8 +29,8 @@ pub struct Scene {
     pub incarnations: BTreeMap<Owner, Option<u64>>,
     /// What a master last counted.
     pub summary: Option<Summary>,
-    /// What the limits leave to anybody.
-    pub room: Room,
+    /// Classes of which no more may be claimed, by anybody.
+    pub full_classes: BTreeSet<Class>,
     /// Why the nodes that hold as many claims as they may claim no more.
     pub full_nodes: BTreeMap<String, String>,
     /// When silence is death.
@@ -45,27 +45,25 @@ impl Scene {
     /// # Errors
     /// The spool cannot be read.
     pub fn gather(spool: &Spool, id: &TaskId, now: Timestamp) -> Result<Self, SpoolError> {
-        let page = Page::gather(spool, id)?;
-        let control = spool.control()?;
-        // No node's own count matters here: the name is one that no node can have.
-        let room = spool.room(control.limits(), "")?;
         let workers = spool.worker_statuses()?;
+        let page = Page::gather(spool, id, &workers)?;
+        let control = spool.control()?;
+        let nodes: BTreeSet<&str> = workers.iter().map(|worker| worker.owner.node()).collect();
         let mut full_nodes = BTreeMap::new();
-        for worker in &workers {
-            let node = worker.owner.node();
-            if let Some(obstacle) = spool.room(control.limits(), node)?.obstacle() {
-                full_nodes.insert(node.to_owned(), obstacle.to_owned());
+        for node in nodes {
+            if let Some(obstacle) = spool.node_obstacle(control.limits(), node)? {
+                full_nodes.insert(node.to_owned(), obstacle);
             }
         }
         Ok(Self {
             now,
             timeline: timeline(spool, &page)?,
             page,
+            full_classes: spool.full_classes(control.limits())?,
             control,
             workers,
             incarnations: spool.incarnations()?,
             summary: spool.summary(),
-            room,
             full_nodes,
             timing: spool.timing(),
         })

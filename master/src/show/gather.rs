@@ -31,7 +31,7 @@ pub struct Attempt {
     pub dir: PathBuf,
     /// Its summary; `None` where it never came to a verdict.
     pub manifest: Option<Manifest>,
-    /// What the runs showed, where there were any.
+    /// What the runs showed, where there were any and it was read.
     pub evidence: Option<Evidence>,
     /// Why there is no manifest, or none that can be read.
     pub error: Option<String>,
@@ -76,11 +76,11 @@ impl Log {
 }
 
 impl Page {
-    /// Gathers all that the spool has of a task.
+    /// Gathers what the spool has of a task, but for the evidence; `workers` is what every worker last said.
     ///
     /// # Errors
     /// A directory cannot be listed.
-    pub fn gather(spool: &Spool, id: &TaskId) -> Result<Self, SpoolError> {
+    pub fn gather(spool: &Spool, id: &TaskId, workers: &[WorkerStatus]) -> Result<Self, SpoolError> {
         let places = spool.settle_find(&[id.clone()].into())?;
         let spec = places.first().map(|place| spool.read_task(place).map_err(|e| e.to_string()));
         let tokens = spool.attempts(id)?;
@@ -89,14 +89,22 @@ impl Page {
             State::Claimed(owner) => Some(owner.clone()),
             _ => None,
         });
-        let mut workers = spool.worker_statuses()?;
-        workers.retain(|worker| Some(&worker.owner) == holder.as_ref());
+        let mut workers: Vec<WorkerStatus> =
+            workers.iter().filter(|worker| Some(&worker.owner) == holder.as_ref()).cloned().collect();
         for worker in &mut workers {
             worker.slots.retain(|slot| slot.activity.as_ref().is_some_and(|activity| activity.task == *id));
         }
         workers.retain(|worker| !worker.slots.is_empty());
         let root = spool.layout().root().to_owned();
         Ok(Self { id: id.clone(), spool: root, places, spec, attempts, workers })
+    }
+
+    /// Reads what the runs of the wanted attempts showed; where it cannot be read, there is none.
+    pub fn read_evidence(&mut self, spool: &Spool, is_wanted: impl Fn(Token) -> bool) {
+        for attempt in self.attempts.iter_mut().filter(|attempt| is_wanted(attempt.token)) {
+            let read = spool.attempt_file(&self.id, attempt.token, EVIDENCE_FILE, FILE_BYTES_MAX);
+            attempt.evidence = read.ok().flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        }
     }
 
     /// The attempt whose result counts: the one that a name in `done/` carries.
@@ -119,13 +127,11 @@ impl Page {
 impl Attempt {
     fn read(spool: &Spool, id: &TaskId, token: Token) -> Self {
         let dir = spool.layout().attempt(id, token);
-        let evidence = spool.attempt_file(id, token, EVIDENCE_FILE, FILE_BYTES_MAX).ok().flatten();
-        let evidence = evidence.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let (manifest, error) = match spool.manifest(id, token) {
             Ok(manifest) => (manifest, None),
             Err(e) => (None, Some(e.to_string())),
         };
         let told = || spool.attempt_error(id, token);
-        Self { token, dir, manifest, evidence, error: error.or_else(told) }
+        Self { token, dir, manifest, evidence: None, error: error.or_else(told) }
     }
 }
