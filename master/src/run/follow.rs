@@ -5,11 +5,11 @@ use queue_format::{PathError, Spool, State, TaskId};
 
 use super::plan::number_of;
 
-/// The shortest and the longest pause between two looks.
+/// The shortest pause between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// A look may take one part in so many of the time.
-const LOOK_SHARE: u32 = 5;
+/// A pause is so many times as long as the look before it, however long that took: many may wait for runs in one large
+/// spool at once.
+const PAUSE_SHARE: u32 = 5;
 /// Looks in a row at which tasks were nowhere, before they are taken to be gone.
 const ABSENT_LOOKS_MAX: u32 = 5;
 
@@ -92,6 +92,25 @@ pub fn follow(
         } else {
             absent = 0;
         }
-        std::thread::sleep((started.elapsed() * LOOK_SHARE).clamp(PAUSE_MIN, PAUSE_MAX));
+        std::thread::sleep(pause_after(started.elapsed()));
+    }
+}
+
+fn pause_after(look: Duration) -> Duration {
+    (look * PAUSE_SHARE).max(PAUSE_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_takes_a_small_part_of_the_time_however_large_the_spool() {
+        let check = |look, pause| {
+            assert_eq!(pause_after(Duration::from_millis(look)), Duration::from_millis(pause));
+        };
+        check(1, 500);
+        check(1_000, 5_000);
+        check(60_000, 300_000);
     }
 }
