@@ -3,7 +3,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use queue_format::{Deceased, Owner, PathError, Presence, Reaped, Spool, SpoolError, TaskName};
+use queue_format::{Deceased, Owner, PathError, Presence, Reaped, Spool, SpoolError};
 use tokio::sync::watch;
 
 /// How often a master looks at the heartbeats in the time after which a silent one is dead: often enough that a
@@ -20,10 +20,7 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     /// Begins to beat, and to reap the dead; gives them, and what they had claimed, through the channel too.
-    pub(crate) fn start(
-        spool: &Spool,
-        owner: &Owner,
-    ) -> Result<(Self, Receiver<(Owner, Vec<TaskName>)>), PathError> {
+    pub(crate) fn start(spool: &Spool, owner: &Owner) -> Result<(Self, Receiver<Deceased>), PathError> {
         let timing = spool.timing();
         let look_pause = Duration::from_secs(timing.silence_seconds) / LOOKS_A_SILENCE;
         let presence = Presence::begin(spool, owner.clone(), look_pause)?;
@@ -72,7 +69,7 @@ fn beat_until(
     mut presence: Presence,
     period: Duration,
     stopped: &Receiver<()>,
-    tell: &Sender<(Owner, Vec<TaskName>)>,
+    tell: &Sender<Deceased>,
     close: &watch::Sender<bool>,
 ) -> Presence {
     let start = Instant::now();
@@ -95,7 +92,7 @@ fn beat_until(
                             let tasks = reaped.tasks().len();
                             tracing::warn!(%owner, tasks, "taken for dead: its claims are pending again");
                             // Nobody listens any more when the master ends.
-                            let _ = tell.send((owner, reaped.tasks().to_vec()));
+                            let _ = tell.send(Deceased { owner, reaped: Ok(reaped) });
                         }
                         Err(error) => {
                             tracing::warn!(%owner, %error, "cannot take back from a dead daemon; trying again");

@@ -253,6 +253,22 @@ fn export_refuses_results_that_were_changed() {
         exported.out
     );
     assert_eq!(fs::read_to_string(house.path("rows.jsonl")).expect("written"), "");
+    // The directory says that it is not asked for: its results are not looked at.
+    let strict = house.run(&["export", "--class", "strict", "--out", "rows.jsonl"]);
+    assert!(!strict.out.contains("good-2"), "{}", strict.out);
+    assert!(strict.out.contains("left out by --class: 1 (per-test 1)"), "{}", strict.out);
+
+    let ids: Vec<String> = (0..23).map(|n| format!("many-{n:02}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    assert_eq!(house.submit(&rows(&ids)).status, 0);
+    work(&spool, |_| accepted());
+    for id in ids {
+        fs::remove_dir_all(spool.layout().attempts(&id.parse().expect("an id"))).expect("removed");
+    }
+    let exported = house.run(&["export", "--out", "rows.jsonl"]);
+    assert!(exported.out.contains("25 tasks in done/ could not be exported"), "{}", exported.out);
+    assert!(exported.out.contains("many-17: ") && !exported.out.contains("many-18: "), "{}", exported.out);
+    assert!(exported.out.contains("and 5 more"), "{}", exported.out);
 }
 
 #[test]

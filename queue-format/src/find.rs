@@ -55,6 +55,9 @@ enum Place {
 const PLACES: [Place; 7] =
     [Place::Ledger, Place::Pending, Place::Delayed, Place::Hold, Place::Claimed, Place::Done, Place::Failed];
 
+/// As many of them hold what is not settled.
+const OPEN_PLACES: usize = 5;
+
 /// Looks at the least, and at the most, of who has to be sure.
 const SURE_LOOKS_MIN: usize = 3;
 const SURE_LOOKS_MAX: usize = 6;
@@ -75,9 +78,21 @@ impl Spool {
     ///
     /// # Errors
     /// A directory cannot be listed.
-    pub fn visit(&self, mut see: impl FnMut(Located)) -> Result<(), PathError> {
+    pub fn visit(&self, see: impl FnMut(Located)) -> Result<(), PathError> {
+        self.visit_places(&PLACES, see)
+    }
+
+    /// As [`Spool::visit`], those that are done or have failed.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn visit_settled(&self, see: impl FnMut(Located)) -> Result<(), PathError> {
+        self.visit_places(&PLACES[OPEN_PLACES..], see)
+    }
+
+    fn visit_places(&self, places: &[Place], mut see: impl FnMut(Located)) -> Result<(), PathError> {
         let look = Look::remembered(self.files());
-        PLACES.iter().try_for_each(|place| self.visit_place(*place, &look, &mut see))
+        places.iter().try_for_each(|place| self.visit_place(*place, &look, &mut see))
     }
 
     /// [`Spool::visit`] for whoever must miss nothing: it looks at what the server has, and again, each time the other

@@ -8,9 +8,6 @@ use super::{CommandError, Success};
 use crate::export::{Export, Exported, Filter, Format};
 use crate::text::{list_of, plural};
 
-/// Damaged tasks that are named; the others are counted.
-const DAMAGED_SHOWN: usize = 10;
-
 /// Writes a dataset.
 pub(super) fn run(arguments: &ExportArguments, out: &mut dyn Write) -> Result<Success, CommandError> {
     let classes = arguments.class.iter().map(|text| text.parse::<AcceptanceClass>());
@@ -33,7 +30,7 @@ pub(super) fn run(arguments: &ExportArguments, out: &mut dyn Write) -> Result<Su
         print(&exported, &arguments.out.display().to_string(), out)?;
         exported
     };
-    Ok(exported.damaged.is_empty().into())
+    Ok((exported.damaged == 0).into())
 }
 
 fn print(exported: &Exported, name: &str, out: &mut dyn Write) -> Result<(), CommandError> {
@@ -47,16 +44,16 @@ fn print(exported: &Exported, name: &str, out: &mut dyn Write) -> Result<(), Com
     if left_out > 0 {
         writeln!(out, "left out by --class: {left_out}{}", of(&exported.left_out))?;
     }
-    if exported.damaged.is_empty() {
+    let Exported { damaged: count, shown, .. } = exported;
+    if *count == 0 {
         return Ok(());
     }
-    let count = exported.damaged.len();
-    writeln!(out, "{} in done/ could not be exported:", plural(count, "task"))?;
-    for (id, why) in exported.damaged.iter().take(DAMAGED_SHOWN) {
+    writeln!(out, "{} in done/ could not be exported:", plural(*count, "task"))?;
+    for (id, why) in shown {
         writeln!(out, "  {id}: {why}")?;
     }
-    if count > DAMAGED_SHOWN {
-        writeln!(out, "  and {} more", count - DAMAGED_SHOWN)?;
+    if *count > shown.len() {
+        writeln!(out, "  and {} more", count - shown.len())?;
     }
     writeln!(out, "  to make them anew: mv their files from done/ to pending/5-build/")?;
     Ok(())

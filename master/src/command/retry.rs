@@ -19,9 +19,9 @@ pub(super) fn run(arguments: &RetryArguments, out: &mut dyn Write) -> Result<Suc
         retry.one(&task, out)?;
     }
     if reason.is_some() || arguments.all_failed {
-        // Each is moved as it is seen: pending/ was gone through before failed/.
+        // Each is moved as it is seen.
         let mut result = Ok(());
-        spool.visit(|task| {
+        spool.visit_settled(|task| {
             let is_chosen =
                 matches!(task.state, State::Failed(why) if reason.is_none_or(|reason| reason == why));
             if is_chosen && result.is_ok() {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use queue_format::{
-    Event, EventLog, Intake, Known, Life, LifeLock, Owner, PathError, Settling, Spool, SpoolError, Taken,
-    TaskName,
+    Deceased, Event, EventLog, Intake, Known, Life, LifeLock, Owner, PathError, Reaped, Settling, Spool,
+    SpoolError, Taken, TaskName,
 };
 
 use systemd::Notifier;
@@ -40,7 +40,7 @@ pub(super) struct Round {
     /// When the ledger is looked through again, since the beginning.
     pub(super) forget_due: Duration,
     /// Incarnations, on whatever node, that the heartbeats say are dead, and what was taken back from them.
-    pub(super) dead: Receiver<(Owner, Vec<TaskName>)>,
+    pub(super) dead: Receiver<Deceased>,
 }
 
 /// Tells how many tasks there are, again and again.
@@ -57,33 +57,41 @@ impl Round {
         self.steering.look(&self.spool, &self.log, now)
     }
 
-    /// Takes over what dead incarnations of this node left.
+    /// Takes over what dead incarnations left; one that cannot be taken over keeps no other from its turn.
     pub(super) fn reap(&self, now: Timestamp) -> Result<(), SpoolError> {
-        let dead = |owner: &Owner| -> Result<bool, PathError> {
+        let is_dead = |owner: &Owner| -> Result<bool, PathError> {
             Ok(*owner != self.owner && LifeLock::look(&self.state_dir, owner)? == Life::Dead)
         };
+        let try_again = |owner: &Owner, error: SpoolError| {
+            tracing::error!(%owner, "cannot take over what it left: {error}; trying again");
+        };
         for owner in self.spool.owners_on(self.owner.node())? {
-            if dead(&owner)? {
-                let reaped = self.spool.reap(&owner)?;
-                tracing::info!(tasks = reaped.tasks().len(), %owner, "taken back from a worker that died");
-                self.note_reaped(now, &owner, reaped.tasks());
+            if is_dead(&owner)? {
+                self.spool.reap(&owner).map_or_else(
+                    |error| try_again(&owner, error),
+                    |reaped| {
+                        let tasks = reaped.tasks();
+                        tracing::info!(tasks = tasks.len(), %owner, "taken back from a worker that died");
+                        self.note_reaped(now, &owner, tasks);
+                    },
+                );
             }
         }
-        let anywhere = self.dead.try_iter().map(|(owner, tasks)| {
-            self.note_reaped(now, &owner, &tasks);
-            Ok(owner)
-        });
-        let here = self.spool.intakes_on(self.owner.node())?;
-        let here = here.into_iter().filter_map(|owner| match dead(&owner) {
-            Ok(is_dead) => is_dead.then_some(Ok(owner)),
-            Err(error) => Some(Err(error)),
-        });
-        for owner in here.chain(anywhere) {
-            let owner = owner?;
-            let files = self.intake.adopt(&owner)?;
-            if files > 0 {
+        let adopt = |owner: &Owner| match self.intake.adopt(owner) {
+            Ok(0) => {}
+            Ok(files) => {
                 tracing::info!(files, %owner, "adopted what a master that died had taken from incoming/");
             }
+            Err(error) => try_again(owner, error),
+        };
+        for owner in self.spool.intakes_on(self.owner.node())? {
+            if is_dead(&owner)? {
+                adopt(&owner);
+            }
+        }
+        for Deceased { owner, reaped } in self.dead.try_iter() {
+            self.note_reaped(now, &owner, reaped.as_ref().map_or(&[], Reaped::tasks));
+            adopt(&owner);
         }
         Ok(())
     }

@@ -6,5 +6,5 @@
 mod row;
 mod run;
 
-pub use row::{Format, Skipped};
+pub use row::Format;
 pub use run::{Export, ExportError, Exported, Filter};

@@ -12,19 +12,10 @@ pub enum Format {
     SweBench,
 }
 
-/// Why an accepted task gives no row.
+/// Why an accepted task gives no row: its task file or its results are not what they must be.
 #[derive(Debug, thiserror::Error)]
-pub enum Skipped {
-    /// It is no environment, and nobody expects a row of it.
-    #[error("it is no environment")]
-    OtherWork,
-    /// Of a class that was not asked for.
-    #[error("of class {0}")]
-    Class(AcceptanceClass),
-    /// Its task file or its results are not what they must be.
-    #[error("{0}")]
-    Damaged(String),
-}
+#[error("{0}")]
+pub(super) struct Damaged(pub(super) String);
 
 /// The largest file of an attempt that is put into a row.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -40,36 +31,29 @@ struct Accepted<'a> {
 pub(super) fn row_of(
     spool: &Spool,
     task: &Located,
+    class: AcceptanceClass,
     format: Format,
-    wanted: impl Fn(AcceptanceClass) -> bool,
-) -> Result<(AcceptanceClass, Map<String, Value>), Skipped> {
-    let damaged = |e: &dyn std::fmt::Display| Skipped::Damaged(e.to_string());
+) -> Result<Map<String, Value>, Damaged> {
+    let damaged = |e: &dyn std::fmt::Display| Damaged(e.to_string());
     let manifest = spool.manifest(&task.name.id, task.name.token).map_err(|e| damaged(&e))?;
     let Some(manifest) = manifest else {
         let dir = spool.layout().attempt(&task.name.id, task.name.token);
-        return Err(Skipped::Damaged(format!("{} has no manifest.json", dir.display())));
+        return Err(Damaged(format!("{} has no manifest.json", dir.display())));
     };
-    if manifest.verdict == Verdict::Completed {
-        return Err(Skipped::OtherWork);
-    }
-    let Verdict::Accepted { class } = manifest.verdict else {
-        return Err(Skipped::Damaged("its official attempt was not accepted".to_owned()));
+    let Verdict::Accepted { .. } = manifest.verdict else {
+        return Err(Damaged("its official attempt was not accepted".to_owned()));
     };
-    if !wanted(class) {
-        return Err(Skipped::Class(class));
-    }
     let Work::Build(build) = spool.read_task(task).map_err(|e| damaged(&e))?.work else {
-        return Err(Skipped::OtherWork);
+        return Err(Damaged("it is a run, and has no environment".to_owned()));
     };
     let Ok(Value::Object(input)) = serde_json::to_value(&build.instance) else {
-        return Err(Skipped::Damaged("its instance is no JSON object".to_owned()));
+        return Err(Damaged("its instance is no JSON object".to_owned()));
     };
     let accepted = Accepted { spool, task, manifest };
     match format {
         Format::OpenSwe => accepted.open_swe(input, class),
         Format::SweBench => accepted.swe_bench(&input),
     }
-    .map(|row| (class, row))
 }
 
 impl Accepted<'_> {
@@ -77,7 +61,7 @@ impl Accepted<'_> {
         &self,
         mut row: Map<String, Value>,
         class: AcceptanceClass,
-    ) -> Result<Map<String, Value>, Skipped> {
+    ) -> Result<Map<String, Value>, Damaged> {
         let (fail_to_pass, pass_to_pass) = self.tests()?;
         let made = json!({
             "dockerfile": self.file("Dockerfile")?,
@@ -97,7 +81,7 @@ impl Accepted<'_> {
         Ok(row)
     }
 
-    fn swe_bench(&self, input: &Map<String, Value>) -> Result<Map<String, Value>, Skipped> {
+    fn swe_bench(&self, input: &Map<String, Value>) -> Result<Map<String, Value>, Damaged> {
         const CARRIED: [&str; 9] = [
             "repo",
             "instance_id",
@@ -124,10 +108,10 @@ impl Accepted<'_> {
         Ok(row)
     }
 
-    fn tests(&self) -> Result<(Vec<String>, Vec<String>), Skipped> {
+    fn tests(&self) -> Result<(Vec<String>, Vec<String>), Damaged> {
         let text = self.file(EVIDENCE_FILE)?;
         let evidence: Evidence = serde_json::from_str(&text)
-            .map_err(|e| Skipped::Damaged(format!("{EVIDENCE_FILE} is not evidence: {e}")))?;
+            .map_err(|e| Damaged(format!("{EVIDENCE_FILE} is not evidence: {e}")))?;
         let moves = evidence.transitions;
         Ok((moves.fail_to_pass.into_iter().collect(), moves.pass_to_pass.into_iter().collect()))
     }
@@ -137,16 +121,14 @@ impl Accepted<'_> {
         kept.unwrap_or_else(|| image_name(&self.task.name.id))
     }
 
-    fn file(&self, name: &str) -> Result<String, Skipped> {
-        self.optional_file(name)?.ok_or_else(|| Skipped::Damaged(format!("{} is missing", self.path(name))))
+    fn file(&self, name: &str) -> Result<String, Damaged> {
+        self.optional_file(name)?.ok_or_else(|| Damaged(format!("{} is missing", self.path(name))))
     }
 
-    fn optional_file(&self, name: &str) -> Result<Option<String>, Skipped> {
+    fn optional_file(&self, name: &str) -> Result<Option<String>, Damaged> {
         let (id, token) = (&self.task.name.id, self.task.name.token);
-        let bytes = self
-            .spool
-            .attempt_file(id, token, name, FILE_BYTES_MAX)
-            .map_err(|e| Skipped::Damaged(e.to_string()))?;
+        let bytes =
+            self.spool.attempt_file(id, token, name, FILE_BYTES_MAX).map_err(|e| Damaged(e.to_string()))?;
         let Some(bytes) = bytes else { return Ok(None) };
         match self.manifest.files.get(name) {
             Some(digest) if *digest == blake3::hash(&bytes).to_hex().as_str() => {}
@@ -155,11 +137,11 @@ impl Accepted<'_> {
                     "{} is not what its manifest says; it was changed after the attempt",
                     self.path(name)
                 );
-                return Err(Skipped::Damaged(why));
+                return Err(Damaged(why));
             }
         }
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Skipped::Damaged(format!("{} is not UTF-8", self.path(name))))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| Damaged(format!("{} is not UTF-8", self.path(name))))?;
         Ok(Some(text))
     }
 

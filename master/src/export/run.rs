@@ -4,10 +4,10 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use queue_format::{AcceptanceClass, Located, PathError, Spool, State, TaskName};
+use queue_format::{AcceptanceClass, DoneClass, Located, PathError, Spool, State, TaskName};
 
-use super::row::row_of;
-use super::{Format, Skipped};
+use super::Format;
+use super::row::{Damaged, row_of};
 
 /// What errors call an output without a path.
 const STANDARD_OUTPUT: &str = "standard output";
@@ -41,8 +41,22 @@ pub struct Exported {
     pub rows: BTreeMap<String, usize>,
     /// Accepted tasks of classes that were not asked for, by class.
     pub left_out: BTreeMap<String, usize>,
-    /// Accepted tasks whose results cannot be used: id and why.
-    pub damaged: Vec<(String, String)>,
+    /// Accepted tasks whose results cannot be used.
+    pub damaged: usize,
+    /// The first of them: id and why.
+    pub shown: Vec<(String, String)>,
+}
+
+/// Damaged tasks that are named; the others are counted.
+const DAMAGED_SHOWN: usize = 20;
+
+impl Exported {
+    fn damaged(&mut self, task: &TaskName, why: String) {
+        self.damaged += 1;
+        if self.shown.len() < DAMAGED_SHOWN {
+            self.shown.push((task.id.to_string(), why));
+        }
+    }
 }
 
 /// Why nothing was written.
@@ -104,24 +118,20 @@ impl Export<'_> {
     /// # Errors
     /// The spool cannot be listed, or `out` not be written.
     pub fn to_writer(&self, out: &mut impl Write) -> Result<Exported, ExportError> {
-        let wanted = |class: AcceptanceClass| match self.filter {
-            Filter::All => true,
-            Filter::Classes(classes) => classes.contains(&class),
-        };
         let mut exported = Exported::default();
         let mut last: Option<TaskName> = None;
         loop {
-            let next = self.next(last.as_ref())?;
+            let next = self.next(last.as_ref(), &mut exported)?;
             if next.is_empty() {
                 break;
             }
-            for task in next.into_values() {
+            for (class, task) in next.into_values() {
                 if last.as_ref().is_some_and(|last| last.id == task.name.id) {
                     let why = format!("it lies in done/ twice; {} was left out", task.path.display());
-                    exported.damaged.push((task.name.id.to_string(), why));
+                    exported.damaged(&task.name, why);
                 } else {
-                    match row_of(self.spool, &task, self.format, wanted) {
-                        Ok((class, row)) => {
+                    match row_of(self.spool, &task, class, self.format) {
+                        Ok(row) => {
                             let line = serde_json::Value::Object(row).to_string();
                             writeln!(out, "{line}").map_err(|source| ExportError::Write {
                                 path: STANDARD_OUTPUT.into(),
@@ -129,11 +139,7 @@ impl Export<'_> {
                             })?;
                             *exported.rows.entry(class.to_string()).or_default() += 1;
                         }
-                        Err(Skipped::OtherWork) => {}
-                        Err(Skipped::Class(class)) => {
-                            *exported.left_out.entry(class.to_string()).or_default() += 1;
-                        }
-                        Err(Skipped::Damaged(why)) => exported.damaged.push((task.name.id.to_string(), why)),
+                        Err(Damaged(why)) => exported.damaged(&task.name, why),
                     }
                 }
                 last = Some(task.name);
@@ -143,12 +149,26 @@ impl Export<'_> {
         Ok(exported)
     }
 
-    /// The accepted tasks that follow one in order of id: as many as are held in memory at once.
-    fn next(&self, after: Option<&TaskName>) -> Result<BTreeMap<TaskName, Located>, PathError> {
+    /// The wanted tasks that follow one in order of id: as many as are held in memory at once. The first look counts those
+    /// that are not wanted. The directory tells the class: whoever moved a task from one to another meant it.
+    fn next(
+        &self,
+        after: Option<&TaskName>,
+        exported: &mut Exported,
+    ) -> Result<BTreeMap<TaskName, (AcceptanceClass, Located)>, PathError> {
+        let wanted = |class: AcceptanceClass| match self.filter {
+            Filter::All => true,
+            Filter::Classes(classes) => classes.contains(&class),
+        };
         let mut next = BTreeMap::new();
-        self.spool.visit(|task| {
-            if matches!(task.state, State::Done(_)) && after.is_none_or(|after| task.name > *after) {
-                next.insert(task.name.clone(), task);
+        self.spool.visit_settled(|task| {
+            let State::Done(DoneClass::Accepted(class)) = task.state else { return };
+            if !wanted(class) {
+                if after.is_none() {
+                    *exported.left_out.entry(class.to_string()).or_default() += 1;
+                }
+            } else if after.is_none_or(|after| task.name > *after) {
+                next.insert(task.name.clone(), (class, task));
                 if next.len() > SORTED_MAX {
                     next.pop_last();
                 }

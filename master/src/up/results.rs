@@ -45,10 +45,8 @@ impl Before {
     /// The spool cannot be listed.
     pub fn look(spool: &Spool) -> Result<Self, SpoolError> {
         let mut before = HashSet::new();
-        spool.visit(|task| {
-            if is_settled(&task) {
-                before.insert(number(&task.name));
-            }
+        spool.visit_settled(|task| {
+            before.insert(number(&task.name));
         })?;
         Ok(Self(before))
     }
@@ -61,8 +59,8 @@ impl Results {
     /// The spool cannot be listed.
     pub fn gather(spool: &Spool, before: &Before) -> Result<Self, SpoolError> {
         let mut results = Self::default();
-        spool.visit(|task| {
-            if is_settled(&task) && !before.0.contains(&number(&task.name)) {
+        spool.visit_settled(|task| {
+            if !before.0.contains(&number(&task.name)) {
                 results.add(spool, task);
             }
         })?;
@@ -180,10 +178,6 @@ impl Results {
         }
         stages
     }
-}
-
-fn is_settled(task: &Located) -> bool {
-    matches!(task.state, State::Done(_) | State::Failed(_))
 }
 
 fn number(name: &TaskName) -> u64 {
