@@ -200,7 +200,7 @@ pub(super) enum LogKind {
 const RETRY: &str = "\
 By hand:
   mv SPOOL/failed/build/*.json SPOOL/pending/5-build/
-  mv SPOOL/failed/build/*/*.json SPOOL/pending/5-build/     where thousands lie there, in directories
+  mv SPOOL/failed/build/*/*.json SPOOL/pending/5-build/     # where thousands lie there, in directories
 
 Examples:
   bottega retry --spool /srv/spool pallets__click-12

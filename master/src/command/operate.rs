@@ -54,7 +54,7 @@ Example:
 
 pub(super) const DOCTOR: &str = "\
 It makes some hundred small files under SPOOL/tmp/, moves them through every directory, and removes them.
-By hand: findmnt -T SPOOL; df -h SPOOL; df -i SPOOL; date; touch SPOOL/tmp/x; stat SPOOL/tmp/x
+By hand: findmnt -T SPOOL; df -h SPOOL; df -i SPOOL; date; touch SPOOL/tmp/x; stat SPOOL/tmp/x; rm SPOOL/tmp/x
 The exit status is 1 where anything is an error.
 
 Examples:
