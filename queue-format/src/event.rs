@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{FailureReason, Owner, TaskId, Token, Verdict};
+use crate::{DoneClass, FailureReason, Owner, TaskId, Token, Verdict};
 
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub enum Event {
         token: Token,
         /// `accepted`, `completed` or `failed`.
         verdict: String,
-        /// The acceptance class, `done`, or the reason of the failure.
+        /// The directory in `done/` or `failed/`: the acceptance class, `completed`, or the reason of the failure.
         to: String,
     },
     /// A claim was handed back as it was.
@@ -88,22 +88,6 @@ pub enum Event {
         /// Under which token.
         token: Token,
     },
-    /// This incarnation ended itself, or learned that it was taken for dead.
-    Fenced {
-        /// Why.
-        reason: String,
-    },
-    /// Rows were read and published.
-    Published {
-        /// The name of the input.
-        file: String,
-        /// Tasks that are pending now.
-        published: u64,
-        /// Rows whose ids the spool had.
-        known: u64,
-        /// Rows that were refused.
-        rejected: u64,
-    },
     /// A task file that is not valid, or could not be read again and again, was moved to `failed/`.
     Rejected {
         /// Which task.
@@ -136,7 +120,7 @@ impl Event {
     pub fn concluded(task: TaskId, token: Token, verdict: &Verdict) -> Self {
         let (verdict, to) = match verdict {
             Verdict::Accepted { class } => ("accepted", class.as_str()),
-            Verdict::Completed => ("completed", "done"),
+            Verdict::Completed => ("completed", DoneClass::Completed.as_str()),
             Verdict::Failed { reason, .. } => ("failed", reason.as_str()),
         };
         Self::Concluded { task, token, verdict: verdict.to_owned(), to: to.to_owned() }
@@ -155,11 +139,27 @@ impl Event {
             | Self::Reaped { task, .. }
             | Self::Returned { task, .. }
             | Self::Rejected { task, .. } => Some(task),
-            Self::Fenced { .. }
-            | Self::Published { .. }
-            | Self::Paused { .. }
-            | Self::Missing { .. }
-            | Self::Resumed => None,
+            Self::Paused { .. } | Self::Missing { .. } | Self::Resumed => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AcceptanceClass;
+
+    #[test]
+    fn an_end_is_logged_with_the_directory_it_leads_to() {
+        let check = |verdict: &Verdict, expected: (&str, &str)| {
+            let event = Event::concluded("x".parse().unwrap(), Token(1), verdict);
+            let Event::Concluded { verdict, to, .. } = &event else { panic!("{event:?}") };
+            assert_eq!((verdict.as_str(), to.as_str()), expected);
+        };
+        check(&Verdict::Accepted { class: AcceptanceClass::PerTest }, ("accepted", "per-test"));
+        check(&Verdict::Completed, ("completed", "completed"));
+        let (detail, remedy) = (String::new(), String::new());
+        let failed = Verdict::Failed { reason: FailureReason::Poison, detail, log: Vec::new(), remedy };
+        check(&failed, ("failed", "poison"));
     }
 }

@@ -128,7 +128,7 @@ pub use reap::Reaped;
 pub use reason::{AcceptanceClass, DoneClass, FailureReason, Verdict};
 pub use rejects::Rejects;
 pub use retry::Retried;
-pub use run_task::{COMMANDS_MAX, InputFile, InvalidRun, RunTask, output_archive_name, output_name};
+pub use run_task::{COMMANDS_MAX, InputFile, InvalidRun, RunTask, output_name};
 pub use settling::Settling;
 pub use spec::{BuildTask, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
 pub use spool::{Spool, SpoolId};

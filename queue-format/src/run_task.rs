@@ -22,6 +22,8 @@ const COMMAND_BYTES_MAX: usize = 1 << 20;
 const COMMANDS_BYTES_MAX: usize = 8 << 20;
 /// A path inside the task; short enough for the name of a file among the results.
 const PATH_BYTES_MAX: usize = 200;
+/// Where a container has the worker's own files.
+const WORKERS_DIR: &str = "/bottega";
 /// Names that the worker sets itself.
 const RESERVED_PREFIX: &str = "BOTTEGA_";
 
@@ -102,6 +104,7 @@ impl RunTask {
         }
         at_most("inputs", self.inputs.len(), INPUTS_MAX, "files; put them into one archive")?;
         at_most("outputs", self.outputs.len(), OUTPUTS_MAX, "paths; name a directory above them")?;
+        // As paths, which are equal whatever the slashes.
         let mut seen = BTreeSet::new();
         for (n, input) in self.inputs.iter().enumerate() {
             self.check_path(&input.path).map_err(|why| invalid(format!("inputs[{n}].path"), why))?;
@@ -109,33 +112,37 @@ impl RunTask {
                 let why = format!("it is {:o}, expected at most 777 (octal)", input.mode);
                 return Err(invalid(format!("inputs[{n}].mode"), why));
             }
-            let above = self.inputs.iter().find(|other| is_below(&input.path, &other.path));
-            if let Some(above) = above {
-                let why = format!(
-                    "it lies below {:?}, which is an input and a file; give one another path",
-                    above.path
-                );
-                return Err(invalid(format!("inputs[{n}].path"), why));
-            }
-            if !seen.insert(input.path.as_str()) {
+            if !seen.insert(Path::new(&input.path)) {
                 return Err(invalid(
                     format!("inputs[{n}].path"),
                     "an input before it has the same path; give one of them another",
                 ));
             }
+            if self.image.is_some() && Path::new(&input.path).starts_with(WORKERS_DIR) {
+                let why = format!("{WORKERS_DIR} in a container is the worker's; choose another directory");
+                return Err(invalid(format!("inputs[{n}].path"), why));
+            }
+        }
+        let is_below_a_file = |path: &str| Path::new(path).ancestors().skip(1).any(|dir| seen.contains(dir));
+        let below = "an input is at a path above it, and a file holds no others; give one of them another";
+        if let Some(n) = self.inputs.iter().position(|input| is_below_a_file(&input.path)) {
+            return Err(invalid(format!("inputs[{n}].path"), below));
         }
         let mut names = BTreeSet::from([OUTPUT_FILE.to_owned()]);
         for (n, path) in self.outputs.iter().enumerate() {
             self.check_path(path).map_err(|why| invalid(format!("outputs[{n}]"), why))?;
-            // A directory is kept as an archive.
-            for name in [output_name(path), output_archive_name(path)] {
-                if names.contains(&name) {
-                    let why = format!(
-                        "among the results it would be called {name}, as another; name a directory above it"
-                    );
-                    return Err(invalid(format!("outputs[{n}]"), why));
-                }
-                names.insert(name);
+            if is_below_a_file(path) {
+                return Err(invalid(format!("outputs[{n}]"), below));
+            }
+            // A directory is kept as an archive; which it is shows only at the end.
+            let archive = format!("{}.tar", output_name(path));
+            if !names.insert(output_name(path)) || !names.insert(archive) {
+                let why = format!(
+                    "among the results it would be called {0} or {0}.tar, as something else there is; give it \
+                     another name, or name a directory above it",
+                    output_name(path)
+                );
+                return Err(invalid(format!("outputs[{n}]"), why));
             }
         }
         Ok(())
@@ -159,7 +166,7 @@ impl RunTask {
         };
         if !is_reference(image) {
             let why = format!(
-                "{} is no name of an image, expected one such as debian:12 or registry.example/name:tag, in lower case",
+                "{} is no name of an image, expected one such as debian:12, in lower case",
                 shown(image)
             );
             return Err(invalid("image", why));
@@ -232,21 +239,12 @@ impl RunTask {
     }
 }
 
-/// What a directory's archive is called among the results.
-#[must_use]
-pub fn output_archive_name(path: &str) -> String {
-    format!("{}.tar", output_name(path))
-}
-
-/// What an output is called among the results: its path, each character that is awkward there replaced.
+/// What an output is called among the results: its path, each character that is awkward there replaced. A directory's
+/// archive has `.tar` in addition.
 #[must_use]
 pub fn output_name(path: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     format!("output.{}", path.trim_start_matches('/').chars().map(plain).collect::<String>())
-}
-
-fn is_below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn check_variable(name: &str, value: &str) -> Result<(), String> {
@@ -314,17 +312,7 @@ mod tests {
             }
         };
         check("", &|_| ());
-        check("", &|t| t.image = Some(format!("registry.example:5000/a/b@sha256:{}", "0".repeat(64))));
-        check("\"image\"", &|t| t.image = Some("-v".to_owned()));
-        check("\"image\"", &|t| t.image = Some("a b".to_owned()));
-        check("\"image\"", &|t| t.image = Some(String::new()));
         check("in lower case", &|t| t.image = Some("Debian:12".to_owned()));
-        check("\"outputs[0]\": among the results it would be called output.log", &|t| {
-            t.outputs = vec!["/log".to_owned()];
-        });
-        check("\"outputs[1]\": among the results it would be called output.a.tar", &|t| {
-            t.outputs = vec!["/a".to_owned(), "/a.tar".to_owned()];
-        });
         check("\"user\"", &|t| t.user = Some("root".to_owned()));
         check("", &|t| t.user = Some("0:0".to_owned()));
         check("\"user\"", &|t| t.user = Some("+1:0".to_owned()));
@@ -348,10 +336,23 @@ mod tests {
             check("outputs[0]", &|t| t.outputs = vec![bad.to_owned()]);
             check("inputs[0].path", &|t| t.inputs = vec![input(bad)]);
         }
+        check("outputs[0]", &|t| t.outputs = vec!["/log".to_owned()]);
+        check("outputs[1]", &|t| t.outputs = vec!["/a".to_owned(), "/a.tar".to_owned()]);
+        check("outputs[1]", &|t| t.outputs = vec!["/a.tar".to_owned(), "/a".to_owned()]);
         check("same path", &|t| t.inputs = vec![input("/a"), input("/a")]);
-        check("\"inputs[1].path\": it lies below \"/a\"", &|t| t.inputs = vec![input("/a"), input("/a/b")]);
-        check("\"inputs[0].path\": it lies below \"/a\"", &|t| t.inputs = vec![input("/a/b"), input("/a")]);
-        check("", &|t| t.inputs = vec![input("/a"), input("/ab")]);
+        check("same path", &|t| t.inputs = vec![input("/a/b"), input("/a//b")]);
+        check("inputs[0].path\": an input is at a path above", &|t| {
+            t.inputs = vec![input("/a/b/c"), input("/a")];
+        });
+        check("inputs[1].path\": an input is at a path above", &|t| {
+            t.inputs = vec![input("/a"), input("/a/b")];
+        });
+        check("", &|t| t.inputs = vec![input("/a/b"), input("/a/c"), input("/ab")]);
+        check("the worker's", &|t| t.inputs = vec![input("/bottega")]);
+        check("outputs[0]\": an input is at a path above", &|t| {
+            (t.inputs, t.outputs) = (vec![input("/a")], vec!["/a/b".to_owned()]);
+        });
+        check("", &|t| (t.inputs, t.outputs) = (vec![input("/a")], vec!["/a".to_owned()]));
         check("inputs[0].mode", &|t| t.inputs = vec![InputFile { mode: 0o4755, ..input("/a") }]);
         let native = |t: &mut RunTask| t.image = None;
         check("", &native);

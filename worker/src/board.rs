@@ -17,8 +17,7 @@ pub struct Board {
 #[derive(Debug)]
 struct State {
     notices: Vec<String>,
-    /// What last went wrong through the node's fault, until something goes well.
-    fault: Option<String>,
+    trouble: Option<String>,
     obstacle: Option<String>,
     slots: Vec<SlotStatus>,
     changed: bool,
@@ -39,7 +38,7 @@ impl Board {
             .collect();
         Self {
             owner,
-            state: Mutex::new(State { notices, fault: None, obstacle: None, slots, changed: true }),
+            state: Mutex::new(State { notices, trouble: None, obstacle: None, slots, changed: true }),
         }
     }
 
@@ -71,11 +70,13 @@ impl Board {
         state.changed |= state.notices.len() != before;
     }
 
-    /// What goes wrong through the node's fault, in the place of what did before; `None` once something goes well.
-    pub fn fault(&self, text: Option<&str>) {
+    /// What the spool has refused last, `None` once it has not: one notice that replaces the one before.
+    pub fn trouble(&self, text: Option<&str>) {
         let mut state = self.lock();
-        state.changed |= state.fault.as_deref() != text;
-        state.fault = text.map(str::to_owned);
+        if state.trouble.as_deref() != text {
+            state.trouble = text.map(str::to_owned);
+            state.changed = true;
+        }
     }
 
     /// Why nothing is claimed now, `None` once that is over; gives whether that is news.
@@ -95,7 +96,7 @@ impl Board {
         let status = WorkerStatus {
             owner: self.owner.clone(),
             at: Timestamp::now(),
-            notices: state.notices.iter().chain(&state.fault).cloned().collect(),
+            notices: state.notices.iter().chain(&state.trouble).cloned().collect(),
             obstacle: state.obstacle.clone(),
             slots: state.slots.clone(),
         };
@@ -112,5 +113,32 @@ impl Board {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_format::Incarnation;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn trouble_is_replaced_and_goes() {
+        let owner = Owner::new("node", Incarnation::new(Uuid::now_v7()));
+        let board = Board::new(owner, &[], vec!["no init".to_owned()]);
+        let check = |text: Option<&str>, expected: &[&str], is_news: bool| {
+            board.trouble(text);
+            let (status, changed) = board.status();
+            assert_eq!(
+                (status.notices, changed),
+                (expected.iter().map(ToString::to_string).collect(), is_news)
+            );
+        };
+        check(None, &["no init"], true);
+        check(Some("full"), &["no init", "full"], true);
+        check(Some("read-only"), &["no init", "read-only"], true);
+        check(Some("read-only"), &["no init", "read-only"], false);
+        check(None, &["no init"], true);
     }
 }

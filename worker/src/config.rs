@@ -83,8 +83,8 @@ impl WorkerConfig {
         whole("build_timeout_seconds", self.build_timeout_seconds, 1, SECONDS_MAX)?;
         whole("run_timeout_seconds", self.run_timeout_seconds, 1, SECONDS_MAX)?;
         whole("git_timeout_seconds", self.git_timeout_seconds, 1, SECONDS_MAX)?;
-        whole("output_bytes_max", self.output_bytes_max as u64, 1 << 10, 1 << 30)?;
         whole("log_bytes_max", self.log_bytes_max as u64, 1 << 10, 1 << 30)?;
+        whole("output_bytes_max", self.output_bytes_max as u64, 1 << 10, 1 << 30)?;
         whole("pids_max", self.pids_max, 16, 1 << 22)?;
         if self.accept.is_empty() {
             return Err(

@@ -1,6 +1,5 @@
 //! The worker daemon: reads the command line, the environment and the machine, then works until it is told to stop.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use worker::config::{BuildNetwork, WorkerConfig};
 use worker::disk::DiskReserve;
 use worker::engine::{Docker, DockerOptions, Engine, Network};
 use worker::repository::RepositoryCache;
-use worker::run::{SUPERVISE, end_native_commands_of, supervise};
+use worker::run::{SUPERVISE, end_native_commands_of, end_native_commands_of_the_dead, supervise};
 use worker::slots::{Machine, slots};
 use worker::synthesis::Rules;
 
@@ -193,12 +192,9 @@ async fn reap_the_dead(
     me: &Owner,
     engine: &Docker,
 ) -> anyhow::Result<()> {
-    // Others may have reaped them already, and could not end what they had started here.
-    let mut owners: BTreeSet<Owner> = spool.owners_on(me.node())?.into_iter().collect();
-    owners.extend(LifeLock::known(state_dir)?);
-    for owner in owners.into_iter().filter(|owner| owner.node() == me.node()) {
+    end_native_commands_of_the_dead(state_dir)?;
+    for owner in spool.owners_on(me.node())? {
         if owner != *me && LifeLock::look(state_dir, &owner)? == Life::Dead {
-            end_native_commands_of(&owner);
             engine.remove_containers_of(&owner).await?;
             let tasks = spool.reap(&owner)?.tasks().len();
             tracing::info!(tasks, %owner, "taken back from an incarnation that died");

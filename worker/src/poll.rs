@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::event::{EventKind, ModifyKind, RenameMode};
-use notify::{RecursiveMode, Watcher};
+use notify::event::{ModifyKind, RenameMode};
+use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::{MutexGuard, Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
@@ -31,25 +31,53 @@ pub struct Poll {
 
 #[derive(Debug)]
 struct State {
-    /// When the next look is due.
     due: Instant,
-    /// Looks in a row that found nothing.
     empty_looks: u32,
-    /// Something arrived since the present look began: it may have missed that.
-    has_rung: bool,
+    rings: u64,
+}
+
+/// The turn to look, until it is dropped.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    poll: &'a Poll,
+    /// How often the bell had rung when it began.
+    rings: u64,
+    _looking: MutexGuard<'a, ()>,
 }
 
 impl Default for Poll {
     /// The first look is due at once.
     fn default() -> Self {
-        let state = State { due: Instant::now(), empty_looks: 0, has_rung: false };
-        Self { state: Mutex::new(state), bell: Notify::new(), looking: tokio::sync::Mutex::default() }
+        Self {
+            state: Mutex::new(State { due: Instant::now(), empty_looks: 0, rings: 0 }),
+            bell: Notify::new(),
+            looking: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Nothing was there, or nothing may be claimed; `random` is drawn from 0 to 1.
+    pub fn found_nothing(&self, random: f64) {
+        let mut state = self.poll.state();
+        // What rang since may have come to where this look had been already.
+        if state.rings != self.rings {
+            return;
+        }
+        let longest = if state.empty_looks >= EMPTY_LOOKS { PAUSE_MAX_IDLE } else { PAUSE_MAX };
+        state.empty_looks = state.empty_looks.saturating_add(1);
+        state.due = Instant::now() + PAUSE_MIN + (longest - PAUSE_MIN).mul_f64(random);
+    }
+
+    /// A task was there.
+    pub fn found_something(&self) {
+        self.poll.state().empty_looks = 0;
     }
 }
 
 impl Poll {
-    /// Waits until a look is due, and nobody else of this worker is looking; the turn ends with what is given.
-    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+    /// Waits until a look is due, and nobody else of this worker is looking.
+    pub async fn turn(&self) -> Turn<'_> {
         loop {
             let rung = self.bell.notified();
             let due = self.state().due;
@@ -60,35 +88,24 @@ impl Poll {
                 }
                 continue;
             }
-            let turn = self.looking.lock().await;
+            let looking = self.looking.lock().await;
             // Whoever had the turn before may have found nothing.
-            let mut state = self.state();
-            if state.due <= Instant::now() {
-                state.has_rung = false;
-                return turn;
+            let (due, rings) = {
+                let state = self.state();
+                (state.due, state.rings)
+            };
+            if due <= Instant::now() {
+                return Turn { poll: self, rings, _looking: looking };
             }
         }
     }
 
-    /// Nothing was there, or nothing may be claimed; `random` is drawn from 0 to 1.
-    pub fn found_nothing(&self, random: f64) {
-        let mut state = self.state();
-        if state.has_rung {
-            return;
-        }
-        let longest = if state.empty_looks >= EMPTY_LOOKS { PAUSE_MAX_IDLE } else { PAUSE_MAX };
-        state.empty_looks = state.empty_looks.saturating_add(1);
-        state.due = Instant::now() + PAUSE_MIN + (longest - PAUSE_MIN).mul_f64(random);
-    }
-
-    /// A task was there.
-    pub fn found_something(&self) {
-        self.state().empty_looks = 0;
-    }
-
     /// Something may be there.
     pub fn ring(&self) {
-        *self.state() = State { due: Instant::now(), empty_looks: 0, has_rung: true };
+        {
+            let mut state = self.state();
+            *state = State { due: Instant::now(), empty_looks: 0, rings: state.rings + 1 };
+        }
         self.bell.notify_waiters();
     }
 
@@ -100,13 +117,8 @@ impl Poll {
     pub fn listen(self: &Arc<Self>, pending: &Path, classes: &[PathBuf]) -> notify::Result<Listening> {
         let (sender, mut arrivals) = mpsc::channel(ARRIVALS_MAX);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // What leaves is no news: claims do all the time.
-            let is_arrival = |kind: &EventKind| match kind {
-                EventKind::Modify(ModifyKind::Name(RenameMode::From)) => false,
-                kind => kind.is_create() || kind.is_modify(),
-            };
             if let Ok(event) = event
-                && is_arrival(&event.kind)
+                && tells_of_arrival(event.kind)
             {
                 // Full: it rings soon anyway.
                 let _ = sender.try_send(event.paths);
@@ -120,7 +132,7 @@ impl Poll {
         Ok(Listening(tokio::spawn(async move {
             while let Some(paths) = arrivals.recv().await {
                 for class in paths.iter().filter(|path| path.parent() == Some(&pending)) {
-                    // What is no directory, or gone again, needs no watch.
+                    // Gone again, or a file: nothing will come there.
                     let _ = watcher.watch(class, RecursiveMode::NonRecursive);
                 }
                 poll.ring();
@@ -131,6 +143,12 @@ impl Poll {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What leaves, such as a task that is claimed, is no reason to look.
+fn tells_of_arrival(kind: EventKind) -> bool {
+    let leaves = kind == EventKind::Modify(ModifyKind::Name(RenameMode::From));
+    (kind.is_create() || kind.is_modify()) && !leaves
 }
 
 /// Ends when it is dropped.
@@ -145,6 +163,8 @@ impl Drop for Listening {
 
 #[cfg(test)]
 mod tests {
+    use notify::event::{CreateKind, RemoveKind};
+
     use super::*;
 
     const BOUND: Duration = Duration::from_secs(60);
@@ -153,18 +173,17 @@ mod tests {
     async fn slots_share_one_pause_and_look_one_after_the_other() {
         let poll = Poll::default();
         let began = Instant::now();
-        drop(poll.turn().await);
+        poll.turn().await.found_nothing(0.0);
         assert_eq!(began.elapsed(), Duration::ZERO);
-        poll.found_nothing(0.0);
-        drop(poll.turn().await);
+        let turn = poll.turn().await;
         assert!(began.elapsed() >= PAUSE_MIN && began.elapsed() < PAUSE_MAX);
 
         // Two wait; whoever looks first finds nothing, and so the other does not look either.
-        poll.found_nothing(0.0);
+        turn.found_nothing(0.0);
+        drop(turn);
         let again = Instant::now();
         let look = || async {
-            let _turn = poll.turn().await;
-            poll.found_nothing(1.0);
+            poll.turn().await.found_nothing(1.0);
             again.elapsed()
         };
         let (one, other) = tokio::join!(look(), look());
@@ -175,16 +194,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_arrives_during_a_look_is_looked_for_at_once() {
         let poll = Poll::default();
-        let began = Instant::now();
         let turn = poll.turn().await;
         poll.ring();
-        poll.found_nothing(1.0);
+        turn.found_nothing(1.0);
         drop(turn);
-        drop(poll.turn().await);
+        let began = Instant::now();
+        poll.turn().await.found_nothing(1.0);
         assert_eq!(began.elapsed(), Duration::ZERO);
-        poll.found_nothing(1.0);
         drop(poll.turn().await);
-        assert!(began.elapsed() >= PAUSE_MAX, "a ring counts once");
+        assert_eq!(began.elapsed(), PAUSE_MAX, "it has rung once");
+    }
+
+    #[test]
+    fn what_is_claimed_wakes_nobody() {
+        let check = |kind, expected: bool| assert_eq!(tells_of_arrival(kind), expected, "{kind:?}");
+        check(EventKind::Create(CreateKind::File), true);
+        check(EventKind::Modify(ModifyKind::Name(RenameMode::To)), true);
+        check(EventKind::Modify(ModifyKind::Name(RenameMode::From)), false);
+        check(EventKind::Remove(RemoveKind::File), false);
     }
 
     #[tokio::test]

@@ -19,11 +19,12 @@ use crate::board::Board;
 use crate::breaker::{Breaker, Gate};
 use crate::disk::DiskReserve;
 use crate::engine::Engine;
-use crate::poll::Poll;
+use crate::poll::{Poll, Turn};
 use crate::pulse::Heart;
 use crate::run;
 use crate::slots::Slot;
 use crate::synthesis::Brain;
+use crate::work_dir::on_disk;
 
 /// Names seen in pending are used for this long: then the directories are listed again, first priority first.
 const CANDIDATES_AGE_MAX: Duration = Duration::from_secs(15);
@@ -132,29 +133,24 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     }
 
     async fn work(self: Arc<Self>, slot: Slot, lease: Arc<Mutex<Lease>>, shutdown: Shutdown) {
-        let mut could_not_claim = false;
         while shutdown.phase() == Phase::Running {
             let turn = tokio::select! {
                 () = shutdown.requested() => break,
                 turn = self.poll.turn() => turn,
             };
             let claimed = if self.is_fit(&slot).await {
-                self.claim(&slot, &lease).await
+                self.claim(&slot, &lease, &turn).await
             } else {
-                self.poll.found_nothing(random());
+                turn.found_nothing(random());
                 Ok(None)
             };
             drop(turn);
-            if claimed.is_ok() && std::mem::take(&mut could_not_claim) {
-                self.board.fault(None);
-            }
             let pause = match claimed {
                 Ok(Some(claim)) => self.serve(&slot, &claim, &shutdown).await,
                 Ok(None) => Duration::ZERO,
                 Err(error) => {
                     tracing::error!(%error, "cannot claim");
-                    self.board.fault(Some(&error.to_string()));
-                    could_not_claim = true;
+                    self.board.trouble(Some(&error.to_string()));
                     NODE_FAULT_PAUSE
                 }
             };
@@ -220,7 +216,12 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn claim(&self, slot: &Slot, lease: &Arc<Mutex<Lease>>) -> Result<Option<Claim>, SpoolError> {
+    async fn claim(
+        &self,
+        slot: &Slot,
+        lease: &Arc<Mutex<Lease>>,
+        turn: &Turn<'_>,
+    ) -> Result<Option<Claim>, SpoolError> {
         let lease = lease.clone();
         let forgets = self.is_listing_old();
         let limits = self.control.lock().unwrap_or_else(PoisonError::into_inner).limits().clone();
@@ -234,29 +235,29 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             let room = spool.room(&limits, &node)?;
             lease.claim_next(|class| run::takes(class, &slot, native) && room.admits(class))
         });
-        match looked.await {
+        let looked = looked.await;
+        if let Ok(Ok(_)) = &looked {
+            self.board.trouble(None);
+        }
+        match looked {
             Ok(Ok(Next::Claimed(claim))) => {
-                self.poll.found_something();
+                turn.found_something();
                 Ok(Some(*claim))
             }
             Ok(Ok(Next::Empty)) => {
-                self.poll.found_nothing(random());
+                turn.found_nothing(random());
                 Ok(None)
             }
             Ok(Ok(Next::Rejected { name, reason, why })) => {
                 tracing::warn!(task = %name.id, "moved to failed/{reason}: {why}");
-                self.note(Event::Rejected {
-                    task: name.id,
-                    token: name.token,
-                    reason: why,
-                    to: Some(reason),
-                });
+                let (task, token) = (name.id, name.token);
+                self.note(Event::Rejected { task, token, reason: why, to: Some(reason) });
                 Ok(None)
             }
             Ok(Err(error)) => Err(error),
             Err(error) => {
                 tracing::error!(%error, "the claimer ended unexpectedly");
-                self.poll.found_nothing(random());
+                turn.found_nothing(random());
                 Ok(None)
             }
         }
@@ -283,7 +284,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             unchanged = if changed { 0 } else { unchanged + 1 };
             if changed || unchanged >= STATUS_PERIODS_UNCHANGED {
                 unchanged = 0;
-                if let Err(error) = self.spool.write_worker_status(&status) {
+                if let Err(error) = on_disk(|| self.spool.write_worker_status(&status)) {
                     tracing::warn!(%error, "cannot publish the status");
                 }
             }

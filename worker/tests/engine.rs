@@ -171,27 +171,14 @@ async fn an_engine_that_hangs_up_tells_nothing_of_what_a_container_left() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_to_the_engine_is_told_from_its_failure() {
-    let node = Node::connect().await;
-    let mut request = run_request(&node, "true");
-    request.files_in =
-        vec![FileIn { path: "/etc/passwd/x".to_owned(), mode: 0o644, content: Content::Bytes(Vec::new()) }];
-    let ended = node.docker.run(&request).await;
-    assert!(matches!(ended, Err(EngineError::Refused { .. })), "{ended:?}");
-    let mut request = run_request(&node, "true");
-    request.image = "Debian:12".to_owned();
-    let ended = node.docker.run(&request).await;
-    assert!(matches!(ended, Err(EngineError::Refused { .. })), "{ended:?}");
-}
-
-#[tokio::test]
 async fn a_run_leaves_files_and_directories_as_outputs() {
     let node = Node::connect().await;
     let script = "echo $COLOUR >/out/file; mkdir /out/dir; echo x >/out/dir/x; ln -s /etc/passwd /out/link";
     let mut request = run_request(&node, script);
     request.env = vec!["COLOUR=blue".to_owned()];
     request.dirs_in = vec!["/out".to_owned()];
-    request.outputs = ["/out/file", "/out/dir", "/out/link", "/none"].map(str::to_owned).into();
+    request.outputs =
+        ["/out/file", "/out/dir", "/out/link", "/none", "/out/file/x"].map(str::to_owned).into();
     request.output_bytes_max = 1 << 20;
     let outcome = node.docker.run(&request).await.unwrap();
     assert_eq!(outcome.end, ContainerEnd::Exited(0), "{}", outcome.log);
@@ -199,6 +186,8 @@ async fn a_run_leaves_files_and_directories_as_outputs() {
     assert!(matches!(&outcome.outputs["/out/dir"], Output::Directory(tar) if tar.starts_with(b"dir/")));
     assert_eq!(outcome.outputs["/out/link"], Output::None("it is neither a file nor a directory".to_owned()));
     assert_eq!(outcome.outputs["/none"], Output::None("it is not there".to_owned()));
+    let no_dir = Output::None("a part of its path is no directory".to_owned());
+    assert_eq!(outcome.outputs["/out/file/x"], no_dir, "the task's mistake, not the engine's");
     request.output_bytes_max = 3;
     request.labels.object = Uuid::now_v7();
     let outcome = node.docker.run(&request).await.unwrap();
@@ -213,6 +202,31 @@ async fn an_image_that_cannot_be_had_is_named_with_the_remedy() {
         error.contains("image localhost:1/nothing is not on this node") && error.contains("docker load"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn what_only_the_task_has_wrong_is_refused_not_failed() {
+    let node = Node::connect().await;
+    let refusal = async |change: &dyn Fn(&mut RunRequest)| {
+        let mut request = run_request(&node, "true");
+        change(&mut request);
+        let error = node.docker.run(&request).await.unwrap_err();
+        assert!(matches!(error, EngineError::Refused { .. }), "{error}");
+        assert!(!node.has_containers(request.labels.object).await);
+        error.to_string()
+    };
+    let below_a_file =
+        |path: &str| FileIn { path: path.to_owned(), mode: 0o644, content: Content::Bytes(Vec::new()) };
+    for path in ["/etc/passwd/x", "/etc/passwd/x/y"] {
+        let said = refusal(&|request| request.files_in = vec![below_a_file(path)]).await;
+        assert!(said.contains("/etc/passwd is no directory"), "{said}");
+    }
+    refusal(&|request| request.image = "Debian:12".to_owned()).await;
+    // What the node has wrong is its own fault.
+    let mut request = run_request(&node, "true");
+    request.limits.cpuset_cpus = "4000".to_owned();
+    let error = node.docker.run(&request).await.unwrap_err();
+    assert!(matches!(error, EngineError::Failed { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -319,6 +333,10 @@ async fn what_is_not_there_is_said() {
     request.command = vec!["no-such-program".to_owned()];
     let outcome = node.docker.run(&request).await.unwrap();
     assert_eq!(outcome.end, ContainerEnd::Exited(127), "{}", outcome.log);
+    request.labels.object = Uuid::now_v7();
+    request.command = vec!["/etc/passwd".to_owned()];
+    let outcome = node.docker.run(&request).await.unwrap();
+    assert_eq!(outcome.end, ContainerEnd::Exited(126), "{}", outcome.log);
     assert!(!node.has_containers(request.labels.object).await);
 }
 

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use queue_format::{
-    CommandRecord, Digest, Incarnation, InputFile, Labels, Owner, Resources, RunTask, Spool, Token, Verdict,
+    CommandRecord, Digest, Incarnation, InputFile, Labels, LifeLock, Owner, Resources, RunTask, Spool, Token,
+    Verdict,
 };
 use uuid::Uuid;
 use worker::attempt::Attempt;
 use worker::config::WorkerConfig;
 use worker::engine::{BuildOutcome, BuildRequest, Engine, EngineError, RunOutcome, RunRequest};
-use worker::run::{Job, RunError, end_native_commands_of, run};
+use worker::run::{Job, RunError, end_native_commands_of, end_native_commands_of_the_dead, run};
 use worker::slots::{Machine, Slot, slots};
 
 /// No test here waits longer.
@@ -182,6 +183,11 @@ async fn what_takes_more_memory_than_it_asked_for_is_killed() {
     let expected = if is_accounted { "out-of-memory: " } else { "exit: " };
     assert!(reason(&attempt).starts_with(expected), "{} {:?}", reason(&attempt), attempt.notes);
     assert!(!is_accounted || attempt.peak_memory_bytes.is_some_and(|peak| peak > 32 << 20));
+    let mut task = shell("tail /dev/zero");
+    task.commands.push(["sleep", "600"].map(str::to_owned).into());
+    let resources = Resources { memory_bytes: Some(64 << 20), ..within(2) };
+    let attempt = node.run(&task, &resources).await.unwrap();
+    assert_eq!(reason(&attempt), "timeout: the bundle (at command 2 of 2) did not end within 2 s");
 }
 
 #[tokio::test]
@@ -242,4 +248,34 @@ async fn a_fenced_worker_ends_all_its_commands_at_once() {
     let resources = within(600);
     let (attempt, ()) = tokio::join!(node.run(&task, &resources), fence);
     assert_eq!(reason(&attempt.unwrap()), "exit: status 137", "void: the lease is revoked before");
+}
+
+#[tokio::test]
+async fn what_a_killed_supervisor_leaves_is_ended() {
+    let node = Node::new();
+    let has_groups = node.run(&shell("true"), &within(60)).await.unwrap().notes.is_empty();
+    // The supervisor is the shell's parent; what has lost its variables is found by its control group.
+    let env = if has_groups { "env -i" } else { "" };
+    let task = shell(&format!("setsid {env} sleep 74747 & sleep 0.3; kill -9 $PPID; sleep 74748"));
+    let error = node.run(&task, &within(600)).await.unwrap_err();
+    assert!(matches!(error, RunError::Supervisor(_)), "{error}");
+    assert!(!is_asleep("74747") && !is_asleep("74748"));
+}
+
+#[test]
+fn what_the_dead_have_left_is_ended_though_their_tasks_are_gone() {
+    let state = tempfile::tempdir().unwrap();
+    let owner = || Owner::new("node", Incarnation::new(Uuid::now_v7()));
+    let (dead, alive) = (owner(), owner());
+    drop(LifeLock::hold(state.path(), &dead).unwrap());
+    let _alive = LifeLock::hold(state.path(), &alive).unwrap();
+    let mut left = [&dead, &alive].map(|owner| {
+        let mut sleep = std::process::Command::new("sleep");
+        sleep.arg("600").env("BOTTEGA_NATIVE", format!("{owner}/{}", Uuid::now_v7())).spawn().unwrap()
+    });
+    end_native_commands_of_the_dead(state.path()).unwrap();
+    assert!(!left[0].wait().unwrap().success());
+    assert_eq!(left[1].try_wait().unwrap(), None, "the living goes on");
+    left[1].kill().unwrap();
+    left[1].wait().unwrap();
 }

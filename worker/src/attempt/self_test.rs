@@ -21,7 +21,10 @@ impl<E: Engine> Workshop<E> {
     /// # Errors
     /// The first of them that fails, in words for people.
     pub async fn self_test(&self, labels: Labels, limits: &Limits, state_dir: &Path) -> Result<(), String> {
-        write_and_read(state_dir).map_err(|e| format!("cannot use {}: {e}", state_dir.display()))?;
+        let dir = state_dir.to_owned();
+        let kept = tokio::task::spawn_blocking(move || write_and_read(&dir)).await;
+        let kept = kept.unwrap_or_else(|error| Err(io::Error::other(error)));
+        kept.map_err(|e| format!("cannot use {}: {e}", state_dir.display()))?;
         Git::new(state_dir, GIT_MAX).run(&["--version"]).await.map_err(|e| e.to_string())?;
         let base = self.pythons.last().ok_or("no base image is here; make one with: bottega images build")?;
         let request = RunRequest {

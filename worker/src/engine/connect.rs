@@ -141,22 +141,21 @@ pub(super) fn failed(action: &'static str, source: impl ToString) -> EngineError
     EngineError::Failed { action, detail: source.to_string() }
 }
 
-/// The error of a request that failed, or that asks for what the engine calls wrong.
-pub(super) fn failed_or_refused(action: &'static str, source: bollard::errors::Error) -> EngineError {
-    if is_refused(&source) {
-        return EngineError::Refused { action, detail: source.to_string() };
+/// As [`failed`], unless the engine finds fault with what was asked for; the node's cores are none of the asker's.
+pub(super) fn refused(action: &'static str, source: bollard::errors::Error) -> EngineError {
+    match source {
+        bollard::errors::Error::DockerResponseServerError { status_code: 400, message }
+            if !message.contains("not available") =>
+        {
+            EngineError::Refused { action, detail: message }
+        }
+        source => failed(action, source),
     }
-    failed(action, source)
 }
 
 /// Whether an error is the engine's "no such object".
 pub(super) fn is_missing(error: &bollard::errors::Error) -> bool {
     status(error) == Some(404)
-}
-
-/// Whether the engine says that what it was asked for is wrong, not that it failed.
-pub(super) fn is_refused(error: &bollard::errors::Error) -> bool {
-    status(error).is_some_and(|status| (400..500).contains(&status))
 }
 
 /// The HTTP status of the engine's refusal.

@@ -17,7 +17,7 @@ use queue_format::ObjectKind;
 use tokio::task::JoinSet;
 
 use super::build::network_mode;
-use super::connect::{Docker, Inner, failed, failed_or_refused, is_missing, status};
+use super::connect::{Docker, Inner, failed, is_missing, refused, status};
 use super::disk::DiskWatch;
 use super::output::HeadTail;
 use super::removal::Removal;
@@ -30,8 +30,8 @@ const KILL_MAX: Duration = Duration::from_secs(5);
 const LAST_OUTPUT_MAX: Duration = Duration::from_secs(2);
 /// The status a shell gives a command that is not there.
 const STATUS_NOT_FOUND: i64 = 127;
-/// The status a shell gives a file that it may not or cannot execute.
-const STATUS_NOT_EXECUTABLE: i64 = 126;
+/// And one that may not be started.
+const STATUS_NOT_STARTED: i64 = 126;
 /// 128 + SIGKILL.
 const STATUS_KILLED: i64 = 137;
 
@@ -45,9 +45,10 @@ impl Docker {
             Ok(created) => created,
             Err(error) if status(&error).is_some() => {
                 removal.disarm();
-                let is_no_image = is_missing(&error);
-                let refusal = failed_or_refused("create a container", error);
-                return Err(if is_no_image { EngineError::NoImage(request.image.clone()) } else { refusal });
+                return Err(match is_missing(&error) {
+                    true => EngineError::NoImage(request.image.clone()),
+                    false => refused("create a container", error),
+                });
             }
             // Whether it was made is not known: dropping the removal looks for it.
             Err(error) => return Err(failed("create a container", error)),
@@ -239,8 +240,10 @@ fn not_started(error: &Error, began: Instant) -> Result<RunOutcome, EngineError>
     let says = |known: &[&str]| known.iter().any(|known| sentence.contains(known));
     let status = if says(&["executable file not found", "no such file or directory"]) {
         STATUS_NOT_FOUND
-    } else if says(&["permission denied", "exec format error"]) {
-        STATUS_NOT_EXECUTABLE
+    } else if sentence.contains("exec: \"")
+        && says(&["permission denied", "exec format error", "is a directory"])
+    {
+        STATUS_NOT_STARTED
     } else {
         return Err(failed("start a container", error));
     };

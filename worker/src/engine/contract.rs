@@ -194,7 +194,10 @@ pub enum EngineError {
     #[error("nothing is made that the node's ledger does not know: {0}")]
     Ledger(#[from] SpoolError),
     /// An image that should be there is not.
-    #[error("image {0} is not on this node; make it with: bottega images build")]
+    #[error(
+        "image {0} is not on this node; make it with: bottega images build, or, if it is \
+         none of ours, load it (docker pull, docker load)"
+    )]
     NoImage(String),
     /// An image cannot be had.
     #[error(
@@ -207,8 +210,8 @@ pub enum EngineError {
         /// What was said.
         detail: String,
     },
-    /// What was asked for makes no sense to it, whatever node it is on.
-    #[error("the engine refuses to {action}: {detail}; mend the task")]
+    /// The engine, which works, does not do what was asked for.
+    #[error("the engine refuses to {action}: {detail}; correct the task, or name another image")]
     Refused {
         /// What was tried, as a verb.
         action: &'static str,

@@ -3,23 +3,23 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use bollard::errors::Error;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
 
-use super::connect::{Inner, failed, failed_or_refused, is_missing, is_refused};
+use super::connect::{Inner, failed, is_missing, refused};
 use super::context::stream_of;
 use super::{Content, EngineError, FileIn, Output};
 
 /// What an archive of one file may take beyond the file: headers, long names and padding.
 const ARCHIVE_OVERHEAD_BYTES: usize = 1 << 16;
-
-/// The kernel's words for a path below a file.
-const NOT_A_DIRECTORY: &str = "not a directory";
-
-/// What is tried with them.
+/// What the engine is asked to do with inputs.
 const PUT: &str = "put files into a container";
+/// Bits of a path's mode as the engine writes it: <https://pkg.go.dev/io/fs#FileMode>.
+const MODE_DIR: u32 = 1 << 31;
+const MODE_LINK: u32 = 1 << 27;
 
 impl Inner {
     /// Puts files and directories into a container that has not started, with the directories above that are not there
@@ -35,11 +35,14 @@ impl Inner {
             return Ok(());
         }
         let owner = numeric_owner(user)?;
-        let mut missing_dirs = BTreeSet::new();
         let parents = files.iter().flat_map(|file| Path::new(&file.path).ancestors().skip(1));
-        for dir in parents.chain(dirs.iter().flat_map(|dir| Path::new(dir).ancestors())) {
+        let above = parents.chain(dirs.iter().flat_map(|dir| Path::new(dir).ancestors()));
+        let mut missing_dirs = BTreeSet::new();
+        // Each once, and those above first: below what is missing nothing is there.
+        for dir in above.filter(|dir| dir.parent().is_some()).collect::<BTreeSet<&Path>>() {
+            let parent = dir.parent().unwrap_or(dir).to_string_lossy();
             let path = dir.to_string_lossy().into_owned();
-            if path != "/" && !missing_dirs.contains(&path) && !self.has_path(id, &path).await? {
+            if missing_dirs.contains(parent.as_ref()) || !self.has_dir(id, &path).await? {
                 missing_dirs.insert(path);
             }
         }
@@ -47,17 +50,18 @@ impl Inner {
         let packed = stream_of(move |pieces| pack(&missing_dirs, &files, owner, pieces));
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
         let sent = self.client.upload_to_container(id, Some(options), bollard::body_try_stream(packed)).await;
-        sent.map_err(|source| match source.to_string() {
-            // The engine calls that its own fault.
-            detail if detail.contains(NOT_A_DIRECTORY) => EngineError::Refused { action: PUT, detail },
-            _ => failed_or_refused(PUT, source),
-        })
+        sent.map_err(|source| refused(PUT, source))
     }
 
-    async fn has_path(&self, id: &str, path: &str) -> Result<bool, EngineError> {
+    /// Whether a directory, or a link that may lead to one, is there.
+    async fn has_dir(&self, id: &str, path: &str) -> Result<bool, EngineError> {
         let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
         match self.client.get_container_archive_info(id, Some(options)).await {
-            Ok(_) => Ok(true),
+            Ok(found) if found.file_mode & (MODE_DIR | MODE_LINK) != 0 => Ok(true),
+            Ok(_) => {
+                let detail = format!("{path} is no directory in the image");
+                Err(EngineError::Refused { action: PUT, detail })
+            }
             Err(error) if is_missing(&error) => Ok(false),
             Err(error) => Err(failed("look into a container", error)),
         }
@@ -71,7 +75,7 @@ impl Inner {
         path: &str,
         bytes_max: usize,
     ) -> Result<Option<Vec<u8>>, EngineError> {
-        let archive = self.get_archive(id, path, bytes_max).await?;
+        let archive = self.get_archive(id, path, bytes_max + ARCHIVE_OVERHEAD_BYTES).await?;
         Ok(archive.ok().and_then(|archive| regular_file(&archive, bytes_max)))
     }
 
@@ -85,7 +89,7 @@ impl Inner {
         let mut left = bytes_max;
         let mut outputs = BTreeMap::new();
         for path in paths {
-            let output = match self.get_archive(id, path, left).await? {
+            let output = match self.get_archive(id, path, left + ARCHIVE_OVERHEAD_BYTES).await? {
                 Ok(archive) => output_of(archive, left),
                 Err(why) => Output::None(why),
             };
@@ -97,8 +101,7 @@ impl Inner {
         Ok(outputs)
     }
 
-    /// The engine's archive of a path with `bytes_max` bytes of content; else why there is none, in words. An engine that
-    /// does not answer tells nothing of what is there.
+    /// The engine's archive of a path; where there is none, why not, in words.
     async fn get_archive(
         &self,
         id: &str,
@@ -111,15 +114,33 @@ impl Inner {
         while let Some(piece) = pieces.next().await {
             match piece {
                 Ok(piece) => archive.extend_from_slice(&piece),
-                Err(error) if is_missing(&error) => return Ok(Err("it is not there".to_owned())),
-                Err(error) if is_refused(&error) => return Ok(Err(error.to_string())),
-                Err(error) => return Err(failed("copy a file from a container", error)),
+                Err(error) => return not_given(error).map(Err),
             }
-            if archive.len() > bytes_max.saturating_add(ARCHIVE_OVERHEAD_BYTES) {
+            if archive.len() > bytes_max {
                 return Ok(Err(too_large()));
             }
         }
         Ok(Ok(archive))
+    }
+}
+
+/// What the engine says of a path that it cannot give for the path's own sake, beside 404.
+const PATHS_SENTENCES: [&str; 3] = ["not a directory", "too many levels of symbolic links", "too many links"];
+
+/// Why a path is not given, in words, where the engine has looked; whatever else went wrong tells nothing of the path.
+fn not_given(error: Error) -> Result<String, EngineError> {
+    match &error {
+        Error::DockerResponseServerError { status_code: 404, message }
+            if !message.starts_with("No such container") =>
+        {
+            Ok("it is not there".to_owned())
+        }
+        Error::DockerResponseServerError { message, .. }
+            if PATHS_SENTENCES.iter().any(|known| message.contains(known)) =>
+        {
+            Ok("a part of its path is no directory".to_owned())
+        }
+        _ => Err(failed("copy files out of a container", error)),
     }
 }
 
@@ -147,9 +168,7 @@ fn output_of(archive: Vec<u8>, bytes_max: usize) -> Output {
 /// `uid:gid` as numbers: names would have to be looked up in the image, which is not trusted.
 fn numeric_owner(user: &str) -> Result<(u64, u64), EngineError> {
     let parsed = user.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-    parsed.ok_or_else(|| {
-        failed("put files into a container", format!("user {user:?} is not <uid>:<gid> in numbers"))
-    })
+    parsed.ok_or_else(|| failed(PUT, format!("user {user:?} is not <uid>:<gid> in numbers")))
 }
 
 fn pack(
@@ -246,6 +265,25 @@ mod tests {
         check(Symlink, "", &Output::None("it is neither a file nor a directory".to_owned()));
         assert_eq!(regular_file(b"not an archive", 4), None);
         assert_eq!(regular_file(&archive(Regular, 3, b"abc")[..513], 4), None);
+    }
+
+    #[test]
+    fn only_what_the_engine_says_of_a_path_is_taken_for_its_state() {
+        let said = |status_code, message: &str| Error::DockerResponseServerError {
+            status_code,
+            message: message.to_owned(),
+        };
+        let check = |error: Error, expected: Option<&str>| {
+            let shown = error.to_string();
+            assert_eq!(not_given(error).ok().as_deref(), expected, "{shown}");
+        };
+        check(said(404, "Could not find the file /x in container y"), Some("it is not there"));
+        let no_dir = Some("a part of its path is no directory");
+        check(said(500, "lstat /merged/etc/passwd/y: not a directory"), no_dir);
+        check(said(404, "No such container: y"), None);
+        check(said(500, "the daemon is shutting down"), None);
+        check(Error::RequestTimeoutError, None);
+        check(Error::IOError { err: io::ErrorKind::ConnectionReset.into() }, None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) async fn fetch(
         }
         Ok(None)
     });
-    fetched.await.unwrap_or_else(|error| Err(RunError::Supervisor(error.to_string())))
+    fetched.await.unwrap_or_else(|error| Err(RunError::Worker(error.to_string())))
 }
 
 fn fetch_one(spool: &Spool, input: &InputFile, path: &std::path::Path) -> Result<(), RunError> {

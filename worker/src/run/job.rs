@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use queue_format::{
     COMMANDS_FILE, CommandRecord, FailureReason, InputError, Labels, OUTPUT_FILE, Resources, RunReport,
-    RunTask, Spool, StageRecord, WorkReport, output_archive_name, output_name,
+    RunTask, Spool, StageRecord, WorkReport, output_name,
 };
 use uuid::Uuid;
 
@@ -60,6 +60,9 @@ pub enum RunError {
     /// A native command's supervisor failed.
     #[error("a native command was not supervised to its end: {0}")]
     Supervisor(String),
+    /// The worker itself.
+    #[error("the worker failed within itself: {0}; its log has the place")]
+    Worker(String),
 }
 
 /// What a run came to, wherever it ran.
@@ -126,7 +129,7 @@ pub async fn run<E: Engine>(job: &Job<'_, E>) -> Result<Attempt, RunError> {
     for (path, output) in ran.outputs {
         let (name, bytes) = match output {
             Output::File(bytes) => (output_name(&path), bytes),
-            Output::Directory(bytes) => (output_archive_name(&path), bytes),
+            Output::Directory(bytes) => (format!("{}.tar", output_name(&path)), bytes),
             Output::None(_) => continue,
         };
         report.outputs.insert(path, name.clone());

@@ -19,6 +19,6 @@ mod supervisor;
 mod verdict;
 
 pub use job::{Job, RunError, run};
-pub use native::end_native_commands_of;
+pub use native::{end_native_commands_of, end_native_commands_of_the_dead};
 pub use share::takes;
 pub use supervisor::{SUPERVISE, supervise};

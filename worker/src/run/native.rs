@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use queue_format::{CommandRecord, InputFile, Owner};
+use queue_format::{CommandRecord, InputFile, Life, LifeLock, Owner, PathError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -21,6 +21,8 @@ const MARK: &str = "BOTTEGA_NATIVE";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How texts are written.
 const LANG: &str = "C.UTF-8";
+/// 128 + SIGKILL.
+const STATUS_KILLED: i32 = 137;
 /// What is read at once of what it prints.
 const PIECE_BYTES: usize = 1 << 16;
 /// The longest report of a supervisor that is read.
@@ -89,7 +91,11 @@ pub(super) async fn run<E>(job: &Job<'_, E>, slot: &Slot, timeout: Duration) -> 
         record.seconds = Some(report.seconds);
         match report.end {
             End::Exited(status) => record.status = Some(status),
-            End::OutOfMemory => ran.end = ContainerEnd::OutOfMemory,
+            End::OutOfMemory => {
+                // As a bundle in a container says of it.
+                record.status = Some(STATUS_KILLED);
+                ran.end = ContainerEnd::OutOfMemory;
+            }
             End::TimedOut => {
                 ran.end = ContainerEnd::TimedOut;
                 break;
@@ -100,18 +106,32 @@ pub(super) async fn run<E>(job: &Job<'_, E>, slot: &Slot, timeout: Duration) -> 
     ran.log = log.lock().unwrap_or_else(PoisonError::into_inner).text();
     let (paths, bytes_max) = (job.task.outputs.clone(), job.config.output_bytes_max);
     let collected = tokio::task::spawn_blocking(move || outputs::collect(&dir, &paths, bytes_max)).await;
-    ran.outputs = collected.map_err(|error| RunError::Supervisor(error.to_string()))?;
+    ran.outputs = collected.map_err(|error| RunError::Worker(error.to_string()))?;
     Ok(ran)
 }
 
 /// Ends every process of an incarnation's native commands; for one that must end at once, or has. Asks no file system
 /// but the kernel's own.
 pub fn end_native_commands_of(owner: &Owner) {
-    end(&format!("{MARK}={owner}/"), &group_prefix(owner));
+    end_marked(&format!("{MARK}={owner}/"), &group_prefix(owner));
 }
 
-/// Ends whatever carries a mark or is in a control group whose name begins so.
-fn end(mark: &str, group_prefix: &str) {
+/// Ends what the native commands of every incarnation of this node have left that is dead, whoever has taken its tasks
+/// back since.
+///
+/// # Errors
+/// The node's state directory cannot be read.
+pub fn end_native_commands_of_the_dead(state_dir: &Path) -> Result<(), PathError> {
+    for owner in LifeLock::known(state_dir)? {
+        if LifeLock::look(state_dir, &owner)? == Life::Dead {
+            end_native_commands_of(&owner);
+        }
+    }
+    Ok(())
+}
+
+/// Ends what carries a mark, or is in a control group, that begins so.
+fn end_marked(mark: &str, group_prefix: &str) {
     let left = processes::end_all(|| {
         let mut found: BTreeSet<i32> = processes::marked(mark);
         found.extend(group::processes_of(group_prefix));
@@ -168,7 +188,8 @@ async fn supervised<E>(
     }
     // Killed, or unable to begin: what it may have started must not go on.
     let (mark, group) = (request.mark.clone(), request.group.clone());
-    let _ = tokio::task::spawn_blocking(move || end(&mark, &group)).await;
+    let ended = tokio::task::spawn_blocking(move || end_marked(&mark, &group)).await;
+    ended.map_err(|error| RunError::Worker(error.to_string()))?;
     Err(RunError::Supervisor(if said.is_empty() { "its supervisor was killed".to_owned() } else { said }))
 }
 

@@ -33,8 +33,7 @@ pub(super) fn kill_once(found: &BTreeSet<i32>) {
     }
 }
 
-/// Takes leave of every child that has ended: in a supervisor only, for whoever else waits for a child of this process
-/// would wait in vain.
+/// Takes leave of every child that has ended; only for a process whose children nobody else waits for.
 pub(super) fn reap() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {
@@ -76,4 +75,27 @@ pub(super) fn marked(mark: &str) -> BTreeSet<i32> {
 fn all() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn children_of_others_are_left_to_those_who_wait_for_them() {
+        let mark = format!("BOTTEGA_TEST={}", uuid::Uuid::now_v7());
+        let (name, value) = mark.split_once('=').unwrap();
+        let mut others = Command::new("true").spawn().unwrap();
+        let mut ours = Command::new("sleep").arg("600").env(name, value).spawn().unwrap();
+        let has_ended =
+            |id: u32| fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+        while !has_ended(others.id()) || marked(&mark).is_empty() {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        assert_eq!(end_all(|| marked(&mark)), 0);
+        assert!(others.wait().unwrap().success());
+        assert!(!ours.wait().unwrap().success());
+    }
 }

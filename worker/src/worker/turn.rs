@@ -8,7 +8,6 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 use queue_format::{Claim, ClaimError, Event, FailureReason, Labels, Manifest, SpoolError, Work};
 use systemd::{Phase, Shutdown};
-use tokio::task::block_in_place;
 use uuid::Uuid;
 
 use super::{NODE_FAULT_PAUSE, Worker, random};
@@ -17,7 +16,7 @@ use crate::engine::{Engine, EngineError};
 use crate::run::{self, RunError};
 use crate::slots::Slot;
 use crate::synthesis::Brain;
-use crate::work_dir::WorkDir;
+use crate::work_dir::{WorkDir, on_disk};
 
 /// How often a slot asks whether its claim is still there; the heartbeat looks.
 const HELD_CHECK_PERIOD: Duration = Duration::from_secs(1);
@@ -77,8 +76,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 // Nothing was published: the task goes back, and if even that fails it stays claimed and is
                 // handed back when this incarnation is reaped.
                 tracing::error!(task = %id, %token, %error, "cannot settle the claim");
-                self.board.fault(Some(&error.to_string()));
-                if let Err(error) = block_in_place(|| claim.release()) {
+                self.board.trouble(Some(&error.to_string()));
+                if let Err(error) = on_disk(|| claim.release()) {
                     tracing::error!(task = %id, %token, %error, "cannot hand the task back");
                 }
                 return NODE_FAULT_PAUSE;
@@ -100,7 +99,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         };
         let say = |stage: &str| self.board.begin(slot.number, &claim.name().id, stage);
         let node_fault = |error: &dyn std::fmt::Display| Interruption::Node(error.to_string());
-        let work_dir = WorkDir::make(&self.state_dir, &self.ledger, &labels).map_err(|e| node_fault(&e))?;
+        let work_dir =
+            on_disk(|| WorkDir::make(&self.state_dir, &self.ledger, &labels)).map_err(|e| node_fault(&e))?;
         let task = match &claim.spec().work {
             Work::Build(task) => task,
             Work::Run(task) => {
@@ -118,7 +118,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                     say: &say,
                 };
                 return run::run(&job).await.map_err(|error| match error {
-                    // The image may be misspelt, an input where there is no directory: no reason to doubt the node.
+                    // The task may have it wrong: no reason to doubt the node.
                     RunError::Engine(error @ (EngineError::Pull { .. } | EngineError::Refused { .. })) => {
                         Interruption::Lacking(error.to_string())
                     }
@@ -164,7 +164,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let manifest = attempt.manifest(claim.name(), &self.owner, started_at, Timestamp::now());
         let mut trouble = None;
         loop {
-            let concluded = self.publish(claim, &manifest, &attempt.files).map(|()| attempt.outcome());
+            let concluded = self.settle(claim, &manifest, attempt);
             trouble.take().inspect(|said: &String| self.board.withdraw(said));
             match concluded {
                 Err(ClaimError::Spool(error)) if shutdown.phase() == Phase::Running => {
@@ -176,7 +176,6 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 concluded => {
                     if concluded.is_ok() {
                         self.breaker().settle();
-                        self.board.fault(None);
                     }
                     return concluded;
                 }
@@ -186,6 +185,14 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 () = tokio::time::sleep(NODE_FAULT_PAUSE) => {}
             }
         }
+    }
+
+    /// Publishes what an attempt came to, and says so in the log.
+    fn settle(&self, claim: &Claim, manifest: &Manifest, attempt: &Attempt) -> Result<String, ClaimError> {
+        on_disk(|| claim.conclude(manifest, &attempt.files))?;
+        let (task, token) = (claim.name().id.clone(), claim.name().token);
+        self.note(Event::concluded(task, token, &manifest.verdict));
+        Ok(attempt.outcome())
     }
 
     /// Hands a task back that the node failed. It pays for that with a retry only if the engine is there.
@@ -201,15 +208,14 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             return self.release(claim, &format!("until the engine answers: {why}"));
         }
         if is_suspect {
-            self.board.fault(Some(why));
             self.breaker().strike((self.clock)(), why, random());
         }
         let longest = RETRY_SECONDS_MIN * RETRY_SECONDS_FACTOR.saturating_pow(claim.name().retries.min(8));
         let wait = Duration::from_secs(longest).mul_f64(random()).as_secs() + 1;
         // By the server's clock, which those who look at the date share.
-        let now = block_in_place(|| self.spool.server_time(&self.owner)).map_err(SpoolError::from)?;
+        let now = on_disk(|| self.spool.server_time(&self.owner)).map_err(SpoolError::from)?;
         let due = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs() + wait;
-        if block_in_place(|| claim.delay(due, why))? {
+        if on_disk(|| claim.delay(due, why))? {
             let (task, token) = (claim.name().id.clone(), claim.name().token);
             self.note(Event::Delayed { task, token, due_seconds: due, reason: why.to_owned() });
             return Ok(format!("the node failed it, it will be tried again: {why}"));
@@ -220,26 +226,12 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             format!("the node failed it again and again, at last: {why}"),
         );
         let manifest = poison.manifest(claim.name(), &self.owner, started_at, Timestamp::now());
-        self.publish(claim, &manifest, &[])?;
-        Ok(poison.outcome())
-    }
-
-    /// Writes what an attempt came to, and says so in the log. A server that hangs must not keep a timer from its turn:
-    /// this, like all that waits for the spool, is done beside the runtime.
-    fn publish(
-        &self,
-        claim: &Claim,
-        manifest: &Manifest,
-        files: &[(String, Vec<u8>)],
-    ) -> Result<(), ClaimError> {
-        block_in_place(|| claim.conclude(manifest, files))?;
-        self.note(Event::concluded(claim.name().id.clone(), claim.name().token, &manifest.verdict));
-        Ok(())
+        self.settle(claim, &manifest, &poison)
     }
 
     /// Hands a task over to who can do it.
     fn hand_over(&self, claim: &Claim) -> Result<String, ClaimError> {
-        block_in_place(|| claim.hand_over())?;
+        on_disk(|| claim.hand_over())?;
         let reason = format!("it is one of {}, which this worker does not take", claim.spec().class());
         let said = format!("handed over: {reason}");
         self.note(Event::Released { task: claim.name().id.clone(), token: claim.name().token, reason });
@@ -248,7 +240,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 
     /// Hands a task back as it was.
     fn release(&self, claim: &Claim, why: &str) -> Result<String, ClaimError> {
-        block_in_place(|| claim.release())?;
+        on_disk(|| claim.release())?;
         let (task, token) = (claim.name().id.clone(), claim.name().token);
         self.note(Event::Released { task, token, reason: why.to_owned() });
         Ok(format!("handed back: {why}"))
@@ -256,7 +248,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 
     /// Sets a task aside that a person cancelled.
     fn cancel(&self, claim: &Claim) -> Result<String, ClaimError> {
-        block_in_place(|| claim.cancel())?;
+        on_disk(|| claim.cancel())?;
         self.note(Event::Cancelled { task: claim.name().id.clone(), token: Some(claim.name().token) });
         Ok("cancelled by a person: set aside in failed/cancelled".to_owned())
     }
