@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write, stdin};
+use std::io::{Read, Write, stdin};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -292,7 +292,7 @@ fn input_of(text: &str, native: bool) -> Result<(File, PathBuf, String), Command
     Ok((opened, PathBuf::from(file), path))
 }
 
-fn open_array(path: &Path) -> Result<Box<dyn BufRead>, CommandError> {
+fn open_array(path: &Path) -> Result<Box<dyn Read>, CommandError> {
     if path == Path::new("-") {
         return Ok(Box::new(stdin().lock()));
     }
@@ -302,7 +302,7 @@ fn open_array(path: &Path) -> Result<Box<dyn BufRead>, CommandError> {
     if opened.metadata().is_ok_and(|found| found.is_dir()) {
         return Err(refuse("it is a directory; name a file of lines".to_owned()));
     }
-    Ok(Box::new(BufReader::new(opened)))
+    Ok(Box::new(opened))
 }
 
 /// An invalid task, in the words of the command line.

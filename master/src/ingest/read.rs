@@ -41,7 +41,7 @@ impl<R: Read> Rows<R> {
     /// The input cannot be read.
     pub fn new(input: R) -> io::Result<Self> {
         let mut lines = Lines::new(input, LINE_BYTES_MAX);
-        let first = lines.next_line()?;
+        let first = next_filled(&mut lines)?;
         let source = match first {
             Some(Line::Text(_, text)) if text == b"{" || text.starts_with(b"[") => document(text, lines)?,
             first => Source::Lines { lines, first },
@@ -58,7 +58,7 @@ impl<R: Read> Rows<R> {
             Source::Lines { lines, first } => {
                 let line = match first.take() {
                     Some(line) => Some(line),
-                    None => lines.next_line()?,
+                    None => next_filled(lines)?,
                 };
                 Ok(line.map(row_of))
             }
@@ -68,6 +68,21 @@ impl<R: Read> Rows<R> {
                 value: Ok(value),
             })),
             Source::Broken(row) => Ok(row.take()),
+        }
+    }
+}
+
+/// The next line that is not blank, without the blanks at its end.
+fn next_filled<R: Read>(lines: &mut Lines<R>) -> io::Result<Option<Line>> {
+    loop {
+        match lines.next_line()? {
+            Some(Line::Text(number, mut text)) => {
+                text.truncate(text.trim_ascii_end().len());
+                if !text.is_empty() {
+                    return Ok(Some(Line::Text(number, text)));
+                }
+            }
+            other => return Ok(other),
         }
     }
 }

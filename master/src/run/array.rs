@@ -1,7 +1,9 @@
-use std::io::{self, BufRead};
+use std::io::{self, Read};
+
+use crate::ingest::{Line, Lines};
 
 /// The longest item, in bytes: it becomes part of an argument.
-const ITEM_BYTES_MAX: u64 = 100_000;
+const ITEM_BYTES_MAX: usize = 100_000;
 
 /// Items of one array; ids have room for more, but nobody has asked for it.
 const ITEMS_MAX: u64 = 10_000_000;
@@ -9,8 +11,7 @@ const ITEMS_MAX: u64 = 10_000_000;
 /// The items of an array: the lines of a file that are not empty.
 #[derive(Debug)]
 pub struct Items<R> {
-    input: R,
-    line: u64,
+    lines: Lines<R>,
     items: u64,
 }
 
@@ -35,32 +36,24 @@ pub enum LineError {
     },
 }
 
-impl<R: BufRead> Items<R> {
+impl<R: Read> Items<R> {
     /// The lines of `input`.
     pub fn of(input: R) -> Self {
-        Self { input, line: 0, items: 0 }
+        Self { lines: Lines::new(input, ITEM_BYTES_MAX), items: 0 }
     }
 
     fn next_item(&mut self) -> Result<Option<String>, LineError> {
         loop {
-            let mut bytes = Vec::new();
-            let mut limited = io::Read::take(&mut self.input, ITEM_BYTES_MAX + 2);
-            let read = limited.read_until(b'\n', &mut bytes);
-            let read = read.map_err(|source| LineError::Read { line: self.line, source })?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.line += 1;
-            let line = self.line;
+            let next = self.lines.next_line();
+            let next = next.map_err(|source| LineError::Read { line: self.lines.number(), source })?;
+            let Some(next) = next else { return Ok(None) };
+            let line = self.lines.number();
             let refuse = |why: String| Err(LineError::Line { line, why });
-            while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-                bytes.pop();
-            }
-            if bytes.len() as u64 > ITEM_BYTES_MAX {
+            let Line::Text(_, bytes) = next else {
                 return refuse(format!(
                     "is longer than {ITEM_BYTES_MAX} bytes; put long items into files, and name those"
                 ));
-            }
+            };
             if bytes.contains(&0) {
                 return refuse("holds a NUL character; one item a line is expected".to_owned());
             }
@@ -82,7 +75,7 @@ impl<R: BufRead> Items<R> {
     }
 }
 
-impl<R: BufRead> Iterator for Items<R> {
+impl<R: Read> Iterator for Items<R> {
     type Item = Result<String, LineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -106,7 +99,8 @@ mod tests {
         };
         check(b"", Ok(&[]));
         check(b"a\nb c\r\n\n\nd", Ok(&["a", "b c", "d"]));
-        check(b" a \n", Ok(&[" a "]));
+        check(b" a \n \n", Ok(&[" a ", " "]));
+        check(b"\xef\xbb\xbfa\r\n", Ok(&["a"]));
         check(&[b'x'; 100_000], Ok(&["x".repeat(100_000).as_str()]));
         check(&[b'x'; 100_001], Err("line 1 is longer"));
         check(b"a\n\xff\n", Err("line 2 is not UTF-8"));

@@ -1,3 +1,5 @@
+use std::io::Read;
+
 use queue_format::{InvalidSpec, Resources, RunTask, TaskId, TaskSpec};
 
 use super::{Items, LineError};
@@ -24,7 +26,7 @@ pub struct Template {
 /// The tasks of one `bottega run`, made one by one.
 pub struct Plan<'a> {
     template: Template,
-    items: Option<Box<dyn Iterator<Item = Result<String, LineError>> + 'a>>,
+    items: Option<Items<Box<dyn Read + 'a>>>,
     bundle: usize,
     tasks: u64,
     commands: u64,
@@ -53,8 +55,8 @@ impl<'a> Plan<'a> {
     }
 
     /// A command for each line of `input`, `bundle` of them a task.
-    pub fn array(template: Template, input: impl std::io::BufRead + 'a, bundle: usize) -> Self {
-        Self { items: Some(Box::new(Items::of(input))), bundle: bundle.max(1), ..Self::single(template) }
+    pub fn array(template: Template, input: Box<dyn Read + 'a>, bundle: usize) -> Self {
+        Self { items: Some(Items::of(input)), bundle: bundle.max(1), ..Self::single(template) }
     }
 
     /// Whether tasks have numbers.
@@ -75,7 +77,7 @@ impl<'a> Plan<'a> {
             None if self.tasks > 0 => return Ok(None),
             None => (name.clone(), task.clone()),
             Some(items) => {
-                let items: Vec<String> = items.take(self.bundle).collect::<Result<_, _>>()?;
+                let items: Vec<String> = items.by_ref().take(self.bundle).collect::<Result<_, _>>()?;
                 if items.is_empty() {
                     return Ok(None);
                 }
@@ -143,7 +145,7 @@ mod tests {
     #[test]
     fn items_become_commands_and_bundles_tasks() {
         let check = |command: &[&str], bundle: usize, expected: &[(&str, u64, &str)]| {
-            let plan = Plan::array(template(command), b"a\nb{}\nc\n".as_slice(), bundle);
+            let plan = Plan::array(template(command), Box::new(b"a\nb{}\nc\n".as_slice()), bundle);
             let tasks: Vec<TaskSpec> = plan.collect::<Result<_, _>>().expect("valid");
             let got: Vec<(String, u64, String)> = tasks
                 .into_iter()
