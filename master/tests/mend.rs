@@ -5,35 +5,11 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::{House, Mount, accepted, claim, failed, owner, rows, work};
-use queue_format::{AcceptanceClass, DoneClass, FailureReason, Heartbeat, Lease, State, TaskId, Token};
+use common::{House, Mount, accepted, check, claim, failed, id, owner, path, rows, state, work};
+use queue_format::{AcceptanceClass, DoneClass, FailureReason, Heartbeat, Lease, State, Token};
 use serde_json::Value;
-
-fn id(text: &str) -> TaskId {
-    text.parse().expect("an id")
-}
-
-fn state(house: &House, text: &str) -> State {
-    let found = house.spool().find(&id(text)).expect("listed");
-    assert_eq!(found.len(), 1, "{found:?}");
-    found[0].state.clone()
-}
-
-fn path(house: &House, text: &str) -> PathBuf {
-    house.spool().find(&id(text)).expect("listed")[0].path.clone()
-}
-
-fn check(house: &House, args: &[&str], status: i32, expected: &[&str]) -> String {
-    let said = house.run(args);
-    let text = said.out.clone() + &said.err;
-    assert_eq!(said.status, status, "{args:?}: {text}");
-    for part in expected {
-        assert!(text.contains(part), "{args:?}: {part:?} is not in {text}");
-    }
-    text
-}
 
 /// A spool with one of every flaw that can be made in a moment.
 fn ruin(house: &House) {

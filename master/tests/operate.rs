@@ -4,38 +4,13 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
 
-use common::{House, accepted, claim, failed, owner, rows, work};
+use common::{House, accepted, check, claim, failed, id, owner, path, rows, state, work};
 use queue_format::{
     Counts, Event, EventLog, FailureReason, Heartbeat, Lease, SlotActivity, SlotStatus, State, Summary,
-    TaskId, Token, WorkerStatus,
+    Token, WorkerStatus,
 };
 use serde_json::Value;
-
-fn id(text: &str) -> TaskId {
-    text.parse().expect("an id")
-}
-
-fn state(house: &House, text: &str) -> State {
-    let found = house.spool().find(&id(text)).expect("listed");
-    assert_eq!(found.len(), 1, "{found:?}");
-    found[0].state.clone()
-}
-
-fn path(house: &House, text: &str) -> PathBuf {
-    house.spool().find(&id(text)).expect("listed")[0].path.clone()
-}
-
-fn check(house: &House, args: &[&str], status: i32, expected: &[&str]) -> String {
-    let said = house.run(args);
-    let text = said.out.clone() + &said.err;
-    assert_eq!(said.status, status, "{args:?}: {text}");
-    for part in expected {
-        assert!(text.contains(part), "{args:?}: {part:?} is not in {text}");
-    }
-    text
-}
 
 #[test]
 fn tasks_are_cancelled_held_and_resumed() {

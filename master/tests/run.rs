@@ -223,6 +223,7 @@ fn waiting_ends_with_a_line_and_a_status() {
             house.command(&["run", "--name", name, "--array", "items", "--wait", "a", "--", "true"]);
         let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let spool = house.spool();
+        let began = std::time::Instant::now();
         while spool
             .all()
             .expect("listed")
@@ -232,6 +233,7 @@ fn waiting_ends_with_a_line_and_a_status() {
             .count()
             < 3
         {
+            assert!(began.elapsed() < std::time::Duration::from_secs(60), "the tasks are published");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         work(&spool, verdict);

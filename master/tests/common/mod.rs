@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use queue_format::{
-    AcceptanceClass, Claim, FailureReason, Incarnation, Lease, Manifest, Next, Owner, Spool, Verdict,
+    AcceptanceClass, Claim, FailureReason, Incarnation, Lease, Manifest, Next, Owner, Spool, State, TaskId,
+    Verdict,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -75,6 +76,32 @@ impl House {
 pub(crate) fn said(output: &Output) -> Said {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Said { out: text(&output.stdout), err: text(&output.stderr), status: output.status.code().unwrap_or(-1) }
+}
+
+pub(crate) fn id(text: &str) -> TaskId {
+    text.parse().expect("an id")
+}
+
+/// Where the one file of a task lies.
+pub(crate) fn state(house: &House, text: &str) -> State {
+    let found = house.spool().find(&id(text)).expect("listed");
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].state.clone()
+}
+
+pub(crate) fn path(house: &House, text: &str) -> PathBuf {
+    house.spool().find(&id(text)).expect("listed")[0].path.clone()
+}
+
+/// Runs a command, which must end with `status` and print each of `expected`; gives what it printed.
+pub(crate) fn check(house: &House, args: &[&str], status: i32, expected: &[&str]) -> String {
+    let said = house.run(args);
+    let text = said.out.clone() + &said.err;
+    assert_eq!(said.status, status, "{args:?}: {text}");
+    for part in expected {
+        assert!(text.contains(part), "{args:?}: {part:?} is not in {text}");
+    }
+    text
 }
 
 pub(crate) fn row(id: &str) -> Value {
