@@ -103,7 +103,7 @@ pub async fn run<E: Engine>(job: &Job<'_, E>) -> Result<Attempt, RunError> {
     if !copies.is_empty() {
         (job.say)("inputs");
         let started = Instant::now();
-        let at_fault = inputs::fetch(job.spool, copies).await?;
+        let at_fault = inputs::fetch(job.spool, copies, job.task.image.is_none()).await?;
         stages.push(stage("inputs", started));
         if let Some(detail) = at_fault {
             let verdict = verdict::failed(FailureReason::Input, detail, Vec::new());
