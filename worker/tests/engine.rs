@@ -23,23 +23,8 @@ const MIB: u64 = 1 << 20;
 
 fn run_request(node: &Node, script: &str) -> RunRequest {
     let labels = node.labels();
-    RunRequest {
-        container_name: format!("bottega-test-{}", labels.object.simple()),
-        image: BASE_IMAGE.to_owned(),
-        command: ["bash", "-c", script].map(str::to_owned).into(),
-        user: "1000:1000".to_owned(),
-        env: Vec::new(),
-        files_in: Vec::new(),
-        files_out: Vec::new(),
-        dirs_in: Vec::new(),
-        outputs: Vec::new(),
-        output_bytes_max: 0,
-        labels,
-        limits: node.limits(),
-        network: Network::None,
-        timeout: Duration::from_mins(1),
-        log_bytes_max: 1 << 16,
-    }
+    let command = ["bash", "-c", script].map(str::to_owned).into();
+    RunRequest { log_bytes_max: 1 << 16, ..RunRequest::new(BASE_IMAGE, command, labels, &node.limits()) }
 }
 
 fn build_request(node: &Node, dir: &Path, dockerfile: &str) -> BuildRequest {

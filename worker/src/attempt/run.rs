@@ -287,21 +287,8 @@ fn draft_name(labels: &Labels) -> String {
 async fn read_lock<E: Engine>(job: &Job<'_, E>, image: &str) -> Result<Option<Vec<u8>>, EngineError> {
     let labels = Labels { object: (job.unique)(), ..job.labels.clone() };
     let request = RunRequest {
-        container_name: format!("bottega-{}", labels.object.simple()),
-        image: image.to_owned(),
-        command: vec!["true".to_owned()],
-        user: "1000:1000".to_owned(),
-        env: Vec::new(),
-        files_in: Vec::new(),
         files_out: vec![(LOCK_PATH.to_owned(), LOCK_BYTES_MAX)],
-        dirs_in: Vec::new(),
-        outputs: Vec::new(),
-        output_bytes_max: 0,
-        labels,
-        limits: job.slot.limits.clone(),
-        network: Network::None,
-        timeout: Duration::from_secs(60),
-        log_bytes_max: 4096,
+        ..RunRequest::new(image, vec!["true".to_owned()], labels, &job.slot.limits)
     };
     Ok(job.shop.engine.run(&request).await?.files_out.remove(LOCK_PATH))
 }

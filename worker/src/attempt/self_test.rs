@@ -5,13 +5,12 @@ use std::time::Duration;
 use queue_format::Labels;
 
 use super::run::Workshop;
-use crate::engine::{ContainerEnd, Engine, Limits, Network, RunRequest};
+use crate::engine::{ContainerEnd, Engine, Limits, RunRequest};
 use crate::git::Git;
 
 /// A container that does nothing takes a second at most on a node that works.
 const CONTAINER_MAX: Duration = Duration::from_secs(120);
 const GIT_MAX: Duration = Duration::from_secs(60);
-const LOG_BYTES_MAX: usize = 1 << 14;
 /// As much as a small build context.
 const DISK_BYTES: usize = 1 << 20;
 
@@ -28,21 +27,8 @@ impl<E: Engine> Workshop<E> {
         Git::new(state_dir, GIT_MAX).run(&["--version"]).await.map_err(|e| e.to_string())?;
         let base = self.pythons.last().ok_or("no base image is here; make one with: bottega images build")?;
         let request = RunRequest {
-            container_name: format!("bottega-self-test-{}", labels.object.simple()),
-            image: base.image(),
-            command: vec!["true".to_owned()],
-            user: "1000:1000".to_owned(),
-            env: Vec::new(),
-            files_in: Vec::new(),
-            dirs_in: Vec::new(),
-            files_out: Vec::new(),
-            outputs: Vec::new(),
-            output_bytes_max: 0,
-            labels,
-            limits: limits.clone(),
-            network: Network::None,
             timeout: CONTAINER_MAX,
-            log_bytes_max: LOG_BYTES_MAX,
+            ..RunRequest::new(&base.image(), vec!["true".to_owned()], labels, limits)
         };
         match self.engine.run(&request).await {
             Ok(outcome) if outcome.end == ContainerEnd::Exited(0) => Ok(()),

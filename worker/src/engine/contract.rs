@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use queue_format::{Labels, SpoolError};
 
+/// The tests' user; every base image has it, and it is nobody on the node.
+const USER: &str = "1000:1000";
+/// What a command of the worker's own is given.
+const RUN_MAX: Duration = Duration::from_secs(60);
+const LOG_BYTES_MAX: usize = 1 << 14;
+
 /// What a container or a build may use. Zero or `None` is never "unlimited by accident": every field is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -112,6 +118,31 @@ pub struct RunRequest {
     pub timeout: Duration,
     /// What is kept of its output: the first and the last halves of so many bytes.
     pub log_bytes_max: usize,
+}
+
+impl RunRequest {
+    /// A command as the tests' user, with no network, no files and a minute's time; callers write over what they want
+    /// otherwise.
+    #[must_use]
+    pub fn new(image: &str, command: Vec<String>, labels: Labels, limits: &Limits) -> Self {
+        Self {
+            container_name: format!("bottega-{}-{}", labels.task, labels.object.simple()),
+            image: image.to_owned(),
+            command,
+            user: USER.to_owned(),
+            env: Vec::new(),
+            files_in: Vec::new(),
+            dirs_in: Vec::new(),
+            files_out: Vec::new(),
+            outputs: Vec::new(),
+            output_bytes_max: 0,
+            labels,
+            limits: limits.clone(),
+            network: Network::None,
+            timeout: RUN_MAX,
+            log_bytes_max: LOG_BYTES_MAX,
+        }
+    }
 }
 
 /// A file put into a container.

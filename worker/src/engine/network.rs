@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use queue_format::Labels;
+use uuid::Uuid;
 
 use super::connect::{Docker, failed};
 use super::{ContainerEnd, Engine, EngineError, Limits, Network, RunRequest};
@@ -10,7 +11,6 @@ const ASK: &str = "python -m pip download --quiet --no-deps --no-cache-dir --ret
                    --dest /tmp/probe pip 2>&1";
 /// How long each network is given.
 const ASK_MAX: Duration = Duration::from_secs(40);
-const LOG_BYTES_MAX: usize = 1 << 14;
 
 impl Docker {
     /// Which network a build reaches the package index through: the engine's bridge, or else the host's.
@@ -25,22 +25,12 @@ impl Docker {
     ) -> Result<Network, EngineError> {
         let mut why = Vec::new();
         for network in [Network::Bridge, Network::Host] {
+            let command = ["bash", "-lc", ASK].map(str::to_owned).into();
+            let labels = Labels { object: Uuid::now_v7(), ..labels.clone() };
             let request = RunRequest {
-                container_name: format!("bottega-network-{}", labels.object.simple()),
-                image: base_image.to_owned(),
-                command: ["bash", "-lc", ASK].map(str::to_owned).into(),
-                user: "1000:1000".to_owned(),
-                env: Vec::new(),
-                files_in: Vec::new(),
-                files_out: Vec::new(),
-                dirs_in: Vec::new(),
-                outputs: Vec::new(),
-                output_bytes_max: 0,
-                labels: labels.clone(),
-                limits: limits.clone(),
                 network,
                 timeout: ASK_MAX,
-                log_bytes_max: LOG_BYTES_MAX,
+                ..RunRequest::new(base_image, command, labels, limits)
             };
             let outcome = self.run(&request).await?;
             if outcome.end == ContainerEnd::Exited(0) {

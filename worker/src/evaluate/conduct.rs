@@ -5,10 +5,7 @@ use super::judge::{Grounds, Judgement, judge};
 use super::record::{Recorded, record};
 use super::request::{Evaluated, EvaluationRequest};
 use super::{script, telling, wrapper};
-use crate::engine::{Engine, EngineError, Limits, Network, RunRequest};
-
-/// The tests' user; every base image has it.
-const USER: &str = "1000:1000";
+use crate::engine::{Engine, EngineError, Limits, RunRequest};
 
 /// Runs both conditions, each in fresh containers, and judges what they show.
 ///
@@ -106,24 +103,14 @@ impl<E: Engine> Conduct<'_, E> {
         let fix = (condition == Condition::WithFix).then(|| script::normalise_patch(self.request.fix_patch));
         let labels = Labels { object: unique(), ..self.request.labels.clone() };
         let request = RunRequest {
-            container_name: format!("bottega-{}-{}", labels.task, labels.object.simple()),
-            image: self.request.image_id.to_owned(),
-            command: wrapper::command(),
-            user: USER.to_owned(),
-            env: Vec::new(),
             files_in: wrapper::files(&nonce, &self.script, fix.as_deref()),
             files_out: vec![
                 (wrapper::STATUS_PATH.to_owned(), wrapper::STATUS_BYTES_MAX),
                 (wrapper::REPORT_PATH.to_owned(), policy.report_bytes_max),
             ],
-            dirs_in: Vec::new(),
-            outputs: Vec::new(),
-            output_bytes_max: 0,
-            labels,
-            limits: limits.clone(),
-            network: Network::None,
             timeout: policy.run_timeout,
             log_bytes_max: policy.log_bytes_max,
+            ..RunRequest::new(self.request.image_id, wrapper::command(), labels, limits)
         };
         let outcome = self.engine.run(&request).await?;
         Ok((record(condition, repeat, &nonce, script, &outcome), outcome.log))

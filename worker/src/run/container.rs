@@ -8,9 +8,6 @@ use super::job::{Job, Ran, RunError};
 use crate::engine::{ContainerEnd, Content, Engine, EngineError, FileIn, Network, RunOutcome, RunRequest};
 use crate::slots::Slot;
 
-/// Who a command is in its container unless it asks for another; nobody on the node.
-const USER: &str = "1000:1000";
-
 /// Where inputs are copied before they go into the container.
 pub(super) fn copies<E>(job: &Job<'_, E>) -> Vec<(InputFile, PathBuf)> {
     let numbered = job.task.inputs.iter().enumerate();
@@ -56,22 +53,19 @@ fn request<E>(job: &Job<'_, E>, image: &str, slot: &Slot, timeout: Duration) -> 
         }
     };
     let above = |path: &String| Path::new(path).parent().map(|dir| dir.to_string_lossy().into_owned());
+    let plain = RunRequest::new(image, command, labels, &slot.limits);
     RunRequest {
-        container_name: format!("bottega-{}-{}", labels.task, labels.object.simple()),
-        image: image.to_owned(),
-        command,
-        user: task.user.clone().unwrap_or_else(|| USER.to_owned()),
+        user: task.user.clone().unwrap_or_else(|| plain.user.clone()),
         env,
         files_in,
         dirs_in: task.outputs.iter().filter_map(above).collect(),
         files_out,
         outputs: task.outputs.clone(),
         output_bytes_max: job.config.output_bytes_max,
-        labels,
-        limits: slot.limits.clone(),
         network: if task.network { Network::Bridge } else { Network::None },
         timeout,
         log_bytes_max: job.config.log_bytes_max,
+        ..plain
     }
 }
 
