@@ -26,7 +26,7 @@ lint: ## formatting, clippy, licences and sources of dependencies
 corpus: set-up build ## every task of the corpus, against what is expected of it
 	@tests/corpus.sh
 
-bench: ## the queue beside bare renames, dirq, Redis and HyperQueue; the table goes to target/bench
+bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue; the table goes to target/bench
 	cargo bench -p queue-format --bench spool
 
 .PHONY: help set-up build demo test lint corpus bench

@@ -3,10 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue_format::{Incarnation, Ledger, Owner, Spool};
+use queue_format::{Ledger, Spool, node_name};
 use systemd::Notifier;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::audit::Audit;
 use crate::config::Config;
@@ -71,7 +70,7 @@ impl Janitor {
             path: place.state.clone(),
             source,
         })?;
-        let node = Owner::new(&place.hostname, Incarnation::new(Uuid::nil())).node().to_owned();
+        let node = node_name(&place.hostname);
         let audit = Audit::new(&state_dir, config.audit_bytes_max);
         Ok(Self {
             files: Arc::new(Files { spool_root: place.spool, spool_id, state_dir, node }),

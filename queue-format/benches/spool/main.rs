@@ -8,6 +8,7 @@
 #![expect(clippy::cast_precision_loss, reason = "numbers of tasks are far below 2^52")]
 
 mod floor;
+mod memory;
 mod peers;
 mod redis;
 mod report;
@@ -94,6 +95,8 @@ fn large(scratch: &Path, tasks: usize, report: &mut Report) {
     let seconds = started.elapsed().as_secs_f64() * 572_000.0 / tasks as f64;
     let figure = format!("{seconds:.0} s for 572,000 ({tasks} published)");
     report.goal("durable publish by shards", "≤ 60 s for 572,000 tasks", &figure, seconds <= 60.0);
+
+    memory::measure(&large, &scratch.join("daemons"), tasks, report);
 
     let (mut in_small, mut in_large) = (0.0, 0.0);
     for turn in 0..CLAIM_TURNS {
