@@ -105,6 +105,12 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// A failure with the remedy that its reason has.
+    #[must_use]
+    pub fn failed(reason: FailureReason, detail: String, log: Vec<String>) -> Self {
+        Self::Failed { reason, detail, log, remedy: reason.meaning().to_owned() }
+    }
+
     /// Where in `done/` the task lies; `None` where it failed.
     #[must_use]
     pub fn done_class(&self) -> Option<DoneClass> {
@@ -119,6 +125,17 @@ impl Verdict {
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.done_class().is_some()
+    }
+}
+
+/// Without the reason's details.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted { class } => write!(f, "accepted ({class})"),
+            Self::Completed => f.write_str("completed"),
+            Self::Failed { reason, .. } => write!(f, "failed ({reason})"),
+        }
     }
 }
 

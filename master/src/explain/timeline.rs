@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use queue_format::{Event, Spool, SpoolError, Token, Verdict};
+use queue_format::{Event, Spool, SpoolError, Token};
 
 use crate::show::Page;
 
@@ -40,15 +40,10 @@ pub fn timeline(spool: &Spool, page: &Page) -> Result<Vec<Moment>, SpoolError> {
     };
     for attempt in page.attempts.iter().filter(|attempt| !is_logged(attempt.token)) {
         let Some(manifest) = &attempt.manifest else { continue };
-        let verdict = match &manifest.verdict {
-            Verdict::Accepted { class } => format!("accepted ({class})"),
-            Verdict::Completed => "completed".to_owned(),
-            Verdict::Failed { reason, .. } => format!("failed ({reason})"),
-        };
         let node = Some(manifest.owner.node().to_owned());
         let what = format!("attempt {} began", attempt.token);
         moments.push(Moment { at: manifest.started_at, node: node.clone(), what });
-        let what = format!("attempt {} ended: {verdict}", attempt.token);
+        let what = format!("attempt {} ended: {}", attempt.token, manifest.verdict);
         moments.push(Moment { at: manifest.finished_at, node, what });
     }
     moments.sort_by_key(|moment| moment.at);

@@ -112,7 +112,7 @@ impl Page {
                 Some(manifest) => {
                     let node = manifest.owner.node();
                     let at = manifest.finished_at.strftime("%Y-%m-%d %H:%M:%S UTC");
-                    format!("{}, {at} on {node}{counts}", verdict_of(manifest))
+                    format!("{}, {at} on {node}{counts}", manifest.verdict)
                 }
                 None => format!("no verdict{counts}"),
             };
@@ -144,14 +144,6 @@ impl Attempt {
         if let Some(error) = &self.error {
             page.add("why", &clean_line(error));
         }
-    }
-}
-
-fn verdict_of(manifest: &Manifest) -> String {
-    match &manifest.verdict {
-        Verdict::Accepted { class } => format!("accepted ({class})"),
-        Verdict::Completed => "completed".to_owned(),
-        Verdict::Failed { reason, .. } => format!("failed ({reason})"),
     }
 }
 

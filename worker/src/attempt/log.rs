@@ -26,7 +26,12 @@ pub(super) struct Round {
 impl AttemptLog {
     /// Adds the time since `started` to a stage.
     pub(super) fn took(&mut self, stage: &str, started: Instant) {
-        let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        self.stages.push(StageRecord { stage: stage.to_owned(), seconds });
+        self.stages.push(took(stage, started));
     }
+}
+
+/// The wall time of a stage since `started`, in whole milliseconds.
+pub(crate) fn took(stage: &str, started: Instant) -> StageRecord {
+    let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+    StageRecord { stage: stage.to_owned(), seconds }
 }

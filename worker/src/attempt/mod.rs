@@ -15,5 +15,7 @@ mod run;
 mod self_test;
 mod verdict;
 
+pub(crate) use log::took;
 pub use report::Attempt;
 pub use run::{AttemptError, Job, Workshop, attempt};
+pub(crate) use verdict::last_lines;

@@ -1,7 +1,5 @@
 use queue_format::{BuildReport, FailureReason, RunReport, Verdict, Work, WorkReport};
 
-use super::verdict;
-
 /// All that an attempt leaves: the manifest's facts and the files beside it.
 #[derive(Debug)]
 pub struct Attempt {
@@ -24,7 +22,7 @@ impl Attempt {
     #[must_use]
     pub fn failed(work: &Work, reason: FailureReason, detail: String) -> Self {
         Self {
-            verdict: verdict::failed(reason, detail, Vec::new()),
+            verdict: Verdict::failed(reason, detail, Vec::new()),
             stages: Vec::new(),
             work: match work {
                 Work::Build(_) => WorkReport::Build(BuildReport::default()),
@@ -40,9 +38,8 @@ impl Attempt {
     #[must_use]
     pub fn outcome(&self) -> String {
         match &self.verdict {
-            Verdict::Accepted { class } => format!("accepted ({class})"),
-            Verdict::Completed => "completed".to_owned(),
-            Verdict::Failed { reason, detail, .. } => format!("failed ({reason}): {detail}"),
+            Verdict::Failed { detail, .. } => format!("{}: {detail}", self.verdict),
+            verdict => verdict.to_string(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::bench::Bench;
 use super::fault;
 use super::log::Round;
 use super::report::Attempt;
-use super::verdict::{describe, failed, hopeless, last_lines, verdict_of, with_reason};
+use super::verdict::{describe, hopeless, last_lines, verdict_of, with_reason};
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
@@ -133,7 +133,7 @@ async fn rounds<E: Engine, B: Brain>(
         Ok(checkout) => checkout,
         Err(error) => {
             let Some(reason) = error.reason() else { return Err(AttemptError::Provision(error)) };
-            return Ok(failed(reason, error.to_string(), Vec::new()));
+            return Ok(Verdict::failed(reason, error.to_string(), Vec::new()));
         }
     };
     bench.log.notes.clone_from(&checkout.notes);
@@ -240,7 +240,7 @@ async fn round<E: Engine, B: Brain>(
             }
             BuildEnd::TimedOut => {
                 let detail = format!("the build did not end within {} s", shop.config.build_timeout_seconds);
-                return Ok(Err(failed(FailureReason::Timeout, detail, last_lines(&built.log))));
+                return Ok(Err(Verdict::failed(FailureReason::Timeout, detail, last_lines(&built.log))));
             }
         }
     }

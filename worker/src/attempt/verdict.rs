@@ -7,7 +7,7 @@ use crate::synthesis::{BrainError, Observation};
 /// A brain that cannot go on gives a verdict where it knows the reason; otherwise the node is at fault.
 pub(super) fn hopeless(error: BrainError) -> Result<Verdict, AttemptError> {
     match error {
-        BrainError::Unsolvable { reason, detail } => Ok(failed(reason, detail, Vec::new())),
+        BrainError::Unsolvable { reason, detail } => Ok(Verdict::failed(reason, detail, Vec::new())),
         error @ BrainError::Tree { .. } => Err(AttemptError::Brain(error)),
     }
 }
@@ -15,20 +15,16 @@ pub(super) fn hopeless(error: BrainError) -> Result<Verdict, AttemptError> {
 pub(super) fn verdict_of(observation: &Observation) -> Verdict {
     match observation {
         Observation::BuildFailed { error, log } => {
-            failed(FailureReason::Build, error.clone(), last_lines(log))
+            Verdict::failed(FailureReason::Build, error.clone(), last_lines(log))
         }
         Observation::Evaluated { verdict, .. } => verdict.clone(),
     }
 }
 
-pub(super) fn failed(reason: FailureReason, detail: String, log: Vec<String>) -> Verdict {
-    Verdict::Failed { reason, detail, log, remedy: reason.meaning().to_owned() }
-}
-
 pub(super) fn with_reason(verdict: Verdict, reason: FailureReason, detail: String) -> Verdict {
     match verdict {
-        Verdict::Failed { log, .. } => failed(reason, detail, log),
-        Verdict::Accepted { .. } | Verdict::Completed => failed(reason, detail, Vec::new()),
+        Verdict::Failed { log, .. } => Verdict::failed(reason, detail, log),
+        Verdict::Accepted { .. } | Verdict::Completed => Verdict::failed(reason, detail, Vec::new()),
     }
 }
 
@@ -40,8 +36,8 @@ pub(super) fn describe(verdict: &Verdict) -> String {
     }
 }
 
-/// The last lines of a build's log, the failing step's, as a terminal may show them.
-pub(super) fn last_lines(log: &str) -> Vec<String> {
+/// The last lines of a log, as a terminal may show them: of a build's, those of the failing step.
+pub(crate) fn last_lines(log: &str) -> Vec<String> {
     const LINES: usize = 12;
     const LINE_CHARS: usize = 300;
     let log = strip_escapes(log);

@@ -1,6 +1,5 @@
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bollard::models::ImageInspect;
 use bollard::query_parameters::RemoveImageOptionsBuilder;
@@ -23,7 +22,6 @@ const BASE_IMAGE_PREFIX: &str = "openswe-python-";
 
 impl Docker {
     pub(super) async fn build_image(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
-        let began = Instant::now();
         let text = read_dockerfile(&request.context_dir).await?;
         let mut stream = BuildStream::new(request.log_bytes_max);
         let end = match self.missing_image(&text).await? {
@@ -37,7 +35,7 @@ impl Docker {
             BuildEnd::Built(id) => self.own_bytes(id, &text).await?,
             BuildEnd::Failed(_) | BuildEnd::TimedOut => None,
         };
-        Ok(BuildOutcome { end, log: stream.log(), seconds: began.elapsed().as_secs_f64(), own_bytes })
+        Ok(BuildOutcome { end, log: stream.log(), own_bytes })
     }
 
     /// What an image adds to the first that its Dockerfile names.

@@ -68,8 +68,6 @@ pub struct BuildOutcome {
     pub end: BuildEnd,
     /// Its output.
     pub log: String,
-    /// Wall time.
-    pub seconds: f64,
     /// The size of what was built beyond its base image's.
     pub own_bytes: Option<u64>,
 }

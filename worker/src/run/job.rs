@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use queue_format::{
     COMMANDS_FILE, CommandRecord, FailureReason, InputError, Labels, OUTPUT_FILE, Resources, RunReport,
-    RunTask, Spool, StageRecord, WorkReport, output_name,
+    RunTask, Spool, Verdict, WorkReport, output_name,
 };
 use uuid::Uuid;
 
 use super::{container, inputs, native, share, verdict};
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, took};
 use crate::config::WorkerConfig;
 use crate::engine::{ContainerEnd, Engine, EngineError, Output};
 use crate::slots::Slot;
@@ -104,9 +104,9 @@ pub async fn run<E: Engine>(job: &Job<'_, E>) -> Result<Attempt, RunError> {
         (job.say)("inputs");
         let started = Instant::now();
         let at_fault = inputs::fetch(job.spool, copies, job.task.image.is_none()).await?;
-        stages.push(stage("inputs", started));
+        stages.push(took("inputs", started));
         if let Some(detail) = at_fault {
-            let verdict = verdict::failed(FailureReason::Input, detail, Vec::new());
+            let verdict = Verdict::failed(FailureReason::Input, detail, Vec::new());
             let (notes, files, work) = (Vec::new(), Vec::new(), WorkReport::Run { run: report });
             return Ok(Attempt { verdict, stages, work, peak_memory_bytes: None, notes, files });
         }
@@ -117,7 +117,7 @@ pub async fn run<E: Engine>(job: &Job<'_, E>) -> Result<Attempt, RunError> {
         Some(image) => container::run(job, image, &slot, Duration::from_secs(timeout)).await?,
         None => native::run(job, &slot, Duration::from_secs(timeout)).await?,
     };
-    stages.push(stage("run", started));
+    stages.push(took("run", started));
     let verdict = verdict::of(&ran, timeout);
     report.succeeded = ran.commands.iter().filter(|command| command.status == Some(0)).count();
     report.failed -= report.succeeded;
@@ -137,8 +137,4 @@ pub async fn run<E: Engine>(job: &Job<'_, E>) -> Result<Attempt, RunError> {
     }
     let (work, peak_memory_bytes) = (WorkReport::Run { run: report }, ran.peak_memory_bytes);
     Ok(Attempt { verdict, stages, work, peak_memory_bytes, notes: ran.notes, files })
-}
-
-fn stage(name: &str, started: Instant) -> StageRecord {
-    StageRecord { stage: name.to_owned(), seconds: started.elapsed().as_secs_f64() }
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use crate::engine::{Output, too_large};
@@ -37,7 +37,7 @@ fn keep(path: &Path, bytes_max: usize) -> io::Result<Output> {
         return Ok(Output::None("it is neither a file nor a directory".to_owned()));
     }
     let mut content = Capped { bytes: Vec::new(), bytes_max };
-    io::copy(&mut File::open(path)?.take(bytes_max as u64 + 1), &mut content)?;
+    io::copy(&mut File::open(path)?, &mut content)?;
     Ok(Output::File(content.bytes))
 }
 

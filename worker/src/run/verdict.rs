@@ -1,12 +1,9 @@
 use queue_format::{FailureReason, Verdict};
 
 use super::job::Ran;
+use crate::attempt::last_lines;
 use crate::engine::{ContainerEnd, Output};
-use crate::evaluate::strip_escapes;
 
-/// Lines of the log that stand in the manifest, and how much of each.
-const LINES_MAX: usize = 12;
-const LINE_CHARS_MAX: usize = 300;
 /// What a shell says of a program that is not there.
 const STATUS_NOT_FOUND: i64 = 127;
 
@@ -17,33 +14,29 @@ pub(super) fn of(ran: &Ran, timeout_seconds: u64) -> Verdict {
     match ran.end {
         ContainerEnd::TimedOut => {
             let detail = format!("{which}did not end within {timeout_seconds} s");
-            return failed(FailureReason::Timeout, detail, log);
+            return Verdict::failed(FailureReason::Timeout, detail, log);
         }
         ContainerEnd::OutOfMemory => {
             let detail = "a process was killed at the memory limit".to_owned();
-            return failed(FailureReason::OutOfMemory, detail, log);
+            return Verdict::failed(FailureReason::OutOfMemory, detail, log);
         }
         ContainerEnd::DiskFull => {
             let detail = "it was killed at its disk limit ([worker] slot_disk_gib)".to_owned();
-            return failed(FailureReason::Exit, detail, log);
+            return Verdict::failed(FailureReason::Exit, detail, log);
         }
         ContainerEnd::Exited(_) => {}
     }
     if let Some(detail) = unsuccessful(ran) {
-        return failed(FailureReason::Exit, detail, log);
+        return Verdict::failed(FailureReason::Exit, detail, log);
     }
     let missing = ran.outputs.iter().find_map(|(path, output)| match output {
         Output::None(why) => Some(format!("{path}: {why}")),
         Output::File(_) | Output::Directory(_) => None,
     });
     match missing {
-        Some(detail) => failed(FailureReason::Output, detail, log),
+        Some(detail) => Verdict::failed(FailureReason::Output, detail, log),
         None => Verdict::Completed,
     }
-}
-
-pub(super) fn failed(reason: FailureReason, detail: String, log: Vec<String>) -> Verdict {
-    Verdict::Failed { reason, detail, log, remedy: reason.meaning().to_owned() }
 }
 
 fn unsuccessful(ran: &Ran) -> Option<String> {
@@ -68,14 +61,6 @@ fn running(ran: &Ran) -> String {
         0 | 1 => "it ".to_owned(),
         count => format!("the bundle (at command {} of {count}) ", (ended + 1).min(count)),
     }
-}
-
-/// As a terminal may show them.
-fn last_lines(log: &str) -> Vec<String> {
-    let log = strip_escapes(log);
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = &lines[lines.len().saturating_sub(LINES_MAX)..];
-    last.iter().map(|line| line.chars().take(LINE_CHARS_MAX).collect()).collect()
 }
 
 #[cfg(test)]
