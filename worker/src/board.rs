@@ -105,9 +105,11 @@ impl Board {
 
     fn set(&self, slot: u32, activity: Option<SlotActivity>) {
         let mut state = self.lock();
-        state.changed = true;
-        if let Some(status) = state.slots.iter_mut().find(|status| status.slot == slot) {
+        let status = state.slots.iter_mut().find(|status| status.slot == slot);
+        // A slot that finds nothing to do says so every few seconds.
+        if let Some(status) = status.filter(|status| status.activity != activity) {
             status.activity = activity;
+            state.changed = true;
         }
     }
 
@@ -122,6 +124,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::config::WorkerConfig;
+    use crate::slots::{Machine, slots};
 
     #[test]
     fn trouble_is_replaced_and_goes() {
@@ -140,5 +144,19 @@ mod tests {
         check(Some("read-only"), &["no init", "read-only"], true);
         check(Some("read-only"), &["no init", "read-only"], false);
         check(None, &["no init"], true);
+    }
+
+    #[test]
+    fn a_slot_that_stays_idle_is_no_news() {
+        let machine = Machine { cores: vec![0], memory_bytes: 4 << 30, nofile_max: 1024 };
+        let slots = slots(&machine, &WorkerConfig::default()).0;
+        let board = Board::new(Owner::new("node", Incarnation::new(Uuid::now_v7())), &slots, Vec::new());
+        assert!(board.status().1, "the first is");
+        board.idle(0);
+        assert!(!board.status().1);
+        board.begin(0, &"x".parse().unwrap(), "build");
+        assert!(board.status().1);
+        board.idle(0);
+        assert!(board.status().1);
     }
 }
