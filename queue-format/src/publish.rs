@@ -283,10 +283,14 @@ impl Spool {
             let class_dir = self.layout().pending_class(&class);
             files.make_dirs(&class_dir)?;
             let shard = self.layout().shard(&class, source, &name_of(chunk));
-            if files.rename_dir(&staged, &shard)? == Moved::Gone && files.is_left(&staged)? {
-                // Of an earlier chunk of the same content, which the ledger has forgotten, some tasks still wait there.
-                let unique = files.unique().simple();
-                files.rename_dir(&staged, &shard.with_file_name(format!("{}-{unique}", name_of(&shard))))?;
+            // Of an earlier chunk of the same content, which the ledger has forgotten, some tasks may still wait there.
+            let beside = shard.with_file_name(format!("{}-{}", name_of(&shard), files.unique().simple()));
+            let is_done = |shard: &Path| -> Result<bool, PathError> {
+                Ok(files.rename_dir(&staged, shard)? == Moved::Yes || !files.is_left(&staged)?)
+            };
+            if !is_done(&shard)? && !is_done(&beside)? {
+                let source = io::Error::from(io::ErrorKind::StaleNetworkFileHandle);
+                return Err(source).on_path("publish", &staged)?;
             }
             files.sync_dir(&class_dir)?;
         }
