@@ -302,7 +302,7 @@ impl Files {
     /// The directory takes no change; the error's kind is `NotFound` where it is gone.
     pub(crate) fn refresh(&self, dir: &Path) -> Result<(), PathError> {
         let probe = dir.join(format!(".look-{}", self.unique().simple()));
-        match self.0.create(&probe) {
+        match self.afresh(|| self.0.create(&probe)) {
             Err(e) if is_gone(&e) => {
                 return Err(io::Error::from(ErrorKind::NotFound)).on_path("create", &probe);
             }
