@@ -7,8 +7,8 @@ use std::process::Stdio;
 
 use common::{House, Said, failed, manifest, owner, said};
 use queue_format::{
-    Claim, FailureReason, Lease, Manifest, Next, OUTPUT_FILE, RunReport, RunTask, Spool, State, Verdict,
-    Work, WorkReport,
+    Claim, FailureReason, Lease, Manifest, Next, OUTPUT_FILE, RunReport, RunTask, SlotStatus, Spool, State,
+    Verdict, Work, WorkReport, WorkerStatus,
 };
 
 fn check(said: &Said, status: i32, expected: &[&str]) {
@@ -268,4 +268,25 @@ fn waiting_ends_with_a_line_and_a_status() {
     check(&house.run(&["retry", "--reason", "exit"]), 0, &["1 task pending again"]);
     assert_eq!(task(&house.spool(), "bad-000002").0, "5-run");
     check(&house.run(&["fsck"]), 0, &[]);
+}
+
+#[test]
+fn what_no_worker_has_room_for_is_said_when_it_is_published() {
+    let house = House::new();
+    let run = |cores: &str| house.run(&["run", "--cores", cores, "a", "--", "true"]);
+    let note = "no slot of the workers here now is as large";
+    assert!(!run("99").out.contains(note), "of workers that are not here nothing is known");
+    let slot = SlotStatus { slot: 0, cpuset: "0-3".to_owned(), memory_bytes: 8 << 30, activity: None };
+    let status = WorkerStatus {
+        owner: owner("n1"),
+        at: jiff::Timestamp::now(),
+        notices: Vec::new(),
+        obstacle: None,
+        slots: vec![slot],
+    };
+    let lease = Lease::open(&house.spool(), status.owner.clone()).expect("a lease");
+    house.spool().write_worker_status(&status).expect("written");
+    assert!(!run("4").out.contains(note));
+    check(&run("5"), 0, &["1 task published", note]);
+    drop(lease);
 }

@@ -61,8 +61,9 @@ impl Spool {
             let bucket = self.layout().delayed().join(due);
             for (class, dir) in classes(self.files(), &bucket)? {
                 for name in self.files().list(&dir)? {
-                    released +=
-                        usize::from(errors.keep(self.release_one(&class, &dir, &name)) == Some(Moved::Yes));
+                    let moved = errors.keep(self.release_one(&class, &dir, &name));
+                    let is_task = name.parse::<TaskName>().is_ok();
+                    released += usize::from(is_task && moved == Some(Moved::Yes));
                 }
                 errors.keep(self.files().remove_if_empty(&dir));
             }

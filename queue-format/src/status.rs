@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::files::Files;
-use crate::{Counts, Owner, Spool, SpoolError, TaskId};
+use crate::{Counts, Owner, Shape, Spool, SpoolError, TaskId};
 
 /// The largest status file that is read.
 pub(crate) const STATUS_BYTES_MAX: u64 = 4 << 20;
@@ -37,6 +37,24 @@ pub struct SlotStatus {
     pub memory_bytes: u64,
     /// What it works on.
     pub activity: Option<SlotActivity>,
+}
+
+impl SlotStatus {
+    /// Whether a task that asks for so much can be worked on here.
+    #[must_use]
+    pub fn fits(&self, shape: &Shape) -> bool {
+        shape.fits(cores_of(&self.cpuset), self.memory_bytes)
+    }
+}
+
+/// How many cores a set has, as the kernel writes it: `0-2,5`.
+fn cores_of(cpuset: &str) -> usize {
+    let run = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        Some(last.checked_sub(first)?.saturating_add(1))
+    };
+    cpuset.split(',').filter_map(run).fold(0, usize::saturating_add)
 }
 
 /// What a slot works on.
@@ -208,5 +226,12 @@ mod tests {
         check(10.0, -1, false, true);
         check(3600.0, 5400, true, true);
         check(3600.0, 10_801, false, false);
+    }
+
+    #[test]
+    fn counts_the_cores_of_a_set() {
+        for (cpuset, expected) in [("0", 1), ("0-3", 4), ("0-1,4,6-7", 5), ("", 0), ("x-1", 0), ("3-1", 0)] {
+            assert_eq!(cores_of(cpuset), expected, "{cpuset}");
+        }
     }
 }

@@ -160,13 +160,26 @@ pub(super) fn run(
         plural(published.published, "task"),
         exact(&template.resources)
     )?;
+    let one = published.first.as_ref().unwrap_or(&name);
+    if fits_nowhere(&spool, &template)? {
+        writeln!(out, "  no slot of the workers here now is as large: it waits for one that is")?;
+    }
     if arguments.wait {
+        writeln!(out, "  meanwhile, why it waits:  bottega explain {one}")?;
         return wait(&spool, &name, count, is_array, host, out);
     }
-    let one = published.first.as_ref().unwrap_or(&name);
     writeln!(out, "  to follow it:  bottega status --watch")?;
     writeln!(out, "  one task:      bottega show {one}    (why it waits: bottega explain {one})")?;
     Ok(Success::Yes)
+}
+
+/// Whether workers are here, and none of them takes tasks that ask for so much.
+fn fits_nowhere(spool: &Spool, template: &Template) -> Result<bool, CommandError> {
+    let Template { name, priority, resources, task } = template;
+    let task = TaskSpec::run(name.clone(), *priority, resources.clone(), task.clone());
+    let shape = task.map_err(|why| usage(&why))?.class().shape();
+    let slots: Vec<_> = spool.worker_statuses()?.into_iter().flat_map(|worker| worker.slots).collect();
+    Ok(!slots.is_empty() && !slots.iter().any(|slot| slot.fits(&shape)))
 }
 
 fn publish(

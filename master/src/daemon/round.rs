@@ -130,14 +130,16 @@ impl Round {
                 self.refused(&file.name, &error);
             }
         }
+        let mut first = Ok(());
         for taken in self.intake.taken()? {
             match self.finish(&taken, now) {
                 Ok(()) => drop(self.refused.remove(&taken.name)),
-                Err(IngestError::Spool(error)) => return Err(error),
+                // Perhaps what lies at the class of its tasks alone.
+                Err(IngestError::Spool(error)) => first = first.and(Err(error)),
                 Err(error) => self.refused(&taken.name, &error),
             }
         }
-        Ok(())
+        first
     }
 
     fn finish(&mut self, taken: &Taken, now: Timestamp) -> Result<(), IngestError> {

@@ -88,8 +88,7 @@ impl Scene {
         let able = heard.iter().filter(|w| w.obstacle.is_none() && !self.control.is_drained(w.owner.node()));
         let slots: Vec<_> = able.flat_map(|worker| &worker.slots).collect();
         let shape = class.shape();
-        let fitting: Vec<_> =
-            slots.iter().filter(|slot| shape.fits(cores_of(&slot.cpuset), slot.memory_bytes)).collect();
+        let fitting: Vec<_> = slots.iter().filter(|slot| slot.fits(&shape)).collect();
         if fitting.is_empty() && !slots.is_empty() {
             said.push(format!(
                 "it asks for {}, and no slot has as much: give workers fewer, larger slots (slot_cores)",
@@ -180,26 +179,4 @@ fn asked(shape: &Shape) -> String {
     let cores = shape.cores.map(|cores| plural(cores as usize, "core"));
     let memory = shape.memory_bytes.map(|memory| format!("{} of memory", bytes(memory)));
     [cores, memory].into_iter().flatten().collect::<Vec<_>>().join(" and ")
-}
-
-/// How many cores a set has, as the kernel writes it: `0-2,5`.
-fn cores_of(cpuset: &str) -> usize {
-    let run = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
-        Some(last.checked_sub(first)?.saturating_add(1))
-    };
-    cpuset.split(',').filter_map(run).fold(0, usize::saturating_add)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_the_cores_of_a_set() {
-        for (cpuset, expected) in [("0", 1), ("0-3", 4), ("0-1,4,6-7", 5), ("", 0), ("x-1", 0), ("3-1", 0)] {
-            assert_eq!(cores_of(cpuset), expected, "{cpuset}");
-        }
-    }
 }
