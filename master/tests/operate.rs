@@ -67,7 +67,12 @@ fn a_pause_and_a_drain_are_said_everywhere() {
     let house = House::new();
     assert_eq!(house.submit(&rows(&["a"])).status, 0);
     check(&house, &["resume"], 0, &["there is no pause"]);
-    check(&house, &["pause", "--reason", "moving\u{1b}[2J the server"], 0, &["paused: nobody claims"]);
+    check(
+        &house,
+        &["pause", "--reason", "moving\u{1b}[2J the server"],
+        0,
+        &["paused: workers see it", "and then nobody claims"],
+    );
     assert_eq!(
         fs::read_to_string(house.spool_dir().join("control/pause")).expect("there"),
         "moving the server"
@@ -95,16 +100,25 @@ fn a_pause_and_a_drain_are_said_everywhere() {
     fs::write(&limits, "claims_per_node = 0").expect("written");
     check(&house, &["explain", "a"], 0, &["node07 claims no more just now", "allows 0 a node"]);
     fs::remove_file(limits).expect("removed");
-    check(&house, &["drain", "node7"], 0, &["node7: claims no more; 0 claims left", "did you mean node07?"]);
+    check(
+        &house,
+        &["drain", "node7"],
+        0,
+        &["node7: claims no more from", "0 claims left", "did you mean node07?"],
+    );
     check(&house, &["drain", "--undo", "node7"], 0, &["node7: claims again"]);
-    let drained = check(&house, &["drain", "node07"], 0, &["node07: claims no more"]);
+    let drained = check(
+        &house,
+        &["drain", "node07"],
+        0,
+        &["node07: claims no more from its next heartbeat on (every 10 s)"],
+    );
     assert!(!drained.contains("did you mean"), "{drained}");
     check(&house, &["status"], 0, &["drained  node07"]);
     check(&house, &["drain", "--undo", "Node07"], 0, &["node07: claims again"]);
     let mut lease = Lease::open(&house.spool(), owner("node07")).expect("a lease");
     let held = claim(&mut lease);
-    let drained =
-        check(&house, &["drain", "Node07.cluster"], 0, &["node07: claims no more; 1 claim left to finish"]);
+    let drained = check(&house, &["drain", "Node07.cluster"], 0, &["1 claim left to finish"]);
     assert!(!drained.contains("no daemon"), "{drained}");
     held.release().expect("released");
     check(&house, &["drain", "../x"], 2, &["is not a node's name"]);
@@ -186,7 +200,7 @@ fn explain_tells_a_timeline_and_what_keeps_a_task() {
         &["explain", &name],
         0,
         &[
-            "has claimed it, and does not say that it works on it",
+            "has claimed it, and has not said yet that it works on it",
             "that worker has no heartbeat: any daemon takes the task back once it has seen so for 180 s",
             "1 claim so far (a001), 0 of 5 automatic retries used",
             "2099-01-01 00:00:00  node-b        claimed as a001 from 5-build",

@@ -25,7 +25,7 @@ pub enum SpoolError {
     #[error("{} is not a spool (it has no spool.toml); make one with: bottega init --spool {}", .0.display(), .0.display())]
     NotASpool(PathBuf),
     /// spool.toml cannot be read.
-    #[error("{}: {why}; it is written once by bottega init and must not be edited", path.display())]
+    #[error("{}: {why}; mend it: uuid and format are as bottega init wrote them, and only [timing] is a person's", path.display())]
     Identity {
         /// The file.
         path: PathBuf,

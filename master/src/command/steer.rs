@@ -85,7 +85,12 @@ pub(super) fn hold(arguments: &TasksArguments, out: &mut dyn Write) -> Result<Su
 pub(super) fn pause(arguments: &PauseArguments, out: &mut dyn Write) -> Result<Success, CommandError> {
     let spool = Spool::open(&arguments.spool.spool)?;
     spool.pause(&clean_line(&arguments.reason))?;
-    writeln!(out, "paused: nobody claims, and what has begun goes on to its end; to go on: bottega resume")?;
+    let beat = spool.timing().beat_seconds;
+    writeln!(
+        out,
+        "paused: workers see it with their next heartbeat (every {beat} s), and then nobody claims; what has begun goes on \
+         to its end; to go on: bottega resume"
+    )?;
     Ok(Success::Yes)
 }
 
@@ -151,7 +156,12 @@ pub(super) fn drain(arguments: &DrainArguments, out: &mut dyn Write) -> Result<S
         for owner in spool.owners_on(node)? {
             claims += spool.claims_of(&owner)?.len();
         }
-        writeln!(out, "{node}: claims no more; {} left to finish", plural(claims, "claim"))?;
+        let beat = spool.timing().beat_seconds;
+        let claims = plural(claims, "claim");
+        writeln!(
+            out,
+            "{node}: claims no more from its next heartbeat on (every {beat} s); {claims} left to finish"
+        )?;
         if !known.contains(node) {
             let near = systemd::nearest(node, known.iter().map(String::as_str));
             let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));

@@ -150,7 +150,7 @@ impl Scene {
                 clean_line(&activity.stage)
             ));
         } else {
-            said.push(format!("{owner} has claimed it, and does not say that it works on it"));
+            said.push(format!("{owner} has claimed it, and has not said yet that it works on it"));
         }
         match status {
             Some(status) if status.is_silent(self.now) => {

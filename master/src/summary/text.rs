@@ -87,7 +87,7 @@ impl Status {
         (self.free_bytes < FREE_BYTES_MIN).then(|| {
             let free = bytes(self.free_bytes);
             format!(
-                "the spool's disk is full ({free} free): nothing goes on until there is space at {}",
+                "the spool's disk is as good as full ({free} free): what does not fit waits until there is space at {}",
                 self.path.display()
             )
         })
