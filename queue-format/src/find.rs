@@ -55,9 +55,6 @@ enum Place {
 const PLACES: [Place; 7] =
     [Place::Ledger, Place::Pending, Place::Delayed, Place::Hold, Place::Claimed, Place::Done, Place::Failed];
 
-/// As many of them hold what is not settled.
-const OPEN_PLACES: usize = 5;
-
 /// Looks at the least, and at the most, of who has to be sure.
 const SURE_LOOKS_MIN: usize = 3;
 const SURE_LOOKS_MAX: usize = 6;
@@ -87,7 +84,7 @@ impl Spool {
     /// # Errors
     /// A directory cannot be listed.
     pub fn visit_settled(&self, see: impl FnMut(Located)) -> Result<(), PathError> {
-        self.visit_places(&PLACES[OPEN_PLACES..], see)
+        self.visit_places(&[Place::Done, Place::Failed], see)
     }
 
     fn visit_places(&self, places: &[Place], mut see: impl FnMut(Located)) -> Result<(), PathError> {

@@ -198,8 +198,7 @@ impl Spool {
         let (mut dropped, mut ignored) = (Vec::new(), Vec::new());
         for name in names {
             let path = dir.join(&name);
-            let is_named_so = name.ends_with(".json") || name.ends_with(".jsonl");
-            match is_named_so.then(|| files.look(&path)).transpose()? {
+            match is_rows(&name).then(|| files.look(&path)).transpose()? {
                 // Gone since it was listed: another master took it.
                 Some(None) => {}
                 Some(Some(seen)) if seen.kind == EntryKind::File => {
@@ -238,6 +237,11 @@ impl Spool {
         let owners = owners.iter().filter_map(|name| name.parse().ok());
         Ok(owners.filter(|owner| self.files().is_dir(&self.layout().intake(owner))).collect())
     }
+}
+
+/// Whether masters read a file of this name.
+pub(crate) fn is_rows(name: &str) -> bool {
+    name.ends_with(".json") || name.ends_with(".jsonl")
 }
 
 fn end(spool: &Spool, owner: &Owner) -> Result<bool, PathError> {

@@ -74,11 +74,18 @@ impl Spool {
     pub(crate) fn keep_aside(&self, path: &Path, why: &str) -> Result<(), PathError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{}.{}", self.files().unique().simple(), end_of(&name));
-        let rejected = self.layout().rejected();
-        if self.files().rename(path, &rejected.join(&name))? == Moved::Yes {
-            self.files().replace(&rejected.join(format!("{name}.reason")), format!("{why}\n").as_bytes())?;
+        let kept = self.layout().rejected().join(name);
+        if self.files().rename(path, &kept)? == Moved::Yes {
+            self.leave_reason(&kept, why)?;
         }
         Ok(())
+    }
+
+    /// Says beside what is kept why it is.
+    pub(crate) fn leave_reason(&self, kept: &Path, why: &str) -> Result<(), PathError> {
+        let mut beside = kept.to_owned().into_os_string();
+        beside.push(".reason");
+        self.files().replace(Path::new(&beside), format!("{why}\n").as_bytes())
     }
 }
 

@@ -61,9 +61,7 @@ impl Spool {
             let bucket = self.layout().delayed().join(due);
             for (class, dir) in classes(self.files(), &bucket)? {
                 for name in self.files().list(&dir)? {
-                    let moved = errors.keep(self.release_one(&class, &dir, &name));
-                    let is_task = name.parse::<TaskName>().is_ok();
-                    released += usize::from(is_task && moved == Some(Moved::Yes));
+                    released += usize::from(errors.keep(self.release_one(&class, &dir, &name)) == Some(true));
                 }
                 errors.keep(self.files().remove_if_empty(&dir));
             }
@@ -72,12 +70,15 @@ impl Spool {
         errors.or(released)
     }
 
-    fn release_one(&self, class: &Class, dir: &Path, name: &str) -> Result<Moved, PathError> {
+    /// Gives whether this made a task pending; what is none goes the same way, and is no task there either.
+    fn release_one(&self, class: &Class, dir: &Path, name: &str) -> Result<bool, PathError> {
         let pending = self.layout().pending_class(class);
-        let target = match name.parse::<TaskName>() {
-            Ok(task) => self.shelf(&pending, &task.id)?,
-            Err(_) => pending,
+        let task = name.parse::<TaskName>().ok();
+        let target = match &task {
+            Some(task) => self.shelf(&pending, &task.id)?,
+            None => pending,
         };
-        self.files().bring(&dir.join(name), &target.join(name))
+        let moved = self.files().bring(&dir.join(name), &target.join(name))?;
+        Ok(task.is_some() && moved == Moved::Yes)
     }
 }

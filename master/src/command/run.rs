@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use queue_format::{Digest, InputError, InputFile, InvalidSpec, Resources, RunTask, Spool, TaskId, TaskSpec};
+use queue_format::{
+    Digest, InputError, InputFile, InvalidSpec, Resources, RunTask, Shape, Spool, TaskId, TaskSpec,
+};
 
 use super::cli::SpoolArguments;
 use super::{CommandError, Host, Success};
@@ -130,7 +132,8 @@ pub(super) fn run(
     }
     // Before anything is written: what is wrong with the task itself.
     let Template { priority, resources, task, .. } = &template;
-    TaskSpec::run(name.clone(), *priority, resources.clone(), task.clone()).map_err(|why| usage(&why))?;
+    let checked = TaskSpec::run(name.clone(), *priority, resources.clone(), task.clone());
+    let shape = checked.map_err(|why| usage(&why))?.class().shape();
     let spool = Spool::open(&arguments.spool.spool)?;
     for ((mut file, from, _), input) in files.into_iter().zip(&mut template.task.inputs) {
         (input.digest, input.bytes) = spool.keep_input(&mut file).map_err(|error| match error {
@@ -161,7 +164,7 @@ pub(super) fn run(
         exact(&template.resources)
     )?;
     let one = published.first.as_ref().unwrap_or(&name);
-    if fits_nowhere(&spool, &template)? {
+    if fits_nowhere(&spool, &shape)? {
         writeln!(out, "  no slot of the workers here now is as large: it waits for one that is")?;
     }
     if arguments.wait {
@@ -174,12 +177,9 @@ pub(super) fn run(
 }
 
 /// Whether workers are here, and none of them takes tasks that ask for so much.
-fn fits_nowhere(spool: &Spool, template: &Template) -> Result<bool, CommandError> {
-    let Template { name, priority, resources, task } = template;
-    let task = TaskSpec::run(name.clone(), *priority, resources.clone(), task.clone());
-    let shape = task.map_err(|why| usage(&why))?.class().shape();
+fn fits_nowhere(spool: &Spool, shape: &Shape) -> Result<bool, CommandError> {
     let slots: Vec<_> = spool.worker_statuses()?.into_iter().flat_map(|worker| worker.slots).collect();
-    Ok(!slots.is_empty() && !slots.iter().any(|slot| slot.fits(&shape)))
+    Ok(!slots.is_empty() && !slots.iter().any(|slot| slot.fits(shape)))
 }
 
 fn publish(

@@ -67,14 +67,14 @@ impl Round {
         };
         for owner in self.spool.owners_on(self.owner.node())? {
             if is_dead(&owner)? {
-                self.spool.reap(&owner).map_or_else(
-                    |error| try_again(&owner, error),
-                    |reaped| {
+                match self.spool.reap(&owner) {
+                    Ok(reaped) => {
                         let tasks = reaped.tasks();
                         tracing::info!(tasks = tasks.len(), %owner, "taken back from a worker that died");
                         self.note_reaped(now, &owner, tasks);
-                    },
-                );
+                    }
+                    Err(error) => try_again(&owner, error),
+                }
             }
         }
         let adopt = |owner: &Owner| match self.intake.adopt(owner) {

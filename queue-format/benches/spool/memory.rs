@@ -1,24 +1,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use queue_format::Spool;
 
+use crate::peers::Program;
 use crate::report::Report;
 
 /// How long a daemon may take until it has counted a large spool, or told what it does.
 const BOUND: Duration = Duration::from_secs(300);
-
-/// Ends with the measurement.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// What the real daemons take while the spool holds `tasks`. The worker is paused: it does no task, and so measures what
 /// it is itself.
@@ -50,7 +41,7 @@ fn peak_bytes(name: &str, spool: &Path, dir: &Path, is_ready: &dyn Fn() -> bool)
     let mut command = Command::new(program);
     command.arg("--spool").arg(spool).arg("--state").arg(dir.join("state"));
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-    let mut daemon = Daemon(child.map_err(|e| e.to_string())?);
+    let mut daemon = Program(child.map_err(|e| e.to_string())?);
     let started = Instant::now();
     while !is_ready() {
         let ended = daemon.0.try_wait().map_err(|e| e.to_string())?;

@@ -101,7 +101,7 @@ pub(crate) fn hyperqueue(dir: &Path, tasks: usize) -> Measured {
 }
 
 /// Ended when it is dropped.
-struct Program(Child);
+pub(crate) struct Program(pub(crate) Child);
 
 impl Program {
     fn start(command: &mut Command) -> Result<Self, String> {

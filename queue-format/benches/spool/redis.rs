@@ -2,18 +2,15 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use queue_format::TaskSpec;
 
-use crate::peers::Measured;
+use crate::peers::{Measured, Program};
 
 /// How long a server may take until it answers.
 const START: Duration = Duration::from_secs(10);
-
-/// Ended when it is dropped.
-struct Server(Child);
 
 /// One connection, that waits for each answer.
 struct Client(BufReader<UnixStream>);
@@ -40,7 +37,7 @@ fn run(dir: &Path, tasks: &[TaskSpec], policy: &str) -> io::Result<[f64; 2]> {
     let mut command = Command::new("redis-server");
     command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", policy]);
     command.arg("--unixsocket").arg(&socket).arg("--dir").arg(dir);
-    let _server = Server(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
+    let _server = Program(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
     let started = Instant::now();
     let stream = loop {
         match UnixStream::connect(&socket) {
@@ -90,12 +87,5 @@ impl Client {
         io::Read::read_exact(&mut self.0, &mut bytes)?;
         bytes.truncate(length);
         Ok(bytes)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -16,9 +16,7 @@ impl Spool {
             Step::Aside { from, to, reason } => {
                 let is_moved = self.move_free(from, to)?;
                 if is_moved {
-                    let mut beside = to.clone().into_os_string();
-                    beside.push(".reason");
-                    self.files().replace(Path::new(&beside), format!("{reason}\n").as_bytes())?;
+                    self.leave_reason(to, reason)?;
                 }
                 Ok(is_moved)
             }

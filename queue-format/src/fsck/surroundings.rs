@@ -8,6 +8,7 @@ use super::finding::{Check, Severity};
 use super::items::look;
 use super::run::Run;
 use crate::PathError;
+use crate::incoming::is_rows;
 
 /// The set-group-id bit of a directory: what is made in it belongs to its group.
 const SET_GROUP_ID: u32 = 0o2000;
@@ -30,8 +31,8 @@ impl Run<'_> {
             Ok(())
         })?;
         self.each_in(&layout.incoming(), &mut |run, item| {
-            let is_rows = item.is_file && (item.name.ends_with(".json") || item.name.ends_with(".jsonl"));
-            if !is_rows && !dirs.contains(&item.path) {
+            let is_read = item.is_file && is_rows(&item.name);
+            if !is_read && !dirs.contains(&item.path) {
                 let what = "a master reads files only that are called *.jsonl or *.json";
                 let remedy = "if it has rows, put a file of such a name there; else move it elsewhere";
                 run.say(Severity::Note, Check::UnknownName, &item.path, what, remedy);
