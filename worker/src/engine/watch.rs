@@ -10,6 +10,9 @@ use super::connect::Inner;
 
 /// How often the kernel's counters are read: two small files.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often limits are looked for that cannot be read, and how long is waited in between.
+const READS: usize = 5;
+const READ_PAUSE: Duration = Duration::from_millis(50);
 /// How often the engine is asked instead, where the host's files cannot be read.
 const ASK: Duration = Duration::from_secs(2);
 
@@ -32,18 +35,23 @@ impl<'a> Watch<'a> {
         // 0 once it has ended.
         let pid = found.and_then(|found| found.state?.pid).filter(|&pid| pid > 0);
         let Some(pid) = pid else { return watch };
-        let Some(group) = Cgroup::of_process(pid) else { return watch };
-        let effective = group.effective();
-        // Still there after its limits were read: of one that ended in between, nothing is known.
-        if Cgroup::of_process(pid).as_ref() == Some(&group) {
-            if effective == Default::default() {
-                watch.warnings.push("the limits of containers cannot be read back on this host".to_owned());
-            } else {
+        for _ in 0..READS {
+            let Some(group) = Cgroup::of_process(pid) else { return watch };
+            let effective = group.effective();
+            // Still there after its limits were read: of one that ended in between, nothing is known.
+            if Cgroup::of_process(pid).as_ref() != Some(&group) {
+                return watch;
+            }
+            if effective != Default::default() {
                 watch.warnings = effective.mismatches(limits);
                 watch.group = Some(group);
+                watch.look();
+                return watch;
             }
+            // The group of one that ends just now may go before its process does.
+            tokio::time::sleep(READ_PAUSE).await;
         }
-        watch.look();
+        watch.warnings.push("the limits of containers cannot be read back on this host".to_owned());
         watch
     }
 
