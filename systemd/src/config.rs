@@ -34,7 +34,7 @@ impl Source {
         named.map_or_else(|| Self::Default(DEFAULT_PATH.into()), Self::Named)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         let (Self::Named(path) | Self::Default(path)) = self;
         path
     }

@@ -32,6 +32,7 @@ mod host;
 pub mod log;
 mod nearest;
 mod notify;
+mod reload;
 mod shutdown;
 mod span;
 
@@ -42,4 +43,5 @@ pub use host::{hostname, state_dir};
 pub use log::{LogError, Sink};
 pub use nearest::nearest;
 pub use notify::Notifier;
+pub use reload::Reload;
 pub use shutdown::{Phase, Shutdown, Trigger};

@@ -2,8 +2,10 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
@@ -36,14 +38,15 @@ pub enum LogError {
     Again(#[from] TryInitError),
 }
 
+/// What lets the filter be changed; there is one process-wide subscriber, and so one of these.
+static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Sets logging up for the whole process. `filter` is a level, or directives such as `info,janitor=debug`.
 ///
 /// # Errors
 /// The filter is malformed, or logging is set up already.
 pub fn init(filter: &str, environment: &Environment) -> Result<Sink, LogError> {
-    let parsed = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| LogError::Filter { filter: filter.to_owned(), source })?;
+    let (parsed, handle) = reload::Layer::new(parse(filter)?);
     let wants_journal = environment.get("JOURNAL_STREAM").is_some_and(|id| is_stream(io::stderr(), id));
     let (journal, fallback) = match wants_journal.then(tracing_journald::layer) {
         Some(Ok(journal)) => (Some(journal), None),
@@ -51,14 +54,42 @@ pub fn init(filter: &str, environment: &Environment) -> Result<Sink, LogError> {
         None => (None, None),
     };
     let (sink, layer): (Sink, Box<dyn Layer<Registry> + Send + Sync>) = match journal {
-        Some(journal) => (Sink::Journal, Box::new(journal)),
+        // A field `task` is asked for as TASK=: no program of ours has a field that journald gives a meaning to.
+        Some(journal) => (Sink::Journal, Box::new(journal.with_field_prefix(None))),
         None => (Sink::Stderr, Box::new(lines())),
     };
     tracing_subscriber::registry().with(layer.with_filter(parsed)).try_init()?;
+    let _ = FILTER.set(handle);
     if let Some(error) = fallback {
         tracing::warn!("the journal does not answer ({error}); records go to stderr");
     }
     Ok(sink)
+}
+
+/// Logs by another filter from now on, where [`init`] was called.
+///
+/// # Errors
+/// The filter is malformed.
+pub fn set_filter(filter: &str) -> Result<(), LogError> {
+    let parsed = parse(filter)?;
+    if let Some(handle) = FILTER.get() {
+        // It fails only where the subscriber is gone: then nobody hears anyway.
+        let _ = handle.reload(parsed);
+    }
+    Ok(())
+}
+
+/// Whether a filter is one.
+///
+/// # Errors
+/// It is malformed.
+pub fn check_filter(filter: &str) -> Result<(), LogError> {
+    parse(filter).map(drop)
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LogError> {
+    let parsed = EnvFilter::builder().parse(filter);
+    parsed.map_err(|source| LogError::Filter { filter: filter.to_owned(), source })
 }
 
 fn lines<S>() -> impl Layer<S> + Send + Sync
@@ -95,7 +126,15 @@ mod tests {
     fn a_bad_filter_is_refused_and_a_good_one_is_taken_once() {
         let refused = init("info,janitor=loud", &Environment::default()).expect_err("no such level");
         assert!(refused.to_string().contains("janitor=debug"), "{refused}");
+        set_filter("trace").expect("nothing to change yet");
         assert_eq!(init("error", &Environment::default()).expect("first"), Sink::Stderr);
+        let is_heard = || tracing::enabled!(tracing::Level::DEBUG);
+        assert!(!is_heard());
+        set_filter("debug").expect("a level");
+        assert!(is_heard());
+        set_filter("info,janitor=loud").expect_err("no level");
+        assert!(is_heard(), "what is malformed changes nothing");
+        set_filter("error").expect("a level");
         assert!(matches!(init("error", &Environment::default()), Err(LogError::Again(_))));
     }
 }

@@ -1,7 +1,7 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -15,6 +15,13 @@ use crate::Environment;
 pub struct Notifier {
     socket: Option<Arc<UnixDatagram>>,
     watchdog: Option<Duration>,
+    said: Arc<Mutex<Said>>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    status: String,
+    trouble: Option<String>,
 }
 
 impl Notifier {
@@ -26,7 +33,7 @@ impl Notifier {
         let microseconds = environment.get("WATCHDOG_USEC").and_then(|text| text.parse().ok());
         let watchdog =
             microseconds.filter(|us| for_us && socket.is_some() && *us > 0).map(Duration::from_micros);
-        Self { socket: socket.map(Arc::new), watchdog }
+        Self { socket: socket.map(Arc::new), watchdog, said: Arc::default() }
     }
 
     /// How often [`watchdog`](Self::watchdog) is to be called: half of what systemd tolerates. `None`: never.
@@ -37,12 +44,33 @@ impl Notifier {
 
     /// It can do its work: to be said after real probes.
     pub fn ready(&self, status: &str) {
-        self.send(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+        let status = self.with_trouble(Some(status), None);
+        self.send(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
     /// What it does, in one line for people.
     pub fn status(&self, status: &str) {
-        self.send(&[NotifyState::Status(&one_line(status))]);
+        let status = self.with_trouble(Some(status), None);
+        self.send(&[NotifyState::Status(&status)]);
+    }
+
+    /// What people must know beside every status from now on; `None`: nothing any more.
+    pub fn trouble(&self, trouble: Option<String>) {
+        let status = self.with_trouble(None, Some(trouble));
+        self.send(&[NotifyState::Status(&status)]);
+    }
+
+    /// Keeps what is new, and gives the line for people.
+    fn with_trouble(&self, status: Option<&str>, trouble: Option<Option<String>>) -> String {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = status {
+            said.status = status.to_owned();
+        }
+        if let Some(trouble) = trouble {
+            said.trouble = trouble;
+        }
+        let parts = said.trouble.iter().chain(Some(&said.status).filter(|status| !status.is_empty()));
+        one_line(&parts.cloned().collect::<Vec<_>>().join("; "))
     }
 
     /// Its work loop turns.
@@ -50,12 +78,17 @@ impl Notifier {
         self.send(&[NotifyState::Watchdog]);
     }
 
-    /// It reads its configuration again; [`ready`](Self::ready) ends that.
+    /// It reads its configuration again; [`reloaded`](Self::reloaded) ends that.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.send(&[NotifyState::Reloading, now]),
             Err(_) => self.send(&[NotifyState::Reloading]),
         }
+    }
+
+    /// What it read holds now, or what held before does.
+    pub fn reloaded(&self) {
+        self.send(&[NotifyState::Ready]);
     }
 
     /// It ends.
@@ -115,6 +148,10 @@ mod tests {
         check(&|n| n.ready("3 slots"), "READY=1\nSTATUS=3 slots\n");
         check(&|n| n.status("a\nSTOPPING=1"), "STATUS=a STOPPING=1\n");
         check(&|n| n.watchdog(), "WATCHDOG=1\n");
+        check(&|n| n.trouble(Some("a key is wrong".to_owned())), "STATUS=a key is wrong; a STOPPING=1\n");
+        check(&|n| n.status("5 open"), "STATUS=a key is wrong; 5 open\n");
+        check(&|n| n.trouble(None), "STATUS=5 open\n");
+        check(&Notifier::reloaded, "READY=1\n");
         check(&|n| n.stopping("draining"), "STOPPING=1\nSTATUS=draining\n");
         notifier.reloading();
         assert!(received(&listener).starts_with("RELOADING=1\nMONOTONIC_USEC="));
