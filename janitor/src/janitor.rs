@@ -86,6 +86,12 @@ impl Janitor {
         })
     }
 
+    /// Goes by another configuration from now on, which was checked.
+    pub(crate) fn follow(&mut self, config: Config) {
+        self.audit = Audit::new(&self.files.state_dir, config.audit_bytes_max);
+        self.config = config;
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use janitor::{Config, Janitor, Place};
-use systemd::{Environment, Notifier, Shutdown, Source};
+use systemd::{Environment, Notifier, Reload, Shutdown, Source};
 
 /// Removes what finished or dead tasks left on this node, and nothing else.
 #[derive(Parser)]
@@ -17,8 +17,8 @@ struct Arguments {
     #[arg(value_enum)]
     command: Command,
     /// The spool.
-    #[arg(long, env = "BOTTEGA_SPOOL", value_name = "DIR")]
-    spool: PathBuf,
+    #[arg(long, env = "BOTTEGA_SPOOL", value_name = "DIR", required_unless_present = "print_config")]
+    spool: Option<PathBuf>,
     /// Where this node's workers keep their ledger [default: /var/lib/bottega, or the user's state directory].
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -55,7 +55,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     let environment = Environment::from_os(std::env::vars_os());
-    let config: Config = systemd::config::load(&Source::named_or_default(arguments.config), "janitor")?;
+    let source = Source::named_or_default(arguments.config);
+    let config: Config = systemd::config::load(&source, "janitor")?;
+    config.validate().map_err(anyhow::Error::msg)?;
     if arguments.print_config {
         write!(std::io::stdout(), "{}", systemd::config::print(&config, "janitor")?)?;
         return Ok(());
@@ -64,28 +66,37 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let state =
         arguments.state.or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), &environment));
     let place = Place {
-        spool: arguments.spool,
+        spool: arguments.spool.context("say which spool: --spool DIR")?,
         state: state.context("there is no home directory for the state; name one with --state DIR")?,
         hostname: systemd::hostname(),
         engine: environment.get("DOCKER_HOST").map(ToOwned::to_owned),
     };
     let notifier = Notifier::new(&environment);
-    let janitor = Janitor::open(place, config, jiff::Timestamp::now, notifier.clone())?;
+    let janitor = Janitor::open(place, config.clone(), jiff::Timestamp::now, notifier.clone())?;
     // One thread is enough for a daemon that mostly sleeps; files are looked at on a second one.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
-    let done = runtime.block_on(act(arguments.command, janitor, &notifier));
+    let done = runtime.block_on(async {
+        // Before anything that takes long: until then, a SIGHUP ends the process.
+        let reload = Reload::listen(source, "janitor", config, Config::validate, notifier.clone());
+        act(arguments.command, janitor, &notifier, reload.context("cannot handle signals")?).await
+    });
     // A directory that is being removed must not hold the end: the next run goes on with it.
     runtime.shutdown_background();
     done
 }
 
-async fn act(command: Command, mut janitor: Janitor, notifier: &Notifier) -> anyhow::Result<()> {
+async fn act(
+    command: Command,
+    mut janitor: Janitor,
+    notifier: &Notifier,
+    mut reload: Reload<Config>,
+) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     match command {
         Command::Run => {
             let random = || uuid::Uuid::now_v7().as_u64_pair().1;
-            janitor::run(janitor, notifier, &shutdown, random).await;
+            janitor::run(janitor, notifier, &shutdown, &mut reload, random).await;
         }
         Command::Once => tokio::select! {
             report = janitor.once() => {

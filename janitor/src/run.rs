@@ -1,5 +1,9 @@
-use systemd::{Notifier, Shutdown};
+use std::time::Duration;
 
+use systemd::{Notifier, Reload, Shutdown};
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::Config;
 use crate::error::JanitorError;
 use crate::execute::Report;
 use crate::janitor::Janitor;
@@ -11,6 +15,7 @@ pub async fn run(
     mut janitor: Janitor,
     notifier: &Notifier,
     shutdown: &Shutdown,
+    reload: &mut Reload<Config>,
     mut random: impl FnMut() -> u64,
 ) {
     let mut ready = false;
@@ -30,26 +35,40 @@ pub async fn run(
             notifier.ready(&status);
         }
         notifier.watchdog();
-        let pause = janitor.config().pause(random());
-        if pause_or_end(pause, notifier, shutdown).await {
+        if pause(&mut janitor, notifier, shutdown, reload, random()).await == Next::End {
             break;
         }
     }
     notifier.stopping("ending");
 }
 
-/// Gives whether the end was asked for meanwhile.
-async fn pause_or_end(pause: std::time::Duration, notifier: &Notifier, shutdown: &Shutdown) -> bool {
-    let end = tokio::time::Instant::now() + pause;
-    let tick = notifier.watchdog_interval().unwrap_or(pause);
-    while tokio::time::Instant::now() < end {
-        let next = end.min(tokio::time::Instant::now() + tick);
+#[derive(PartialEq, Eq)]
+enum Next {
+    Pass,
+    End,
+}
+
+/// Waits for the next pass, and goes by a new configuration from the moment it is there.
+async fn pause(
+    janitor: &mut Janitor,
+    notifier: &Notifier,
+    shutdown: &Shutdown,
+    reload: &mut Reload<Config>,
+    random: u64,
+) -> Next {
+    let began = Instant::now();
+    loop {
+        let (now, end) = (Instant::now(), began + janitor.config().pause(random));
+        if now >= end {
+            return Next::Pass;
+        }
+        let tick = notifier.watchdog_interval().unwrap_or(Duration::MAX);
         tokio::select! {
-            () = tokio::time::sleep_until(next) => notifier.watchdog(),
-            () = shutdown.requested() => return true,
+            () = sleep_until(end.min(now.checked_add(tick).unwrap_or(end))) => notifier.watchdog(),
+            config = reload.next() => janitor.follow(config),
+            () = shutdown.requested() => return Next::End,
         }
     }
-    false
 }
 
 /// What systemd and the log are told; an error that lasts is logged once.

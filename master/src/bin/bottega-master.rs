@@ -8,9 +8,8 @@ use std::time::Duration;
 use clap::Parser;
 use jiff::Timestamp;
 use master::daemon::{Daemon, MasterConfig};
-use master::ingest::Template;
 use queue_format::{Incarnation, Owner, Spool};
-use systemd::{Environment, Notifier, Shutdown, Source, config, log};
+use systemd::{Environment, Notifier, Reload, Shutdown, Source, config, log};
 use uuid::Uuid;
 
 /// Publishes what is dropped into a spool's incoming/, releases delayed tasks, keeps the summary.
@@ -44,11 +43,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let environment = Environment::from_os(std::env::vars_os());
-    let config: MasterConfig = config::load(&Source::named_or_default(cli.config), "master")?;
-    config.check()?;
+    let source = Source::named_or_default(cli.config);
+    let config: MasterConfig = config::load(&source, "master")?;
     let here = std::env::current_dir()?;
-    let repositories = config.repositories.as_deref().map(|text| Template::parse(text, &here));
-    let repositories = repositories.transpose().map_err(|why| format!("master.repositories: {why}"))?;
+    let check = move |config: &MasterConfig| config.check().and_then(|()| config.template(&here).map(drop));
+    check(&config)?;
     if cli.print_config {
         print!("{}", config::print(&config, "master")?);
         return Ok(());
@@ -60,15 +59,17 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         spool: Spool::open(&cli.spool.ok_or("say which spool: --spool DIR")?)?,
         owner: Owner::new(&systemd::hostname(), Incarnation::new(Uuid::now_v7())),
         state_dir: state_dir.ok_or("there is no home directory: say where state lies, with --state DIR")?,
+        working_dir: std::env::current_dir()?,
         config,
-        repositories,
         now: Timestamp::now,
         unique: Uuid::now_v7,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let shutdown = Shutdown::on_signals()?;
-        let served = daemon.serve(&Notifier::new(&environment), &shutdown).await;
+        let notifier = Notifier::new(&environment);
+        let mut reload = Reload::listen(source, "master", daemon.config.clone(), check, notifier.clone())?;
+        let served = daemon.serve(&notifier, &shutdown, &mut reload).await;
         served.map_err(Box::<dyn std::error::Error>::from)
     });
     // A round that hangs on its mount must not keep the process.

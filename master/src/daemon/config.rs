@@ -1,4 +1,8 @@
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+
+use crate::ingest::Template;
 
 /// The `[master]` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,7 +58,16 @@ impl MasterConfig {
         if !within(self.summary_seconds, 1.0) {
             return Err(format!("master.summary_seconds is {}, expected 1 to 3600", self.summary_seconds));
         }
-        Ok(())
+        systemd::log::check_filter(&self.log).map_err(|why| format!("master.log: {why}"))
+    }
+
+    /// Where repositories of dropped rows lie; a relative path begins at `here`.
+    ///
+    /// # Errors
+    /// The key that is wrong, and what is expected.
+    pub fn template(&self, here: &Path) -> Result<Option<Template>, String> {
+        let template = self.repositories.as_deref().map(|text| Template::parse(text, here));
+        template.transpose().map_err(|why| format!("master.repositories: {why}"))
     }
 }
 
@@ -76,5 +89,6 @@ mod tests {
         check(|c| c.poll_seconds_max = f64::NAN, Err("master.poll_seconds_max"));
         check(|c| c.settle_seconds = 0.0, Err("master.settle_seconds"));
         check(|c| c.summary_seconds = 1e9, Err("master.summary_seconds"));
+        check(|c| c.log = "info,master=loud".to_owned(), Err("master.log:"));
     }
 }

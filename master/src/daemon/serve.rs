@@ -8,7 +8,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use queue_format::{
     EventLog, Intake, Known, LifeLock, Owner, PathError, READ_KEPT, Settling, Spool, SpoolError,
 };
-use systemd::{Notifier, Shutdown};
+use systemd::{Notifier, Reload, Shutdown};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
@@ -16,7 +16,6 @@ use uuid::Uuid;
 use super::MasterConfig;
 use super::round::{Round, Summariser};
 use super::steering::Steering;
-use crate::ingest::Template;
 use crate::pulse::Pulse;
 use crate::summary::Watch;
 
@@ -30,8 +29,8 @@ pub struct Daemon {
     pub owner: Owner,
     /// Where its life lock lies.
     pub state_dir: PathBuf,
-    /// The template of the configuration, checked.
-    pub repositories: Option<Template>,
+    /// Where relative paths of the configuration begin.
+    pub working_dir: PathBuf,
     /// The clock.
     pub now: fn() -> Timestamp,
     /// Gives a fresh UUID; its random part also draws the pauses.
@@ -61,27 +60,31 @@ impl Daemon {
     ///
     /// # Errors
     /// It cannot begin. Later errors are logged, and what failed is tried again in the next round.
-    pub async fn serve(mut self, notifier: &Notifier, shutdown: &Shutdown) -> Result<(), DaemonError> {
+    pub async fn serve(
+        mut self,
+        notifier: &Notifier,
+        shutdown: &Shutdown,
+        reload: &mut Reload<MasterConfig>,
+    ) -> Result<(), DaemonError> {
         let alive = LifeLock::hold(&self.state_dir, &self.owner)?;
         let intake = Intake::open(&self.spool, self.owner.clone())?;
         let (pulse, dead) = Pulse::start(&self.spool, &self.owner)?;
         let mut changes = Changes::watch(&self.spool.layout().incoming());
-        let every = Duration::from_secs_f64(self.config.summary_seconds);
-        let round = Round {
+        let mut round = Round {
             spool: self.spool.clone(),
             owner: self.owner.clone(),
             state_dir: self.state_dir.clone(),
             log: EventLog::new(&self.spool, &self.owner),
             steering: Steering::default(),
             intake,
-            repositories: self.repositories.take(),
+            repositories: None,
             known: Known::default(),
-            settling: Settling::new(Duration::from_secs_f64(self.config.settle_seconds)),
+            settling: Settling::new(Duration::ZERO),
             read: Settling::new(READ_KEPT),
             refused: BTreeSet::new(),
             summariser: Summariser {
                 watch: Watch::default(),
-                every,
+                every: Duration::ZERO,
                 due: std::time::Instant::now(),
                 now: self.now,
             },
@@ -89,6 +92,7 @@ impl Daemon {
             forget_due: Duration::ZERO,
             dead,
         };
+        round.follow(&self.config, &self.working_dir);
         let mut round = Some(round);
         let mut is_closed = false;
         let began = Instant::now();
@@ -108,7 +112,7 @@ impl Daemon {
                     None
                 }
             };
-            let Some((turn, said)) = done else { break };
+            let Some((mut turn, said)) = done else { break };
             if let Some(said) = said {
                 notifier.status(&said);
             }
@@ -118,15 +122,26 @@ impl Daemon {
             } else {
                 self.pause(notifier, turn.summariser.due.into())
             };
-            round = Some(turn);
-            tokio::select! {
-                () = shutdown.requested() => break,
-                () = pulse.closed() => {
-                    is_closed = true;
-                    break;
+            let next = sleep(pause);
+            tokio::pin!(next);
+            let goes_on = loop {
+                tokio::select! {
+                    () = shutdown.requested() => break false,
+                    () = pulse.closed() => {
+                        is_closed = true;
+                        break false;
+                    }
+                    config = reload.next() => {
+                        turn.follow(&config, &self.working_dir);
+                        self.config = config;
+                    }
+                    () = &mut next => break true,
+                    () = changes.next(looked_at + LOOK_PAUSE) => break true,
                 }
-                () = sleep(pause) => {}
-                () = changes.next(looked_at + LOOK_PAUSE) => {}
+            };
+            round = Some(turn);
+            if !goes_on {
+                break;
             }
         }
         if is_closed {
@@ -155,6 +170,14 @@ impl Daemon {
 }
 
 impl Round {
+    /// Does it by this configuration from now on, which was checked.
+    fn follow(&mut self, config: &MasterConfig, working_dir: &Path) {
+        self.repositories = config.template(working_dir).ok().flatten();
+        self.settling = Settling::new(Duration::from_secs_f64(config.settle_seconds));
+        self.summariser.every = Duration::from_secs_f64(config.summary_seconds);
+        log_error("log by the new filter", systemd::log::set_filter(&config.log));
+    }
+
     /// Every step once. Gives the line for people where the summary was due.
     fn all(&mut self, now: Timestamp, elapsed: Duration) -> Option<String> {
         log_error("do what control/ asks for", self.steer(now));
