@@ -69,6 +69,7 @@ look_for_tools() {
     [ -s /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates "package indexes are reached over TLS"
     has cc || has gcc || need gcc "Rust links with it"
     [ -e /usr/include/stdlib.h ] || ! on_debian || need libc6-dev "Rust links against the C library"
+    has systemd-analyze || need systemd "its systemd-analyze checks the unit files; nothing of it is started"
     has mmdebstrap || need mmdebstrap "it makes the Debian roots of the base images"
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
         need debian-archive-keyring "it proves that a Debian root is Debian's"
