@@ -16,8 +16,8 @@ struct Arguments {
     /// What to do.
     #[arg(value_enum)]
     command: Command,
-    /// The spool.
-    #[arg(long, env = "BOTTEGA_SPOOL", value_name = "DIR", required_unless_present = "print_config")]
+    /// The spool [default: what the configuration says].
+    #[arg(long, env = "BOTTEGA_SPOOL", value_name = "DIR")]
     spool: Option<PathBuf>,
     /// Where this node's workers keep their ledger [default: /var/lib/bottega, or the user's state directory].
     #[arg(long, value_name = "DIR")]
@@ -44,6 +44,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = systemd::manual::asked::<Arguments>(std::env::args_os()) {
+        return status;
+    }
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,11 +65,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         write!(std::io::stdout(), "{}", systemd::config::print(&config, "janitor")?)?;
         return Ok(());
     }
+    let spool = arguments.spool.map_or_else(|| systemd::config::spool(&source), |spool| Ok(Some(spool)))?;
     systemd::log::init(&arguments.log, &environment)?;
     let state =
         arguments.state.or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), &environment));
     let place = Place {
-        spool: arguments.spool.context("say which spool: --spool DIR")?,
+        spool: spool.context("say which spool: --spool DIR, or spool = \"DIR\" in the configuration")?,
         state: state.context("there is no home directory for the state; name one with --state DIR")?,
         hostname: systemd::hostname(),
         engine: environment.get("DOCKER_HOST").map(ToOwned::to_owned),

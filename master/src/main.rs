@@ -12,6 +12,9 @@ use systemd::Environment;
 use uuid::Uuid;
 
 fn main() -> ExitCode {
+    if let Some(status) = systemd::manual::asked::<Cli>(std::env::args_os()) {
+        return status;
+    }
     let cli = Cli::parse();
     let mut out = stdout().lock();
     let result = host().and_then(|host| run(cli, &host, &mut out));

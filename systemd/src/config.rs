@@ -1,16 +1,21 @@
-//! One TOML file for all daemons of a node: each has a section, and nothing in it is silently ignored.
+//! One TOML file for all daemons of a node: the spool, a section for each, and nothing in it is silently ignored.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use toml::de::{DeTable, ValueDeserializer};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::span::{key_at, line_at, offset_of};
 
-/// The sections that a file may have, one a daemon and one for the base images.
-pub const SECTIONS: &[&str] = &["images", "janitor", "master", "worker"];
+/// The sections that a file may have, one a daemon.
+pub const SECTIONS: &[&str] = &["janitor", "master", "worker"];
+
+/// The key above the sections that says where the spool lies. `bottega-generator` reads it too.
+pub const SPOOL: &str = "spool";
 
 /// Where the file lies if nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/bottega/bottega.toml";
@@ -85,6 +90,9 @@ pub enum ConfigError {
         /// What was expected.
         detail: String,
     },
+    /// More than one thing, each in a line.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<ConfigError>),
     /// A configuration that TOML cannot express.
     #[error("cannot write the configuration as TOML: {0}")]
     Print(#[from] toml::ser::Error),
@@ -124,39 +132,123 @@ pub fn parse<T>(path: &Path, text: &str, section: &str) -> Result<T, ConfigError
 where
     T: Serialize + DeserializeOwned + Default,
 {
+    let document = Document { path, text, root: table(path, text)? };
+    let mut errors = document.strangers();
+    let Some(value) = document.root.get(section) else { return one_or_several(T::default(), errors) };
+    match document.section(section, value.clone()) {
+        Ok(config) => return one_or_several(config, errors),
+        Err(found) => errors.extend(found),
+    }
+    // What stands first may hide the others: each key by itself.
+    if let DeValue::Table(table) = value.get_ref() {
+        for (key, entry) in table {
+            let mut alone = DeTable::new();
+            alone.insert(key.clone(), entry.clone());
+            let alone = Spanned::new(value.span(), DeValue::Table(alone));
+            errors.extend(document.section::<T>(section, alone).err().into_iter().flatten());
+        }
+    }
+    let mut said = BTreeSet::new();
+    errors.retain(|error| said.insert(error.to_string()));
+    one_or_several(T::default(), errors)
+}
+
+/// Where the spool lies, if the file says so. A file that nobody asked for may be missing.
+///
+/// # Errors
+/// The file cannot be read, is not TOML, or says something else than an absolute path.
+pub fn spool(source: &Source) -> Result<Option<PathBuf>, ConfigError> {
+    let path = source.path();
+    let text = match read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && matches!(source, Source::Default(_)) => {
+            return Ok(None);
+        }
+        read => read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+    };
+    let root = table(path, &text)?;
+    let Some(value) = root.get(SPOOL) else { return Ok(None) };
+    match value.get_ref().as_str().map(PathBuf::from).filter(|path| path.is_absolute()) {
+        Some(spool) => Ok(Some(spool)),
+        None => Err(not_a_path(path, &text, value.span().start)),
+    }
+}
+
+fn table<'t>(path: &Path, text: &'t str) -> Result<DeTable<'t>, ConfigError> {
     let root = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
         line: line_at(text, error.span().map_or(0, |span| span.start)),
         detail: error.message().to_owned(),
     })?;
-    let root = root.into_inner();
-    let unknown =
-        |key: &str, known: Option<serde_json::Value>| unknown_key(path, text, &root, key, known.as_ref());
-    if let Some(stranger) = root.keys().find(|key| !SECTIONS.contains(&key.get_ref().as_ref())) {
-        let sections = SECTIONS.iter().map(|name| ((*name).to_owned(), serde_json::Value::Null)).collect();
-        return Err(unknown(stranger.get_ref(), Some(serde_json::Value::Object(sections))));
+    Ok(root.into_inner())
+}
+
+fn not_a_path(path: &Path, text: &str, offset: usize) -> ConfigError {
+    let detail = "expected an absolute path, such as \"/srv/spool\"".to_owned();
+    ConfigError::Value { path: path.to_owned(), line: line_at(text, offset), key: SPOOL.to_owned(), detail }
+}
+
+fn one_or_several<T>(config: T, mut errors: Vec<ConfigError>) -> Result<T, ConfigError> {
+    match errors.len() {
+        0 => Ok(config),
+        1 => Err(errors.remove(0)),
+        _ => Err(ConfigError::Several(errors)),
     }
-    let Some(value) = root.get(section) else { return Ok(T::default()) };
-    let mut ignored = Vec::new();
-    let parsed = serde_ignored::deserialize(ValueDeserializer::from(value.clone()), |key| {
-        ignored.push(key.to_string());
-    });
-    let config: T = parsed.map_err(|error| {
-        let offset = error.span().map_or(value.span().start, |span| span.start);
-        let key = key_at(&root, offset).unwrap_or_else(|| section.to_owned());
-        if error.message().starts_with("unknown field") {
-            // T denies unknown fields itself; the answer is the same.
-            return unknown(&key, serde_json::to_value(T::default()).ok());
+}
+
+struct Document<'a> {
+    path: &'a Path,
+    text: &'a str,
+    root: DeTable<'a>,
+}
+
+impl Document<'_> {
+    /// What stands above the sections, and sections, that mean nothing.
+    fn strangers(&self) -> Vec<ConfigError> {
+        let known = SECTIONS.iter().chain([&SPOOL]);
+        let known = known.map(|name| ((*name).to_owned(), serde_json::Value::Null)).collect();
+        let known = serde_json::Value::Object(known);
+        let wrong = self.root.iter().filter_map(|(key, value)| {
+            let (name, is_path) =
+                (key.get_ref().as_ref(), value.get_ref().as_str().is_some_and(|path| path.starts_with('/')));
+            match name {
+                SPOOL if is_path => None,
+                SPOOL => Some(not_a_path(self.path, self.text, value.span().start)),
+                name if SECTIONS.contains(&name) => None,
+                name => Some(self.unknown(name, Some(&known))),
+            }
+        });
+        wrong.collect()
+    }
+
+    fn section<T>(&self, section: &str, value: Spanned<DeValue<'_>>) -> Result<T, Vec<ConfigError>>
+    where
+        T: Serialize + DeserializeOwned + Default,
+    {
+        let begin = value.span().start;
+        let mut ignored = Vec::new();
+        let parsed =
+            serde_ignored::deserialize(ValueDeserializer::from(value), |key| ignored.push(key.to_string()));
+        let known = || serde_json::to_value(T::default()).ok();
+        let config: T = parsed.map_err(|error| {
+            let offset = error.span().map_or(begin, |span| span.start);
+            let key = key_at(&self.root, offset).unwrap_or_else(|| section.to_owned());
+            if error.message().starts_with("unknown field") {
+                // T denies unknown fields itself; the answer is the same.
+                return vec![self.unknown(&key, known().as_ref())];
+            }
+            let (line, detail) = (line_at(self.text, offset), error.message().to_owned());
+            vec![ConfigError::Value { path: self.path.to_owned(), line, key, detail }]
+        })?;
+        if ignored.is_empty() {
+            return Ok(config);
         }
-        let (line, detail) = (line_at(text, offset), error.message().to_owned());
-        ConfigError::Value { path: path.to_owned(), line, key, detail }
-    })?;
-    match ignored.first() {
-        None => Ok(config),
-        Some(key) => {
-            let known = serde_json::to_value(T::default()).ok();
-            Err(unknown(&format!("{section}.{}", key.replace("?.", "")), known))
-        }
+        let known = known();
+        let name = |key: &String| format!("{section}.{}", key.replace("?.", ""));
+        Err(ignored.iter().map(|key| self.unknown(&name(key), known.as_ref())).collect())
+    }
+
+    fn unknown(&self, key: &str, known: Option<&serde_json::Value>) -> ConfigError {
+        unknown_key(self.path, self.text, &self.root, key, known)
     }
 }
 

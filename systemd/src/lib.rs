@@ -30,6 +30,7 @@ pub mod config;
 mod environment;
 mod host;
 pub mod log;
+pub mod manual;
 mod nearest;
 mod notify;
 mod reload;

@@ -34,7 +34,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(20);
 
 /// Claims tasks from a spool, builds and verifies their environments in containers.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "bottega-worker", version)]
 struct Cli {
     /// The spool.
     #[arg(long, env = "BOTTEGA_SPOOL", required_unless_present = "print_config")]
@@ -53,6 +53,9 @@ struct Cli {
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == SUPERVISE) {
         return supervise();
+    }
+    if let Some(status) = systemd::manual::asked::<Cli>(std::env::args_os()) {
+        return status;
     }
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,

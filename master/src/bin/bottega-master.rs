@@ -16,8 +16,8 @@ use uuid::Uuid;
 #[derive(Debug, Parser)]
 #[command(name = "bottega-master", version, max_term_width = 100)]
 struct Cli {
-    /// The spool's directory
-    #[arg(long, value_name = "DIR", env = "BOTTEGA_SPOOL", required_unless_present = "print_config")]
+    /// The spool's directory [default: what the configuration says]
+    #[arg(long, value_name = "DIR", env = "BOTTEGA_SPOOL")]
     spool: Option<PathBuf>,
     /// Where this machine keeps its locks; on a local disk [default: /var/lib/bottega for root, else
     /// ~/.local/state/bottega]
@@ -32,6 +32,9 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = systemd::manual::asked::<Cli>(std::env::args_os()) {
+        return status;
+    }
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -52,11 +55,14 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         print!("{}", config::print(&config, "master")?);
         return Ok(());
     }
+    let spool = cli.spool.map_or_else(|| config::spool(&source), |spool| Ok(Some(spool)))?;
     log::init(&config.log, &environment)?;
     let is_root = nix::unistd::geteuid().is_root();
     let state_dir = cli.state.or_else(|| systemd::state_dir(is_root, &environment));
     let daemon = Daemon {
-        spool: Spool::open(&cli.spool.ok_or("say which spool: --spool DIR")?)?,
+        spool: Spool::open(
+            &spool.ok_or("say which spool: --spool DIR, or spool = \"DIR\" in the configuration")?,
+        )?,
         owner: Owner::new(&systemd::hostname(), Incarnation::new(Uuid::now_v7())),
         state_dir: state_dir.ok_or("there is no home directory: say where state lies, with --state DIR")?,
         working_dir: std::env::current_dir()?,

@@ -298,7 +298,8 @@ pub(super) enum ImagesAction {
 
 const CONFIG: &str = "\
 Examples:
-  bottega config > bottega.toml
+  bottega config                           # what holds on this node
+  bottega config check
   bottega config check bottega.toml";
 
 /// Arguments of `bottega config`.
@@ -315,10 +316,10 @@ pub struct ConfigArguments {
 /// What else to do with a configuration.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigAction {
-    /// Check a file: every key must be known, every value fit
+    /// Check a file: every key must be known, every value fit; notes tell which paths are missing
     Check {
         /// The file
-        #[arg(value_name = "FILE")]
+        #[arg(value_name = "FILE", default_value = systemd::config::DEFAULT_PATH)]
         file: PathBuf,
     },
 }

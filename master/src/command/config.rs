@@ -3,9 +3,13 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use queue_format::Spool;
+use systemd::Source;
+
 use super::cli::{ConfigAction, ConfigArguments};
 use super::programs::{find, verb};
 use super::{CommandError, Host, Success};
+use crate::daemon::MasterConfig;
 use crate::text::clean;
 use crate::up::Role;
 
@@ -25,35 +29,60 @@ pub(super) fn run(
             }
             Ok(Success::Yes)
         }
-        Some(ConfigAction::Check { file }) => {
-            // Said once, instead of by each daemon.
-            File::open(file).map_err(|source| CommandError::Open { path: file.clone(), source })?;
-            let mut errors: Vec<String> = Vec::new();
-            for role in Role::ALL {
-                if let Err(why) = ask(role, Some(file), host)?
-                    && !errors.contains(&why)
-                {
-                    errors.push(why);
-                }
-            }
-            match errors.as_slice() {
-                [] => writeln!(out, "{}: every key is known to the three daemons", file.display())?,
-                errors => return Err(CommandError::Program(errors.join("\n"))),
-            }
-            Ok(Success::Yes)
+        Some(ConfigAction::Check { file }) => check(file, host, out),
+    }
+}
+
+fn check(file: &Path, host: &Host, out: &mut dyn Write) -> Result<Success, CommandError> {
+    // Said once, instead of by each daemon.
+    File::open(file).map_err(|source| CommandError::Open { path: file.to_owned(), source })?;
+    let mut errors: Vec<String> = Vec::new();
+    for role in Role::ALL {
+        if let Err(why) = ask(role, Some(file), host)? {
+            let new: Vec<_> = why.lines().filter(|line| !errors.iter().any(|said| said == line)).collect();
+            errors.extend(new.into_iter().map(ToOwned::to_owned));
         }
     }
+    if !errors.is_empty() {
+        return Err(CommandError::Program(errors.join("\n")));
+    }
+    writeln!(out, "{}: every key is known to the three daemons", file.display())?;
+    for note in notes(file, host) {
+        writeln!(out, "note: {note}")?;
+    }
+    Ok(Success::Yes)
+}
+
+/// What is missing on this machine, of a file that is valid.
+fn notes(file: &Path, host: &Host) -> Vec<String> {
+    let source = Source::Named(file.to_owned());
+    let mut notes = Vec::new();
+    match systemd::config::spool(&source) {
+        Ok(Some(spool)) if Spool::open(&spool).is_err() => notes.push(format!(
+            "spool: {} is no spool, or not mounted; make one with: bottega init --spool {}",
+            spool.display(),
+            spool.display()
+        )),
+        Ok(None) => notes.push("spool is not set: the units of systemd do not start without it".to_owned()),
+        _ => {}
+    }
+    let master: Option<MasterConfig> = systemd::config::load(&source, "master").ok();
+    if let Some(template) = master.and_then(|config| config.repositories) {
+        // Up to the first placeholder, and there to the directory.
+        let fixed = template.split('{').next().unwrap_or_default();
+        let dir = fixed.rsplit_once('/').map(|(dir, _)| host.working_dir.join(dir));
+        if let Some(dir) = dir.filter(|dir| !template.contains("://") && !dir.is_dir()) {
+            notes.push(format!("master.repositories: there is no directory {}", dir.display()));
+        }
+    }
+    notes
 }
 
 /// The outer error: the daemon cannot be asked. The inner one: what it says is wrong, without its own name.
 fn ask(role: Role, config: Option<&Path>, host: &Host) -> Result<Result<String, String>, CommandError> {
     let program = find(role, host)?;
     let mut command = Command::new(&program);
-    command
-        .env("RUST_BACKTRACE", "0")
-        .args(verb(role))
-        .args(["--print-config", "--spool", "."])
-        .stdin(Stdio::null());
+    command.env("RUST_BACKTRACE", "0").args(verb(role)).arg("--print-config").stdin(Stdio::null());
     if let Some(file) = config {
         command.arg("--config").arg(file);
     }

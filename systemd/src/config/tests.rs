@@ -135,3 +135,41 @@ fn only_a_file_that_was_asked_for_must_be_there() {
     assert!(large.contains("larger than 1048576 bytes"), "{large}");
     assert!(load(Source::Default(dir.path().to_owned())).is_err(), "a directory is no file");
 }
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let text =
+        "spool = 3\nspol = ''\n[janitor]\ngrace = 1\nengine = 2\nimages = 'x'\n[janitor.slot]\ncore = 1\n";
+    let said = parsed(text).expect_err("wrong").to_string();
+    let expected = [
+        r#"b.toml, line 1: spool: expected an absolute path, such as "/srv/spool""#,
+        r#"b.toml, line 2: there is no key "spol"; did you mean "spool"?"#,
+        r#"b.toml, line 5: janitor.engine: invalid type: integer `2`, expected a string"#,
+        r#"b.toml, line 4: there is no key "janitor.grace"; did you mean "janitor.grace_seconds"?"#,
+        r#"b.toml, line 6: janitor.images: invalid type: string "x", expected a sequence"#,
+        r#"b.toml, line 8: there is no key "janitor.slot.core"; did you mean "janitor.slot.cores"?"#,
+    ];
+    assert_eq!(said.lines().collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+}
+
+#[test]
+fn the_spool_stands_above_the_sections() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("b.toml");
+    assert_eq!(spool(&Source::Default(path.clone())).expect("none"), None);
+    spool(&Source::Named(path.clone())).expect_err("it was asked for");
+    let check = |text: &str, expected: Option<&str>| {
+        std::fs::write(&path, text).expect("write");
+        let found = spool(&Source::Named(path.clone())).map_err(|error| error.to_string());
+        assert_eq!(
+            found.ok(),
+            expected.map(|path| Some(path).filter(|path| !path.is_empty()).map(PathBuf::from)),
+            "{text}"
+        );
+    };
+    check("spool = '/srv/spool'\n[janitor]\nspool = 'x'\n", Some("/srv/spool"));
+    check("[janitor]\nspool = '/srv/spool'\n", Some(""));
+    check("spool = 'srv/spool'\n", None);
+    check("spool = 7\n", None);
+    parsed("spool = '/srv/spool'\n").expect("it is known to every section");
+}
