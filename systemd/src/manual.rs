@@ -20,7 +20,7 @@ pub fn asked<C: CommandFactory>(arguments: impl IntoIterator<Item = OsString>) -
         eprintln!("{MANUAL} needs a directory");
         return Some(ExitCode::FAILURE);
     };
-    Some(match write(C::command(), &dir) {
+    Some(match write(&C::command(), &dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot write the manual below {}: {error}", dir.display());
@@ -33,7 +33,7 @@ pub fn asked<C: CommandFactory>(arguments: impl IntoIterator<Item = OsString>) -
 ///
 /// # Errors
 /// The directory cannot be written.
-pub fn write(command: Command, dir: &Path) -> io::Result<()> {
+pub fn write(command: &Command, dir: &Path) -> io::Result<()> {
     let name = command.get_name().to_owned();
     let man = dir.join("man");
     fs::create_dir_all(&man)?;
@@ -62,7 +62,6 @@ mod tests {
     /// Paints.
     #[derive(Parser)]
     #[command(name = "painter", version)]
-    #[expect(dead_code, reason = "only its shape counts")]
     struct Cli {
         /// How many colours
         #[arg(long)]
