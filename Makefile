@@ -29,4 +29,21 @@ corpus: set-up build ## every task of the corpus, against what is expected of it
 bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue; the table goes to target/bench
 	cargo bench -p queue-format --bench spool
 
-.PHONY: help set-up build demo test lint corpus bench
+package = target/package
+version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+
+deb: build ## a package for Debian and Ubuntu, in target/debian
+	@command -v cargo-deb >/dev/null || cargo install cargo-deb --locked
+	systemd/package/stage.sh $(package)/root target/release
+	cargo deb --no-build -p systemd
+
+rpm: build ## a package for RPM distributions, in target/generate-rpm
+	@command -v cargo-generate-rpm >/dev/null || cargo install cargo-generate-rpm --locked
+	systemd/package/stage.sh $(package)/root target/release
+	strip $(package)/root/usr/bin/*
+	cargo generate-rpm -p systemd
+
+tarball: ## statically linked programs and an install.sh, for any distribution, in target/package
+	systemd/package/tarball.sh $(package) $(version)
+
+.PHONY: help set-up build demo test lint corpus bench deb rpm tarball
