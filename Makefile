@@ -35,13 +35,13 @@ version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 deb: build ## a package for Debian and Ubuntu, in target/debian
 	@command -v cargo-deb >/dev/null || cargo install cargo-deb --locked
 	systemd/package/stage.sh $(package)/root target/release
-	cargo deb --no-build -p systemd
+	cargo deb --no-build -p master
 
 rpm: build ## a package for RPM distributions, in target/generate-rpm
 	@command -v cargo-generate-rpm >/dev/null || cargo install cargo-generate-rpm --locked
 	systemd/package/stage.sh $(package)/root target/release
 	strip $(package)/root/usr/bin/*
-	cargo generate-rpm -p systemd
+	cargo generate-rpm -p master
 
 tarball: ## statically linked programs and an install.sh, for any distribution, in target/package
 	systemd/package/tarball.sh $(package) $(version)

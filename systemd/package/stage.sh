@@ -41,6 +41,6 @@ put 644 usr/lib/sysusers.d/bottega.conf "$here/units/sysusers.conf"
 put 644 usr/lib/tmpfiles.d/bottega.conf "$here/units/tmpfiles.conf"
 put 644 etc/bottega/ "$here/etc/bottega.toml"
 
-put 644 usr/share/doc/bottega/ "$here"/../docs/*.md "$here/../README.md"
+put 644 usr/share/doc/bottega/ "$here"/../docs/*.md "$here/../README.md" "$here/package/copyright"
 cp -R "$here/units/examples" "$doc/examples"
 find "$doc" "$system" -type d -exec chmod 755 {} +
