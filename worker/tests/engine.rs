@@ -32,6 +32,7 @@ fn build_request(node: &Node, dir: &Path, dockerfile: &str) -> BuildRequest {
     let labels = node.labels();
     BuildRequest {
         context_dir: dir.to_owned(),
+        bases: [BASE_IMAGE, "openswe-python-0.0"].map(str::to_owned).into(),
         image_name: format!("bottega-test-{}", labels.object.simple()),
         labels,
         limits: node.limits(),
@@ -384,14 +385,22 @@ async fn a_failed_build_tells_why() {
     let dir = tempfile::tempdir().unwrap();
     for (dockerfile, expected) in [
         (format!("FROM {BASE_IMAGE}\nRUN echo telling && exit 3\n"), "returned a non-zero code: 3"),
-        (format!("FROM {BASE_IMAGE}\nNONSENSE x\n"), "NONSENSE"),
+        (format!("FROM {BASE_IMAGE}\nENV x\n"), "ENV must have two arguments"),
         (format!("FROM {BASE_IMAGE}\nCOPY missing /x\n"), "missing"),
-        ("FROM nobody/has-this\n".to_owned(), "image nobody/has-this is not on this node"),
-        (String::new(), "empty"),
+        (
+            "FROM nobody/has-this\n".to_owned(),
+            "line 1: FROM nobody/has-this: nobody/has-this is no base image",
+        ),
+        (format!("FROM {BASE_IMAGE}\nLABEL x=y\n"), "line 2: LABEL x=y: labels tell whose an image is"),
+        (String::new(), "there is no FROM"),
     ] {
         let request = build_request(&node, dir.path(), &dockerfile);
         let outcome = node.docker.build(&request).await.unwrap();
-        let BuildEnd::Failed(sentence) = &outcome.end else { panic!("{outcome:?}") };
+        let sentence = match &outcome.end {
+            BuildEnd::Failed(sentence) => sentence.clone(),
+            BuildEnd::Refused(refused) => refused.to_string(),
+            _ => panic!("{outcome:?}"),
+        };
         assert!(sentence.contains(expected), "{sentence}");
         assert!(outcome.log.contains(expected), "{}", outcome.log);
         assert!(!node.has_containers(request.labels.object).await);

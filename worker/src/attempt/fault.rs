@@ -2,14 +2,13 @@
 //! verdict; one that is taken for the node's is only tried again.
 
 /// What the engine says when a step of the Dockerfile, not the engine, has failed; lower case.
-const TASKS_SENTENCES: [&str; 7] = [
+const TASKS_SENTENCES: [&str; 6] = [
     "returned a non-zero code",
     "exit status",
     "copy failed",
     "add failed",
     "parse error",
     "unknown instruction",
-    "is not on this node, and none is pulled",
 ];
 
 /// What only a node without disk or network prints; the newest lines are looked at.

@@ -216,6 +216,7 @@ async fn round<E: Engine, B: Brain>(
         bench.image_id = None;
         let request = BuildRequest {
             context_dir: job.context_dir.to_owned(),
+            bases: shop.pythons.iter().map(|python| python.image()).collect(),
             image_name: draft_name(job.labels),
             labels: job.labels.clone(),
             limits: job.slot.limits.clone(),
@@ -236,6 +237,10 @@ async fn round<E: Engine, B: Brain>(
                 if let Some(line) = fault::of_node(&error, &built.log) {
                     return Err(EngineError::Failed { action: "build", detail: line }.into());
                 }
+                return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
+            }
+            BuildEnd::Refused(refused) => {
+                let error = refused.to_string();
                 return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
             }
             BuildEnd::TimedOut => {

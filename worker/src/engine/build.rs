@@ -9,46 +9,54 @@ use reqwest::StatusCode;
 
 use super::build_stream::BuildStream;
 use super::connect::{Docker, Inner, failed, is_missing};
+use super::dockerfile::DOCKERFILE_BYTES_MAX;
 use super::parent::ParentGroup;
 use super::removal::Removal;
 use super::{BuildEnd, BuildOutcome, BuildRequest, EngineError, Limits, Network, context, dockerfile};
 
-/// The largest Dockerfile that is read.
-const DOCKERFILE_BYTES_MAX: u64 = 1 << 20;
 /// The longest refusal that is read.
 const REFUSAL_BYTES_MAX: usize = 1 << 16;
-/// What a missing base image's name begins with where the node is at fault, not the Dockerfile.
-const BASE_IMAGE_PREFIX: &str = "openswe-python-";
 
 impl Docker {
     pub(super) async fn build_image(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
         let text = read_dockerfile(&request.context_dir).await?;
         let mut stream = BuildStream::new(request.log_bytes_max);
-        let end = match self.missing_image(&text).await? {
-            Some(sentence) => {
-                stream.note(&sentence);
-                BuildEnd::Failed(sentence)
+        let instructions = match dockerfile::check(&text, &request.bases) {
+            Ok(instructions) => instructions,
+            Err(refused) => {
+                stream.note(&refused.to_string());
+                return Ok(BuildOutcome {
+                    end: BuildEnd::Refused(refused),
+                    log: stream.log(),
+                    own_bytes: None,
+                });
             }
-            None => self.build_from(request, &text, &mut stream).await?,
         };
-        let own_bytes = match &end {
-            BuildEnd::Built(id) => self.own_bytes(id, &text).await?,
-            BuildEnd::Failed(_) | BuildEnd::TimedOut => None,
+        let bases = dockerfile::bases(&instructions, &request.bases);
+        for base in &bases {
+            if self.inner.image_id(base).await?.is_none() {
+                return Err(EngineError::NoImage((*base).to_owned()));
+            }
+        }
+        let labelled = dockerfile::with_labels(&text, &instructions, &request.labels.to_map());
+        let end = self.build_from(request, labelled, &mut stream).await?;
+        let own_bytes = match (&end, bases.first()) {
+            (BuildEnd::Built(id), Some(base)) => self.own_bytes(id, base).await?,
+            _ => None,
         };
         Ok(BuildOutcome { end, log: stream.log(), own_bytes })
     }
 
-    /// What an image adds to the first that its Dockerfile names.
-    async fn own_bytes(&self, id: &str, dockerfile: &str) -> Result<Option<u64>, EngineError> {
-        let Some(base) = dockerfile::images(dockerfile).into_iter().next() else { return Ok(None) };
-        let sizes = (self.inner.image_bytes(id).await?, self.inner.image_bytes(&base).await?);
+    /// What an image adds to its base.
+    async fn own_bytes(&self, id: &str, base: &str) -> Result<Option<u64>, EngineError> {
+        let sizes = (self.inner.image_bytes(id).await?, self.inner.image_bytes(base).await?);
         Ok(sizes.0.zip(sizes.1).map(|(all, base)| all.saturating_sub(base)))
     }
 
     async fn build_from(
         &self,
         request: &BuildRequest,
-        text: &str,
+        text: String,
         stream: &mut BuildStream,
     ) -> Result<BuildEnd, EngineError> {
         let inner = &self.inner;
@@ -89,24 +97,6 @@ impl Docker {
         }
         Ok(end)
     }
-
-    /// A sentence about the first image that the Dockerfile wants and the node does not have: nothing is pulled.
-    async fn missing_image(&self, text: &str) -> Result<Option<String>, EngineError> {
-        for name in dockerfile::images(text) {
-            if name.contains('$') {
-                return Ok(Some(format!(
-                    "the Dockerfile names image {name}: write its name without variables"
-                )));
-            }
-            if self.inner.image_id(&name).await?.is_none() {
-                if name.starts_with(BASE_IMAGE_PREFIX) {
-                    return Err(EngineError::NoImage(name));
-                }
-                return Ok(Some(format!("image {name} is not on this node, and none is pulled")));
-            }
-        }
-        Ok(None)
-    }
 }
 
 enum Talk {
@@ -121,11 +111,10 @@ impl Inner {
         &self,
         request: &BuildRequest,
         parent_path: Option<String>,
-        text: &str,
+        text: String,
         stream: &mut BuildStream,
     ) -> Result<Talk, EngineError> {
         let cannot = |source: reqwest::Error| failed("build", error_chain(&source));
-        let text = dockerfile::with_labels(text, &request.labels.to_map());
         let body = reqwest::Body::wrap_stream(context::stream(request.context_dir.clone(), text));
         let sent = self
             .raw
@@ -240,15 +229,16 @@ pub(super) fn network_mode(network: Network) -> &'static str {
     }
 }
 
+/// As far as it can be taken, and a byte more. What is no text gets a character that is refused.
 async fn read_dockerfile(dir: &Path) -> Result<String, EngineError> {
     use tokio::io::AsyncReadExt;
     let path = dir.join("Dockerfile");
     let cannot =
         |source: std::io::Error| failed("read the Dockerfile", format!("{}: {source}", path.display()));
     let file = tokio::fs::File::open(&path).await.map_err(cannot)?;
-    let mut text = String::new();
-    file.take(DOCKERFILE_BYTES_MAX).read_to_string(&mut text).await.map_err(cannot)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.take(DOCKERFILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await.map_err(cannot)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// reqwest's own message leaves out what the connection said.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use queue_format::{Labels, SpoolError};
 
+use super::dockerfile::Refused;
+
 /// The tests' user; every base image has it, and it is nobody on the node.
 const USER: &str = "1000:1000";
 /// What a command of the worker's own is given.
@@ -46,6 +48,8 @@ pub enum Network {
 pub struct BuildRequest {
     /// The directory that is sent as context; `Dockerfile` lies in it.
     pub context_dir: PathBuf,
+    /// The images that the Dockerfile may start from, by name.
+    pub bases: Vec<String>,
     /// The tag it gets.
     pub image_name: String,
     /// Injected after every FROM, so that intermediate containers and images carry them too. The layer cache
@@ -79,6 +83,8 @@ pub enum BuildEnd {
     Built(String),
     /// A step failed; the engine's own sentence.
     Failed(String),
+    /// Nothing was built: the Dockerfile has what is not taken.
+    Refused(Refused),
     /// Killed at its deadline.
     TimedOut,
 }

@@ -12,7 +12,7 @@ mod context;
 mod contract;
 mod disk;
 mod docker;
-mod dockerfile;
+pub mod dockerfile;
 mod files;
 mod network;
 mod output;

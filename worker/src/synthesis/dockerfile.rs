@@ -195,6 +195,15 @@ fn login_shell(command: &str) -> String {
 mod tests {
     use super::super::recipe::tests::recipe;
     use super::*;
+    use crate::engine::dockerfile::check;
+
+    /// What is written, which every build would take.
+    fn text_of(recipe: &Recipe) -> String {
+        let text = write(recipe).0;
+        let checked = check(&text, &[recipe.python.image()]);
+        assert!(checked.is_ok(), "{checked:?}");
+        text
+    }
 
     #[test]
     fn writes_a_dockerfile_that_a_person_can_read() {
@@ -203,22 +212,22 @@ mod tests {
         recipe.build_tools.push("setuptools-scm>=3.4".to_owned());
         recipe.extras.push("test".to_owned());
         recipe.environment.insert("SETUPTOOLS_SCM_PRETEND_VERSION".to_owned(), "1.0.0".to_owned());
-        insta::assert_snapshot!("dockerfile", write(&recipe).0);
+        insta::assert_snapshot!("dockerfile", text_of(&recipe));
     }
 
     #[test]
     fn writes_what_each_python_can_do() {
         let mut recipe = recipe(PythonVersion::new(3, 6));
         recipe.install = Install::PipEditable;
-        insta::assert_snapshot!("dockerfile_python_3_6", write(&recipe).0);
+        insta::assert_snapshot!("dockerfile_python_3_6", text_of(&recipe));
         recipe.python = PythonVersion::new(2, 7);
         recipe.name = None;
-        insta::assert_snapshot!("dockerfile_python_2_7", write(&recipe).0);
+        insta::assert_snapshot!("dockerfile_python_2_7", text_of(&recipe));
         recipe.python = PythonVersion::new(3, 11);
         recipe.install = Install::Path;
         recipe.exclude_newer = None;
         recipe.constraints.insert("mock==2.0".to_owned());
-        insta::assert_snapshot!("dockerfile_by_path", write(&recipe).0);
+        insta::assert_snapshot!("dockerfile_by_path", text_of(&recipe));
     }
 
     #[test]

@@ -1,0 +1,140 @@
+//! The linter and the engine must see the same instructions in a Dockerfile: what only one of them sees gets through.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use bollard::Docker;
+use bollard::query_parameters::BuildImageOptionsBuilder;
+use futures_util::StreamExt;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use worker::engine::dockerfile::parse;
+
+/// How many Dockerfiles the engine is asked about.
+const CASES: u32 = 150;
+
+/// Lines and ends of lines in which parsers have differed.
+const LINES: &[&str] = &[
+    "ARG a=b",
+    "  aRg\tc=d \t",
+    "ARG e=f \\",
+    "ARG g=h\\  ",
+    "ARG i=\"j \\",
+    "ARG k='l' \\\\",
+    "\\",
+    " \\ ",
+    "\\\\",
+    "\\\\\\",
+    "",
+    " \t ",
+    "# m",
+    "  # n \\",
+    "#",
+    "# escape=`",
+    "#syntax = o",
+    "ARG p=q `",
+    "AR\\",
+    "G r=s",
+    "t=u",
+    "ARG v=<<EOF",
+    "ARG <<EOF",
+    "EOF",
+    "RUN w",
+    "RUN x <<EOF",
+    "RUN <<<EOF",
+    "RUN y \\",
+    "LABEL z=1",
+    "FROM UPPER",
+    "\u{a0}ARG aa=1",
+    "ARG\u{a0}ab=1",
+    "\u{feff}ARG ac=1",
+    "ARG ad=1\r",
+    "ARG ae=1 \\\r",
+    "ARG af=\u{85}RUN",
+    "\u{b}ARG ag=1",
+    "ARG ah=\u{0}",
+    "WOR\u{212a}DIR /",
+];
+
+/// What the engine makes of a Dockerfile that begins with ARG lines and ends with a FROM that it must refuse: nothing
+/// is built. Its steps and how many they are, or the sentence that it refuses to read it with.
+async fn seen_by_engine(engine: &Docker, dockerfile: &str) -> Result<(usize, Vec<String>), String> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(dockerfile.len() as u64);
+    tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
+    let context = bollard::body_full(tar.into_inner().unwrap().into());
+    let options = BuildImageOptionsBuilder::new().networkmode("none").build();
+    let mut answers = std::pin::pin!(engine.build_image(options, None, Some(context)));
+    let (mut said, mut refusal) = (String::new(), String::new());
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(info) => said.push_str(&info.stream.unwrap_or_default()),
+            Err(error) => refusal = error.to_string(),
+        }
+    }
+    let steps = said.lines().filter_map(|line| {
+        let (numbers, step) = line.get(5..)?.split_once(':')?;
+        line[..5].eq_ignore_ascii_case("step ").then(|| (numbers.trim(), step))
+    });
+    let steps: Vec<_> = steps.collect();
+    let Some((numbers, _)) = steps.first() else { return Err(refusal) };
+    let count = numbers.split_once('/').unwrap().1.parse().unwrap();
+    Ok((count, steps.iter().map(|(_, step)| normal(step)).collect()))
+}
+
+fn normal(step: &str) -> String {
+    let mut words = step.split_whitespace();
+    let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
+    std::iter::once(keyword.as_str()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_engine_sees_the_instructions_that_we_see() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let connected = Docker::connect_with_defaults().unwrap();
+    let engine =
+        runtime.block_on(connected.negotiate_version()).expect("these tests need a container engine");
+    let lines = proptest::collection::vec(proptest::sample::select(LINES), 0..7);
+    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
+    let agreed = std::cell::Cell::new(0_u32);
+    let result = runner.run(&lines, |lines| {
+        let dockerfile = format!("{}\nARG last=1\nFROM UPPER\n", lines.join("\n"));
+        let Ok(ours) = parse(&dockerfile) else { return Ok(()) };
+        match runtime.block_on(seen_by_engine(&engine, &dockerfile)) {
+            Ok((count, steps)) => {
+                let ours: Vec<_> =
+                    ours.iter().map(|one| normal(&format!("{} {}", one.keyword, one.arguments))).collect();
+                prop_assert_eq!(count, ours.len(), "{:?}", dockerfile);
+                prop_assert_eq!(&steps[..], &ours[..steps.len()], "{:?}", dockerfile);
+                agreed.set(agreed.get() + 1);
+            }
+            // It runs nothing of it. What it names as unknown must be an instruction to us too.
+            Err(refusal) => {
+                if let Some((_, word)) = refusal.split_once("unknown instruction: ") {
+                    let known = ours.iter().any(|one| word.to_ascii_uppercase().starts_with(&one.keyword));
+                    prop_assert!(known, "{:?}: {}", dockerfile, refusal);
+                }
+            }
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(agreed.get() > CASES / 20, "too few were compared: {}", agreed.get());
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_is_refused_comes_back_by_another_form(
+        body in proptest::collection::vec(any::<char>(), 0..40),
+        cut in 0_usize..60,
+    ) {
+        // Whatever stands around it, and wherever it is broken: a LABEL line that is seen is refused.
+        let label = "LABEL bottega.object=1";
+        let (head, tail) = label.split_at(cut.min(label.len()));
+        let body: String = body.into_iter().collect();
+        for joint in ["", "\\\n", "\\\n# c\n", "\\ \n\n"] {
+            let text = format!("FROM base\nRUN x\n{head}{joint}{tail}\nRUN {body}\n");
+            let checked = worker::engine::dockerfile::check(&text, &["base".to_owned()]);
+            prop_assert!(checked.is_err(), "{:?}", text);
+        }
+    }
+}
