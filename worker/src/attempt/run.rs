@@ -239,6 +239,10 @@ async fn round<E: Engine, B: Brain>(
                 }
                 return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
             }
+            BuildEnd::DiskFull => {
+                let error = "the build was killed at its disk limit ([worker] slot_disk_gib)".to_owned();
+                return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
+            }
             BuildEnd::Refused(refused) => {
                 let error = refused.to_string();
                 return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));

@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 
 use super::build_stream::BuildStream;
 use super::connect::{Docker, Inner, failed, is_missing};
+use super::disk::DiskWatch;
 use super::dockerfile::DOCKERFILE_BYTES_MAX;
 use super::parent::ParentGroup;
 use super::removal::Removal;
@@ -39,24 +40,24 @@ impl Docker {
             }
         }
         let labelled = dockerfile::with_labels(&text, &instructions, &request.labels.to_map());
-        let end = self.build_from(request, labelled, &mut stream).await?;
-        let own_bytes = match (&end, bases.first()) {
-            (BuildEnd::Built(id), Some(base)) => self.own_bytes(id, base).await?,
+        let base_bytes = match bases.first() {
+            Some(base) => self.inner.image_bytes(base).await?,
+            None => None,
+        };
+        let end = self.build_from(request, labelled, base_bytes, &mut stream).await?;
+        let all_bytes = match &end {
+            BuildEnd::Built(id) => self.inner.image_bytes(id).await?,
             _ => None,
         };
+        let own_bytes = all_bytes.zip(base_bytes).map(|(all, base)| all.saturating_sub(base));
         Ok(BuildOutcome { end, log: stream.log(), own_bytes })
-    }
-
-    /// What an image adds to its base.
-    async fn own_bytes(&self, id: &str, base: &str) -> Result<Option<u64>, EngineError> {
-        let sizes = (self.inner.image_bytes(id).await?, self.inner.image_bytes(base).await?);
-        Ok(sizes.0.zip(sizes.1).map(|(all, base)| all.saturating_sub(base)))
     }
 
     async fn build_from(
         &self,
         request: &BuildRequest,
         text: String,
+        base_bytes: Option<u64>,
         stream: &mut BuildStream,
     ) -> Result<BuildEnd, EngineError> {
         let inner = &self.inner;
@@ -65,14 +66,24 @@ impl Docker {
         let parent = ParentGroup::make(&inner.facts, request.labels.object, request.limits.pids_max);
         let parent_path = parent.as_ref().map(ParentGroup::path);
         let removal = Removal::of_build(Arc::clone(inner), request.labels.object, parent);
-        let talk = inner.talk(request, parent_path, text, stream);
-        let Ok(end) = tokio::time::timeout(request.timeout, talk).await else {
-            // Its connection is closed by now, at which the engine stops too; whatever it left is removed.
-            removal.of_all().await?;
-            stream.note(&format!("[killed after {} s]", request.timeout.as_secs()));
-            return Ok(BuildEnd::TimedOut);
+        let disk = DiskWatch {
+            inner,
+            object: request.labels.object,
+            limit_bytes: request.limits.disk_bytes,
+            base_bytes,
         };
-        let end = match end? {
+        let talk = tokio::time::timeout(request.timeout, inner.talk(request, parent_path, text, stream));
+        let talked = tokio::select! {
+            talked = talk => talked.unwrap_or_else(|_| {
+                let why = format!("after {} s", request.timeout.as_secs());
+                Ok(Talk::Cut { end: BuildEnd::TimedOut, why })
+            }),
+            () = disk.until_full() => {
+                let why = format!("at its disk limit of {} bytes", request.limits.disk_bytes);
+                Ok(Talk::Cut { end: BuildEnd::DiskFull, why })
+            }
+        };
+        let end = match talked? {
             Talk::Built => {
                 let id = inner.image_id(&request.image_name).await?;
                 BuildEnd::Built(
@@ -80,13 +91,11 @@ impl Docker {
                 )
             }
             Talk::Failed(sentence) => BuildEnd::Failed(sentence),
-            Talk::Silent => {
+            Talk::Cut { end, why } => {
+                // Its connection is closed by now, at which the engine stops too; whatever it left is removed.
                 removal.of_all().await?;
-                stream.note(&format!(
-                    "[killed after {} s without output]",
-                    inner.options.build_silence_max.as_secs()
-                ));
-                return Ok(BuildEnd::TimedOut);
+                stream.note(&format!("[killed {why}]"));
+                return Ok(end);
             }
         };
         removal.disarm();
@@ -102,7 +111,7 @@ impl Docker {
 enum Talk {
     Built,
     Failed(String),
-    Silent,
+    Cut { end: BuildEnd, why: String },
 }
 
 impl Inner {
@@ -124,14 +133,18 @@ impl Inner {
             .body(body)
             .send();
         let silence_max = self.options.build_silence_max;
-        let Ok(answer) = tokio::time::timeout(silence_max, sent).await else { return Ok(Talk::Silent) };
+        let silent = || Talk::Cut {
+            end: BuildEnd::TimedOut,
+            why: format!("after {} s without output", silence_max.as_secs()),
+        };
+        let Ok(answer) = tokio::time::timeout(silence_max, sent).await else { return Ok(silent()) };
         let answer = answer.map_err(cannot)?;
         let status = answer.status();
         let mut pieces = answer.bytes_stream();
         let mut refusal = Vec::new();
         loop {
             let Ok(piece) = tokio::time::timeout(silence_max, pieces.next()).await else {
-                return Ok(Talk::Silent);
+                return Ok(silent());
             };
             let Some(piece) = piece else { break };
             let piece = piece.map_err(cannot)?;
@@ -201,8 +214,13 @@ fn refused(status: StatusCode, body: &[u8], stream: &mut BuildStream) -> Result<
 /// <https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageBuild>; the classic
 /// builder, for BuildKit takes these limits and ignores them.
 fn parameters(request: &BuildRequest, parent_path: Option<String>) -> Vec<(&'static str, String)> {
-    let Limits { cpuset_cpus, cpuset_mems, memory_bytes, nofile_max, shm_bytes, .. } = &request.limits;
-    let nofile = serde_json::json!([{"Name": "nofile", "Soft": nofile_max, "Hard": nofile_max}]);
+    let Limits { cpuset_cpus, cpuset_mems, memory_bytes, nofile_max, shm_bytes, disk_bytes, .. } =
+        &request.limits;
+    // No file may be larger than all may be together: the engine writes a sparse one out in full, and is not to be
+    // stopped then.
+    let ulimits = [("nofile", nofile_max), ("fsize", disk_bytes), ("core", &0)];
+    let ulimits = ulimits.map(|(name, max)| serde_json::json!({"Name": name, "Soft": max, "Hard": max}));
+    let ulimits = serde_json::Value::from(ulimits.to_vec());
     let mut parameters = vec![
         ("version", "1".to_owned()),
         ("t", request.image_name.clone()),
@@ -212,7 +230,7 @@ fn parameters(request: &BuildRequest, parent_path: Option<String>) -> Vec<(&'sta
         ("memory", memory_bytes.to_string()),
         ("memswap", memory_bytes.to_string()),
         ("shmsize", shm_bytes.to_string()),
-        ("ulimits", nofile.to_string()),
+        ("ulimits", ulimits.to_string()),
         ("networkmode", network_mode(request.network).to_owned()),
     ];
     parameters.extend(parent_path.map(|path| ("cgroupparent", path)));

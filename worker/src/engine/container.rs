@@ -182,7 +182,12 @@ impl Inner {
         watch: &mut Watch<'_>,
     ) -> Result<Ended, EngineError> {
         let deadline = tokio::time::Instant::from_std(began + request.timeout);
-        let disk = DiskWatch { inner: self, id, limit_bytes: request.limits.disk_bytes };
+        let disk = DiskWatch {
+            inner: self,
+            object: request.labels.object,
+            limit_bytes: request.limits.disk_bytes,
+            base_bytes: None,
+        };
         let watches_disk = !self.limits_disk.load(Ordering::Relaxed);
         tokio::select! {
             biased;

@@ -28,7 +28,8 @@ pub struct Limits {
     pub nofile_max: u64,
     /// /dev/shm.
     pub shm_bytes: u64,
-    /// Growth of the writable layer; watched where the engine cannot limit it.
+    /// Growth of the writable layer, or of all layers of a build; watched where the engine cannot limit it. A file for
+    /// each 16 KiB of it is the limit of their number.
     pub disk_bytes: u64,
 }
 
@@ -87,6 +88,8 @@ pub enum BuildEnd {
     Refused(Refused),
     /// Killed at its deadline.
     TimedOut,
+    /// Killed at its disk limit.
+    DiskFull,
 }
 
 /// A container that runs one command to its end.
