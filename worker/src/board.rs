@@ -125,7 +125,8 @@ mod tests {
 
     use super::*;
     use crate::config::WorkerConfig;
-    use crate::slots::{Machine, slots};
+    use crate::slots::plan;
+    use crate::slots::tests::machine;
 
     #[test]
     fn trouble_is_replaced_and_goes() {
@@ -148,8 +149,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_stays_idle_is_no_news() {
-        let machine = Machine { cores: vec![0], memory_bytes: 4 << 30, nofile_max: 1024 };
-        let slots = slots(&machine, &WorkerConfig::default()).0;
+        let slots = plan(&machine(1, 1, 1, 4 << 30), &WorkerConfig::default()).slots;
         let board = Board::new(Owner::new("node", Incarnation::new(Uuid::now_v7())), &slots, Vec::new());
         assert!(board.status().1, "the first is");
         board.idle(0);

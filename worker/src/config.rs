@@ -12,13 +12,16 @@ const SECONDS_MAX: u64 = 7 * 24 * 3600;
 pub struct WorkerConfig {
     /// Tasks at once; 0: as many as fit.
     pub slots: u32,
-    /// Cores of a slot; fewer where the machine has fewer.
+    /// CPUs of a slot, as `nproc` counts them; rounded up to whole physical cores, fewer where the machine has fewer.
     pub slot_cores: u32,
     /// Memory of a slot, in GiB; less where the machine has less.
     pub slot_memory_gib: f64,
     /// Growth of a container's writable layer, in GiB.
     pub slot_disk_gib: f64,
-    /// Memory left to the host, in GiB.
+    /// CPUs left to the host, rounded up to whole physical cores: the first that this process may use. `auto`: one core
+    /// of a node with 32 or more, two of one with 64 or more, none of a smaller one or of a part of a node.
+    pub reserved_cores: ReservedCores,
+    /// Memory left to the host, in GiB; taken from each NUMA node by its size.
     pub reserved_memory_gib: f64,
     /// Free disk below which nothing is claimed, in GiB.
     pub reserved_disk_gib: f64,
@@ -45,6 +48,24 @@ pub struct WorkerConfig {
     /// Whether commands without a container are run, as this worker's user: only where everybody who may write to the
     /// spool is trusted with this node.
     pub native: bool,
+}
+
+/// What the host keeps for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of CPUs, or \"auto\"")]
+pub enum ReservedCores {
+    /// So many CPUs.
+    Cpus(u32),
+    /// By the size of the node.
+    ByNode(Auto),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auto {
+    /// It.
+    Auto,
 }
 
 /// What a build can reach.
@@ -74,6 +95,9 @@ impl WorkerConfig {
             |key: &str, value: u64, from: u64, to: u64| within(key, value as f64, from as f64, to as f64);
         whole("slots", self.slots.into(), 0, 4096)?;
         whole("slot_cores", self.slot_cores.into(), 1, 4096)?;
+        if let ReservedCores::Cpus(cpus) = self.reserved_cores {
+            whole("reserved_cores", cpus.into(), 0, 4096)?;
+        }
         within("slot_memory_gib", self.slot_memory_gib, 0.25, 1e6)?;
         within("slot_disk_gib", self.slot_disk_gib, 0.25, 1e6)?;
         within("reserved_memory_gib", self.reserved_memory_gib, 0.0, 1e6)?;
@@ -102,6 +126,7 @@ impl Default for WorkerConfig {
             slot_cores: 4,
             slot_memory_gib: 24.0,
             slot_disk_gib: 200.0,
+            reserved_cores: ReservedCores::ByNode(Auto::Auto),
             reserved_memory_gib: 1.0,
             reserved_disk_gib: 5.0,
             iterations_max: 6,
@@ -135,6 +160,7 @@ mod tests {
         check(|c| c.repeats = 0, "worker.repeats is 0, expected 1 to 100");
         check(|c| c.iterations_max = 0, "worker.iterations_max");
         check(|c| c.slot_cores = 0, "worker.slot_cores");
+        check(|c| c.reserved_cores = ReservedCores::Cpus(5000), "worker.reserved_cores is 5000");
         check(|c| c.slot_memory_gib = f64::NAN, "worker.slot_memory_gib is NaN");
         check(|c| c.slot_memory_gib = -1.0, "worker.slot_memory_gib is -1");
         check(|c| c.reserved_memory_gib = 1e9, "worker.reserved_memory_gib");

@@ -15,6 +15,7 @@ pub mod repository;
 pub mod run;
 pub mod slots;
 pub mod synthesis;
+pub mod topology;
 mod work_dir;
 mod worker;
 

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use base_images::{IMAGE_PREFIX, PythonVersion};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use jiff::Timestamp;
-use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::unistd::Pid;
 use queue_format::{EventLog, Incarnation, Labels, Ledger, Life, LifeLock, Owner, Spool, Token};
 use systemd::{Environment, Notifier, Shutdown, Source};
 use uuid::Uuid;
@@ -23,8 +21,9 @@ use worker::disk::DiskReserve;
 use worker::engine::{Docker, DockerOptions, Engine, Network};
 use worker::repository::RepositoryCache;
 use worker::run::{SUPERVISE, end_native_commands_of, end_native_commands_of_the_dead, supervise};
-use worker::slots::{Machine, slots};
+use worker::slots::{Machine, plan};
 use worker::synthesis::Rules;
+use worker::topology::{Topology, recording_of_this_machine};
 
 /// The exit status of a worker that ends since others take it for dead; its supervisor starts it again.
 const EXIT_FENCED: i32 = 75;
@@ -34,8 +33,10 @@ const SETTLE_MAX: Duration = Duration::from_secs(20);
 
 /// Claims tasks from a spool, builds and verifies their environments in containers.
 #[derive(Debug, Parser)]
-#[command(name = "bottega-worker", version)]
+#[command(name = "bottega-worker", version, subcommand_negates_reqs = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The spool.
     #[arg(long, env = "BOTTEGA_SPOOL", required_unless_present = "print_config")]
     spool: Option<PathBuf>,
@@ -43,11 +44,22 @@ struct Cli {
     #[arg(long)]
     state: Option<PathBuf>,
     /// The configuration; its [worker] section counts.
-    #[arg(long)]
+    #[arg(long, global = true)]
     config: Option<PathBuf>,
     /// Print the effective configuration as TOML and end.
     #[arg(long)]
     print_config: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what the worker sees of this machine, and the slots that it would make of it.
+    #[command(hide = true)]
+    Topology {
+        /// Print a recording of this machine instead, to be sent with a report of what is wrong in it.
+        #[arg(long)]
+        record: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -75,6 +87,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         print!("{}", systemd::config::print(&config, "worker")?);
         return Ok(());
     }
+    if let Some(Command::Topology { record }) = cli.command {
+        print!(
+            "{}",
+            if record { recording_of_this_machine() } else { tell_topology(cli, &config, &environment)? }
+        );
+        return Ok(());
+    }
     systemd::log::init("info", &environment)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(cli, config, &environment))
@@ -95,7 +114,9 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
     let engine = Docker::connect(DockerOptions::new(host.clone(), ledger.clone(), Timestamp::now)).await?;
     reap_the_dead(&spool, &state_dir, &owner, &engine).await?;
 
-    let (slots, mut notices) = slots(&machine()?, &config);
+    let plan = plan(&machine(&[&state_dir, &engine.facts().root_dir])?, &config);
+    let (slots, mut notices) = (plan.slots, plan.notices);
+    anyhow::ensure!(!slots.is_empty(), "{}", notices.join("; "));
     notices.extend(engine.facts().warnings.iter().cloned());
     for notice in &notices {
         tracing::warn!("{notice}");
@@ -214,17 +235,18 @@ async fn available_pythons(engine: &Docker) -> anyhow::Result<Vec<PythonVersion>
     Ok(pythons)
 }
 
-fn machine() -> anyhow::Result<Machine> {
-    let allowed =
-        sched_getaffinity(Pid::from_raw(0)).context("cannot ask which cores this process may use")?;
-    let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false));
-    let mut system = sysinfo::System::new().context("cannot ask the memory of this machine")?;
-    system.refresh_memory();
+fn tell_topology(cli: &Cli, config: &WorkerConfig, environment: &Environment) -> anyhow::Result<String> {
+    let state_dir =
+        cli.state.clone().or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), environment));
+    let machine = machine(&state_dir.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    Ok(machine.topology.tell(&plan(&machine, config)))
+}
+
+/// This machine; `dirs` is where containers and their tasks write.
+fn machine(dirs: &[&std::path::Path]) -> anyhow::Result<Machine> {
     let (_, nofile_max) =
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot ask how many files may be open")?;
-    Ok(Machine {
-        cores: cores.filter_map(|core| u32::try_from(core).ok()).collect(),
-        memory_bytes: system.total_memory(),
-        nofile_max,
-    })
+    // One that cannot be asked is elsewhere: an engine on another host.
+    let free = dirs.iter().filter_map(|dir| fs2::available_space(dir).ok());
+    Ok(Machine { topology: Topology::read("/".as_ref()), nofile_max, free_disk_bytes: free.min() })
 }

@@ -1,25 +1,35 @@
-//! Slots: disjoint sets of cores with their share of memory. One task runs in one slot.
+//! Slots: disjoint sets of whole physical cores inside one NUMA node, each with a share of memory and disk. One task
+//! runs in one slot, or in several of one group.
 
-use crate::config::WorkerConfig;
+mod plan;
+
 use crate::engine::Limits;
+use crate::topology::{CpuSet, Topology};
 
-const GIB: f64 = (1u64 << 30) as f64;
-
-/// Open files of a container.
-const NOFILE_MAX: u64 = 65_536;
-
-/// Tasks at once on a machine too small for two slots of full size.
-const SMALL_MACHINE_SLOTS: usize = 2;
+pub use plan::plan;
 
 /// What the machine has for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// The cores that this process may use, ascending.
-    pub cores: Vec<u32>,
-    /// Its memory.
-    pub memory_bytes: u64,
+    /// Its CPUs, cores, NUMA nodes and memory.
+    pub topology: Topology,
     /// Open files that a process of it may be given; an engine in a cage cannot raise it.
     pub nofile_max: u64,
+    /// Free disk where containers write, before anything is reserved; `None` where that is not known.
+    pub free_disk_bytes: Option<u64>,
+}
+
+/// How a machine is divided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The slots, numbered from 0.
+    pub slots: Vec<Slot>,
+    /// What the host keeps.
+    pub reserved: CpuSet,
+    /// What is in no slot, for there are too few of a kind in one place, or no memory or disk for one more.
+    pub unused: CpuSet,
+    /// What is smaller than the configuration asks, and what limited it, in sentences.
+    pub notices: Vec<String>,
 }
 
 /// One slot.
@@ -27,122 +37,70 @@ pub struct Machine {
 pub struct Slot {
     /// 0, 1, 2 …
     pub number: u32,
-    /// Its cores.
-    pub cores: Vec<u32>,
+    /// Slots of one group have their cores in one NUMA node, and of one kind: they can be joined.
+    pub group: u32,
+    /// Its CPUs, core after core: those of one core stand together.
+    pub cpus: Vec<u32>,
     /// What its containers may use together.
     pub limits: Limits,
 }
 
-/// The slots of a machine, and what is smaller than the configuration asks, in sentences.
-#[must_use]
-pub fn slots(machine: &Machine, config: &WorkerConfig) -> (Vec<Slot>, Vec<String>) {
-    let cores = machine.cores.len().max(1);
-    let wanted_cores = (config.slot_cores.max(1) as usize).min(cores);
-    let fitting = (cores / wanted_cores).max(SMALL_MACHINE_SLOTS.min(cores));
-    let count = if config.slots == 0 { fitting } else { (config.slots as usize).min(cores) };
-    let slot_cores = wanted_cores.min(cores / count).max(1);
-    let usable = (machine.memory_bytes as f64 - config.reserved_memory_gib * GIB).max(GIB / 2.0);
-    let wanted_memory = config.slot_memory_gib * GIB;
-    let memory = wanted_memory.min(usable / count as f64);
-    let mut notices = Vec::new();
-    if slot_cores < config.slot_cores as usize {
-        notices.push(format!(
-            "a slot has {slot_cores} of the {} cores it should have: this process may use {cores}",
-            config.slot_cores
-        ));
+impl Slot {
+    /// Its CPUs as a set.
+    #[must_use]
+    pub fn cpu_set(&self) -> CpuSet {
+        self.cpus.iter().copied().collect()
     }
-    if memory < wanted_memory {
-        let (has, wants) = (memory / GIB, config.slot_memory_gib);
-        notices.push(format!(
-            "a slot has {has:.1} of the {wants:.1} GiB it should have: {count} slots share {:.1} GiB",
-            usable / GIB
-        ));
-    }
-    if config.slots as usize > count {
-        notices.push(format!("{count} slots instead of {}: no two share a core", config.slots));
-    }
-    let slot = |number: usize| {
-        let own: Vec<u32> =
-            machine.cores.iter().copied().skip(number * slot_cores).take(slot_cores).collect();
-        let limits = Limits {
-            cpuset_cpus: cpuset(&own),
-            cpuset_mems: None,
-            memory_bytes: memory as u64,
-            pids_max: config.pids_max,
-            nofile_max: machine.nofile_max.min(NOFILE_MAX),
-            shm_bytes: ((memory / 4.0) as u64).min(1 << 30),
-            disk_bytes: (config.slot_disk_gib * GIB) as u64,
-        };
-        Slot { number: u32::try_from(number).unwrap_or(u32::MAX), cores: own, limits }
-    };
-    ((0..count).map(slot).collect(), notices)
 }
 
-/// A set of cores as the kernel writes it: `0-3,8`.
+/// The numbers of the slots that a container with these CPUs takes up: more than one where tasks had joined slots, or
+/// where slots were made otherwise when it was started.
 #[must_use]
-pub fn cpuset(cores: &[u32]) -> String {
-    let runs = cores.chunk_by(|a, b| *b == a + 1).map(|run| match run {
-        [one] => one.to_string(),
-        [first, .., last] => format!("{first}-{last}"),
-        [] => String::new(),
-    });
-    runs.collect::<Vec<_>>().join(",")
+pub fn slots_of(slots: &[Slot], cpuset: &CpuSet) -> Vec<u32> {
+    slots.iter().filter(|slot| slot.cpu_set().touches(cpuset)).map(|slot| slot.number).collect()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::config::WorkerConfig;
+    use crate::topology::{Core, CoreKind, NumaNode};
 
-    #[test]
-    fn writes_sets_as_the_kernel_does() {
-        let check = |cores: &[u32], expected: &str| assert_eq!(cpuset(cores), expected);
-        check(&[0], "0");
-        check(&[0, 1, 2, 3], "0-3");
-        check(&[0, 2, 3, 8], "0,2-3,8");
-        check(&[], "");
-    }
-
-    #[test]
-    fn fits_slots_to_the_machine() {
-        let check = |cores: u32,
-                     memory_gib: u64,
-                     config: WorkerConfig,
-                     expected: (usize, usize, u64, usize)| {
-            let machine =
-                Machine { cores: (0..cores).collect(), memory_bytes: memory_gib << 30, nofile_max: 1 << 20 };
-            let (slots, notices) = slots(&machine, &config);
-            let got = (slots.len(), slots[0].cores.len(), slots[0].limits.memory_bytes >> 30, notices.len());
-            assert_eq!(got, expected, "{cores} cores, {memory_gib} GiB");
+    /// Machines in tests: NUMA nodes with so many cores of so many CPUs each, numbered core after core.
+    pub(crate) fn machine(nodes: u32, cores: u32, threads: u32, memory_bytes: u64) -> Machine {
+        let cpu = |node, core, thread| (node * cores + core) * threads + thread;
+        let mut topology = Topology {
+            cores: Vec::new(),
+            nodes: Vec::new(),
+            online: (0..nodes * cores * threads).collect(),
+            offline: CpuSet::default(),
+            memory_bytes,
+            notices: Vec::new(),
         };
-        let default = WorkerConfig::default;
-        check(32, 256, default(), (8, 4, 24, 0));
-        check(32, 128, default(), (8, 4, 15, 1));
-        check(2, 24, default(), (2, 1, 11, 2));
-        check(1, 2, default(), (1, 1, 1, 2));
-        check(6, 64, default(), (2, 3, 24, 1));
-        check(2, 24, WorkerConfig { slots: 8, ..default() }, (2, 1, 11, 3));
-        check(16, 200, WorkerConfig { slots: 2, ..default() }, (2, 4, 24, 0));
+        for node in 0..nodes {
+            let memory_bytes = memory_bytes / u64::from(nodes);
+            let cpus = (cpu(node, 0, 0)..cpu(node + 1, 0, 0)).collect();
+            topology.nodes.push(NumaNode { number: node, cpus, memory_bytes, home: node });
+            for core in 0..cores {
+                let cpus: CpuSet = (0..threads).map(|thread| cpu(node, core, thread)).collect();
+                let (package, kind) = (node, CoreKind::Performance);
+                topology.cores.push(Core { siblings: cpus.clone(), cpus, package, node, kind });
+            }
+        }
+        Machine { topology, nofile_max: 1 << 20, free_disk_bytes: None }
     }
 
-    proptest! {
-        #[test]
-        fn no_two_slots_share_a_core_or_more_memory_than_there_is(
-            cores in proptest::collection::btree_set(0u32..256, 1..64), memory in (1u64 << 30)..(1 << 40),
-            slot_count in 0u32..80, slot_cores in 0u32..70,
-        ) {
-            let machine = Machine { cores: cores.iter().copied().collect(), memory_bytes: memory, nofile_max: 1024 };
-            let config = WorkerConfig { slots: slot_count, slot_cores, ..WorkerConfig::default() };
-            let (slots, _) = slots(&machine, &config);
-            let mut used = std::collections::BTreeSet::new();
-            for slot in &slots {
-                prop_assert!(!slot.cores.is_empty());
-                for core in &slot.cores {
-                    prop_assert!(cores.contains(core) && used.insert(*core), "core {} twice", core);
-                }
-            }
-            let together: u64 = slots.iter().map(|slot| slot.limits.memory_bytes).sum();
-            prop_assert!(together <= memory);
-        }
+    #[test]
+    fn finds_the_slots_of_a_container() {
+        let slots = plan(&machine(2, 4, 2, 256 << 30), &WorkerConfig::default()).slots;
+        let check = |cpus: &str, expected: &[u32]| {
+            assert_eq!(slots_of(&slots, &cpus.parse().unwrap()), expected, "{cpus}");
+        };
+        check("0-3", &[0]);
+        check("1", &[0]);
+        check("3-4", &[0, 1]);
+        check("8-15", &[2, 3]);
+        check("16", &[]);
+        check("", &[]);
     }
 }

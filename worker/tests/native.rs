@@ -13,9 +13,9 @@ use queue_format::{
 use uuid::Uuid;
 use worker::attempt::Attempt;
 use worker::config::WorkerConfig;
-use worker::engine::{BuildOutcome, BuildRequest, Engine, EngineError, RunOutcome, RunRequest};
+use worker::engine::{BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest};
 use worker::run::{Job, RunError, end_native_commands_of, end_native_commands_of_the_dead, run};
-use worker::slots::{Machine, Slot, slots};
+use worker::slots::Slot;
 
 /// No test here waits longer.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -62,7 +62,15 @@ impl Node {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).unwrap();
-        let machine = Machine { cores: vec![0], memory_bytes: 2 << 30, nofile_max: 1024 };
+        let limits = Limits {
+            cpuset_cpus: "0".to_owned(),
+            cpuset_mems: None,
+            memory_bytes: 1 << 30,
+            pids_max: 4096,
+            nofile_max: 1024,
+            shm_bytes: 1 << 28,
+            disk_bytes: 1 << 30,
+        };
         let labels = Labels {
             spool: spool.id(),
             owner: Owner::new("node", Incarnation::new(Uuid::now_v7())),
@@ -70,7 +78,7 @@ impl Node {
             token: Token(1),
             object: Uuid::now_v7(),
         };
-        Self { slot: slots(&machine, &WorkerConfig::default()).0.remove(0), dir, spool, labels }
+        Self { slot: Slot { number: 0, group: 0, cpus: vec![0], limits }, dir, spool, labels }
     }
 
     async fn run(&self, task: &RunTask, resources: &Resources) -> Result<Attempt, RunError> {

@@ -1,8 +1,8 @@
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Limits;
+use crate::topology::CpuSet;
 
 /// Where control groups are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -88,6 +88,7 @@ impl Effective {
     /// A sentence for each limit that does not hold.
     pub(super) fn mismatches(&self, limits: &Limits) -> Vec<String> {
         let mut sentences = Vec::new();
+        let set = |text: &str| text.parse::<CpuSet>().ok();
         let mut compare = |what: &str, asked: String, held: Option<String>, holds: bool| {
             if !holds {
                 let held = held.unwrap_or_else(|| "nothing".to_owned());
@@ -106,21 +107,10 @@ impl Effective {
         );
         let pids_hold = self.pids_max == Some(limits.pids_max);
         compare("processes", limits.pids_max.to_string(), self.pids_max.map(|v| v.to_string()), pids_hold);
-        let cpus_hold =
-            self.cpuset_cpus.as_deref().is_some_and(|held| cpus(held) == cpus(&limits.cpuset_cpus));
+        let cpus_hold = self.cpuset_cpus.as_deref().is_some_and(|held| set(held) == set(&limits.cpuset_cpus));
         compare("cores", limits.cpuset_cpus.clone(), self.cpuset_cpus.clone(), cpus_hold);
         sentences
     }
-}
-
-/// A set of cores as the kernel writes it: `0-2,5`.
-fn cpus(list: &str) -> Option<BTreeSet<u32>> {
-    let mut set = BTreeSet::new();
-    for part in list.trim().split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        set.extend(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?);
-    }
-    Some(set)
 }
 
 fn read(path: &Path) -> Option<String> {

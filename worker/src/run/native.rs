@@ -77,7 +77,7 @@ pub(super) async fn run<E>(job: &Job<'_, E>, slot: &Slot, timeout: Duration) -> 
             env: env.clone(),
             mark: format!("{MARK}={mark}"),
             group: format!("{}{object}", group_prefix(owner)),
-            cores: slot.cores.clone(),
+            cores: slot.cpus.clone(),
             memory_bytes: slot.limits.memory_bytes,
             pids_max: slot.limits.pids_max,
             nofile_max: slot.limits.nofile_max,

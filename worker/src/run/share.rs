@@ -1,6 +1,7 @@
 use queue_format::{Class, Resources};
 
-use crate::slots::{Slot, cpuset};
+use crate::slots::Slot;
+use crate::topology::CpuSet;
 
 /// /dev/shm takes at most this part of the memory.
 const SHM_SHARE: u64 = 4;
@@ -13,15 +14,16 @@ pub fn takes(class: &Class, slot: &Slot, native: bool) -> bool {
         "native" => native,
         _ => false,
     };
-    is_known && class.shape().fits(slot.cores.len(), slot.limits.memory_bytes)
+    is_known && class.shape().fits(slot.cpus.len(), slot.limits.memory_bytes)
 }
 
-/// The part of a slot that a task asks for: its first cores, and as much memory.
+/// The part of a slot that a task asks for: its first CPUs, those of one core before those of the next, and as much
+/// memory.
 pub(super) fn share(slot: &Slot, resources: &Resources) -> Slot {
     let mut share = slot.clone();
-    share.cores.truncate(resources.cores.unwrap_or(u32::MAX).max(1) as usize);
+    share.cpus.truncate(resources.cores.unwrap_or(u32::MAX).max(1) as usize);
     let limits = &mut share.limits;
-    limits.cpuset_cpus = cpuset(&share.cores);
+    limits.cpuset_cpus = share.cpus.iter().copied().collect::<CpuSet>().to_string();
     limits.memory_bytes = resources.memory_bytes.unwrap_or(u64::MAX).min(limits.memory_bytes);
     limits.shm_bytes = limits.shm_bytes.min(limits.memory_bytes / SHM_SHARE);
     share
@@ -31,11 +33,11 @@ pub(super) fn share(slot: &Slot, resources: &Resources) -> Slot {
 mod tests {
     use super::*;
     use crate::config::WorkerConfig;
-    use crate::slots::{Machine, slots};
+    use crate::slots::plan;
+    use crate::slots::tests::machine;
 
     fn slot() -> Slot {
-        let machine = Machine { cores: (0..8).collect(), memory_bytes: 64 << 30, nofile_max: 1024 };
-        slots(&machine, &WorkerConfig::default()).0.remove(1)
+        plan(&machine(1, 8, 1, 64 << 30), &WorkerConfig::default()).slots.remove(1)
     }
 
     #[test]
@@ -52,6 +54,15 @@ mod tests {
         check("5-native-1c", true, true);
         check("5-native-5c", true, false);
         check("5-rollout", true, false);
+    }
+
+    #[test]
+    fn a_share_has_whole_cores_first() {
+        let mut slot = plan(&machine(1, 4, 2, 64 << 30), &WorkerConfig::default()).slots.remove(0);
+        // As Linux numbers them on most servers: all first threads, then all second ones.
+        slot.cpus = vec![0, 4, 1, 5];
+        let resources = Resources { cores: Some(2), ..Resources::default() };
+        assert_eq!(share(&slot, &resources).limits.cpuset_cpus, "0,4");
     }
 
     #[test]

@@ -143,9 +143,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         };
         let mut made =
             attempt(&job, &mut (self.new_brain)()).await.map_err(|error: AttemptError| node_fault(&error))?;
-        if let Some(cores) = claim.spec().resources.cores.filter(|cores| *cores as usize != slot.cores.len())
-        {
-            made.notes.push(format!("asked for {cores} cores, ran on the {} of a slot", slot.cores.len()));
+        if let Some(cores) = claim.spec().resources.cores.filter(|cores| *cores as usize != slot.cpus.len()) {
+            made.notes.push(format!("asked for {cores} cores, ran on the {} of a slot", slot.cpus.len()));
         }
         Ok(made)
     }

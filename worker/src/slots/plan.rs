@@ -1,0 +1,382 @@
+use super::{Machine, Plan, Slot};
+use crate::config::{ReservedCores, WorkerConfig};
+use crate::engine::Limits;
+use crate::topology::{Core, CoreKind, CpuSet, Topology};
+
+const GIB: f64 = (1u64 << 30) as f64;
+/// Open files of a container.
+const NOFILE_MAX: u64 = 65_536;
+/// Tasks at once on a machine too small for two slots of full size.
+const SMALL_MACHINE_SLOTS: usize = 2;
+/// /dev/shm takes at most this part of the memory, and no more than this.
+const SHM_SHARE: f64 = 4.0;
+const SHM_BYTES_MAX: u64 = 1 << 30;
+/// A writable layer is given so much even where there is less: nothing is claimed then anyway.
+const DISK_BYTES_MIN: f64 = GIB;
+/// Nodes with so many cores of ours leave one to the host, with so many two.
+const CORES_TO_RESERVE_ONE: usize = 32;
+const CORES_TO_RESERVE_TWO: usize = 64;
+
+/// Cores of one kind in one NUMA node: slots are cut from them, and may be joined again.
+struct Pool<'a> {
+    cores: Vec<&'a Core>,
+    /// Where its memory is, as an index.
+    bank: usize,
+    slots: usize,
+}
+
+/// The memory of one NUMA node, for the pools whose CPUs use it.
+struct Bank {
+    node: u32,
+    usable: f64,
+    slots: usize,
+}
+
+/// Divides a machine. Without `slots` in the configuration there are as many as cores, memory and disk allow; a
+/// machine too small for two of full size gets two smaller ones. With it, memory and disk are divided among so many.
+#[must_use]
+pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
+    let topology = &machine.topology;
+    let (reserved, rest) = topology.cores.split_at(reserved_cores(topology, config));
+    let mut banks = banks(topology, config);
+    let mut pools = pools(topology, rest, &banks);
+    let cores: usize = pools.iter().map(|pool| pool.cores.len()).sum();
+    let asked = config.slots as usize;
+    let least = if asked == 0 { SMALL_MACHINE_SLOTS.min(cores) } else { asked };
+    let sizes = (1..=config.slot_cores.max(1) as usize).rev();
+    let fitting = |size: usize| pools.iter().map(|pool| cut(&pool.cores, size).len()).sum::<usize>();
+    // Smaller slots rather than too few.
+    let size = sizes.clone().find(|size| fitting(*size) >= least.max(1)).unwrap_or(1);
+    let fitting = fitting(size);
+    let disk = machine.free_disk_bytes.map(|free| (free as f64 - config.reserved_disk_gib * GIB).max(0.0));
+    let (wanted_memory, wanted_disk) = (config.slot_memory_gib * GIB, config.slot_disk_gib * GIB);
+
+    let mut notices = topology.notices.clone();
+    let mut count = 0;
+    while count < fitting && (asked == 0 || count < asked) {
+        // The one whose memory is divided among fewest, the first of several.
+        let next =
+            pools.iter_mut().filter(|pool| pool.slots < cut(&pool.cores, size).len()).rev().max_by(|a, b| {
+                let share = |pool: &Pool<'_>| banks[pool.bank].usable / (banks[pool.bank].slots + 1) as f64;
+                share(a).total_cmp(&share(b))
+            });
+        let Some(pool) = next else { break };
+        let bank = &mut banks[pool.bank];
+        let memory = bank.usable / (bank.slots + 1) as f64;
+        let has_disk = disk.is_none_or(|disk| (count + 1) as f64 * wanted_disk <= disk);
+        if count >= least && (memory < wanted_memory || !has_disk) {
+            let (what, key, wanted) = match memory < wanted_memory {
+                true => ("memory", "slot_memory_gib", config.slot_memory_gib),
+                false => ("free disk", "slot_disk_gib", config.slot_disk_gib),
+            };
+            notices.push(format!(
+                "{count} slots instead of {fitting}: there is {what} for so many of {wanted} GiB each; lower {key} for more"
+            ));
+            break;
+        }
+        bank.slots += 1;
+        pool.slots += 1;
+        count += 1;
+    }
+
+    let disk_share = disk.map_or(wanted_disk, |disk| (disk / count.max(1) as f64).max(DISK_BYTES_MIN));
+    let mut slots: Vec<Slot> = Vec::new();
+    for (group, pool) in pools.iter().enumerate() {
+        let bank = &banks[pool.bank];
+        let memory = wanted_memory.min(bank.usable / bank.slots.max(1) as f64);
+        for cores in cut(&pool.cores, size).into_iter().take(pool.slots) {
+            let cpus: Vec<u32> = cores.iter().flat_map(|core| core.cpus.iter()).collect();
+            let limits = Limits {
+                cpuset_cpus: cpus.iter().copied().collect::<CpuSet>().to_string(),
+                // Where there is but one node there is nothing to choose.
+                cpuset_mems: (topology.nodes.len() > 1).then(|| bank.node.to_string()),
+                memory_bytes: memory as u64,
+                pids_max: config.pids_max,
+                nofile_max: machine.nofile_max.min(NOFILE_MAX),
+                shm_bytes: ((memory / SHM_SHARE) as u64).min(SHM_BYTES_MAX),
+                disk_bytes: wanted_disk.min(disk_share) as u64,
+            };
+            let number = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+            slots.push(Slot { number, group: u32::try_from(group).unwrap_or(u32::MAX), cpus, limits });
+        }
+    }
+    tell(&slots, topology, config, fitting, &mut notices);
+    let reserved: CpuSet = reserved.iter().flat_map(|core| core.cpus.iter()).collect();
+    let used: CpuSet = slots.iter().flat_map(|slot| slot.cpus.iter().copied()).collect();
+    let unused = topology.usable().minus(&used).minus(&reserved);
+    Plan { slots, reserved, unused, notices }
+}
+
+/// How many cores the host keeps; at least one is left for a slot.
+fn reserved_cores(topology: &Topology, config: &WorkerConfig) -> usize {
+    let cores = &topology.cores;
+    let count = match config.reserved_cores {
+        ReservedCores::Cpus(cpus) => {
+            let mut left = cpus as usize;
+            let whole = cores.iter().take_while(|core| {
+                let is_kept = left > 0;
+                left = left.saturating_sub(core.cpus.len());
+                is_kept
+            });
+            whole.count()
+        }
+        // Whoever has a part of the node has left the rest to the host, or the host has kept it.
+        ReservedCores::ByNode(_) if topology.usable() != topology.online => 0,
+        ReservedCores::ByNode(_) => {
+            usize::from(cores.len() >= CORES_TO_RESERVE_ONE)
+                + usize::from(cores.len() >= CORES_TO_RESERVE_TWO)
+        }
+    };
+    count.min(cores.len().saturating_sub(1))
+}
+
+fn banks(topology: &Topology, config: &WorkerConfig) -> Vec<Bank> {
+    let all: u64 = topology.nodes.iter().map(|node| node.memory_bytes).sum();
+    let kept = config.reserved_memory_gib * GIB / (all.max(1) as f64);
+    let banks = topology.nodes.iter().filter(|node| node.memory_bytes > 0).map(|node| {
+        let memory = node.memory_bytes as f64;
+        Bank { node: node.number, usable: (memory * (1.0 - kept)).max(memory / 2.0), slots: 0 }
+    });
+    banks.collect()
+}
+
+/// The fastest kind first, then by NUMA node; cores without memory are in none.
+fn pools<'a>(topology: &Topology, cores: &'a [Core], banks: &[Bank]) -> Vec<Pool<'a>> {
+    let mut keys: Vec<(CoreKind, u32)> = cores.iter().map(|core| (core.kind, core.node)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let pool = |(kind, node): (CoreKind, u32)| {
+        let home = topology.nodes.iter().find(|found| found.number == node)?.home;
+        let bank = banks.iter().position(|bank| bank.node == home)?;
+        let cores = cores.iter().filter(|core| (core.kind, core.node) == (kind, node)).collect();
+        Some(Pool { cores, bank, slots: 0 })
+    };
+    keys.into_iter().filter_map(pool).collect()
+}
+
+/// Cuts cores, in their order, into pieces of at least `size` CPUs.
+fn cut<'a>(cores: &[&'a Core], size: usize) -> Vec<Vec<&'a Core>> {
+    let mut pieces = Vec::new();
+    let mut piece: Vec<&Core> = Vec::new();
+    for core in cores {
+        piece.push(core);
+        if piece.iter().map(|core| core.cpus.len()).sum::<usize>() >= size {
+            pieces.push(std::mem::take(&mut piece));
+        }
+    }
+    pieces
+}
+
+fn tell(
+    slots: &[Slot],
+    topology: &Topology,
+    config: &WorkerConfig,
+    fitting: usize,
+    notices: &mut Vec<String>,
+) {
+    let usable = topology.usable();
+    let Some(smallest) = slots.iter().map(|slot| slot.cpus.len()).min() else {
+        notices.push(format!(
+            "there are no slots: of CPUs {usable}, none can use memory that this process may use"
+        ));
+        return;
+    };
+    if smallest < config.slot_cores as usize {
+        notices.push(format!(
+            "a slot has {smallest} of the {} CPUs it should have: this process may use {}, in {} NUMA {}",
+            config.slot_cores,
+            usable.len(),
+            topology.nodes.iter().filter(|node| node.cpus.touches(&usable)).count().max(1),
+            if topology.nodes.len() > 1 { "nodes" } else { "node" },
+        ));
+    }
+    let least = |bytes: fn(&Slot) -> u64| slots.iter().map(bytes).min().unwrap_or(0) as f64 / GIB;
+    let memory = least(|slot| slot.limits.memory_bytes);
+    // Memory is given in whole bytes.
+    if memory + 1.0 / GIB < config.slot_memory_gib {
+        notices.push(format!(
+            "a slot has {memory:.1} of the {:.1} GiB it should have: {} slots share {:.1} GiB after what is reserved",
+            config.slot_memory_gib,
+            slots.len(),
+            topology.memory_bytes as f64 / GIB - config.reserved_memory_gib,
+        ));
+    }
+    let disk = least(|slot| slot.limits.disk_bytes);
+    if disk + 1.0 / GIB < config.slot_disk_gib {
+        notices.push(format!(
+            "a container may write {disk:.1} of {:.1} GiB: {} slots share the free disk after what is reserved",
+            config.slot_disk_gib,
+            slots.len(),
+        ));
+    }
+    if config.slots as usize > fitting {
+        notices.push(format!("{fitting} slots instead of {}: no two share a core", config.slots));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::tests::machine;
+    use super::*;
+    use crate::config::Auto;
+    use crate::topology::NumaNode;
+
+    #[test]
+    fn fits_slots_to_the_machine() {
+        let check = |(nodes, cores, threads): (u32, u32, u32),
+                     memory_gib: u64,
+                     free_disk_gib: u64,
+                     config: WorkerConfig,
+                     expected: (usize, usize, u64, u64, usize)| {
+            let mut machine = machine(nodes, cores, threads, memory_gib << 30);
+            machine.free_disk_bytes = Some(free_disk_gib << 30);
+            let Plan { slots, notices, .. } = plan(&machine, &config);
+            let Limits { memory_bytes, disk_bytes, .. } = slots[0].limits;
+            let got = (slots.len(), slots[0].cpus.len(), memory_bytes >> 30, disk_bytes >> 30, notices.len());
+            assert_eq!(got, expected, "{nodes} × {cores} × {threads}, {memory_gib} GiB: {notices:#?}");
+        };
+        let default = WorkerConfig::default;
+        let none_reserved = || WorkerConfig { reserved_cores: ReservedCores::Cpus(0), ..default() };
+        // One core of 32 is the host's.
+        check((1, 32, 1), 256, 9999, default(), (7, 4, 24, 200, 0));
+        check((1, 32, 1), 256, 9999, none_reserved(), (8, 4, 24, 200, 0));
+        // Memory for five of 24 GiB, unless it is to be divided among eight.
+        check((1, 32, 1), 128, 9999, none_reserved(), (5, 4, 24, 200, 1));
+        check((1, 32, 1), 128, 9999, WorkerConfig { slots: 8, ..none_reserved() }, (8, 4, 15, 200, 1));
+        // Disk for two of 200 GiB.
+        check((1, 16, 1), 256, 505, default(), (2, 4, 24, 200, 1));
+        check((1, 16, 1), 256, 31, default(), (2, 4, 24, 13, 2));
+        check((1, 16, 1), 256, 0, WorkerConfig { slots: 4, ..default() }, (4, 4, 24, 1, 1));
+        // Small machines.
+        check((1, 2, 1), 24, 999, default(), (2, 1, 11, 200, 2));
+        check((1, 1, 1), 2, 999, default(), (1, 1, 1, 200, 2));
+        check((1, 6, 1), 64, 999, default(), (2, 3, 24, 200, 1));
+        check((1, 2, 1), 24, 999, WorkerConfig { slots: 8, ..default() }, (2, 1, 11, 200, 3));
+        check((1, 16, 1), 200, 999, WorkerConfig { slots: 2, ..default() }, (2, 4, 24, 200, 0));
+        // Two threads a core: four CPUs are two cores, and so are three.
+        check((2, 8, 2), 256, 9999, default(), (8, 4, 24, 200, 0));
+        check((2, 8, 2), 256, 9999, WorkerConfig { slot_cores: 3, ..default() }, (8, 4, 24, 200, 0));
+    }
+
+    #[test]
+    fn few_slots_are_spread_over_the_memory() {
+        let config = WorkerConfig { slots: 3, ..WorkerConfig::default() };
+        let slots = plan(&machine(2, 8, 1, 64 << 30), &config).slots;
+        let places: Vec<_> =
+            slots.iter().map(|slot| (slot.group, slot.limits.cpuset_cpus.as_str())).collect();
+        assert_eq!(places, [(0, "0-3"), (0, "4-7"), (1, "8-11")]);
+        assert_eq!(slots[2].limits.cpuset_mems.as_deref(), Some("1"));
+        assert!(slots[2].limits.memory_bytes > slots[0].limits.memory_bytes);
+    }
+
+    #[test]
+    fn the_host_keeps_the_first_cores() {
+        let check = |cores, threads, reserved: ReservedCores, expected: &str| {
+            let config = WorkerConfig { reserved_cores: reserved, ..WorkerConfig::default() };
+            let plan = plan(&machine(1, cores, threads, 512 << 30), &config);
+            assert_eq!(plan.reserved.to_string(), expected);
+        };
+        let auto = ReservedCores::ByNode(Auto::Auto);
+        check(31, 2, auto, "");
+        check(32, 2, auto, "0-1");
+        check(64, 1, auto, "0-1");
+        check(8, 2, ReservedCores::Cpus(3), "0-3");
+        check(8, 1, ReservedCores::Cpus(99), "0-6");
+        let mut part = machine(1, 64, 1, 512 << 30);
+        part.topology.cores.remove(63);
+        assert!(plan(&part, &WorkerConfig::default()).reserved.is_empty(), "a part of a node");
+    }
+
+    /// Any machine: what a node has, and what of it is ours.
+    fn topologies() -> impl Strategy<Value = Topology> {
+        let core = (1usize..5, any::<[bool; 4]>());
+        let node = (vec(core, 0..9), 0u64..4, any::<bool>());
+        (vec(node, 1..5), any::<bool>()).prop_map(|(nodes, threads_last)| {
+            let mut topology = machine(1, 0, 1, 0).topology;
+            topology.nodes.clear();
+            let count: u32 = nodes.iter().map(|(cores, ..)| cores.len() as u32).sum();
+            let mut number = 0;
+            for (node, (cores, memory_gib, is_hybrid)) in (0u32..).zip(nodes) {
+                let mut all = CpuSet::default();
+                for (n, (threads, ours)) in cores.iter().enumerate() {
+                    let cpu = |thread: u32| {
+                        if threads_last { thread * count + number } else { number * 4 + thread }
+                    };
+                    let siblings: CpuSet = (0..*threads as u32).map(cpu).collect();
+                    let cpus: CpuSet = siblings
+                        .iter()
+                        .zip(ours)
+                        .filter_map(|(cpu, is_ours)| is_ours.then_some(cpu))
+                        .collect();
+                    all = all.iter().chain(siblings.iter()).collect();
+                    number += 1;
+                    let kind =
+                        if is_hybrid && n % 2 == 1 { CoreKind::Efficiency(1) } else { CoreKind::Performance };
+                    if !cpus.is_empty() {
+                        topology.cores.push(Core { cpus, siblings, package: node, node, kind });
+                    }
+                }
+                let memory_bytes = memory_gib << 30;
+                topology.memory_bytes += memory_bytes;
+                topology.online = topology.online.iter().chain(all.iter()).collect();
+                topology.nodes.push(NumaNode { number: node, cpus: all, memory_bytes, home: node });
+            }
+            let first = topology.nodes.iter().find(|node| node.memory_bytes > 0).map(|node| node.number);
+            for node in topology.nodes.iter_mut().filter(|node| node.memory_bytes == 0) {
+                node.home = first.unwrap_or(node.number);
+            }
+            topology.cores.sort_by_key(|core| core.cpus.first());
+            topology
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_slots_share_a_core_or_more_memory_than_there_is(
+            topology in topologies(), slots in 0u32..40, slot_cores in 0u32..20, reserved in 0u32..9, disk in any::<Option<u32>>(),
+        ) {
+            let config = WorkerConfig {
+                slots, slot_cores, slot_memory_gib: 0.5, slot_disk_gib: 1.0,
+                reserved_cores: ReservedCores::Cpus(reserved), ..WorkerConfig::default()
+            };
+            let free_disk_bytes = disk.map(|kib| u64::from(kib) << 10);
+            let machine = Machine { topology: topology.clone(), nofile_max: 1024, free_disk_bytes };
+            let plan = plan(&machine, &config);
+            let mut used = BTreeSet::new();
+            let mut memory: BTreeMap<String, u64> = BTreeMap::new();
+            let mut groups: BTreeMap<u32, (u32, CoreKind)> = BTreeMap::new();
+            for slot in &plan.slots {
+                prop_assert!(!slot.cpus.is_empty() && slot.limits.memory_bytes > 0);
+                prop_assert_eq!(slot.limits.cpuset_cpus.clone(), slot.cpu_set().to_string());
+                for cpu in &slot.cpus {
+                    prop_assert!(used.insert(*cpu), "CPU {} twice", cpu);
+                }
+                let cores: Vec<_> = topology.cores.iter().filter(|core| core.cpus.touches(&slot.cpu_set())).collect();
+                prop_assert!(cores.iter().all(|core| core.cpus.is_within(&slot.cpu_set())), "half a core");
+                prop_assert_eq!(cores.iter().map(|core| core.cpus.len()).sum::<usize>(), slot.cpus.len());
+                for core in cores {
+                    prop_assert_eq!(*groups.entry(slot.group).or_insert((core.node, core.kind)), (core.node, core.kind));
+                }
+                let (node, _) = groups[&slot.group];
+                let home = topology.nodes[node as usize].home;
+                prop_assert_eq!(slot.limits.cpuset_mems.clone(), (topology.nodes.len() > 1).then(|| home.to_string()));
+                *memory.entry(home.to_string()).or_default() += slot.limits.memory_bytes;
+            }
+            for (home, used) in memory {
+                let node = topology.nodes.iter().find(|node| node.number.to_string() == home).unwrap();
+                prop_assert!(used <= node.memory_bytes);
+            }
+            let used: CpuSet = used.into_iter().collect();
+            prop_assert!(!used.touches(&plan.reserved) && !used.touches(&plan.unused));
+            prop_assert_eq!(used.len() + plan.reserved.len() + plan.unused.len(), topology.usable().len());
+            prop_assert_eq!(plan.slots.is_empty(), topology.cores.is_empty() || topology.memory_bytes == 0);
+            prop_assert!(slots == 0 || plan.slots.len() <= slots as usize);
+            prop_assert!(!plan.slots.is_empty() || !plan.notices.is_empty());
+        }
+    }
+}
