@@ -30,8 +30,13 @@ fn furnished() -> (House, Lease) {
     let at_work = claim(&mut lease);
     let since = NOW.parse().expect("a time");
     let activity = SlotActivity { task: at_work.name().id.clone(), stage: "build (2nd)".to_owned(), since };
-    let slot =
-        SlotStatus { slot: 0, cpuset: "0-3".to_owned(), memory_bytes: 24 << 30, activity: Some(activity) };
+    let slot = SlotStatus {
+        slot: 0,
+        cpuset: "0-3".to_owned(),
+        memory_bytes: 24 << 30,
+        group: None,
+        activity: Some(activity),
+    };
     let idle = SlotStatus { slot: 1, activity: None, ..slot.clone() };
     let notices = vec!["1 slot instead of 2: too little memory".to_owned()];
     let obstacle = Some("/state has less than 5 GiB free".to_owned());

@@ -250,6 +250,28 @@ impl Spool {
     }
 }
 
+impl Spool {
+    /// The classes that have something pending, the most urgent first; nothing where none of the classes that ever had
+    /// are `of_interest`, for that is one directory to be listed and not all of them.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn pending_work(&self, of_interest: impl Fn(&[Class]) -> bool) -> Result<Vec<Class>, PathError> {
+        let (classes, dirs): (Vec<Class>, Vec<PathBuf>) =
+            classes(self.files(), &self.layout().pending())?.into_iter().unzip();
+        if !of_interest(&classes) {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for (class, dir) in classes.into_iter().zip(dirs) {
+            if !self.files().list(&dir)?.is_empty() {
+                found.push(class);
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// The class directories below `dir`.
 pub(crate) fn classes(files: &Files, dir: &Path) -> Result<Vec<(Class, PathBuf)>, PathError> {
     let mut classes: Vec<(Class, PathBuf)> =

@@ -35,6 +35,9 @@ pub struct SlotStatus {
     pub cpuset: String,
     /// Memory for containers.
     pub memory_bytes: u64,
+    /// Slots of one group can be joined for a task that needs several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
     /// What it works on.
     pub activity: Option<SlotActivity>,
 }
@@ -44,6 +47,23 @@ impl SlotStatus {
     #[must_use]
     pub fn fits(&self, shape: &Shape) -> bool {
         shape.fits(cores_of(&self.cpuset), self.memory_bytes)
+    }
+}
+
+impl WorkerStatus {
+    /// Whether a task that asks for so much can be worked on here: in one slot, or in all of a group.
+    #[must_use]
+    pub fn fits(&self, shape: &Shape) -> bool {
+        let mut groups: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
+        for slot in &self.slots {
+            let (cpus, memory_bytes) = groups.entry(slot.group.unwrap_or(u32::MAX)).or_default();
+            if slot.group.is_some() {
+                *cpus += cores_of(&slot.cpuset);
+                *memory_bytes = memory_bytes.saturating_add(slot.memory_bytes);
+            }
+        }
+        self.slots.iter().any(|slot| slot.fits(shape))
+            || groups.values().any(|(cpus, memory_bytes)| shape.fits(*cpus, *memory_bytes))
     }
 }
 
@@ -226,6 +246,29 @@ mod tests {
         check(10.0, -1, false, true);
         check(3600.0, 5400, true, true);
         check(3600.0, 10_801, false, false);
+    }
+
+    #[test]
+    fn a_task_fits_a_slot_or_a_group() {
+        let slot = |cpuset: &str, group| SlotStatus {
+            slot: 0,
+            cpuset: cpuset.to_owned(),
+            memory_bytes: 1 << 30,
+            group,
+            activity: None,
+        };
+        let owner = "node~018f0000-0000-7000-8000-000000000000".parse().expect("an owner");
+        let slots = vec![slot("0-3", Some(0)), slot("4-7", Some(0)), slot("8-15", None), slot("16-23", None)];
+        let (at, notices) = (jiff::Timestamp::UNIX_EPOCH, Vec::new());
+        let worker = WorkerStatus { owner, at, notices, obstacle: None, slots };
+        let check = |cores, gib: u64, expected| {
+            let shape = Shape { cores: Some(cores), memory_bytes: Some(gib << 30) };
+            assert_eq!(worker.fits(&shape), expected, "{shape:?}");
+        };
+        check(8, 1, true);
+        check(8, 2, true);
+        check(9, 1, false);
+        check(1, 3, false);
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Board {
                 slot: slot.number,
                 cpuset: slot.limits.cpuset_cpus.clone(),
                 memory_bytes: slot.limits.memory_bytes,
+                group: Some(slot.group),
                 activity: None,
             })
             .collect();

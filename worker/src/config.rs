@@ -23,6 +23,9 @@ pub struct WorkerConfig {
     pub reserved_cores: ReservedCores,
     /// Memory left to the host, in GiB; taken from each NUMA node by its size.
     pub reserved_memory_gib: f64,
+    /// How long idle slots of one NUMA node wait for each other where a task needs several; 0: they are joined only
+    /// where they happen to be idle at once.
+    pub join_wait_seconds: u64,
     /// Free disk below which nothing is claimed, in GiB.
     pub reserved_disk_gib: f64,
     /// Rounds of Dockerfile, script and evaluation.
@@ -102,6 +105,7 @@ impl WorkerConfig {
         within("slot_disk_gib", self.slot_disk_gib, 0.25, 1e6)?;
         within("reserved_memory_gib", self.reserved_memory_gib, 0.0, 1e6)?;
         within("reserved_disk_gib", self.reserved_disk_gib, 0.0, 1e6)?;
+        whole("join_wait_seconds", self.join_wait_seconds, 0, SECONDS_MAX)?;
         whole("iterations_max", self.iterations_max.into(), 1, 100)?;
         whole("repeats", self.repeats.into(), 1, 100)?;
         whole("build_timeout_seconds", self.build_timeout_seconds, 1, SECONDS_MAX)?;
@@ -128,6 +132,7 @@ impl Default for WorkerConfig {
             slot_disk_gib: 200.0,
             reserved_cores: ReservedCores::ByNode(Auto::Auto),
             reserved_memory_gib: 1.0,
+            join_wait_seconds: 900,
             reserved_disk_gib: 5.0,
             iterations_max: 6,
             repeats: 3,
@@ -161,6 +166,7 @@ mod tests {
         check(|c| c.iterations_max = 0, "worker.iterations_max");
         check(|c| c.slot_cores = 0, "worker.slot_cores");
         check(|c| c.reserved_cores = ReservedCores::Cpus(5000), "worker.reserved_cores is 5000");
+        check(|c| c.join_wait_seconds = u64::MAX, "worker.join_wait_seconds");
         check(|c| c.slot_memory_gib = f64::NAN, "worker.slot_memory_gib is NaN");
         check(|c| c.slot_memory_gib = -1.0, "worker.slot_memory_gib is -1");
         check(|c| c.reserved_memory_gib = 1e9, "worker.reserved_memory_gib");

@@ -1,6 +1,7 @@
 //! A worker: claims tasks, builds and evaluates each environment in containers pinned to a slot, publishes the
 //! attempt. See ARCHITECTURE.md for the stages; each has a module here.
 
+pub mod allocator;
 pub mod attempt;
 pub mod board;
 pub mod breaker;
@@ -13,6 +14,7 @@ pub mod poll;
 pub mod pulse;
 pub mod repository;
 pub mod run;
+pub mod seats;
 pub mod slots;
 pub mod synthesis;
 pub mod topology;

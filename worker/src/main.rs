@@ -21,9 +21,10 @@ use worker::disk::DiskReserve;
 use worker::engine::{Docker, DockerOptions, Engine, Network};
 use worker::repository::RepositoryCache;
 use worker::run::{SUPERVISE, end_native_commands_of, end_native_commands_of_the_dead, supervise};
-use worker::slots::{Machine, plan};
+use worker::seats::Seats;
+use worker::slots::{CpuLocks, Machine, plan};
 use worker::synthesis::Rules;
-use worker::topology::{Topology, recording_of_this_machine};
+use worker::topology::{CpuSet, Topology, recording_of_this_machine};
 
 /// The exit status of a worker that ends since others take it for dead; its supervisor starts it again.
 const EXIT_FENCED: i32 = 75;
@@ -114,9 +115,16 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
     let engine = Docker::connect(DockerOptions::new(host.clone(), ledger.clone(), Timestamp::now)).await?;
     reap_the_dead(&spool, &state_dir, &owner, &engine).await?;
 
-    let plan = plan(&machine(&[&state_dir, &engine.facts().root_dir])?, &config);
+    let locks = CpuLocks::open(&state_dir)?;
+    let choosing = locks.choose()?;
+    let mut machine = machine(&[&state_dir, &engine.facts().root_dir])?;
+    machine.taken = locks.taken(&machine.topology.cores)?;
+    let plan = plan(&machine, &config);
     let (slots, mut notices) = (plan.slots, plan.notices);
     anyhow::ensure!(!slots.is_empty(), "{}", notices.join("; "));
+    let join_wait = Duration::from_secs(config.join_wait_seconds);
+    let seats = Arc::new(Seats::new(slots.clone(), locks, join_wait, time_since_boot)?);
+    drop(choosing);
     notices.extend(engine.facts().warnings.iter().cloned());
     for notice in &notices {
         tracing::warn!("{notice}");
@@ -154,6 +162,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
             pythons,
         },
         new_brain: Rules::default,
+        seats,
         listed_at: std::sync::Mutex::new(None),
         poll: Arc::default(),
         breaker: std::sync::Mutex::default(),
@@ -248,5 +257,10 @@ fn machine(dirs: &[&std::path::Path]) -> anyhow::Result<Machine> {
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot ask how many files may be open")?;
     // One that cannot be asked is elsewhere: an engine on another host.
     let free = dirs.iter().filter_map(|dir| fs2::available_space(dir).ok());
-    Ok(Machine { topology: Topology::read("/".as_ref()), nofile_max, free_disk_bytes: free.min() })
+    Ok(Machine {
+        topology: Topology::read("/".as_ref()),
+        nofile_max,
+        free_disk_bytes: free.min(),
+        taken: CpuSet::default(),
+    })
 }

@@ -1,11 +1,13 @@
 //! Slots: disjoint sets of whole physical cores inside one NUMA node, each with a share of memory and disk. One task
 //! runs in one slot, or in several of one group.
 
+mod locks;
 mod plan;
 
 use crate::engine::Limits;
 use crate::topology::{CpuSet, Topology};
 
+pub use locks::{CpuLocks, HeldCpus};
 pub use plan::plan;
 
 /// What the machine has for us.
@@ -17,6 +19,8 @@ pub struct Machine {
     pub nofile_max: u64,
     /// Free disk where containers write, before anything is reserved; `None` where that is not known.
     pub free_disk_bytes: Option<u64>,
+    /// CPUs that another worker of this node has.
+    pub taken: CpuSet,
 }
 
 /// How a machine is divided.
@@ -41,6 +45,8 @@ pub struct Slot {
     pub group: u32,
     /// Its CPUs, core after core: those of one core stand together.
     pub cpus: Vec<u32>,
+    /// All online CPUs of its cores, ours or not: what its locks are on.
+    pub siblings: CpuSet,
     /// What its containers may use together.
     pub limits: Limits,
 }
@@ -87,7 +93,7 @@ pub(crate) mod tests {
                 topology.cores.push(Core { siblings: cpus.clone(), cpus, package, node, kind });
             }
         }
-        Machine { topology, nofile_max: 1 << 20, free_disk_bytes: None }
+        Machine { topology, nofile_max: 1 << 20, free_disk_bytes: None, taken: CpuSet::default() }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The worker's life: one loop a slot, one claimer, one status writer.
 
+mod look;
 mod turn;
 
 use std::path::PathBuf;
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use queue_format::{
-    Claim, Control, Event, EventLog, Labels, Lease, Ledger, Next, Owner, PathError, Presence, Spool,
-    SpoolError, Token,
+    Claim, ClaimError, Class, Control, Event, EventLog, Labels, Lease, Ledger, Next, Owner, PathError,
+    Presence, Spool, SpoolError, Token,
 };
 use systemd::{Phase, Shutdown};
 use uuid::Uuid;
@@ -22,6 +23,7 @@ use crate::engine::Engine;
 use crate::poll::{Poll, Turn};
 use crate::pulse::Heart;
 use crate::run;
+use crate::seats::Seats;
 use crate::slots::Slot;
 use crate::synthesis::Brain;
 use crate::work_dir::on_disk;
@@ -53,6 +55,8 @@ pub struct Worker<E, B> {
     pub owner: Owner,
     /// The node's state directory.
     pub state_dir: PathBuf,
+    /// Which slots work on what.
+    pub seats: Arc<Seats>,
     /// Where work needs room: the spool, the state, the engine's own directory.
     pub disks: DiskReserve,
     /// This program, for the supervisors of native commands.
@@ -112,6 +116,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         if let Err(error) = &listening {
             tracing::info!("pending/ is looked at now and then only: {error}");
         }
+        let mut said = Vec::new();
+        self.look_at_slots(&mut said).await;
+        let looking = tokio::spawn(self.clone().look_after_slots(said));
         let turns: Vec<_> = slots
             .into_iter()
             .map(|slot| tokio::spawn(self.clone().work(slot, lease.clone(), shutdown.clone())))
@@ -121,6 +128,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 tracing::error!(%error, "a slot ended unexpectedly; its claim is handed back at the next start");
             }
         }
+        looking.abort();
         status.abort();
         // It may be writing just now, and must not write once its file is removed.
         let _ = status.await;
@@ -136,7 +144,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         while shutdown.phase() == Phase::Running {
             let turn = tokio::select! {
                 () = shutdown.requested() => break,
-                turn = self.poll.turn() => turn,
+                turn = self.turn_of(slot.number) => turn,
             };
             let claimed = if self.is_fit(&slot).await {
                 self.claim(&slot, &lease, &turn).await
@@ -146,7 +154,19 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             };
             drop(turn);
             let pause = match claimed {
-                Ok(Some(claim)) => self.serve(&slot, &claim, &shutdown).await,
+                Ok(Some((claim, given))) => {
+                    let joined = self.seats.joined_to(slot.number);
+                    let stage = format!("joined to slot {}", slot.number);
+                    for number in joined.iter().filter(|number| **number != slot.number) {
+                        self.board.begin(*number, &claim.name().id, &stage);
+                    }
+                    let pause = self.serve(&given, &claim, &shutdown).await;
+                    // Nothing of it may run when the next task is given its cores.
+                    self.shop.engine.settled().await;
+                    joined.iter().for_each(|number| self.board.idle(*number));
+                    self.seats.release(slot.number);
+                    pause
+                }
                 Ok(None) => Duration::ZERO,
                 Err(error) => {
                     tracing::error!(%error, "cannot claim");
@@ -158,6 +178,18 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             tokio::select! {
                 () = shutdown.requested() => {}
                 () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// The turn to look, for a slot that can be given something.
+    async fn turn_of(&self, number: u32) -> Turn<'_> {
+        loop {
+            self.seats.until_free(number).await;
+            let turn = self.poll.turn().await;
+            // A neighbour may have joined it since.
+            if self.seats.is_free(number) {
+                return turn;
             }
         }
     }
@@ -221,19 +253,20 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         slot: &Slot,
         lease: &Arc<Mutex<Lease>>,
         turn: &Turn<'_>,
-    ) -> Result<Option<Claim>, SpoolError> {
+    ) -> Result<Option<(Claim, Slot)>, SpoolError> {
         let lease = lease.clone();
         let forgets = self.is_listing_old();
         let limits = self.control.lock().unwrap_or_else(PoisonError::into_inner).limits().clone();
         let (spool, node) = (self.spool.clone(), self.owner.node().to_owned());
-        let (slot, native) = (slot.clone(), self.shop.config.native);
+        let (number, native, seats) = (slot.number, self.shop.config.native, self.seats.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let mut lease = lease.lock().unwrap_or_else(PoisonError::into_inner);
             if forgets {
                 lease.forget_candidates();
             }
             let room = spool.room(&limits, &node)?;
-            lease.claim_next(|class| run::takes(class, &slot, native) && room.admits(class))
+            let has_room = |class: &Class| seats.has_room(number, &class.shape()) && room.admits(class);
+            lease.claim_next(|class| run::knows(class, native) && has_room(class))
         });
         let looked = looked.await;
         if let Ok(Ok(_)) = &looked {
@@ -242,7 +275,17 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         match looked {
             Ok(Ok(Next::Claimed(claim))) => {
                 turn.found_something();
-                Ok(Some(*claim))
+                match self.seats.take(number, &claim.class().shape()) {
+                    Some(given) => Ok(Some((*claim, given))),
+                    None => {
+                        // A slot went out of service at this very moment.
+                        let released = on_disk(|| claim.release());
+                        released.map(|()| None).or_else(|error| match error {
+                            ClaimError::Spool(error) => Err(error),
+                            ClaimError::Lost(_) => Ok(None),
+                        })
+                    }
+                }
             }
             Ok(Ok(Next::Empty)) => {
                 turn.found_nothing(random());

@@ -16,6 +16,7 @@ use worker::config::WorkerConfig;
 use worker::engine::{BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest};
 use worker::run::{Job, RunError, end_native_commands_of, end_native_commands_of_the_dead, run};
 use worker::slots::Slot;
+use worker::topology::CpuSet;
 
 /// No test here waits longer.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -78,7 +79,12 @@ impl Node {
             token: Token(1),
             object: Uuid::now_v7(),
         };
-        Self { slot: Slot { number: 0, group: 0, cpus: vec![0], limits }, dir, spool, labels }
+        Self {
+            slot: Slot { number: 0, group: 0, cpus: vec![0], siblings: CpuSet::from_iter([0]), limits },
+            dir,
+            spool,
+            labels,
+        }
     }
 
     async fn run(&self, task: &RunTask, resources: &Resources) -> Result<Attempt, RunError> {

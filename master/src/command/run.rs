@@ -178,8 +178,9 @@ pub(super) fn run(
 
 /// Whether workers are here, and none of them takes tasks that ask for so much.
 fn fits_nowhere(spool: &Spool, shape: &Shape) -> Result<bool, CommandError> {
-    let slots: Vec<_> = spool.worker_statuses()?.into_iter().flat_map(|worker| worker.slots).collect();
-    Ok(!slots.is_empty() && !slots.iter().any(|slot| slot.fits(shape)))
+    let workers: Vec<_> = spool.worker_statuses()?;
+    let has_slots = workers.iter().any(|worker| !worker.slots.is_empty());
+    Ok(has_slots && !workers.iter().any(|worker| worker.fits(shape)))
 }
 
 fn publish(

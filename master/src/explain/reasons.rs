@@ -86,10 +86,16 @@ impl Scene {
             }
         }
         let able = heard.iter().filter(|w| w.obstacle.is_none() && !self.control.is_drained(w.owner.node()));
-        let slots: Vec<_> = able.flat_map(|worker| &worker.slots).collect();
+        let able: Vec<_> = able.collect();
+        let slots: Vec<_> = able.iter().flat_map(|worker| &worker.slots).collect();
         let shape = class.shape();
         let fitting: Vec<_> = slots.iter().filter(|slot| slot.fits(&shape)).collect();
-        if fitting.is_empty() && !slots.is_empty() {
+        if fitting.is_empty() && able.iter().any(|worker| worker.fits(&shape)) {
+            said.push(format!(
+                "it asks for {}: it waits until slots of one node that can be joined are idle at once",
+                asked(&shape)
+            ));
+        } else if fitting.is_empty() && !slots.is_empty() {
             said.push(format!(
                 "it asks for {}, and no slot has as much: give workers fewer, larger slots (slot_cores)",
                 asked(&shape)

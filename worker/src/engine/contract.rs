@@ -3,7 +3,8 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use queue_format::{Labels, SpoolError};
+use queue_format::{Labels, Owner, SpoolError};
+use uuid::Uuid;
 
 use super::dockerfile::Refused;
 
@@ -215,6 +216,19 @@ pub enum ContainerEnd {
     DiskFull,
 }
 
+/// A container that runs, and that the node's ledger knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningContainer {
+    /// Its full id.
+    pub id: String,
+    /// Its object.
+    pub object: Uuid,
+    /// Who made it.
+    pub owner: Owner,
+    /// Its CPUs, as the kernel writes sets.
+    pub cpuset_cpus: String,
+}
+
 /// Why the engine could not do what it was asked. The task is never at fault here: it goes back to pending.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -270,6 +284,16 @@ pub enum EngineError {
 pub trait Engine: Send + Sync {
     /// Whether it answers at all.
     fn ping(&self) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// The containers of bottega that run now.
+    fn running(&self) -> impl Future<Output = Result<Vec<RunningContainer>, EngineError>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
+    /// Waits until what dropped runs and builds have left is removed; for a while at most.
+    fn settled(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
     /// Builds an image. A failed step is an outcome, not an error.
     fn build(&self, request: &BuildRequest)

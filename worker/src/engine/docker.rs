@@ -2,17 +2,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
-    TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder,
+    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures_util::StreamExt;
 use queue_format::{LABEL_OBJECT, ObjectKind};
 
 use super::connect::{Docker, failed, is_missing};
-use super::{BuildOutcome, BuildRequest, Engine, EngineError, RunOutcome, RunRequest};
+use super::{
+    BuildOutcome, BuildRequest, Engine, EngineError, RunOutcome, RunRequest, RunningContainer,
+};
 
 /// How long a registry may say nothing.
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How long what was cut off may keep a slot from its next task.
+const SETTLE_MAX: Duration = Duration::from_secs(20);
 
 impl Engine for Docker {
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
@@ -26,6 +31,35 @@ impl Engine for Docker {
     async fn ping(&self) -> Result<(), EngineError> {
         let answer = self.inner.client.ping().await;
         answer.map(|_| ()).map_err(|source| failed("answer a ping", source))
+    }
+
+    async fn running(&self) -> Result<Vec<RunningContainer>, EngineError> {
+        let filter = HashMap::from([("label".to_owned(), vec![LABEL_OBJECT.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new().filters(&filter).build();
+        let listed = self.inner.client.list_containers(Some(options)).await;
+        let listed = listed.map_err(|source| failed("list containers", source))?;
+        let mut running = Vec::new();
+        for container in listed {
+            let object = container.labels.as_ref().and_then(|labels| labels.get(LABEL_OBJECT)?.parse().ok());
+            let (Some(id), Some(object)) = (container.id, object) else { continue };
+            // A label can be forged; the ledger cannot.
+            let Some(entry) = self.inner.options.ledger.get(object) else { continue };
+            let found = match self.inner.client.inspect_container(&id, None).await {
+                Err(error) if is_missing(&error) => continue,
+                found => found.map_err(|source| failed("inspect a container", source))?,
+            };
+            let cpuset_cpus = found.host_config.and_then(|host| host.cpuset_cpus).unwrap_or_default();
+            running.push(RunningContainer { id, object, owner: entry.owner, cpuset_cpus });
+        }
+        Ok(running)
+    }
+
+    async fn settled(&self) {
+        if !self.settle(SETTLE_MAX).await {
+            tracing::warn!(
+                "containers of an attempt that was cut off are still there: they are left to the janitor"
+            );
+        }
     }
 
     async fn images(&self, prefix: &str) -> Result<BTreeMap<String, String>, EngineError> {

@@ -6,15 +6,20 @@ use crate::topology::CpuSet;
 /// /dev/shm takes at most this part of the memory.
 const SHM_SHARE: u64 = 4;
 
-/// Whether tasks of a class can be worked on here.
+/// Whether tasks of a class are such that this worker does them, in a slot that has room.
 #[must_use]
-pub fn takes(class: &Class, slot: &Slot, native: bool) -> bool {
-    let is_known = match class.work() {
+pub fn knows(class: &Class, native: bool) -> bool {
+    match class.work() {
         "build" | "run" => true,
         "native" => native,
         _ => false,
-    };
-    is_known && class.shape().fits(slot.cpus.len(), slot.limits.memory_bytes)
+    }
+}
+
+/// Whether tasks of a class can be worked on here.
+#[must_use]
+pub fn takes(class: &Class, slot: &Slot, native: bool) -> bool {
+    knows(class, native) && class.shape().fits(slot.cpus.len(), slot.limits.memory_bytes)
 }
 
 /// The part of a slot that a task asks for: its first CPUs, those of one core before those of the next, and as much

@@ -37,8 +37,15 @@ struct Bank {
 #[must_use]
 pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
     let topology = &machine.topology;
-    let (reserved, rest) = topology.cores.split_at(reserved_cores(topology, config));
+    let (reserved, ours) = topology.cores.split_at(reserved_cores(topology, config));
+    let free: Vec<Core> =
+        ours.iter().filter(|core| !core.siblings.touches(&machine.taken)).cloned().collect();
+    // Where nothing is free, slots are made all the same: they come into service when the other worker ends.
+    let rest = if free.is_empty() { ours } else { &free };
     let mut banks = banks(topology, config);
+    for bank in &mut banks {
+        bank.usable *= part(topology, bank.node, rest, ours);
+    }
     let mut pools = pools(topology, rest, &banks);
     let cores: usize = pools.iter().map(|pool| pool.cores.len()).sum();
     let asked = config.slots as usize;
@@ -48,10 +55,19 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
     // Smaller slots rather than too few.
     let size = sizes.clone().find(|size| fitting(*size) >= least.max(1)).unwrap_or(1);
     let fitting = fitting(size);
-    let disk = machine.free_disk_bytes.map(|free| (free as f64 - config.reserved_disk_gib * GIB).max(0.0));
+    let disk = machine.free_disk_bytes.map(|free| {
+        let part = rest.len() as f64 / ours.len().max(1) as f64;
+        (free as f64 - config.reserved_disk_gib * GIB).max(0.0) * part
+    });
     let (wanted_memory, wanted_disk) = (config.slot_memory_gib * GIB, config.slot_disk_gib * GIB);
 
     let mut notices = topology.notices.clone();
+    if rest.len() < ours.len() {
+        notices.push(format!(
+            "another worker on this node has CPUs {}: slots are made of the rest; restart this worker once that one has ended",
+            machine.taken
+        ));
+    }
     let mut count = 0;
     while count < fitting && (asked == 0 || count < asked) {
         // The one whose memory is divided among fewest, the first of several.
@@ -86,6 +102,7 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
         let memory = wanted_memory.min(bank.usable / bank.slots.max(1) as f64);
         for cores in cut(&pool.cores, size).into_iter().take(pool.slots) {
             let cpus: Vec<u32> = cores.iter().flat_map(|core| core.cpus.iter()).collect();
+            let siblings = cores.iter().flat_map(|core| core.siblings.iter()).collect();
             let limits = Limits {
                 cpuset_cpus: cpus.iter().copied().collect::<CpuSet>().to_string(),
                 // Where there is but one node there is nothing to choose.
@@ -97,7 +114,13 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
                 disk_bytes: wanted_disk.min(disk_share) as u64,
             };
             let number = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-            slots.push(Slot { number, group: u32::try_from(group).unwrap_or(u32::MAX), cpus, limits });
+            slots.push(Slot {
+                number,
+                group: u32::try_from(group).unwrap_or(u32::MAX),
+                cpus,
+                siblings,
+                limits,
+            });
         }
     }
     tell(&slots, topology, config, fitting, &mut notices);
@@ -138,6 +161,15 @@ fn banks(topology: &Topology, config: &WorkerConfig) -> Vec<Bank> {
         Bank { node: node.number, usable: (memory * (1.0 - kept)).max(memory / 2.0), slots: 0 }
     });
     banks.collect()
+}
+
+/// How much of a node's memory comes with some of our cores: as much as of the CPUs that use it. The rest goes with those
+/// that another worker has.
+fn part(topology: &Topology, node: u32, some: &[Core], ours: &[Core]) -> f64 {
+    let uses =
+        |core: &&Core| topology.nodes.iter().any(|known| known.number == core.node && known.home == node);
+    let cpus = |cores: &[Core]| cores.iter().filter(uses).map(|core| core.cpus.len()).sum::<usize>();
+    cpus(some) as f64 / cpus(ours).max(1) as f64
 }
 
 /// The fastest kind first, then by NUMA node; cores without memory are in none.
@@ -275,6 +307,22 @@ mod tests {
     }
 
     #[test]
+    fn another_workers_cores_are_left_to_it() {
+        let config = WorkerConfig { reserved_cores: ReservedCores::Cpus(2), ..WorkerConfig::default() };
+        let mut node = machine(1, 16, 2, 256 << 30);
+        let first = plan(&node, &WorkerConfig { slots: 3, ..config.clone() });
+        assert_eq!(first.slots[2].limits.cpuset_cpus, "10-13");
+        node.taken = first.slots.iter().flat_map(|slot| slot.cpus.iter().copied()).collect();
+        let second = plan(&node, &config);
+        // The first core stays the host's; four of five slots, for the memory of 12 CPUs of 30 went with the others.
+        assert_eq!((second.reserved.to_string(), second.slots.len()), ("0-1".to_owned(), 4));
+        assert_eq!(second.slots[0].limits.cpuset_cpus, "14-17");
+        assert_eq!(second.slots[3].limits.memory_bytes >> 30, 24);
+        node.taken = (2..32).collect();
+        assert_eq!(plan(&node, &config).slots[0].limits.cpuset_cpus, "2-5", "in service once they are free");
+    }
+
+    #[test]
     fn the_host_keeps_the_first_cores() {
         let check = |cores, threads, reserved: ReservedCores, expected: &str| {
             let config = WorkerConfig { reserved_cores: reserved, ..WorkerConfig::default() };
@@ -339,13 +387,15 @@ mod tests {
         #[test]
         fn no_two_slots_share_a_core_or_more_memory_than_there_is(
             topology in topologies(), slots in 0u32..40, slot_cores in 0u32..20, reserved in 0u32..9, disk in any::<Option<u32>>(),
+            taken in proptest::collection::btree_set(0u32..40, 0..6),
         ) {
             let config = WorkerConfig {
                 slots, slot_cores, slot_memory_gib: 0.5, slot_disk_gib: 1.0,
                 reserved_cores: ReservedCores::Cpus(reserved), ..WorkerConfig::default()
             };
+            let taken: CpuSet = taken.into_iter().collect();
             let free_disk_bytes = disk.map(|kib| u64::from(kib) << 10);
-            let machine = Machine { topology: topology.clone(), nofile_max: 1024, free_disk_bytes };
+            let machine = Machine { topology: topology.clone(), nofile_max: 1024, free_disk_bytes, taken: taken.clone() };
             let plan = plan(&machine, &config);
             let mut used = BTreeSet::new();
             let mut memory: BTreeMap<String, u64> = BTreeMap::new();
@@ -372,9 +422,13 @@ mod tests {
                 prop_assert!(used <= node.memory_bytes);
             }
             let used: CpuSet = used.into_iter().collect();
+            let ours: CpuSet = topology.cores.iter().filter(|core| !core.siblings.touches(&taken))
+                .flat_map(|core| core.cpus.iter()).collect();
+            prop_assert!(!used.touches(&taken) || ours.is_within(&plan.reserved), "another worker's");
             prop_assert!(!used.touches(&plan.reserved) && !used.touches(&plan.unused));
             prop_assert_eq!(used.len() + plan.reserved.len() + plan.unused.len(), topology.usable().len());
-            prop_assert_eq!(plan.slots.is_empty(), topology.cores.is_empty() || topology.memory_bytes == 0);
+            let is_possible = !topology.cores.is_empty() && topology.memory_bytes > 0;
+            prop_assert_eq!(plan.slots.is_empty(), !is_possible);
             prop_assert!(slots == 0 || plan.slots.len() <= slots as usize);
             prop_assert!(!plan.slots.is_empty() || !plan.notices.is_empty());
         }

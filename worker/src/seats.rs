@@ -1,0 +1,163 @@
+//! The slots at work: the allocator shared by their loops, the locks on their CPUs, and what is looked at now and then.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use queue_format::{Class, PathError, Shape};
+use tokio::sync::watch;
+
+use crate::allocator::{Allocator, Cause};
+use crate::slots::{CpuLocks, HeldCpus, Slot};
+use crate::topology::CpuSet;
+
+/// How often a slot that may not be given anything asks again, should nobody tell it: a wait may have run out.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Shared by the loops of all slots.
+#[derive(Debug)]
+pub struct Seats {
+    state: Mutex<State>,
+    locks: CpuLocks,
+    changed: watch::Sender<()>,
+    clock: fn() -> Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    allocator: Allocator,
+    /// The locks of each slot; without them it is out of service.
+    held: BTreeMap<u32, HeldCpus>,
+}
+
+impl Seats {
+    /// Takes the locks of all slots; one whose CPUs somebody else has is out of service. `wait_max`: how long slots
+    /// wait for each other where a task needs several.
+    ///
+    /// # Errors
+    /// A lock cannot be made.
+    pub fn new(
+        slots: Vec<Slot>,
+        locks: CpuLocks,
+        wait_max: Duration,
+        clock: fn() -> Duration,
+    ) -> Result<Self, PathError> {
+        let allocator = Allocator::new(slots, wait_max);
+        let state = Mutex::new(State { allocator, held: BTreeMap::new() });
+        let seats = Self { state, locks, changed: watch::Sender::new(()), clock };
+        seats.lock_all()?;
+        Ok(seats)
+    }
+
+    /// Waits until a slot can be given something.
+    pub async fn until_free(&self, number: u32) {
+        let mut changes = self.changed.subscribe();
+        while !self.is_free(number) {
+            let _ = tokio::time::timeout(ASK_AGAIN, changes.changed()).await;
+        }
+    }
+
+    /// Whether a slot can be given something now.
+    #[must_use]
+    pub fn is_free(&self, number: u32) -> bool {
+        self.state().allocator.is_free(number, (self.clock)())
+    }
+
+    /// Whether a task of this shape can be given to a slot now, alone or joined with others.
+    #[must_use]
+    pub fn has_room(&self, number: u32, shape: &Shape) -> bool {
+        self.state().allocator.has_room(number, shape, (self.clock)())
+    }
+
+    /// Gives a slot a task of this shape: the slot that it works in until it is released.
+    pub fn take(&self, number: u32, shape: &Shape) -> Option<Slot> {
+        self.change(|state| state.allocator.take(number, shape, (self.clock)()))
+    }
+
+    /// Gives slots a container that runs already, the first of them as their leader: to be released like others. False
+    /// where one of them is busy.
+    pub fn adopt(&self, numbers: &[u32]) -> bool {
+        self.change(|state| state.allocator.adopt(numbers))
+    }
+
+    /// What a slot was given has ended.
+    pub fn release(&self, number: u32) {
+        self.change(|state| state.allocator.release(number));
+    }
+
+    /// The slots that work for `number`, itself among them.
+    #[must_use]
+    pub fn joined_to(&self, number: u32) -> Vec<u32> {
+        self.state().allocator.joined_to(number)
+    }
+
+    /// Whether tasks of a class need several slots, and can have them here.
+    #[must_use]
+    pub fn needs_joining(&self, class: &Class) -> bool {
+        self.state().allocator.needs_joining(class)
+    }
+
+    /// Which of the classes that need several slots have tasks pending.
+    pub fn saw(&self, pending: &[Class]) {
+        if self.change(|state| state.allocator.saw(pending, (self.clock)())) {
+            match self.state().allocator.waiting((self.clock)()) {
+                Some((shape, group)) => {
+                    tracing::info!(?shape, group, "slots wait for each other: a task needs several");
+                }
+                None => tracing::info!("slots wait for each other no longer"),
+            }
+        }
+    }
+
+    /// Looks again which slots are in service: `usable` CPUs are online and ours, `occupied` ones are those of containers
+    /// that nobody looks after. Gives the sentences that hold now.
+    ///
+    /// # Errors
+    /// A lock cannot be made.
+    pub fn look(&self, usable: &CpuSet, occupied: &[CpuSet]) -> Result<Vec<String>, PathError> {
+        self.change(|state| {
+            for slot in state.allocator.slots() {
+                let (number, cpus) = (slot.number, slot.cpu_set());
+                let gone = cpus.minus(usable);
+                let reason =
+                    (!gone.is_empty()).then(|| format!("CPUs {gone} are offline, or not ours any more"));
+                state.allocator.set_out(number, Cause::Offline, reason);
+                let is_occupied = occupied.iter().any(|occupied| occupied.touches(&cpus));
+                let reason =
+                    is_occupied.then(|| "a container that a dead worker left still runs there".to_owned());
+                state.allocator.set_out(number, Cause::Occupied, reason);
+            }
+        });
+        self.lock_all()?;
+        Ok(self.state().allocator.reasons())
+    }
+
+    fn lock_all(&self) -> Result<(), PathError> {
+        self.change(|state| {
+            for slot in state.allocator.slots() {
+                if state.held.contains_key(&slot.number) {
+                    continue;
+                }
+                let reason = match self.locks.take(&slot.siblings)? {
+                    Ok(held) => {
+                        state.held.insert(slot.number, held);
+                        None
+                    }
+                    Err(cpu) => Some(format!("another worker on this node has CPU {cpu}")),
+                };
+                state.allocator.set_out(slot.number, Cause::Locked, reason);
+            }
+            Ok(())
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let made = change(&mut self.state());
+        self.changed.send_replace(());
+        made
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
