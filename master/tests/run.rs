@@ -34,6 +34,7 @@ fn report(claim: &Claim, verdict: Verdict, me: &queue_format::Owner) -> Manifest
         failed: usize::from(!verdict.is_success()),
         cpuset: "0-1".to_owned(),
         memory_bytes: 4 << 30,
+        node: None,
         outputs: [("/out".to_owned(), "output.out".to_owned())].into(),
     };
     Manifest { work: WorkReport::Run { run }, notes: Vec::new(), ..manifest(claim, verdict, me) }

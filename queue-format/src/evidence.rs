@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::NodeRecord;
+
 /// The name of an attempt's evidence under `results/`.
 pub const EVIDENCE_FILE: &str = "evidence.json";
 
@@ -60,6 +62,9 @@ pub struct RunRecord {
     pub seconds: f64,
     /// The container's highest memory use, where the engine told it.
     pub peak_memory_bytes: Option<u64>,
+    /// What the kernel held the container to, and what it had to wait for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeRecord>,
     /// Each test's status by its node id.
     pub tests: BTreeMap<String, TestStatus>,
     /// Files whose import failed, with the exception's line.

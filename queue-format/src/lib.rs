@@ -73,6 +73,7 @@ mod liveness;
 mod log;
 mod manifest;
 mod name;
+mod node;
 mod owner;
 mod presence;
 mod publish;
@@ -121,6 +122,7 @@ pub use manifest::{
     StageRecord, WorkReport,
 };
 pub use name::{InvalidName, TaskName, Token};
+pub use node::{NodeRecord, PressureOf};
 pub use owner::{Incarnation, InvalidOwner, Owner, node_name};
 pub use presence::{Deceased, Presence};
 pub use publish::{CHUNK_TASKS_MAX, Published, Publisher};

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Owner, TaskId, Token, Verdict};
+use crate::{NodeRecord, Owner, TaskId, Token, Verdict};
 
 /// The name of an attempt's manifest under `results/`; written last.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -70,7 +70,7 @@ pub struct BuildReport {
 }
 
 /// What a run tells; of each command, `commands.json` among its files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
     /// Commands that ended with status 0.
     pub succeeded: usize,
@@ -80,6 +80,9 @@ pub struct RunReport {
     pub cpuset: String,
     /// Memory that it could use; what limited it stands in the notes where that is not the kernel's own accounting.
     pub memory_bytes: u64,
+    /// What the kernel held its container to, and what it had to wait for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeRecord>,
     /// Its outputs that are kept: path, and the name of the file among the results.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<String, String>,

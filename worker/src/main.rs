@@ -120,12 +120,16 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
     let mut machine = machine(&[&state_dir, &engine.facts().root_dir])?;
     machine.taken = locks.taken(&machine.topology.cores)?;
     let plan = plan(&machine, &config);
-    let (slots, mut notices) = (plan.slots, plan.notices);
+    let (mut slots, mut notices) = (plan.slots, plan.notices);
     anyhow::ensure!(!slots.is_empty(), "{}", notices.join("; "));
     let join_wait = Duration::from_secs(config.join_wait_seconds);
     let seats = Arc::new(Seats::new(slots.clone(), locks, join_wait, time_since_boot)?);
     drop(choosing);
     notices.extend(engine.facts().warnings.iter().cloned());
+    for slot in &mut slots {
+        let why_not = engine.confine(slot.cpus[0], &mut slot.limits).err();
+        notices.extend(why_not.filter(|why_not| !notices.contains(why_not)));
+    }
     for notice in &notices {
         tracing::warn!("{notice}");
     }
@@ -193,6 +197,7 @@ async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> an
     if !engine.settle(SETTLE_MAX).await {
         tracing::warn!("some containers could not be removed in time: they are left to the janitor");
     }
+    engine.remove_groups();
     notifier.stopping("every claim is settled");
     Ok(())
 }

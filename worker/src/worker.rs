@@ -182,6 +182,13 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         }
     }
 
+    fn confine(&self, slot: &mut Slot) {
+        let first = slot.cpus.first().copied().unwrap_or_default();
+        if let Err(why) = self.shop.engine.confine(first, &mut slot.limits) {
+            self.board.notice(&why);
+        }
+    }
+
     /// The turn to look, for a slot that can be given something.
     async fn turn_of(&self, number: u32) -> Turn<'_> {
         loop {
@@ -276,7 +283,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Ok(Ok(Next::Claimed(claim))) => {
                 turn.found_something();
                 match self.seats.take(number, &claim.class().shape()) {
-                    Some(given) => Ok(Some((*claim, given))),
+                    Some(mut given) => {
+                        self.confine(&mut given);
+                        Ok(Some((*claim, given)))
+                    }
                     None => {
                         // A slot went out of service at this very moment.
                         let released = on_disk(|| claim.release());

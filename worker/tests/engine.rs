@@ -16,7 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use uuid::Uuid;
 use worker::engine::{
-    BuildEnd, BuildRequest, ContainerEnd, Content, Engine, EngineError, FileIn, Network, Output, RunRequest,
+    BuildEnd, BuildRequest, ContainerEnd, Content, Engine, EngineError, FileIn, Limits, Network, Output,
+    RunRequest,
 };
 
 const MIB: u64 = 1 << 20;
@@ -429,13 +430,60 @@ async fn the_processes_of_a_build_are_bounded() {
         format!("FROM {BASE_IMAGE}\nRUN bash -c 'for i in $(seq 300); do sleep 5 & done'; exit 1\n");
     let mut request = build_request(&node, dir.path(), &dockerfile);
     request.limits.pids_max = 64;
+    // No CPU of this machine: no other worker's group.
+    let group = 9_000 + std::process::id() % 1_000_000;
+    node.docker.confine(group, &mut request.limits).unwrap();
     let outcome = node.docker.build(&request).await.unwrap();
     assert!(outcome.log.contains("Resource temporarily unavailable"), "{}", outcome.log);
-    let name = format!("bottega-{}", request.labels.object.simple());
-    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory"] {
-        assert!(!Path::new(root).join(&name).exists());
+    // The same group holds a run, which has its own limits below.
+    let mut run = run_request(&node, "cat /proc/self/cgroup; nproc; sleep 1");
+    run.limits = Limits { cpuset_cpus: "1".to_owned(), pids_max: 32, ..request.limits.clone() };
+    let outcome = node.docker.run(&run).await.unwrap();
+    assert!(
+        outcome.log.contains(&format!("/bottega-slot{group}/")) && outcome.log.ends_with("\n1\n"),
+        "{}",
+        outcome.log
+    );
+    assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    let held = outcome.node.unwrap();
+    assert_eq!((held.cpuset_cpus.as_deref(), held.pids_max), (Some("1"), Some(32)));
+    assert_eq!(
+        (held.cpuset_mems.as_deref(), held.memory_bytes),
+        (Some("0"), Some(request.limits.memory_bytes))
+    );
+    // It is fitted anew to what it is given next, larger or smaller.
+    for cpus in ["1", "0-1"] {
+        run.limits.cpuset_cpus = cpus.to_owned();
+        node.docker.confine(group, &mut run.limits).unwrap();
+    }
+    node.docker.remove_groups();
+    let name = format!("bottega-slot{group}");
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/cpuset"] {
+        assert!(!Path::new(root).join(&name).exists(), "{root}");
     }
     node.remove_images(request.labels.object).await;
+}
+
+#[tokio::test]
+async fn what_runs_is_known_by_its_owner_and_cpus() {
+    let node = Node::connect().await;
+    let mut request = run_request(&node, "sleep 600");
+    request.limits.cpuset_cpus = "1".to_owned();
+    let of_ours = async || {
+        let running = node.docker.running().await.unwrap();
+        running.into_iter().find(|container| container.object == request.labels.object)
+    };
+    {
+        let mut run = std::pin::pin!(node.docker.run(&request));
+        tokio::select! {
+            outcome = &mut run => panic!("{outcome:?}"),
+            () = node.until_running(request.labels.object) => {}
+        }
+        let found = of_ours().await.unwrap();
+        assert_eq!((found.owner, found.cpuset_cpus.as_str()), (request.labels.owner.clone(), "1"));
+    }
+    node.docker.settled().await;
+    assert_eq!(of_ours().await, None, "what was cut off is gone before its cores are given out");
 }
 
 #[tokio::test]

@@ -33,8 +33,18 @@ fn run(line: &str) -> RunRecord {
             (None, value) => drop(tests.insert(name.to_owned(), status(value))),
         }
     }
-    let (seconds, peak_memory_bytes) = (1.0, None);
-    RunRecord { condition, repeat: 1, end, exit_code, seconds, peak_memory_bytes, tests, collection_errors }
+    let (seconds, peak_memory_bytes, node) = (1.0, None, None);
+    RunRecord {
+        condition,
+        repeat: 1,
+        end,
+        exit_code,
+        seconds,
+        peak_memory_bytes,
+        node,
+        tests,
+        collection_errors,
+    }
 }
 
 fn status(letter: &str) -> TestStatus {

@@ -71,6 +71,7 @@ impl Node {
             nofile_max: 1024,
             shm_bytes: 1 << 28,
             disk_bytes: 1 << 30,
+            cgroup_parent: None,
         };
         let labels = Labels {
             spool: spool.id(),

@@ -11,7 +11,6 @@ use super::build_stream::BuildStream;
 use super::connect::{Docker, Inner, failed, is_missing};
 use super::disk::DiskWatch;
 use super::dockerfile::DOCKERFILE_BYTES_MAX;
-use super::parent::ParentGroup;
 use super::removal::Removal;
 use super::{BuildEnd, BuildOutcome, BuildRequest, EngineError, Limits, Network, context, dockerfile};
 
@@ -63,16 +62,14 @@ impl Docker {
         let inner = &self.inner;
         let before = inner.image_id(&request.image_name).await?;
         inner.record(&request.labels, ObjectKind::Build { image: request.image_name.clone() }).await?;
-        let parent = ParentGroup::make(&inner.facts, request.labels.object, request.limits.pids_max);
-        let parent_path = parent.as_ref().map(ParentGroup::path);
-        let removal = Removal::of_build(Arc::clone(inner), request.labels.object, parent);
+        let removal = Removal::of_build(Arc::clone(inner), request.labels.object);
         let disk = DiskWatch {
             inner,
             object: request.labels.object,
             limit_bytes: request.limits.disk_bytes,
             base_bytes,
         };
-        let talk = tokio::time::timeout(request.timeout, inner.talk(request, parent_path, text, stream));
+        let talk = tokio::time::timeout(request.timeout, inner.talk(request, text, stream));
         let talked = tokio::select! {
             talked = talk => talked.unwrap_or_else(|_| {
                 let why = format!("after {} s", request.timeout.as_secs());
@@ -119,7 +116,6 @@ impl Inner {
     async fn talk(
         &self,
         request: &BuildRequest,
-        parent_path: Option<String>,
         text: String,
         stream: &mut BuildStream,
     ) -> Result<Talk, EngineError> {
@@ -128,7 +124,7 @@ impl Inner {
         let sent = self
             .raw
             .post(format!("{}/build", self.raw_url))
-            .query(&parameters(request, parent_path))
+            .query(&parameters(request))
             .header("Content-Type", "application/x-tar")
             .body(body)
             .send();
@@ -213,8 +209,8 @@ fn refused(status: StatusCode, body: &[u8], stream: &mut BuildStream) -> Result<
 
 /// <https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageBuild>; the classic
 /// builder, for BuildKit takes these limits and ignores them.
-fn parameters(request: &BuildRequest, parent_path: Option<String>) -> Vec<(&'static str, String)> {
-    let Limits { cpuset_cpus, cpuset_mems, memory_bytes, nofile_max, shm_bytes, disk_bytes, .. } =
+fn parameters(request: &BuildRequest) -> Vec<(&'static str, String)> {
+    let Limits { cpuset_cpus, cpuset_mems, memory_bytes, nofile_max, shm_bytes, disk_bytes, cgroup_parent, .. } =
         &request.limits;
     // No file may be larger than all may be together: the engine writes a sparse one out in full, and is not to be
     // stopped then.
@@ -233,7 +229,7 @@ fn parameters(request: &BuildRequest, parent_path: Option<String>) -> Vec<(&'sta
         ("ulimits", ulimits.to_string()),
         ("networkmode", network_mode(request.network).to_owned()),
     ];
-    parameters.extend(parent_path.map(|path| ("cgroupparent", path)));
+    parameters.extend(cgroup_parent.clone().map(|group| ("cgroupparent", group)));
     parameters.extend(cpuset_mems.clone().map(|mems| ("cpusetmems", mems)));
     parameters
 }

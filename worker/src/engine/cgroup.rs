@@ -1,6 +1,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use queue_format::PressureOf;
+
 use super::Limits;
 use crate::topology::CpuSet;
 
@@ -22,6 +24,7 @@ pub(super) struct Effective {
     pub(super) memory_bytes: Option<u64>,
     pub(super) pids_max: Option<u64>,
     pub(super) cpuset_cpus: Option<String>,
+    pub(super) cpuset_mems: Option<String>,
 }
 
 impl Cgroup {
@@ -74,12 +77,29 @@ impl Cgroup {
     /// The limits that hold; v2 writes `max` where there is none.
     pub(super) fn effective(&self) -> Effective {
         let memory = if self.is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
-        let cpuset = if self.is_v2 { "cpuset.cpus.effective" } else { "cpuset.cpus" };
+        let suffix = if self.is_v2 { ".effective" } else { "" };
+        let set = |what: &str| read(&self.cpuset_dir.join(format!("cpuset.{what}{suffix}")));
         let number = |path: PathBuf| read(&path).map(|text| text.parse().unwrap_or(u64::MAX));
         Effective {
             memory_bytes: number(self.memory_dir.join(memory)),
             pids_max: number(self.pids_dir.join("pids.max")),
-            cpuset_cpus: read(&self.cpuset_dir.join(cpuset)),
+            cpuset_cpus: set("cpus"),
+            cpuset_mems: set("mems"),
+        }
+    }
+
+    /// Its processes.
+    pub(super) fn processes(&self) -> Vec<i32> {
+        let text = read(&self.pids_dir.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Where the kernel tells what it makes processes wait for: a file of the group, or of the whole node.
+    pub(super) fn pressure(&self, resource: &str) -> (PathBuf, PressureOf) {
+        let own = self.memory_dir.join(format!("{resource}.pressure"));
+        match self.is_v2 && own.exists() {
+            true => (own, PressureOf::Container),
+            false => (Path::new("/proc/pressure").join(resource), PressureOf::Node),
         }
     }
 }
@@ -109,6 +129,10 @@ impl Effective {
         compare("processes", limits.pids_max.to_string(), self.pids_max.map(|v| v.to_string()), pids_hold);
         let cpus_hold = self.cpuset_cpus.as_deref().is_some_and(|held| set(held) == set(&limits.cpuset_cpus));
         compare("cores", limits.cpuset_cpus.clone(), self.cpuset_cpus.clone(), cpus_hold);
+        if let Some(asked) = &limits.cpuset_mems {
+            let holds = self.cpuset_mems.as_deref().is_some_and(|held| set(held) == set(asked));
+            compare("NUMA nodes", asked.clone(), self.cpuset_mems.clone(), holds);
+        }
         sentences
     }
 }
@@ -147,14 +171,19 @@ mod tests {
             nofile_max: 10,
             shm_bytes: 10,
             disk_bytes: 10,
+            cgroup_parent: None,
         };
         let held = |memory, pids, cpus: &str| Effective {
             memory_bytes: Some(memory),
             pids_max: Some(pids),
             cpuset_cpus: Some(cpus.to_owned()),
+            cpuset_mems: Some("0".to_owned()),
         };
         assert!(held(96, 10, "0,1").mismatches(&limits).is_empty());
         assert_eq!(held(u64::MAX, 11, "0-3").mismatches(&limits).len(), 3);
+        let bound = Limits { cpuset_mems: Some("1".to_owned()), ..limits.clone() };
+        let said = held(96, 10, "0,1").mismatches(&bound);
+        assert_eq!(said, ["limit of NUMA nodes does not hold: asked for 1, the kernel holds 0"]);
         let none = Effective::default().mismatches(&limits);
         assert_eq!(none[2], "limit of cores does not hold: asked for 0-1, the kernel holds nothing");
     }

@@ -7,7 +7,8 @@ use bollard::models::SystemInfo;
 use queue_format::{Labels, Ledger, LedgerEntry, ObjectKind};
 use tokio::sync::watch;
 
-use super::{EngineError, parent};
+use super::EngineError;
+use super::parent::{self, SlotGroups};
 
 /// Where the engine listens unless the host says otherwise.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -51,7 +52,7 @@ pub struct EngineFacts {
     /// Whether it may be able to limit a writable layer itself; the first container shows whether it can. Else
     /// the layer is watched and the container killed at the limit.
     pub limits_disk: bool,
-    /// Whether the processes of a build can be limited: the engine manages control groups as files, and we may too.
+    /// Whether slots can have control groups, which alone limit the processes of a build.
     pub limits_build_processes: bool,
     /// Whether an init process that reaps orphans is there.
     pub has_init: bool,
@@ -76,6 +77,7 @@ pub(super) struct Inner {
     pub(super) raw_url: String,
     pub(super) facts: EngineFacts,
     pub(super) options: DockerOptions,
+    pub(super) groups: SlotGroups,
     /// Whether `storage-opt size` is still believed in.
     pub(super) limits_disk: AtomicBool,
     /// Removals going on behind dropped futures.
@@ -99,8 +101,14 @@ impl Docker {
         let facts = facts(info, api_version);
         let limits_disk = AtomicBool::new(facts.limits_disk);
         let removals = watch::Sender::new(0);
-        let inner = Inner { client, raw, raw_url, facts, options, limits_disk, removals };
+        let groups = SlotGroups::new(&facts);
+        let inner = Inner { client, raw, raw_url, facts, options, groups, limits_disk, removals };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Removes the control groups of slots, as far as nothing runs in them any more.
+    pub fn remove_groups(&self) {
+        self.inner.groups.remove();
     }
 
     /// What the engine is.
@@ -198,7 +206,9 @@ fn facts(info: SystemInfo, api_version: String) -> EngineFacts {
     let limits_build_processes = parent::is_possible(&cgroup_driver, cgroup_version);
     if !limits_build_processes {
         warnings.push(
-            "the number of a build's processes cannot be limited here: its memory limit has to do".to_owned(),
+            "the number of a build's processes cannot be limited here, for slots have no control groups: run \
+             bottega-worker prepare as root"
+                .to_owned(),
         );
     }
     if !has_init {

@@ -98,6 +98,7 @@ impl Inner {
         let host_config = HostConfig {
             cpuset_cpus: Some(request.limits.cpuset_cpus.clone()),
             cpuset_mems: request.limits.cpuset_mems.clone(),
+            cgroup_parent: request.limits.cgroup_parent.clone(),
             memory: Some(signed(memory_bytes)),
             memory_swap: Some(signed(memory_bytes)),
             pids_limit: Some(signed(pids_max)),
@@ -164,6 +165,7 @@ impl Inner {
             peak_memory_bytes: watch.peak_memory_bytes,
             files_out,
             outputs,
+            node: watch.record(),
             warnings: watch.warnings,
         })
     }
@@ -259,6 +261,7 @@ fn not_started(error: &Error, began: Instant) -> Result<RunOutcome, EngineError>
         peak_memory_bytes: None,
         files_out: BTreeMap::new(),
         outputs: BTreeMap::new(),
+        node: None,
         warnings: Vec::new(),
     })
 }

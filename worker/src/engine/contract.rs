@@ -3,7 +3,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use queue_format::{Labels, Owner, SpoolError};
+use queue_format::{Labels, NodeRecord, Owner, SpoolError};
 use uuid::Uuid;
 
 use super::dockerfile::Refused;
@@ -32,6 +32,9 @@ pub struct Limits {
     /// Growth of the writable layer, or of all layers of a build; watched where the engine cannot limit it. A file for
     /// each 16 KiB of it is the limit of their number.
     pub disk_bytes: u64,
+    /// The control group above, where the slot has one: it holds what the engine's own limits do not, such as a build's
+    /// processes.
+    pub cgroup_parent: Option<String>,
 }
 
 /// What a container can reach.
@@ -199,6 +202,8 @@ pub struct RunOutcome {
     pub files_out: BTreeMap<String, Vec<u8>>,
     /// What became of each of `outputs`.
     pub outputs: BTreeMap<String, Output>,
+    /// What the kernel held it to, and what it had to wait for.
+    pub node: Option<NodeRecord>,
     /// Limits that do not hold on this node, and what else a person should know: a sentence each.
     pub warnings: Vec<String>,
 }
@@ -288,6 +293,14 @@ pub trait Engine: Send + Sync {
     /// The containers of bottega that run now.
     fn running(&self) -> impl Future<Output = Result<Vec<RunningContainer>, EngineError>> + Send {
         async { Ok(Vec::new()) }
+    }
+
+    /// Fits the control group of a slot, by its first CPU, to limits, and names it in them.
+    ///
+    /// # Errors
+    /// Why there is none, in a sentence: then containers have their own limits alone.
+    fn confine(&self, _first_cpu: u32, _limits: &mut Limits) -> Result<(), String> {
+        Ok(())
     }
 
     /// Waits until what dropped runs and builds have left is removed; for a while at most.

@@ -10,7 +10,7 @@ use queue_format::{LABEL_OBJECT, ObjectKind};
 
 use super::connect::{Docker, failed, is_missing};
 use super::{
-    BuildOutcome, BuildRequest, Engine, EngineError, RunOutcome, RunRequest, RunningContainer,
+    BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest, RunningContainer,
 };
 
 /// How long a registry may say nothing.
@@ -52,6 +52,13 @@ impl Engine for Docker {
             running.push(RunningContainer { id, object, owner: entry.owner, cpuset_cpus });
         }
         Ok(running)
+    }
+
+    fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<(), String> {
+        if !self.inner.facts.limits_build_processes {
+            return Ok(());
+        }
+        self.inner.groups.confine(first_cpu, limits)
     }
 
     async fn settled(&self) {

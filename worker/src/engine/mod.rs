@@ -18,6 +18,7 @@ mod network;
 mod output;
 mod parent;
 mod removal;
+mod strain;
 mod watch;
 
 pub(crate) use cgroup::Cgroup;
@@ -25,3 +26,4 @@ pub use connect::{Docker, DockerOptions, EngineFacts};
 pub use contract::*;
 pub(crate) use files::too_large;
 pub(crate) use output::HeadTail;
+pub use parent::SlotGroups;

@@ -1,75 +1,317 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use uuid::Uuid;
-
-use super::EngineFacts;
+use super::{EngineFacts, Limits};
+use crate::topology::CpuSet;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// The slice above those of slots.
+const SLICE: &str = "bottega.slice";
+/// A group has so much more than its containers, so that one meets its own limit: that one's events tell whose it was.
+const MEMORY_SLACK_BYTES: u64 = 32 << 20;
+/// The kernel counts memory in pages; those of some machines are so large.
+const PAGE_BYTES_MAX: u64 = 64 << 10;
 
-/// A control group above the containers of one build: the only way to limit its processes, for the builder itself
-/// has no such limit. Removed when dropped, as far as nothing runs in it any more.
+/// The control groups above the containers of each slot: evaluations, and builds, whose processes nothing else limits.
+///
+/// The group of a slot is named by its first CPU, which no other worker of the node has: `bottega-slot4`, and with the
+/// systemd driver `bottega-slot4.slice`. Either the worker makes it, or `bottega-worker prepare` has, as root.
 #[derive(Debug)]
-pub(super) struct ParentGroup {
-    name: String,
+pub struct SlotGroups {
     mount: PathBuf,
+    is_v2: bool,
+    is_systemd: bool,
+    /// Those that were used: the worker removes what it made when it ends.
+    used: Mutex<BTreeSet<String>>,
 }
 
-impl ParentGroup {
-    /// What an earlier incarnation may have left; dropping it removes it.
-    pub(super) fn left(object: Uuid) -> Self {
-        Self { name: format!("bottega-{}", object.simple()), mount: MOUNT.into() }
+/// A file of a group, and what is to be in it.
+struct Setting {
+    path: PathBuf,
+    value: String,
+    means: Means,
+}
+
+/// What makes a value the same as another.
+enum Means {
+    Set,
+    Bytes,
+    Number,
+}
+
+impl SlotGroups {
+    /// As an engine manages its groups.
+    #[must_use]
+    pub fn new(facts: &EngineFacts) -> Self {
+        Self::below(Path::new(MOUNT), facts.cgroup_version == 2, facts.cgroup_driver == "systemd")
     }
 
-    /// Makes the group; `None` where the host does not let us, which [`is_possible`] tells beforehand.
-    pub(super) fn make(facts: &EngineFacts, object: Uuid, pids_max: u64) -> Option<Self> {
-        if !facts.limits_build_processes {
-            return None;
-        }
-        let group = Self::left(object);
-        let dir = pids_root(facts.cgroup_version).join(&group.name);
-        let made = match fs::create_dir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => fs::write(dir.join("pids.max"), pids_max.to_string()),
+    fn below(mount: &Path, is_v2: bool, is_systemd: bool) -> Self {
+        Self { mount: mount.to_owned(), is_v2, is_systemd, used: Mutex::default() }
+    }
+
+    /// Fits the group of a slot, whose first CPU is given, to limits, and names it in them.
+    ///
+    /// # Errors
+    /// Why there is none, or none that holds these limits, in a sentence.
+    pub fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<(), String> {
+        limits.cgroup_parent = None;
+        let name = self.name(first_cpu);
+        // The same of every slot, to be said once.
+        let failed = |path: &Path, error: io::Error| {
+            let (file, mount) = (path.file_name().unwrap_or_default().display(), self.mount.display());
+            format!(
+                "slots have no control groups, and builds no limit of processes: cannot write {file} below {mount}: {error}; \
+                 run bottega-worker prepare as root"
+            )
         };
-        match made {
-            Ok(()) => Some(group),
-            Err(error) => {
-                tracing::warn!(dir = %dir.display(), %error, "a build's processes are not limited");
-                None
+        for dir in self.dirs(&name) {
+            match fs::create_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed(Path::new("groups"), error));
+                }
+                _ => {}
+            }
+        }
+        if self.is_v2 && !self.is_systemd {
+            self.hand_down(&self.mount);
+            self.hand_down(&self.mount.join(&name));
+        }
+        let settings = self.settings(&name, limits);
+        let differing: Vec<&Setting> = settings.iter().filter(|setting| !setting.holds()).collect();
+        if !differing.is_empty() && self.dirs(&name).iter().any(|dir| has_processes(dir)) {
+            return Err(format!(
+                "control group {name} is in use with other limits: another worker seems to have these CPUs"
+            ));
+        }
+        for setting in differing {
+            fs::write(&setting.path, &setting.value).map_err(|error| failed(&setting.path, error))?;
+            if !setting.holds() {
+                return Err(failed(&setting.path, io::Error::other("the kernel keeps another value")));
+            }
+        }
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        limits.cgroup_parent = Some(if self.is_systemd { name } else { format!("/{name}") });
+        Ok(())
+    }
+
+    /// Removes the groups that were used, as far as nothing runs in them and they are ours.
+    pub fn remove(&self) {
+        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        // A slice is systemd's to remove.
+        for name in used.iter().filter(|_| !self.is_systemd) {
+            // v1: the engine made a directory of this name under each controller.
+            let controllers = fs::read_dir(&self.mount).into_iter().flatten().filter_map(Result::ok);
+            for dir in controllers.map(|entry| entry.path()).chain([self.mount.clone()]) {
+                let _ = fs::remove_dir(dir.join(name));
             }
         }
     }
 
-    /// As the engine's `cgroupparent` wants it.
-    pub(super) fn path(&self) -> String {
-        format!("/{}", self.name)
+    /// The directories of a slot's group and the files in them that the worker writes: `prepare` makes them its.
+    #[must_use]
+    pub fn paths(&self, first_cpu: u32, limits: &Limits) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let name = self.name(first_cpu);
+        let settings = self.settings(&name, limits);
+        (self.dirs(&name), settings.into_iter().map(|setting| setting.path).collect())
     }
-}
 
-impl Drop for ParentGroup {
-    fn drop(&mut self) {
-        // v1: the engine made a directory of this name under each controller.
-        let controllers = fs::read_dir(&self.mount).into_iter().flatten().filter_map(Result::ok);
-        for dir in controllers.map(|entry| entry.path()).chain([self.mount.clone()]) {
-            // One that is missing or still in use stays as it is; it holds no process of ours.
-            let _ = fs::remove_dir(dir.join(&self.name));
+    /// What the group of a slot is called.
+    #[must_use]
+    pub fn name(&self, first_cpu: u32) -> String {
+        let suffix = if self.is_systemd { ".slice" } else { "" };
+        format!("bottega-slot{first_cpu}{suffix}")
+    }
+
+    fn dirs(&self, name: &str) -> Vec<PathBuf> {
+        match (self.is_v2, self.is_systemd) {
+            (true, false) => vec![self.mount.join(name)],
+            (true, true) => vec![self.mount.join(SLICE).join(name)],
+            (false, _) => {
+                let above = if self.is_systemd { SLICE } else { "" };
+                // systemd has no cpuset of v1.
+                let controllers: &[&str] =
+                    if self.is_systemd { &["memory", "pids"] } else { &["cpuset", "memory", "pids"] };
+                controllers.iter().map(|name_| self.mount.join(name_).join(above).join(name)).collect()
+            }
+        }
+    }
+
+    fn settings(&self, name: &str, limits: &Limits) -> Vec<Setting> {
+        let memory = limits.memory_bytes.saturating_add(MEMORY_SLACK_BYTES).to_string();
+        let mut settings = Vec::new();
+        for dir in self.dirs(name) {
+            let mut put = |controller: &str, file: &str, value: &str, means: Means| {
+                if self.is_v2 || dir.starts_with(self.mount.join(controller)) {
+                    settings.push(Setting { path: dir.join(file), value: value.to_owned(), means });
+                }
+            };
+            put("cpuset", "cpuset.cpus", &limits.cpuset_cpus, Means::Set);
+            // v1 lets nothing run in a group without nodes.
+            let all = fs::read_to_string(self.mount.join("cpuset/cpuset.mems")).unwrap_or_default();
+            match &limits.cpuset_mems {
+                Some(mems) => put("cpuset", "cpuset.mems", mems, Means::Set),
+                None if !self.is_v2 => put("cpuset", "cpuset.mems", all.trim(), Means::Set),
+                None => {}
+            }
+            put(
+                "memory",
+                if self.is_v2 { "memory.max" } else { "memory.limit_in_bytes" },
+                &memory,
+                Means::Bytes,
+            );
+            put("pids", "pids.max", &limits.pids_max.to_string(), Means::Number);
+        }
+        settings
+    }
+
+    /// v2: a group has the files of those controllers that the one above hands down. Who may not write this is told by
+    /// the files that are missing.
+    fn hand_down(&self, dir: &Path) {
+        for controller in ["+cpuset", "+memory", "+pids"] {
+            let _ = fs::write(dir.join("cgroup.subtree_control"), controller);
         }
     }
 }
 
-/// Whether groups can be made on this host: the engine manages them as files, and so may we.
-pub(super) fn is_possible(cgroup_driver: &str, cgroup_version: u8) -> bool {
-    let root = pids_root(cgroup_version);
-    let may_write = nix::unistd::access(&root, nix::unistd::AccessFlags::W_OK).is_ok();
-    // A group has a limit of processes only where its parent hands that controller down.
-    let hands_down = cgroup_version == 1
-        || fs::read_to_string(root.join("cgroup.subtree_control")).is_ok_and(|text| text.contains("pids"));
-    cgroup_driver == "cgroupfs" && may_write && hands_down
+impl Setting {
+    fn holds(&self) -> bool {
+        let Ok(text) = fs::read_to_string(&self.path) else { return false };
+        let (held, wanted) = (text.trim(), self.value.as_str());
+        let number = |text: &str| text.parse::<u64>().ok();
+        match self.means {
+            Means::Set => held.parse::<CpuSet>().is_ok_and(|held| wanted.parse() == Ok(held)),
+            Means::Bytes => number(held).is_some_and(|held| {
+                number(wanted).is_some_and(|wanted| held <= wanted && wanted - held < PAGE_BYTES_MAX)
+            }),
+            Means::Number => number(held) == number(wanted),
+        }
+    }
 }
 
-fn pids_root(cgroup_version: u8) -> PathBuf {
+/// Whether anything runs in a group or below it.
+fn has_processes(dir: &Path) -> bool {
+    let own = fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|text| !text.trim().is_empty());
+    let below = || fs::read_dir(dir).into_iter().flatten().flatten();
+    own || below()
+        .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && has_processes(&entry.path()))
+}
+
+/// Whether groups can be made on this host, or a root-only step has: the engine manages them as files, and so may we;
+/// or systemd does, and the slices are there.
+pub(super) fn is_possible(cgroup_driver: &str, cgroup_version: u8) -> bool {
     let mount = Path::new(MOUNT);
-    if cgroup_version == 1 { mount.join("pids") } else { mount.to_owned() }
+    let pids = if cgroup_version == 1 { mount.join("pids") } else { mount.to_owned() };
+    let prepared = |dir: &Path| {
+        let names = fs::read_dir(dir).into_iter().flatten().flatten();
+        names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("bottega-slot"))
+    };
+    match cgroup_driver {
+        "cgroupfs" => nix::unistd::access(&pids, nix::unistd::AccessFlags::W_OK).is_ok() || prepared(&pids),
+        "systemd" => prepared(&pids.join(SLICE)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            cpuset_cpus: "4-5".to_owned(),
+            cpuset_mems: Some("1".to_owned()),
+            memory_bytes: 1 << 30,
+            pids_max: 100,
+            nofile_max: 10,
+            shm_bytes: 10,
+            disk_bytes: 10,
+            cgroup_parent: None,
+        }
+    }
+
+    /// A mount without a kernel behind it: files hold what is written.
+    fn mount(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn sets_every_limit_of_a_group_and_names_it() {
+        let check = |is_v2: bool, is_systemd: bool, dirs: &[&str], parent: &str, files: &[(&str, &str)]| {
+            let mount = mount(dirs);
+            let groups = SlotGroups::below(mount.path(), is_v2, is_systemd);
+            let mut limits = limits();
+            assert_eq!(groups.confine(4, &mut limits), Ok(()));
+            assert_eq!(limits.cgroup_parent.as_deref(), Some(parent));
+            for (file, value) in files {
+                assert_eq!(fs::read_to_string(mount.path().join(file)).unwrap(), *value, "{file}");
+            }
+        };
+        let memory = ((1u64 << 30) + MEMORY_SLACK_BYTES).to_string();
+        check(
+            false,
+            false,
+            &["cpuset/x", "memory/x", "pids/x"],
+            "/bottega-slot4",
+            &[
+                ("cpuset/bottega-slot4/cpuset.cpus", "4-5"),
+                ("cpuset/bottega-slot4/cpuset.mems", "1"),
+                ("memory/bottega-slot4/memory.limit_in_bytes", &memory),
+                ("pids/bottega-slot4/pids.max", "100"),
+            ],
+        );
+        check(
+            true,
+            false,
+            &["cgroup.subtree_control"],
+            "/bottega-slot4",
+            &[
+                ("cgroup.subtree_control", "+pids"),
+                ("bottega-slot4/cpuset.cpus", "4-5"),
+                ("bottega-slot4/memory.max", &memory),
+                ("bottega-slot4/pids.max", "100"),
+            ],
+        );
+        check(
+            true,
+            true,
+            &["bottega.slice/x"],
+            "bottega-slot4.slice",
+            &[
+                ("bottega.slice/bottega-slot4.slice/cpuset.mems", "1"),
+                ("bottega.slice/bottega-slot4.slice/pids.max", "100"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_group_in_use_keeps_its_limits() {
+        let mount = mount(&["x"]);
+        let groups = SlotGroups::below(mount.path(), true, false);
+        groups.confine(4, &mut limits()).unwrap();
+        let inner = mount.path().join("bottega-slot4/container");
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("cgroup.procs"), "7\n").unwrap();
+        assert_eq!(groups.confine(4, &mut limits()), Ok(()), "the same");
+        let mut other = Limits { pids_max: 5, ..limits() };
+        let why = groups.confine(4, &mut other).unwrap_err();
+        assert!(why.contains("bottega-slot4 is in use"), "{why}");
+        assert_eq!(other.cgroup_parent, None);
+    }
+
+    #[test]
+    fn where_none_can_be_made_it_says_what_to_do() {
+        let groups = SlotGroups::below(Path::new("/proc/self"), true, false);
+        let why = groups.confine(0, &mut limits()).unwrap_err();
+        assert!(why.contains("bottega-worker prepare"), "{why}");
+    }
 }

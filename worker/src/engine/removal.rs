@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::EngineError;
 use super::connect::{Docker, Inner, failed, is_missing};
-use super::parent::ParentGroup;
 
 /// How often an object's containers are looked for before the janitor is left to it.
 const LOOKS_MAX: u32 = 40;
@@ -24,20 +23,18 @@ pub(super) struct Removal {
     object: Uuid,
     /// Whether the ledger's entry goes with the containers.
     forget: bool,
-    /// Goes after the containers in it.
-    parent: Option<ParentGroup>,
     armed: bool,
 }
 
 impl Removal {
     /// Of one container, whose entry in the ledger goes with it.
     pub(super) fn of_run(inner: Arc<Inner>, object: Uuid) -> Self {
-        Self { inner, object, forget: true, parent: None, armed: true }
+        Self { inner, object, forget: true, armed: true }
     }
 
     /// Of a build's containers; its images and layers stay, and so does its entry.
-    pub(super) fn of_build(inner: Arc<Inner>, object: Uuid, parent: Option<ParentGroup>) -> Self {
-        Self { inner, object, forget: false, parent, armed: true }
+    pub(super) fn of_build(inner: Arc<Inner>, object: Uuid) -> Self {
+        Self { inner, object, forget: false, armed: true }
     }
 
     /// Nothing was made, or nothing is left.
@@ -74,7 +71,6 @@ impl Drop for Removal {
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (inner, object, forget) = (Arc::clone(&self.inner), self.object, self.forget);
-        let parent = self.parent.take();
         inner.removals.send_modify(|count| *count += 1);
         runtime.spawn(async move {
             match inner.remove_labelled(object).await {
@@ -82,7 +78,6 @@ impl Drop for Removal {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%object, %error, "containers are left to the janitor"),
             }
-            drop(parent);
             inner.removals.send_modify(|count| *count -= 1);
         });
     }
@@ -110,7 +105,6 @@ impl Docker {
                     self.inner.forget(entry.object);
                 }
                 ObjectKind::Build { .. } => {
-                    let _parent = ParentGroup::left(entry.object);
                     self.inner.remove_labelled(entry.object).await?;
                 }
                 ObjectKind::WorkDir { .. } => {}

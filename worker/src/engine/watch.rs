@@ -3,10 +3,12 @@ use std::time::Duration;
 
 use bollard::query_parameters::StatsOptionsBuilder;
 use futures_util::StreamExt;
+use queue_format::NodeRecord;
 
 use super::Limits;
 use super::cgroup::Cgroup;
 use super::connect::Inner;
+use super::strain::Strain;
 
 /// How often the kernel's counters are read: two small files.
 const LOOK: Duration = Duration::from_millis(250);
@@ -21,6 +23,7 @@ pub(super) struct Watch<'a> {
     inner: &'a Inner,
     id: &'a str,
     group: Option<Cgroup>,
+    strain: Option<Strain>,
     pub(super) peak_memory_bytes: Option<u64>,
     pub(super) oom_kills: u64,
     pub(super) warnings: Vec<String>,
@@ -29,8 +32,15 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Of a container that was just started; its limits are read back.
     pub(super) async fn of_container(inner: &'a Inner, id: &'a str, limits: &Limits) -> Self {
-        let mut watch =
-            Self { inner, id, group: None, peak_memory_bytes: None, oom_kills: 0, warnings: Vec::new() };
+        let mut watch = Self {
+            inner,
+            id,
+            group: None,
+            strain: None,
+            peak_memory_bytes: None,
+            oom_kills: 0,
+            warnings: Vec::new(),
+        };
         let found = inner.client.inspect_container(id, None).await.ok();
         // 0 once it has ended.
         let pid = found.and_then(|found| found.state?.pid).filter(|&pid| pid > 0);
@@ -44,6 +54,7 @@ impl<'a> Watch<'a> {
             }
             if effective != Default::default() {
                 watch.warnings = effective.mismatches(limits);
+                watch.strain = Some(Strain::begin(&group, effective));
                 watch.group = Some(group);
                 watch.look();
                 return watch;
@@ -73,6 +84,14 @@ impl<'a> Watch<'a> {
         let Some(group) = &self.group else { return };
         self.peak_memory_bytes = self.peak_memory_bytes.max(group.peak_memory_bytes());
         self.oom_kills = self.oom_kills.max(group.oom_kills().unwrap_or(0));
+        if let Some(strain) = &mut self.strain {
+            strain.look();
+        }
+    }
+
+    /// What the kernel held it to, and what it had to wait for.
+    pub(super) fn record(&self) -> Option<NodeRecord> {
+        self.strain.as_ref().map(Strain::record)
     }
 
     async fn ask(&self) -> Option<u64> {

@@ -51,6 +51,7 @@ pub(super) fn record(
         exit_code,
         seconds: outcome.seconds,
         peak_memory_bytes: outcome.peak_memory_bytes,
+        node: outcome.node.clone(),
         tests: report.tests,
         collection_errors: report.collection_errors,
     };

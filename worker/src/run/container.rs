@@ -85,6 +85,7 @@ fn ran(mut outcome: RunOutcome, count: usize) -> Ran {
         log: outcome.log,
         peak_memory_bytes: outcome.peak_memory_bytes,
         outputs: outcome.outputs,
+        node: outcome.node,
         notes: outcome.warnings,
     }
 }

@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use queue_format::{
-    COMMANDS_FILE, CommandRecord, FailureReason, InputError, Labels, OUTPUT_FILE, Resources, RunReport,
-    RunTask, Spool, Verdict, WorkReport, output_name,
+    COMMANDS_FILE, CommandRecord, FailureReason, InputError, Labels, NodeRecord, OUTPUT_FILE, Resources,
+    RunReport, RunTask, Spool, Verdict, WorkReport, output_name,
 };
 use uuid::Uuid;
 
@@ -78,6 +78,8 @@ pub(super) struct Ran {
     pub(super) peak_memory_bytes: Option<u64>,
     /// What became of each output.
     pub(super) outputs: BTreeMap<String, Output>,
+    /// What the kernel held its container to, and what it had to wait for.
+    pub(super) node: Option<NodeRecord>,
     /// What a person should know.
     pub(super) notes: Vec<String>,
 }
@@ -121,6 +123,7 @@ pub async fn run<E: Engine>(job: &Job<'_, E>) -> Result<Attempt, RunError> {
     let verdict = verdict::of(&ran, timeout);
     report.succeeded = ran.commands.iter().filter(|command| command.status == Some(0)).count();
     report.failed -= report.succeeded;
+    report.node = ran.node;
     let mut files = vec![(OUTPUT_FILE.to_owned(), ran.log.into_bytes())];
     if job.task.commands.len() > 1 {
         let bytes = serde_json::to_vec_pretty(&ran.commands).unwrap_or_else(|e| e.to_string().into_bytes());

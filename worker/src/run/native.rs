@@ -65,6 +65,7 @@ pub(super) async fn run<E>(job: &Job<'_, E>, slot: &Slot, timeout: Duration) -> 
         log: String::new(),
         peak_memory_bytes: None,
         outputs: BTreeMap::new(),
+        node: None,
         notes: Vec::new(),
     };
     for (n, command) in job.task.commands.iter().enumerate() {

@@ -85,6 +85,7 @@ mod tests {
                     .map(|output| ("/out".to_owned(), output))
                     .into_iter()
                     .collect::<BTreeMap<_, _>>(),
+                node: None,
                 notes: Vec::new(),
             };
             let got = match of(&ran, 60) {

@@ -112,6 +112,7 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
                 nofile_max: machine.nofile_max.min(NOFILE_MAX),
                 shm_bytes: ((memory / SHM_SHARE) as u64).min(SHM_BYTES_MAX),
                 disk_bytes: wanted_disk.min(disk_share) as u64,
+                cgroup_parent: None,
             };
             let number = u32::try_from(slots.len()).unwrap_or(u32::MAX);
             slots.push(Slot {

@@ -57,6 +57,7 @@ impl Node {
             nofile_max: 1024,
             shm_bytes: 64 << 20,
             disk_bytes: 1 << 30,
+            cgroup_parent: None,
         }
     }
 }
