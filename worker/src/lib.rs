@@ -11,6 +11,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod git;
 pub mod poll;
+pub mod prepare;
 pub mod pulse;
 pub mod repository;
 pub mod run;

@@ -19,6 +19,7 @@ use worker::board::Board;
 use worker::config::{BuildNetwork, WorkerConfig};
 use worker::disk::DiskReserve;
 use worker::engine::{Docker, DockerOptions, Engine, Network};
+use worker::prepare;
 use worker::repository::RepositoryCache;
 use worker::run::{SUPERVISE, end_native_commands_of, end_native_commands_of_the_dead, supervise};
 use worker::seats::Seats;
@@ -42,7 +43,7 @@ struct Cli {
     #[arg(long, env = "BOTTEGA_SPOOL", required_unless_present = "print_config")]
     spool: Option<PathBuf>,
     /// Where this node keeps its ledger, locks and work directories; on a local disk.
-    #[arg(long)]
+    #[arg(long, global = true)]
     state: Option<PathBuf>,
     /// The configuration; its [worker] section counts.
     #[arg(long, global = true)]
@@ -61,6 +62,10 @@ enum Command {
         #[arg(long)]
         record: bool,
     },
+    /// Do as root what a worker that is not root cannot: make the control groups of its slots, and give them to whoever
+    /// owns the state directory. For ExecStartPre=+.
+    #[command(hide = true)]
+    Prepare,
 }
 
 fn main() -> ExitCode {
@@ -94,6 +99,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             if record { recording_of_this_machine() } else { tell_topology(cli, &config, &environment)? }
         );
         return Ok(());
+    }
+    if let Some(Command::Prepare) = cli.command {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(prepare_node(cli, &config, &environment));
     }
     systemd::log::init("info", &environment)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -247,6 +256,32 @@ async fn available_pythons(engine: &Docker) -> anyhow::Result<Vec<PythonVersion>
     pythons.sort();
     pythons.dedup();
     Ok(pythons)
+}
+
+/// Whatever cannot be done is said and left out: the worker runs without it.
+async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environment) -> anyhow::Result<()> {
+    let state_dir = cli.state.clone().or_else(|| systemd::state_dir(true, environment));
+    let state_dir = state_dir.context("name the worker's state directory with --state")?;
+    let owner =
+        prepare::Owner::of(&state_dir).with_context(|| format!("{} is not there", state_dir.display()))?;
+    let say = |why: &str| eprintln!("bottega-worker: {why}");
+    // Nothing is made with this engine: its ledger may be any.
+    let nowhere = tempfile::tempdir()?;
+    let host = environment.get("DOCKER_HOST").map(ToOwned::to_owned);
+    let options = DockerOptions::new(host, Ledger::open(nowhere.path())?, Timestamp::now);
+    let engine = match Docker::connect(options).await {
+        Ok(engine) => engine,
+        Err(error) => {
+            say(&format!("slots get no control groups: {error}"));
+            return Ok(());
+        }
+    };
+    let locks = CpuLocks::open(&state_dir)?;
+    let mut machine = machine(&[&state_dir, &engine.facts().root_dir])?;
+    machine.taken = locks.taken(&machine.topology.cores)?;
+    prepare::give_dir(locks.dir(), owner).unwrap_or_else(|why| say(&why));
+    prepare::prepare(engine.facts(), &plan(&machine, config).slots, owner).iter().for_each(|why| say(why));
+    Ok(())
 }
 
 fn tell_topology(cli: &Cli, config: &WorkerConfig, environment: &Environment) -> anyhow::Result<String> {

@@ -161,3 +161,75 @@ impl Seats {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::WorkerConfig;
+    use crate::slots::plan;
+    use crate::slots::tests::machine;
+
+    fn seats(state_dir: &Path, slots: u32) -> Seats {
+        let config = WorkerConfig { slots, ..WorkerConfig::default() };
+        let slots = plan(&machine(1, 8, 1, 64 << 30), &config).slots;
+        let locks = CpuLocks::open(state_dir).unwrap();
+        Seats::new(slots, locks, Duration::ZERO, || Duration::ZERO).unwrap()
+    }
+
+    fn all() -> CpuSet {
+        (0..8).collect()
+    }
+
+    #[test]
+    fn a_slot_whose_cores_another_worker_has_comes_into_service_when_that_one_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        // Of one slot, and of two.
+        let (one, two) = (seats(dir.path(), 1), seats(dir.path(), 2));
+        assert!(one.is_free(0) && !two.is_free(0) && two.is_free(1));
+        let reasons = two.look(&all(), &[]).unwrap();
+        assert_eq!(reasons, ["slot 0 is out of service: another worker on this node has CPU 0"]);
+        assert_eq!(one.take(0, &Shape::default()).unwrap().limits.cpuset_cpus, "0-3");
+        assert_eq!(two.take(0, &Shape::default()), None);
+        drop(one);
+        assert!(two.look(&all(), &[]).unwrap().is_empty());
+        assert!(two.is_free(0));
+    }
+
+    #[test]
+    fn what_a_dead_worker_left_and_what_is_unplugged_keep_slots_out_of_service() {
+        let dir = tempfile::tempdir().unwrap();
+        let seats = seats(dir.path(), 2);
+        let check = |usable: &str, occupied: &[&str], expected: [bool; 2], reasons: usize| {
+            let occupied: Vec<CpuSet> = occupied.iter().map(|cpus| cpus.parse().unwrap()).collect();
+            let said = seats.look(&usable.parse().unwrap(), &occupied).unwrap();
+            assert_eq!(
+                ([0, 1].map(|number| seats.is_free(number)), said.len()),
+                (expected, reasons),
+                "{said:?}"
+            );
+        };
+        check("0-7", &[], [true, true], 0);
+        check("0-7", &["5"], [true, false], 1);
+        check("0-2,4-7", &["3-4"], [false, false], 3);
+        check("0-7", &[], [true, true], 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_is_joined_waits_until_it_is_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let seats = seats(dir.path(), 2);
+        let large = Shape { cores: Some(8), memory_bytes: None };
+        assert_eq!(seats.take(1, &large).unwrap().limits.cpuset_cpus, "0-7");
+        let wait = seats.until_free(0);
+        tokio::select! {
+            () = wait => panic!("it is joined to the other"),
+            () = tokio::time::sleep(ASK_AGAIN * 3) => {}
+        }
+        let (waited, ()) = tokio::join!(tokio::time::timeout(ASK_AGAIN / 2, seats.until_free(0)), async {
+            seats.release(1);
+        });
+        waited.unwrap();
+    }
+}

@@ -174,7 +174,6 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                     NODE_FAULT_PAUSE
                 }
             };
-            self.board.idle(slot.number);
             tokio::select! {
                 () = shutdown.requested() => {}
                 () = tokio::time::sleep(pause) => {}

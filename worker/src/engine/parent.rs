@@ -119,6 +119,12 @@ impl SlotGroups {
         (self.dirs(&name), settings.into_iter().map(|setting| setting.path).collect())
     }
 
+    /// The memory that a slot's group is given.
+    #[must_use]
+    pub fn memory_bytes(limits: &Limits) -> u64 {
+        limits.memory_bytes.saturating_add(MEMORY_SLACK_BYTES)
+    }
+
     /// What the group of a slot is called.
     #[must_use]
     pub fn name(&self, first_cpu: u32) -> String {
@@ -141,7 +147,7 @@ impl SlotGroups {
     }
 
     fn settings(&self, name: &str, limits: &Limits) -> Vec<Setting> {
-        let memory = limits.memory_bytes.saturating_add(MEMORY_SLACK_BYTES).to_string();
+        let memory = Self::memory_bytes(limits).to_string();
         let mut settings = Vec::new();
         for dir in self.dirs(name) {
             let mut put = |controller: &str, file: &str, value: &str, means: Means| {

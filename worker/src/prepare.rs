@@ -1,0 +1,116 @@
+//! What only root can do for a worker that is not root: control groups for its slots, and its locks' directory.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::engine::{EngineFacts, SlotGroups};
+use crate::slots::Slot;
+
+/// Who owns the worker's state directory: the worker's user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+impl Owner {
+    /// Of a directory.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn of(dir: &Path) -> io::Result<Self> {
+        let found = fs::metadata(dir)?;
+        Ok(Self { uid: found.uid(), gid: found.gid() })
+    }
+}
+
+/// Makes the groups of slots, and gives them to the worker's user where the worker fits them itself: systemd fits its
+/// slices. Gives a sentence for each thing that could not be done; the worker runs without it.
+#[must_use]
+pub fn prepare(facts: &EngineFacts, slots: &[Slot], owner: Owner) -> Vec<String> {
+    let groups = SlotGroups::new(facts);
+    let mut left_out = Vec::new();
+    for slot in slots {
+        let first = slot.cpus.first().copied().unwrap_or_default();
+        let made = match facts.cgroup_driver.as_str() {
+            "systemd" => {
+                slice_commands(&groups.name(first), slot).iter().try_for_each(|command| run(command))
+            }
+            _ => groups.confine(first, &mut slot.limits.clone()).and_then(|()| {
+                let (dirs, files) = groups.paths(first, &slot.limits);
+                dirs.iter().chain(&files).try_for_each(|path| give(path, owner))
+            }),
+        };
+        left_out.extend(made.err().filter(|why| !left_out.contains(why)));
+    }
+    left_out
+}
+
+/// Gives a directory, and the files in it, to the worker's user.
+///
+/// # Errors
+/// What could not be given, in a sentence.
+pub fn give_dir(dir: &Path, owner: Owner) -> Result<(), String> {
+    give(dir, owner)?;
+    let entries = fs::read_dir(dir).map_err(|error| format!("cannot list {}: {error}", dir.display()))?;
+    let files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.iter().try_for_each(|file| give(file, owner))
+}
+
+fn give(path: &Path, owner: Owner) -> Result<(), String> {
+    match chown(path, Some(owner.uid), Some(owner.gid)) {
+        // A controller that is not handed down has no files.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        given => {
+            given.map_err(|error| format!("cannot give {} to user {}: {error}", path.display(), owner.uid))
+        }
+    }
+}
+
+/// A slice stays until the node restarts, and so do the properties of `--runtime`
+/// (systemd.resource-control(5); `AllowedCPUs=` works on v2 alone).
+fn slice_commands(slice: &str, slot: &Slot) -> [Vec<String>; 2] {
+    let limits = &slot.limits;
+    let mut set = ["systemctl", "set-property", "--runtime", slice].map(str::to_owned).to_vec();
+    set.push(format!("AllowedCPUs={}", limits.cpuset_cpus));
+    set.extend(limits.cpuset_mems.as_ref().map(|mems| format!("AllowedMemoryNodes={mems}")));
+    set.push(format!("MemoryMax={}", SlotGroups::memory_bytes(limits)));
+    set.push("MemorySwapMax=0".to_owned());
+    set.push(format!("TasksMax={}", limits.pids_max));
+    [["systemctl", "start", slice].map(str::to_owned).to_vec(), set]
+}
+
+fn run(command: &[String]) -> Result<(), String> {
+    let failed = |error: io::Error| format!("cannot run {}: {error}", command.join(" "));
+    let ended = Command::new(&command[0]).args(&command[1..]).output().map_err(failed)?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}: {}", command.join(" "), String::from_utf8_lossy(&ended.stderr).trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WorkerConfig;
+    use crate::slots::plan;
+    use crate::slots::tests::machine;
+
+    #[test]
+    fn a_slice_has_all_limits_of_its_slot() {
+        let slot = plan(&machine(2, 4, 2, 256 << 30), &WorkerConfig::default()).slots.remove(3);
+        let [start, set] = slice_commands("bottega-slot12.slice", &slot);
+        assert_eq!(start.join(" "), "systemctl start bottega-slot12.slice");
+        assert_eq!(
+            set.join(" "),
+            format!(
+                "systemctl set-property --runtime bottega-slot12.slice AllowedCPUs=12-15 AllowedMemoryNodes=1 \
+                 MemoryMax={} MemorySwapMax=0 TasksMax=4096",
+                (24u64 << 30) + (32 << 20)
+            )
+        );
+    }
+}
