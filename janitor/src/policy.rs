@@ -195,7 +195,7 @@ fn locks_without_anything(inventory: &Inventory) -> impl Iterator<Item = Candida
     let shared = inventory.ledger.values().any(|entry| entry.spool != inventory.spool);
     let dead = inventory.lives.iter().filter(move |(owner, life)| {
         let free = !inventory.leases.contains(owner) && !named.contains(owner);
-        **life == Life::Dead && free && !shared && owner.node() == inventory.node
+        matches!(life, Life::Dead | Life::Left) && free && !shared && owner.node() == inventory.node
     });
     dead.map(|(owner, _)| Candidate {
         target: Target::Lock(owner.clone()),

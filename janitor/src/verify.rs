@@ -102,6 +102,7 @@ impl World {
 fn look_at_lease(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
     Ok(match LifeLock::look(&files.state_dir, owner)? {
         Life::Dead => Look::Remove(None),
+        Life::Left => Look::Keep("its worker left its attempts to a successor"),
         Life::Alive | Life::Unknown => Look::Keep("its worker is not proven dead"),
     })
 }
@@ -110,7 +111,11 @@ fn look_at_lock(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
     if open_spool(files)?.layout().lease(owner).symlink_metadata().is_ok() {
         return Ok(Look::Keep("its lease is there again"));
     }
-    look_at_lease(files, owner)
+    Ok(match LifeLock::look(&files.state_dir, owner)? {
+        // Without a lease nobody goes on with what it left.
+        Life::Dead | Life::Left => Look::Remove(None),
+        Life::Alive | Life::Unknown => Look::Keep("its worker is not proven dead"),
+    })
 }
 
 fn look_at_dir(files: &Files, path: &PathBuf) -> Result<Look, JanitorError> {

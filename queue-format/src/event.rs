@@ -26,6 +26,13 @@ pub enum Event {
         /// From which class, such as `5-build`.
         class: String,
     },
+    /// The worker was started again, and goes on with what it had claimed.
+    Adopted {
+        /// Which task.
+        task: TaskId,
+        /// Which claim.
+        token: Token,
+    },
     /// An attempt came to a verdict, and the spool has it.
     Concluded {
         /// Which task.
@@ -133,6 +140,7 @@ impl Event {
             Self::Claimed { task, .. }
             | Self::Concluded { task, .. }
             | Self::Released { task, .. }
+            | Self::Adopted { task, .. }
             | Self::Delayed { task, .. }
             | Self::Cancelled { task, .. }
             | Self::Lost { task, .. }

@@ -25,6 +25,16 @@ impl Heartbeat {
         Ok(this)
     }
 
+    /// Goes on with the heartbeat of an incarnation whose process is gone; `None` where somebody has taken it away. The
+    /// caller knows that the process is gone: [`LifeLock::take_over`](crate::LifeLock::take_over).
+    ///
+    /// # Errors
+    /// The heartbeats cannot be listed.
+    pub fn resume(spool: &Spool, owner: Owner) -> Result<Option<Self>, PathError> {
+        let last = spool.incarnations()?.remove(&owner).flatten();
+        Ok(last.map(|counter| Self { spool: spool.clone(), owner, counter }))
+    }
+
     /// One more beat.
     ///
     /// # Errors

@@ -90,7 +90,44 @@ impl Lease {
     /// The spool cannot be written.
     pub fn open(spool: &Spool, owner: Owner) -> Result<Self, SpoolError> {
         spool.files().make_dirs(&spool.layout().lease(&owner))?;
-        Ok(Self {
+        Ok(Self::new(spool, owner))
+    }
+
+    /// Goes on with the lease of an incarnation whose process is gone, and gives the claims that are still in it. The
+    /// process that comes after is to others what one is that has slept: nothing else tells them apart.
+    ///
+    /// # Errors
+    /// [`SpoolError::LeaseClosed`] where it was taken for dead; otherwise the spool cannot be read or written.
+    pub fn resume(spool: &Spool, owner: Owner) -> Result<(Self, Vec<Claim>), SpoolError> {
+        let mut lease = Self::new(spool, owner);
+        let files = spool.files();
+        let dir = spool.layout().lease(&lease.owner);
+        let mut claims = Vec::new();
+        for (class, class_dir) in classes(files, &dir)? {
+            lease.made.insert(class.clone());
+            for file_name in files.list(&class_dir)? {
+                // Whatever else lies there was brought by nobody of ours.
+                let Ok(name) = file_name.parse::<TaskName>() else { continue };
+                let (target, class) = (class_dir.join(&file_name), class.clone());
+                match lease.take(class, name, target) {
+                    Ok(Next::Claimed(claim)) => claims.push(*claim),
+                    Ok(Next::Rejected { .. } | Next::Empty) => {}
+                    // Handed back, or a stray that the next looks hand back.
+                    Err(SpoolError::Path(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if claims.is_empty() && !files.is_dir(&dir) {
+            return Err(SpoolError::LeaseClosed(lease.owner));
+        }
+        // A rename of the process before may still be done.
+        lease.doubts = DOUBTS;
+        Ok((lease, claims))
+    }
+
+    fn new(spool: &Spool, owner: Owner) -> Self {
+        Self {
             spool: spool.clone(),
             owner,
             held: Held::default(),
@@ -100,7 +137,7 @@ impl Lease {
             strays: BTreeSet::new(),
             doubts: 0,
             left_out: 0,
-        })
+        }
     }
 
     /// Whose lease it is.
@@ -282,6 +319,11 @@ impl Lease {
             self.candidates.clear();
             return Ok(None);
         };
+        self.take(class, name, target).map(Some)
+    }
+
+    /// Reads a task that lies in the lease directory.
+    fn take(&mut self, class: Class, name: TaskName, target: PathBuf) -> Result<Next, SpoolError> {
         let files = self.spool.files();
         let read = match files.read_regular(&target, TASK_FILE_BYTES_MAX) {
             Ok(bytes) => {
@@ -299,12 +341,12 @@ impl Lease {
         match read {
             Ok(spec) => {
                 let claim = Claim::new(&self.spool, &self.owner, name, class, target, spec, &self.held);
-                Ok(Some(Next::Claimed(Box::new(claim))))
+                Ok(Next::Claimed(Box::new(claim)))
             }
             Err((reason, why)) => {
                 self.spool.leave_error(&name, &why)?;
                 files.bring(&target, &self.spool.dead_letter(reason, &name)?)?;
-                Ok(Some(Next::Rejected { name, reason, why }))
+                Ok(Next::Rejected { name, reason, why })
             }
         }
     }

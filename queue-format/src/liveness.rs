@@ -1,9 +1,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::OnPath;
 use crate::files::Files;
 use crate::{Owner, PathError};
+
+/// Looks at a lock that somebody else may only be looking at too, and the pause between them.
+const LOOKS_MAX: u32 = 10;
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Proof, for everybody on this node, that an incarnation lives: a lock that the kernel drops with its process.
 ///
@@ -21,6 +26,9 @@ pub enum Life {
     Alive,
     /// Its process is gone.
     Dead,
+    /// Its process is gone and left attempts behind that its successor on this node goes on with: the incarnation lives
+    /// as long as its heartbeat is not taken away.
+    Left,
     /// This state directory has never heard of it: not to be judged here.
     Unknown,
 }
@@ -52,7 +60,11 @@ impl LifeLock {
             opened => opened.on_path("open", &path)?,
         };
         match fs2::FileExt::try_lock_shared(&file) {
-            Ok(()) => Ok(Life::Dead),
+            Ok(()) => {
+                let left = std::fs::read_dir(Self::attempts_dir(state_dir, owner));
+                let is_left = left.is_ok_and(|mut left| left.next().is_some());
+                Ok(if is_left { Life::Left } else { Life::Dead })
+            }
             Err(e) if e.kind() == fs2::lock_contended_error().kind() => Ok(Life::Alive),
             Err(e) => Err(e).on_path("look at the lock", &path),
         }
@@ -67,11 +79,50 @@ impl LifeLock {
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
+    /// Goes on as an incarnation whose process is gone. `None` where it lives, or was never on this node.
+    ///
+    /// # Errors
+    /// The state directory cannot be read.
+    pub fn take_over(state_dir: &Path, owner: &Owner) -> Result<Option<Self>, PathError> {
+        let path = state_dir.join("alive").join(owner.to_string());
+        let file = match File::options().read(true).write(true).open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.on_path("open", &path)?,
+        };
+        for _ in 0..LOOKS_MAX {
+            match fs2::FileExt::try_lock_exclusive(&file) {
+                Ok(()) => return Ok(Some(Self { path, file })),
+                Err(e) if e.kind() == fs2::lock_contended_error().kind() => std::thread::sleep(LOOK_PAUSE),
+                Err(e) => return Err(e).on_path("lock", &path),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where an incarnation keeps what its successor on this node needs to go on with its attempts.
+    #[must_use]
+    pub fn attempts_dir(state_dir: &Path, owner: &Owner) -> PathBuf {
+        state_dir.join("attempts").join(owner.to_string())
+    }
+
+    /// Forgets what an incarnation left for a successor: nobody goes on with it.
+    ///
+    /// # Errors
+    /// The directory cannot be removed.
+    pub fn forget_attempts(state_dir: &Path, owner: &Owner) -> Result<(), PathError> {
+        let dir = Self::attempts_dir(state_dir, owner);
+        match std::fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.on_path("remove directory", &dir),
+        }
+    }
+
     /// Forgets an incarnation whose every trace is gone.
     ///
     /// # Errors
     /// The file cannot be removed.
     pub fn forget(state_dir: &Path, owner: &Owner) -> Result<(), PathError> {
+        Self::forget_attempts(state_dir, owner)?;
         Files::of_this_machine().remove_file(&state_dir.join("alive").join(owner.to_string()))
     }
 

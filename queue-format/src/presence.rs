@@ -29,8 +29,24 @@ impl Presence {
     /// The spool cannot be written.
     pub fn begin(spool: &Spool, owner: Owner, look_pause: Duration) -> Result<Self, PathError> {
         let heartbeat = Heartbeat::begin(spool, owner.clone())?;
+        Ok(Self::new(spool, owner, heartbeat, look_pause))
+    }
+
+    /// Goes on as an incarnation whose process is gone.
+    ///
+    /// # Errors
+    /// [`SpoolError::LeaseClosed`] where it was taken for dead; otherwise the spool cannot be read or written.
+    pub fn resume(spool: &Spool, owner: Owner, look_pause: Duration) -> Result<Self, SpoolError> {
+        let Some(mut heartbeat) = Heartbeat::resume(spool, owner.clone())? else {
+            return Err(SpoolError::LeaseClosed(owner));
+        };
+        heartbeat.beat()?;
+        Ok(Self::new(spool, owner, heartbeat, look_pause))
+    }
+
+    fn new(spool: &Spool, owner: Owner, heartbeat: Heartbeat, look_pause: Duration) -> Self {
         let judge = Judge::new(spool.timing());
-        Ok(Self { spool: spool.clone(), owner, heartbeat, judge, look_pause, look_due: Duration::ZERO })
+        Self { spool: spool.clone(), owner, heartbeat, judge, look_pause, look_due: Duration::ZERO }
     }
 
     /// One more beat.

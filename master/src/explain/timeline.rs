@@ -57,6 +57,7 @@ fn timestamp(time: SystemTime) -> Option<Timestamp> {
 fn said(event: &Event) -> String {
     match event {
         Event::Claimed { token, class, .. } => format!("claimed as {token} from {class}"),
+        Event::Adopted { token, .. } => format!("{token} goes on: its worker was started again"),
         Event::Concluded { token, verdict, to, .. } => format!("attempt {token} ended: {verdict} ({to})"),
         Event::Released { token, reason, .. } => format!("{token} handed back: {reason}"),
         Event::Delayed { token, reason, .. } => {

@@ -1,4 +1,5 @@
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,21 +30,42 @@ struct Life {
     /// Slots that still work.
     slots: Cell<usize>,
     variant: Variant,
+    /// What the node's disk keeps for the process that comes after: the verdicts that were going to be published.
+    journal: Journal,
+    /// Claims of the process before this one.
+    begun: RefCell<Vec<Claim>>,
 }
 
-/// Begins a worker on a node; when it crashes or is given up it may come back, as a new incarnation, `lives` times.
+type Journal = Rc<RefCell<BTreeMap<String, Verdict>>>;
+
+/// What a process leaves that has crashed.
+#[derive(Clone)]
+struct Past {
+    owner: Owner,
+    journal: Journal,
+}
+
+/// Begins a worker on a node; when it crashes or is given up it may come back `lives` times, as a new incarnation or, if
+/// it can, as the one that it was.
 pub(crate) fn begin(stage: &Rc<Stage>, node: usize, lives: usize, variant: Variant) {
+    come(stage, node, lives, variant, None);
+}
+
+fn come(stage: &Rc<Stage>, node: usize, lives: usize, variant: Variant, past: Option<Past>) {
+    let leaves: Rc<RefCell<Option<Past>>> = Rc::default();
     let again = {
-        let stage = stage.clone();
+        let (stage, leaves) = (stage.clone(), leaves.clone());
         move || {
             if lives > 0 && with(|world| world.rng.chance(600)) {
-                begin(&stage, node, lives - 1, variant);
+                let past = leaves.take().filter(|_| with(|world| world.rng.chance(600)));
+                come(&stage, node, lives - 1, variant, past);
             }
         }
     };
     let (stage, on_crash) = (stage.clone(), again.clone());
     let index = world::begin(&format!("worker{node}.{lives}"), node, None, move || {
-        if live(&stage, node, variant).is_err() {
+        if live(&stage, node, variant, past, &leaves).is_err() {
+            leaves.take();
             again();
         }
     });
@@ -51,24 +73,51 @@ pub(crate) fn begin(stage: &Rc<Stage>, node: usize, lives: usize, variant: Varia
 }
 
 /// `Err` where it could not begin, or was given up.
-fn live(stage: &Rc<Stage>, node: usize, variant: Variant) -> Result<(), SpoolError> {
-    let owner = owner(node);
+fn live(
+    stage: &Rc<Stage>,
+    node: usize,
+    variant: Variant,
+    past: Option<Past>,
+    leaves: &RefCell<Option<Past>>,
+) -> Result<(), SpoolError> {
+    let look_pause = Duration::from_secs(stage.spool.timing().silence_seconds) / LOOKS_A_SILENCE;
+    let resumed = match &past {
+        None => None,
+        Some(past) => {
+            with(|world| world.live_as(&past.owner));
+            match resume(stage, &past.owner, look_pause) {
+                Err(SpoolError::LeaseClosed(_)) => None,
+                resumed => Some(resumed?),
+            }
+        }
+    };
+    let (owner, journal) = match past {
+        Some(past) if resumed.is_some() => (past.owner, past.journal),
+        _ => (owner(node), Journal::default()),
+    };
+    *leaves.borrow_mut() = Some(Past { owner: owner.clone(), journal: journal.clone() });
     let group = with(|world| {
         world.live_as(&owner);
         world.note(|_| format!("LIVES AS {owner}"));
         world.current
     });
     for other in stage.spool.owners_on(owner.node())? {
-        if with(|world| !world.is_alive(&other)) {
+        if other != owner && with(|world| !world.is_alive(&other)) {
             stage.spool.reap(&other)?;
         }
     }
-    let lease = RefCell::new(Lease::open(&stage.spool, owner.clone())?);
-    let look_pause = Duration::from_secs(stage.spool.timing().silence_seconds) / LOOKS_A_SILENCE;
-    let mut presence = Presence::begin(&stage.spool, owner.clone(), look_pause)?;
+    let (mut presence, lease, begun) = match resumed {
+        Some(resumed) => resumed,
+        None => {
+            let lease = Lease::open(&stage.spool, owner.clone())?;
+            (Presence::begin(&stage.spool, owner.clone(), look_pause)?, lease, Vec::new())
+        }
+    };
+    let (lease, begun) = (RefCell::new(lease), RefCell::new(begun));
     let slots = with(|world| world.rng.between(1, 2)) as usize;
     let stage = stage.clone();
-    let life = Rc::new(Life { stage, owner, lease, is_closed: false.into(), slots: slots.into(), variant });
+    let (is_closed, slots_left) = (false.into(), slots.into());
+    let life = Rc::new(Life { stage, owner, lease, is_closed, slots: slots_left, variant, journal, begun });
     for slot in 0..slots {
         let life = life.clone();
         world::begin(&format!("worker{node}/slot{slot}"), node, Some(group), move || {
@@ -99,6 +148,17 @@ fn live(stage: &Rc<Stage>, node: usize, variant: Variant) -> Result<(), SpoolErr
     Ok(presence.end()?)
 }
 
+fn resume(
+    stage: &Stage,
+    owner: &Owner,
+    look_pause: Duration,
+) -> Result<(Presence, Lease, Vec<Claim>), SpoolError> {
+    let presence = Presence::resume(&stage.spool, owner.clone(), look_pause)?;
+    let (lease, claims) = Lease::resume(&stage.spool, owner.clone())?;
+    with(|world| world.note(|_| format!("GOES ON AS {owner} with {}", claims.len())));
+    Ok((presence, lease, claims))
+}
+
 /// As the real heart: beats, looks after the lease and at the others.
 fn beat(life: &Life, presence: &mut Presence, goes_on: &dyn Fn() -> bool) {
     let timing = life.stage.spool.timing();
@@ -125,6 +185,15 @@ fn beat(life: &Life, presence: &mut Presence, goes_on: &dyn Fn() -> bool) {
 }
 
 fn work(life: &Life) {
+    loop {
+        // Not held while it is served: that takes its time.
+        let Some(claim) = life.begun.borrow_mut().pop() else { break };
+        let known = life.journal.borrow().get(&claim.name().to_string()).cloned();
+        match known {
+            Some(verdict) => conclude(life, &claim, verdict),
+            None => serve(life, &claim),
+        }
+    }
     let rounds = with(|world| world.rng.between(1, 4));
     for _ in 0..rounds {
         if life.is_closed.get() {
@@ -169,6 +238,7 @@ fn conclude(life: &Life, claim: &Claim, verdict: Verdict) {
         Verdict::Accepted { .. } | Verdict::Completed => done_path(claim.name(), &life.owner),
         Verdict::Failed { reason, .. } => failed_path(claim.name(), *reason),
     };
+    life.journal.borrow_mut().insert(claim.name().to_string(), verdict.clone());
     let manifest = life.stage.manifest(claim, &life.owner, verdict);
     let log = format!("what {} saw of {}", life.owner, claim.name());
     let attempt = [("build.log".to_owned(), log.into_bytes())];
