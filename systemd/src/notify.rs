@@ -48,6 +48,17 @@ impl Notifier {
         self.send(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
+    /// It cannot do its work yet, and waits for what it needs; it will be heard of again within `next`.
+    pub fn waiting(&self, status: &str, next: Duration) {
+        let status = self.with_trouble(Some(status), None);
+        let next = u32::try_from(next.as_micros()).unwrap_or(u32::MAX);
+        self.send(&[
+            NotifyState::Status(&status),
+            NotifyState::ExtendTimeoutUsec(next),
+            NotifyState::Watchdog,
+        ]);
+    }
+
     /// What it does, in one line for people.
     pub fn status(&self, status: &str) {
         let status = self.with_trouble(Some(status), None);

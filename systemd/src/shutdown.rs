@@ -1,4 +1,5 @@
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -8,6 +9,8 @@ use tokio::sync::watch;
 pub enum Phase {
     /// It is not.
     Running,
+    /// Take nothing new, finish what is begun, then end. Only a daemon that can knows it.
+    Draining,
     /// Finish or hand back what is begun, then end.
     Requested,
     /// End at once; whatever is left is for the janitor.
@@ -27,7 +30,7 @@ pub struct Trigger {
 }
 
 impl Shutdown {
-    /// On SIGTERM or SIGINT; a second one of either means [`Phase::Now`].
+    /// On SIGTERM or SIGINT; a second one of either means [`Phase::Now`]. See also [`Shutdown::on_signals_draining`].
     ///
     /// A terminal sends its SIGINT to the whole process group: whoever starts a daemon and forwards signals to
     /// it gives it a process group of its own, or one Ctrl-C counts twice.
@@ -37,12 +40,34 @@ impl Shutdown {
     /// # Errors
     /// The signal handlers cannot be installed.
     pub fn on_signals() -> io::Result<Self> {
+        Self::on_signals_from(Phase::Requested, || Duration::ZERO)
+    }
+
+    /// As [`Shutdown::on_signals`], but the first SIGTERM means [`Phase::Draining`], which ends by itself
+    /// `drain_max` later, as that is at the signal. SIGINT is a person at a terminal, who waits: it drains nothing.
+    ///
+    /// # Errors
+    /// The signal handlers cannot be installed.
+    pub fn on_signals_draining(drain_max: impl Fn() -> Duration + Send + 'static) -> io::Result<Self> {
+        Self::on_signals_from(Phase::Draining, drain_max)
+    }
+
+    fn on_signals_from(first: Phase, drain_max: impl Fn() -> Duration + Send + 'static) -> io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (trigger, shutdown) = Self::manual();
         tokio::spawn(async move {
-            next(&mut terminate, &mut interrupt).await;
-            trigger.request();
+            tokio::select! {
+                _ = terminate.recv() => trigger.raise(first),
+                _ = interrupt.recv() => trigger.request(),
+            }
+            if *trigger.phase.borrow() == Phase::Draining {
+                tokio::select! {
+                    () = next(&mut terminate, &mut interrupt) => {}
+                    () = tokio::time::sleep(drain_max()) => {}
+                }
+                trigger.request();
+            }
             next(&mut terminate, &mut interrupt).await;
             trigger.now();
         });
@@ -60,6 +85,11 @@ impl Shutdown {
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// Resolves once the daemon is to take nothing new.
+    pub async fn draining(&self) {
+        self.reached(Phase::Draining).await;
     }
 
     /// Resolves once the daemon is to end.
@@ -82,6 +112,11 @@ impl Shutdown {
 }
 
 impl Trigger {
+    /// Asks the daemon to take nothing new.
+    pub fn drain(&self) {
+        self.raise(Phase::Draining);
+    }
+
     /// Asks the daemon to end.
     pub fn request(&self) {
         self.raise(Phase::Requested);
@@ -112,7 +147,6 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
 mod tests {
     use super::*;
     use nix::sys::signal::{Signal as Kind, raise};
-    use std::time::Duration;
 
     /// Far longer than any of it takes; it only keeps a failing test from hanging.
     const BOUND: Duration = Duration::from_secs(30);
@@ -137,6 +171,17 @@ mod tests {
         trigger.request();
         assert_eq!(shutdown.phase(), Phase::Now);
         shutdown.requested().await;
+    }
+
+    #[tokio::test]
+    async fn draining_is_no_request_yet() {
+        let (trigger, shutdown) = Shutdown::manual();
+        trigger.drain();
+        tokio::time::timeout(BOUND, shutdown.draining()).await.expect("draining");
+        assert!(tokio::time::timeout(Duration::from_millis(10), shutdown.requested()).await.is_err());
+        trigger.request();
+        trigger.drain();
+        assert_eq!(shutdown.phase(), Phase::Requested);
     }
 
     #[tokio::test]

@@ -173,7 +173,8 @@ impl Keeper {
                 }
                 () = self.stop.requested(), if !asked => {
                     asked = true;
-                    signal(&child, Signal::SIGTERM);
+                    // A person waits: nothing is drained.
+                    signal(&child, Signal::SIGINT);
                 }
                 () = self.stop.now(), if !killed => {
                     (asked, killed) = (true, true);
@@ -189,7 +190,7 @@ fn signal(child: &Child, signal: Signal) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         let _ = match signal {
             // A child of the daemon that were told to end too would look like a failure of its own.
-            Signal::SIGTERM => nix::sys::signal::kill(Pid::from_raw(pid), signal),
+            Signal::SIGINT => nix::sys::signal::kill(Pid::from_raw(pid), signal),
             _ => killpg(Pid::from_raw(pid), signal),
         };
     }
