@@ -71,6 +71,14 @@ impl Board {
         state.changed |= state.notices.len() != before;
     }
 
+    /// Takes back every notice that begins so.
+    pub fn withdraw_group(&self, beginning: &str) {
+        let mut state = self.lock();
+        let before = state.notices.len();
+        state.notices.retain(|known| !known.starts_with(beginning));
+        state.changed |= state.notices.len() != before;
+    }
+
     /// What the spool has refused last, `None` once it has not: one notice that replaces the one before.
     pub fn trouble(&self, text: Option<&str>) {
         let mut state = self.lock();
@@ -89,6 +97,17 @@ impl Board {
             state.changed = true;
         }
         is_news
+    }
+
+    /// How it goes, in one line.
+    pub fn line(&self) -> String {
+        let state = self.lock();
+        let busy = state.slots.iter().filter(|slot| slot.activity.is_some()).count();
+        let line = format!("{busy} of {} slots at work", state.slots.len());
+        match &state.obstacle {
+            Some(obstacle) => format!("{line}; nothing is claimed: {obstacle}"),
+            None => line,
+        }
     }
 
     /// The status to publish, and whether it has changed since the last call.

@@ -36,6 +36,13 @@ pub enum Gate {
 }
 
 impl Breaker {
+    /// Of a node that has not shown yet that it works.
+    #[must_use]
+    pub fn untested() -> Self {
+        let why = "this node tests itself before it claims".to_owned();
+        Self { open: Some(Open { until: Duration::ZERO, why }), ..Self::default() }
+    }
+
     /// The node failed a task. `random`, from 0 to 1, draws the pause; gives whether it is trusted no more from now on.
     pub fn strike(&mut self, now: Duration, why: &str, random: f64) -> bool {
         self.strikes += 1;
@@ -63,12 +70,12 @@ impl Breaker {
         }
     }
 
-    /// What a test of the node came to. Where it passed, one more fault is enough to stop again, until a verdict.
+    /// What a test of the node came to. Where it passed after faults, one more is enough to stop again, until a verdict.
     pub fn tested(&mut self, now: Duration, result: Result<(), String>, random: f64) {
         match result {
             Ok(()) => {
                 self.open = None;
-                self.strikes = STRIKES_MAX - 1;
+                self.strikes = if self.trips > 0 { STRIKES_MAX - 1 } else { 0 };
             }
             Err(why) => self.trip(now, &format!("this node failed its own test: {why}"), random),
         }
@@ -115,6 +122,15 @@ mod tests {
         breaker.tested(at(424), Ok(()), 1.0);
         breaker.settle();
         assert!(!breaker.strike(at(425), "disk", 1.0));
+    }
+
+    #[test]
+    fn a_node_shows_that_it_works_before_its_first_claim() {
+        let mut breaker = Breaker::untested();
+        assert_eq!(breaker.gate(Duration::ZERO), Gate::Test);
+        breaker.tested(Duration::ZERO, Ok(()), 1.0);
+        assert_eq!(breaker.gate(Duration::ZERO), Gate::Pass);
+        assert!(!breaker.strike(Duration::ZERO, "disk", 1.0), "a first fault is one of several");
     }
 
     #[test]

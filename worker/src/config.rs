@@ -1,5 +1,7 @@
 //! The `[worker]` section of the configuration.
 
+use std::time::Duration;
+
 use queue_format::AcceptanceClass;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +50,11 @@ pub struct WorkerConfig {
     pub pids_max: u64,
     /// What is kept of a run's outputs, in bytes; they are held in memory until they are written.
     pub output_bytes_max: usize,
+    /// Whether there is a container engine on this node; without one only commands without a container are run.
+    pub containers: bool,
+    /// How long a worker that is told to stop (SIGTERM) finishes what it has begun; what cannot end in time is handed
+    /// back.
+    pub drain_seconds: u64,
     /// Whether commands without a container are run, as this worker's user: only where everybody who may write to the
     /// spool is trusted with this node.
     pub native: bool,
@@ -84,6 +91,31 @@ pub enum BuildNetwork {
 }
 
 impl WorkerConfig {
+    /// How long a drain takes at most.
+    #[must_use]
+    pub fn drain_max(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// The keys whose new values hold after a restart only: those that shape the slots and the node.
+    #[must_use]
+    pub fn needs_restart(&self, started_with: &Self) -> Vec<&'static str> {
+        let old = started_with;
+        let changed = [
+            ("slots", self.slots != old.slots),
+            ("slot_cores", self.slot_cores != old.slot_cores),
+            ("slot_memory_gib", self.slot_memory_gib != old.slot_memory_gib),
+            ("slot_disk_gib", self.slot_disk_gib != old.slot_disk_gib),
+            ("reserved_memory_gib", self.reserved_memory_gib != old.reserved_memory_gib),
+            ("reserved_disk_gib", self.reserved_disk_gib != old.reserved_disk_gib),
+            ("pids_max", self.pids_max != old.pids_max),
+            ("git_timeout_seconds", self.git_timeout_seconds != old.git_timeout_seconds),
+            ("build_network", self.build_network != old.build_network),
+            ("containers", self.containers != old.containers),
+        ];
+        changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
+    }
+
     /// Checks what a type cannot express.
     ///
     /// # Errors
@@ -113,7 +145,14 @@ impl WorkerConfig {
         whole("git_timeout_seconds", self.git_timeout_seconds, 1, SECONDS_MAX)?;
         whole("log_bytes_max", self.log_bytes_max as u64, 1 << 10, 1 << 30)?;
         whole("output_bytes_max", self.output_bytes_max as u64, 1 << 10, 1 << 30)?;
+        whole("drain_seconds", self.drain_seconds, 0, SECONDS_MAX)?;
         whole("pids_max", self.pids_max, 16, 1 << 22)?;
+        if !self.containers && !self.native {
+            return Err(
+                "worker.containers and worker.native are both false: there is nothing that this worker could do"
+                    .to_owned(),
+            );
+        }
         if self.accept.is_empty() {
             return Err(
                 "worker.accept is empty, expected at least one class: nothing would be accepted".to_owned()
@@ -144,6 +183,8 @@ impl Default for WorkerConfig {
             log_bytes_max: 4 << 20,
             pids_max: 4096,
             output_bytes_max: 64 << 20,
+            containers: true,
+            drain_seconds: 600,
             native: false,
         }
     }

@@ -1,37 +1,25 @@
 //! The worker daemon: reads the command line, the environment and the machine, then works until it is told to stop.
 
-use std::path::PathBuf;
+mod predecessor;
+mod serve;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use base_images::{IMAGE_PREFIX, PythonVersion};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit};
-use queue_format::{EventLog, Incarnation, Labels, Ledger, Life, LifeLock, Owner, Spool, Token};
-use systemd::{Environment, Notifier, Shutdown, Source};
-use uuid::Uuid;
-use worker::Worker;
-use worker::attempt::Workshop;
-use worker::board::Board;
-use worker::config::{BuildNetwork, WorkerConfig};
-use worker::disk::DiskReserve;
-use worker::engine::{Docker, DockerOptions, Engine, Network};
+use queue_format::Ledger;
+use systemd::{Environment, Source};
+use worker::config::WorkerConfig;
+use worker::engine::{Docker, DockerOptions};
 use worker::prepare;
-use worker::repository::RepositoryCache;
-use worker::run::{SUPERVISE, end_native_commands_of, end_native_commands_of_the_dead, supervise};
-use worker::seats::Seats;
+use worker::run::{SUPERVISE, supervise};
 use worker::slots::{CpuLocks, Machine, plan};
-use worker::synthesis::Rules;
 use worker::topology::{CpuSet, Topology, recording_of_this_machine};
 
-/// The exit status of a worker that ends since others take it for dead; its supervisor starts it again.
-const EXIT_FENCED: i32 = 75;
-
-/// How long the removal of containers may take when the worker ends.
-const SETTLE_MAX: Duration = Duration::from_secs(20);
+use crate::serve::serve;
 
 /// Claims tasks from a spool, builds and verifies their environments in containers.
 #[derive(Debug, Parser)]
@@ -48,6 +36,10 @@ struct Cli {
     /// The configuration; its [worker] section counts.
     #[arg(long, global = true)]
     config: Option<PathBuf>,
+    /// What this worker is called among those of its node; each of several has a name of its own, and goes on with what
+    /// the last one of its name left.
+    #[arg(long, env = "BOTTEGA_INSTANCE", default_value = "worker")]
+    instance: String,
     /// Print the effective configuration as TOML and end.
     #[arg(long)]
     print_config: bool,
@@ -86,8 +78,8 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let environment = Environment::from_os(std::env::vars_os());
-    let config: WorkerConfig =
-        systemd::config::load(&Source::named_or_default(cli.config.clone()), "worker")?;
+    let source = Source::named_or_default(cli.config.clone());
+    let config: WorkerConfig = systemd::config::load(&source, "worker")?;
     config.check().map_err(anyhow::Error::msg)?;
     if cli.print_config {
         print!("{}", systemd::config::print(&config, "worker")?);
@@ -106,156 +98,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     }
     systemd::log::init("info", &environment)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(cli, config, &environment))
-}
-
-async fn serve(cli: &Cli, config: WorkerConfig, environment: &Environment) -> anyhow::Result<()> {
-    let shutdown = Shutdown::on_signals()?;
-    let notifier = Notifier::new(environment);
-    let spool = Spool::open(cli.spool.as_deref().context("--spool is missing")?)?;
-    let state_dir =
-        cli.state.clone().or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), environment));
-    let state_dir =
-        state_dir.context("there is no home directory to keep the node's state in; name one with --state")?;
-    let owner = Owner::new(&systemd::hostname(), Incarnation::new(Uuid::now_v7()));
-    let ledger = Ledger::open(&state_dir)?;
-    let _alive = LifeLock::hold(&state_dir, &owner)?;
-    let host = environment.get("DOCKER_HOST").map(ToOwned::to_owned);
-    let engine = Docker::connect(DockerOptions::new(host.clone(), ledger.clone(), Timestamp::now)).await?;
-    reap_the_dead(&spool, &state_dir, &owner, &engine).await?;
-
-    let locks = CpuLocks::open(&state_dir)?;
-    let choosing = locks.choose()?;
-    let mut machine = machine(&[&state_dir, &engine.facts().root_dir])?;
-    machine.taken = locks.taken(&machine.topology.cores)?;
-    let plan = plan(&machine, &config);
-    let (mut slots, mut notices) = (plan.slots, plan.notices);
-    anyhow::ensure!(!slots.is_empty(), "{}", notices.join("; "));
-    let join_wait = Duration::from_secs(config.join_wait_seconds);
-    let seats = Arc::new(Seats::new(slots.clone(), locks, join_wait, time_since_boot)?);
-    drop(choosing);
-    notices.extend(engine.facts().warnings.iter().cloned());
-    for slot in &mut slots {
-        let why_not = engine.confine(slot.cpus[0], &mut slot.limits).err();
-        notices.extend(why_not.filter(|why_not| !notices.contains(why_not)));
-    }
-    for notice in &notices {
-        tracing::warn!("{notice}");
-    }
-    let pythons = available_pythons(&engine).await?;
-    let newest =
-        pythons.last().context("no base image is on this node; make them with: bottega images build")?;
-    let build_network = match config.build_network {
-        BuildNetwork::Bridge => Network::Bridge,
-        BuildNetwork::Host => Network::Host,
-        BuildNetwork::Auto => {
-            let labels = Labels {
-                spool: spool.id(),
-                owner: owner.clone(),
-                task: "bottega-probe".parse()?,
-                token: Token(0),
-                object: Uuid::now_v7(),
-            };
-            engine.probe_build_network(&newest.image(), &labels, &slots[0].limits).await?
-        }
-    };
-    let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
-    tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
-    notifier.ready(&format!("{} slots", slots.len()));
-    let engine_dir = engine.facts().root_dir.clone();
-    let reserved_disk_gib = config.reserved_disk_gib;
-    let git_timeout = Duration::from_secs(config.git_timeout_seconds);
-    let worker = Worker {
-        board: Board::new(owner.clone(), &slots, notices),
-        shop: Workshop {
-            repositories: RepositoryCache::new(&state_dir.join("repositories"), git_timeout),
-            engine,
-            config,
-            build_network,
-            pythons,
-        },
-        new_brain: Rules::default,
-        seats,
-        listed_at: std::sync::Mutex::new(None),
-        poll: Arc::default(),
-        breaker: std::sync::Mutex::default(),
-        clock: time_since_boot,
-        control: Arc::default(),
-        log: EventLog::new(&spool, &owner),
-        disks: DiskReserve::new(
-            vec![spool.layout().root().to_owned(), state_dir.clone(), engine_dir],
-            reserved_disk_gib,
-        ),
-        spool,
-        owner,
-        program: "/proc/self/exe".into(),
-        state_dir,
-        ledger,
-    };
-    let engine = worker.shop.engine.clone();
-    let (me, ledger) = (worker.owner.clone(), worker.ledger.clone());
-    let die = move |why: &str| {
-        tracing::error!("ending at once, to come back as a new incarnation: {why}");
-        end_native_commands_of(&me);
-        end_containers(&me, host, ledger);
-        std::process::exit(EXIT_FENCED);
-    };
-    let me = worker.owner.clone();
-    Arc::new(worker).run(slots, shutdown, die).await?;
-    end_native_commands_of(&me);
-    if !engine.settle(SETTLE_MAX).await {
-        tracing::warn!("some containers could not be removed in time: they are left to the janitor");
-    }
-    engine.remove_groups();
-    notifier.stopping("every claim is settled");
-    Ok(())
-}
-
-/// Removes all that runs for this incarnation, over a connection and a runtime of its own: those of the worker may
-/// hang on the spool's mount.
-fn end_containers(me: &Owner, host: Option<String>, ledger: Ledger) {
-    let removal = async {
-        let engine = Docker::connect(DockerOptions::new(host, ledger, Timestamp::now)).await?;
-        engine.remove_containers_of(me).await
-    };
-    let ended = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map(|runtime| runtime.block_on(async { tokio::time::timeout(SETTLE_MAX, removal).await }));
-    if !matches!(ended, Ok(Ok(Ok(())))) {
-        tracing::error!("some containers could not be removed: the next start, or the janitor, does it");
-    }
-}
-
-/// Counts on while the machine sleeps, unlike the clock of [`std::time::Instant`].
-fn time_since_boot() -> Duration {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
-}
-
-/// Takes back what earlier incarnations on this node left when they died, tasks and containers.
-async fn reap_the_dead(
-    spool: &Spool,
-    state_dir: &std::path::Path,
-    me: &Owner,
-    engine: &Docker,
-) -> anyhow::Result<()> {
-    end_native_commands_of_the_dead(state_dir)?;
-    for owner in spool.owners_on(me.node())? {
-        if owner != *me && LifeLock::look(state_dir, &owner)? == Life::Dead {
-            engine.remove_containers_of(&owner).await?;
-            let tasks = spool.reap(&owner)?.tasks().len();
-            tracing::info!(tasks, %owner, "taken back from an incarnation that died");
-        }
-    }
-    Ok(())
-}
-
-async fn available_pythons(engine: &Docker) -> anyhow::Result<Vec<PythonVersion>> {
-    let images = engine.images(IMAGE_PREFIX).await?;
-    let mut pythons: Vec<_> = images.keys().filter_map(|name| PythonVersion::from_image(name)).collect();
-    pythons.sort();
-    pythons.dedup();
-    Ok(pythons)
+    runtime.block_on(serve(cli, source, config, &environment))
 }
 
 /// Whatever cannot be done is said and left out: the worker runs without it.
@@ -292,7 +135,7 @@ fn tell_topology(cli: &Cli, config: &WorkerConfig, environment: &Environment) ->
 }
 
 /// This machine; `dirs` is where containers and their tasks write.
-fn machine(dirs: &[&std::path::Path]) -> anyhow::Result<Machine> {
+pub(crate) fn machine(dirs: &[&Path]) -> anyhow::Result<Machine> {
     let (_, nofile_max) =
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot ask how many files may be open")?;
     // One that cannot be asked is elsewhere: an engine on another host.

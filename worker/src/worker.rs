@@ -1,6 +1,7 @@
 //! The worker's life: one loop a slot, one claimer, one status writer.
 
 mod look;
+mod mandate;
 mod turn;
 
 use std::path::PathBuf;
@@ -9,15 +10,20 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use queue_format::{
-    Claim, ClaimError, Class, Control, Event, EventLog, Labels, Lease, Ledger, Next, Owner, PathError,
-    Presence, Spool, SpoolError, Token,
+    Claim, ClaimError, Class, Control, Event, EventLog, Labels, Lease, Ledger, Next, Owner, PathError, Spool,
+    SpoolError, Token,
 };
-use systemd::{Phase, Shutdown};
+use systemd::{Notifier, Phase, Shutdown};
+use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use mandate::{Begun, Left, Mandate, left_behind};
+
 use crate::attempt::Workshop;
+use crate::attempt::journal::Journal;
 use crate::board::Board;
 use crate::breaker::{Breaker, Gate};
+use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
 use crate::engine::Engine;
 use crate::poll::{Poll, Turn};
@@ -30,8 +36,6 @@ use crate::work_dir::on_disk;
 
 /// Names seen in pending are used for this long: then the directories are listed again, first priority first.
 const CANDIDATES_AGE_MAX: Duration = Duration::from_secs(15);
-/// How often a worker looks at the other daemons' heartbeats in the time after which a silent one is dead.
-const LOOKS_A_SILENCE: u32 = 3;
 /// How often the status is published where it changed, and where it did not: the heartbeat says who lives.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 const STATUS_PERIODS_UNCHANGED: u32 = 60;
@@ -47,6 +51,14 @@ const SELF_TEST: &str = "bottega-self-test";
 pub struct Worker<E, B> {
     /// What attempts use.
     pub shop: Workshop<E>,
+    /// The configuration that holds now.
+    pub config: watch::Receiver<WorkerConfig>,
+    /// What this worker is called among those of its node.
+    pub instance: String,
+    /// Which start of the machine this is.
+    pub boot: String,
+    /// Who hears how it is.
+    pub notifier: Notifier,
     /// A fresh brain for each attempt.
     pub new_brain: fn() -> B,
     /// The spool.
@@ -80,22 +92,22 @@ pub struct Worker<E, B> {
 }
 
 impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
-    /// Works until `shutdown`; then hands every claim back. `die` ends the process, and all that runs for it, once
-    /// others take it for dead.
+    /// Works until `shutdown`: goes on with what was begun, claims until it drains, and in the end hands back what is not
+    /// finished. `die` ends the process, and all that runs for it, once others take it for dead.
     ///
     /// # Errors
-    /// The lease directory or the heartbeat cannot be made or closed.
+    /// The lease directory or the heartbeat cannot be closed.
     pub async fn run(
         self: Arc<Self>,
         slots: Vec<Slot>,
+        mandate: Mandate,
         shutdown: Shutdown,
         die: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(), SpoolError> {
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = self.spool.control()?;
-        let lease = Arc::new(Mutex::new(Lease::open(&self.spool, self.owner.clone())?));
+        let Mandate { lease, presence, mut begun } = mandate;
+        let lease = Arc::new(Mutex::new(lease));
         let timing = self.spool.timing();
-        let look_pause = Duration::from_secs(timing.silence_seconds) / LOOKS_A_SILENCE;
-        let presence = Presence::begin(&self.spool, self.owner.clone(), look_pause)?;
         let heart = Heart {
             presence,
             spool: self.spool.clone(),
@@ -116,12 +128,18 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         if let Err(error) = &listening {
             tracing::info!("pending/ is looked at now and then only: {error}");
         }
+        for begun in begun.values() {
+            self.seats.adopt(&begun.slots);
+        }
         let mut said = Vec::new();
         self.look_at_slots(&mut said).await;
         let looking = tokio::spawn(self.clone().look_after_slots(said));
         let turns: Vec<_> = slots
             .into_iter()
-            .map(|slot| tokio::spawn(self.clone().work(slot, lease.clone(), shutdown.clone())))
+            .map(|slot| {
+                let begun = begun.remove(&slot.number);
+                tokio::spawn(self.clone().work(slot, begun, lease.clone(), shutdown.clone()))
+            })
             .collect();
         for turn in turns {
             if let Err(error) = turn.await {
@@ -140,10 +158,19 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         Ok(())
     }
 
-    async fn work(self: Arc<Self>, slot: Slot, lease: Arc<Mutex<Lease>>, shutdown: Shutdown) {
+    async fn work(
+        self: Arc<Self>,
+        slot: Slot,
+        begun: Option<Begun>,
+        lease: Arc<Mutex<Lease>>,
+        shutdown: Shutdown,
+    ) {
+        if let Some(Begun { claim, journal, given, .. }) = begun {
+            self.serve_in(slot.number, &given, &claim, Some(journal), &shutdown).await;
+        }
         while shutdown.phase() == Phase::Running {
             let turn = tokio::select! {
-                () = shutdown.requested() => break,
+                () = shutdown.draining() => break,
                 turn = self.turn_of(slot.number) => turn,
             };
             let claimed = if self.is_fit(&slot).await {
@@ -154,19 +181,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             };
             drop(turn);
             let pause = match claimed {
-                Ok(Some((claim, given))) => {
-                    let joined = self.seats.joined_to(slot.number);
-                    let stage = format!("joined to slot {}", slot.number);
-                    for number in joined.iter().filter(|number| **number != slot.number) {
-                        self.board.begin(*number, &claim.name().id, &stage);
-                    }
-                    let pause = self.serve(&given, &claim, &shutdown).await;
-                    // Nothing of it may run when the next task is given its cores.
-                    self.shop.engine.settled().await;
-                    joined.iter().for_each(|number| self.board.idle(*number));
-                    self.seats.release(slot.number);
-                    pause
-                }
+                Ok(Some((claim, given))) => self.serve_in(slot.number, &given, &claim, None, &shutdown).await,
                 Ok(None) => Duration::ZERO,
                 Err(error) => {
                     tracing::error!(%error, "cannot claim");
@@ -175,10 +190,32 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 }
             };
             tokio::select! {
-                () = shutdown.requested() => {}
+                () = shutdown.draining() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Serves a claim in the slots that it was given, until they are free again; gives the pause before the next.
+    async fn serve_in(
+        &self,
+        number: u32,
+        given: &Slot,
+        claim: &Claim,
+        begun: Option<Journal>,
+        shutdown: &Shutdown,
+    ) -> Duration {
+        let joined = self.seats.joined_to(number);
+        let stage = format!("joined to slot {number}");
+        for other in joined.iter().filter(|other| **other != number) {
+            self.board.begin(*other, &claim.name().id, &stage);
+        }
+        let pause = self.serve(given, claim, begun, shutdown).await;
+        // Nothing of it may run when the next task is given its cores.
+        self.shop.engine.settled().await;
+        joined.iter().for_each(|number| self.board.idle(*number));
+        self.seats.release(number);
+        pause
     }
 
     fn confine(&self, slot: &mut Slot) {
@@ -242,6 +279,12 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 object: Uuid::now_v7(),
             };
             let result = self.shop.self_test(labels, &slot.limits, &self.state_dir).await;
+            let result = result.map(|lacking| {
+                for notice in lacking {
+                    tracing::warn!("{notice}");
+                    self.board.notice(&notice);
+                }
+            });
             self.breaker().tested((self.clock)(), result, random());
         }
         match self.breaker().gate((self.clock)()) {
@@ -264,7 +307,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let forgets = self.is_listing_old();
         let limits = self.control.lock().unwrap_or_else(PoisonError::into_inner).limits().clone();
         let (spool, node) = (self.spool.clone(), self.owner.node().to_owned());
-        let (number, native, seats) = (slot.number, self.shop.config.native, self.seats.clone());
+        let (number, config, seats) = (slot.number, self.config.borrow().clone(), self.seats.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let mut lease = lease.lock().unwrap_or_else(PoisonError::into_inner);
             if forgets {
@@ -272,7 +315,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             }
             let room = spool.room(&limits, &node)?;
             let has_room = |class: &Class| seats.has_room(number, &class.shape()) && room.admits(class);
-            lease.claim_next(|class| run::knows(class, native) && has_room(class))
+            lease.claim_next(|class| run::knows(class, &config) && has_room(class))
         });
         let looked = looked.await;
         if let Ok(Ok(_)) = &looked {
@@ -329,15 +372,27 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         self.log.note(Timestamp::now(), event);
     }
 
+    /// Tells people and systemd how it goes. The spool may hang for long: that is the fence's business, and neither keeps
+    /// the watchdog from hearing that the work goes on, nor is it waited for.
     async fn publish_status(self: Arc<Self>) {
         let mut unchanged = 0;
+        let mut writing: Option<tokio::task::JoinHandle<()>> = None;
         loop {
-            let (status, changed) = self.board.status();
-            unchanged = if changed { 0 } else { unchanged + 1 };
-            if changed || unchanged >= STATUS_PERIODS_UNCHANGED {
-                unchanged = 0;
-                if let Err(error) = on_disk(|| self.spool.write_worker_status(&status)) {
-                    tracing::warn!(%error, "cannot publish the status");
+            self.notifier.watchdog();
+            if writing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                let (status, changed) = self.board.status();
+                unchanged = if changed { 0 } else { unchanged + 1 };
+                if changed {
+                    self.notifier.status(&self.board.line());
+                }
+                if changed || unchanged >= STATUS_PERIODS_UNCHANGED {
+                    unchanged = 0;
+                    let spool = self.spool.clone();
+                    writing = Some(tokio::task::spawn_blocking(move || {
+                        if let Err(error) = spool.write_worker_status(&status) {
+                            tracing::warn!(%error, "cannot publish the status");
+                        }
+                    }));
                 }
             }
             tokio::time::sleep(STATUS_PERIOD).await;

@@ -91,7 +91,7 @@ impl Bench {
             labels: &self.labels,
             limits: &self.node.limits(),
             policy,
-            unique: Uuid::now_v7,
+            unique: &Uuid::now_v7,
         };
         evaluate(&self.node.docker, &request).await.unwrap()
     }

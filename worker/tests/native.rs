@@ -29,6 +29,9 @@ fn away<T>() -> Result<T, EngineError> {
 }
 
 impl Engine for NoEngine {
+    async fn adopt(&self, _: &RunRequest) -> Result<Option<RunOutcome>, EngineError> {
+        unreachable!("native commands need no engine")
+    }
     async fn ping(&self) -> Result<(), EngineError> {
         away()
     }
@@ -101,7 +104,7 @@ impl Node {
             dir: &work,
             program: Path::new(env!("CARGO_BIN_EXE_bottega-worker")),
             labels: &self.labels,
-            unique: Uuid::now_v7,
+            unique: &Uuid::now_v7,
             say: &|_| (),
         };
         run(&job).await

@@ -9,13 +9,16 @@
 
 mod bench;
 mod fault;
+pub mod journal;
 mod log;
+mod recorded;
 mod report;
 mod run;
 mod self_test;
 mod verdict;
 
 pub(crate) use log::took;
-pub use report::Attempt;
+pub use recorded::Recorded;
+pub use report::{Attempt, Conclusion};
 pub use run::{AttemptError, Job, Workshop, attempt};
 pub(crate) use verdict::last_lines;

@@ -1,4 +1,12 @@
-use queue_format::{BuildReport, FailureReason, RunReport, Verdict, Work, WorkReport};
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use queue_format::{
+    BuildReport, FailureReason, Manifest, Owner, RunReport, TaskName, Verdict, Work, WorkReport,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::plain_bytes;
 
 /// All that an attempt leaves: the manifest's facts and the files beside it.
 #[derive(Debug)]
@@ -34,37 +42,50 @@ impl Attempt {
         }
     }
 
-    /// The verdict in one line, for the log.
+    /// What is published of this attempt under a claim.
     #[must_use]
-    pub fn outcome(&self) -> String {
-        match &self.verdict {
-            Verdict::Failed { detail, .. } => format!("{}: {detail}", self.verdict),
-            verdict => verdict.to_string(),
-        }
-    }
-
-    /// The manifest of this attempt under a claim.
-    #[must_use]
-    pub fn manifest(
-        &self,
-        name: &queue_format::TaskName,
-        owner: &queue_format::Owner,
-        started_at: jiff::Timestamp,
-        finished_at: jiff::Timestamp,
-    ) -> queue_format::Manifest {
-        queue_format::Manifest {
+    pub fn conclusion(
+        self,
+        name: &TaskName,
+        owner: &Owner,
+        started_at: Timestamp,
+        finished_at: Timestamp,
+    ) -> Conclusion {
+        let manifest = Manifest {
             format: 1,
             id: name.id.clone(),
             token: name.token,
             owner: owner.clone(),
-            verdict: self.verdict.clone(),
+            verdict: self.verdict,
             started_at,
             finished_at,
-            stages: self.stages.clone(),
-            work: self.work.clone(),
+            stages: self.stages,
+            work: self.work,
             peak_memory_bytes: self.peak_memory_bytes,
-            notes: self.notes.clone(),
-            files: std::collections::BTreeMap::new(),
+            notes: self.notes,
+            files: BTreeMap::new(),
+        };
+        Conclusion { manifest, files: self.files }
+    }
+}
+
+/// What is published of an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conclusion {
+    /// Its facts.
+    pub manifest: Manifest,
+    /// The files beside it.
+    #[serde(with = "plain_bytes::files")]
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Conclusion {
+    /// The verdict in one line, for the log.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        match &self.manifest.verdict {
+            Verdict::Failed { detail, .. } => format!("{}: {detail}", self.manifest.verdict),
+            verdict => verdict.to_string(),
         }
     }
 }

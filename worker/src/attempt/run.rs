@@ -6,7 +6,9 @@ use queue_format::{BuildReport, BuildTask, FailureReason, Labels, Verdict, WorkR
 
 use super::bench::Bench;
 use super::fault;
+use super::journal::Journal;
 use super::log::Round;
+use super::recorded::Recorded;
 use super::report::Attempt;
 use super::verdict::{describe, hopeless, last_lines, verdict_of, with_reason};
 use uuid::Uuid;
@@ -35,6 +37,19 @@ pub struct Workshop<E> {
     pub build_network: Network,
     /// The Pythons with a base image here, ascending.
     pub pythons: Vec<PythonVersion>,
+}
+
+impl<E: Engine> Workshop<E> {
+    /// The same workshop for one attempt: with limits that hold to its end, and an engine that keeps its journal.
+    pub fn of_attempt<'a>(&'a self, config: WorkerConfig, journal: &'a Journal) -> Workshop<Recorded<'a, E>> {
+        Workshop {
+            engine: Recorded::new(&self.engine, journal),
+            repositories: self.repositories.clone(),
+            config,
+            build_network: self.build_network,
+            pythons: self.pythons.clone(),
+        }
+    }
 }
 
 /// Why there is no verdict: the node's fault, never the task's.
@@ -74,7 +89,7 @@ pub struct Job<'a, E> {
     /// The labels of the attempt's builds: one object for all of them, or the layer cache would not hold.
     pub labels: &'a Labels,
     /// Gives fresh names for containers.
-    pub unique: fn() -> Uuid,
+    pub unique: &'a (dyn Fn() -> Uuid + Send + Sync),
     /// Tells people the stage.
     pub say: &'a (dyn Fn(&str) + Send + Sync),
 }

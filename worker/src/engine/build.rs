@@ -210,8 +210,16 @@ fn refused(status: StatusCode, body: &[u8], stream: &mut BuildStream) -> Result<
 /// <https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageBuild>; the classic
 /// builder, for BuildKit takes these limits and ignores them.
 fn parameters(request: &BuildRequest) -> Vec<(&'static str, String)> {
-    let Limits { cpuset_cpus, cpuset_mems, memory_bytes, nofile_max, shm_bytes, disk_bytes, cgroup_parent, .. } =
-        &request.limits;
+    let Limits {
+        cpuset_cpus,
+        cpuset_mems,
+        memory_bytes,
+        nofile_max,
+        shm_bytes,
+        disk_bytes,
+        cgroup_parent,
+        ..
+    } = &request.limits;
     // No file may be larger than all may be together: the engine writes a sparse one out in full, and is not to be
     // stopped then.
     let ulimits = [("nofile", nofile_max), ("fsize", disk_bytes), ("core", &0)];

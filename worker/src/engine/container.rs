@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::container::AttachContainerResults;
@@ -14,20 +14,21 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use queue_format::ObjectKind;
-use tokio::task::JoinSet;
 
 use super::build::network_mode;
 use super::connect::{Docker, Inner, failed, is_missing, refused, status};
 use super::disk::DiskWatch;
-use super::output::HeadTail;
+use super::output::Output;
 use super::removal::Removal;
 use super::watch::Watch;
-use super::{ContainerEnd, EngineError, Limits, RunOutcome, RunRequest};
+use super::{ContainerEnd, EngineError, Limits, RunOutcome, RunRequest, digest};
 
+/// What a container was made for, for whoever would go on with it.
+pub(super) const LABEL_REQUEST: &str = "bottega.request";
 /// How long a killed container may take to be gone.
 const KILL_MAX: Duration = Duration::from_secs(5);
-/// How long the last output of an ended container may take to arrive.
-const LAST_OUTPUT_MAX: Duration = Duration::from_secs(2);
+/// What the engine keeps of a container's output: so many files of such a size.
+const KEPT_LOG: [(&str, &str); 2] = [("max-size", "8m"), ("max-file", "2")];
 /// The status a shell gives a command that is not there.
 const STATUS_NOT_FOUND: i64 = 127;
 /// And one that may not be started.
@@ -66,7 +67,8 @@ struct Created {
     warnings: Vec<String>,
 }
 
-enum Ended {
+/// Why a container runs no more.
+pub(super) enum Ended {
     Itself,
     TimedOut,
     DiskFull,
@@ -107,12 +109,17 @@ impl Inner {
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             cap_drop: Some(vec!["ALL".to_owned()]),
             network_mode: Some(network_mode(request.network).to_owned()),
-            // What it prints is read as it comes; the engine writes none of it to disk.
-            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            // What it prints is read as it comes. What the engine keeps is for a worker that comes after this one.
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("json-file".to_owned()),
+                config: Some(KEPT_LOG.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            }),
             init: Some(self.facts.has_init),
             storage_opt: limits_disk.then(|| HashMap::from([("size".to_owned(), disk_bytes.to_string())])),
             ..HostConfig::default()
         };
+        let mut labels = request.labels.to_map();
+        labels.insert(LABEL_REQUEST.to_owned(), digest(request));
         ContainerCreateBody {
             image: Some(request.image.clone()),
             // An image's own entry point is not part of the command; one empty word resets it.
@@ -120,7 +127,7 @@ impl Inner {
             cmd: Some(request.command.clone()),
             user: Some(request.user.clone()),
             env: Some(request.env.clone()),
-            labels: Some(request.labels.to_map()),
+            labels: Some(labels),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             host_config: Some(host_config),
@@ -131,22 +138,42 @@ impl Inner {
     /// From a created container to one that has ended, and what it left.
     async fn live(&self, id: &str, request: &RunRequest) -> Result<RunOutcome, EngineError> {
         self.put_files(id, &request.user, &request.dirs_in, &request.files_in).await?;
-        let log = Arc::new(Mutex::new(HeadTail::new(request.log_bytes_max)));
-        // Aborted when this future is dropped.
-        let mut pump = JoinSet::new();
-        pump.spawn(pump_output(self.attach(id).await?, Arc::clone(&log)));
+        let output = Output::of(self.attach(id).await?.output, request.log_bytes_max);
         let began = Instant::now();
         if let Err(error) = self.client.start_container(id, None).await {
             return not_started(&error, began);
         }
+        self.see_through(id, request, began, output).await
+    }
+
+    /// From a running container to what it left.
+    pub(super) async fn see_through(
+        &self,
+        id: &str,
+        request: &RunRequest,
+        began: Instant,
+        output: Output,
+    ) -> Result<RunOutcome, EngineError> {
         let mut watch = Watch::of_container(self, id, &request.limits).await;
         let ended = self.until_end(id, request, began, &mut watch).await?;
         let seconds = began.elapsed().as_secs_f64();
         if !matches!(ended, Ended::Itself) {
             self.kill(id).await?;
         }
-        // Whatever is missing after that is lost: the container's pipes may outlive it only by a fault.
-        let _ = tokio::time::timeout(LAST_OUTPUT_MAX, pump.join_next()).await;
+        self.gather(id, request, ended, seconds, watch, output).await
+    }
+
+    /// What an ended container left.
+    pub(super) async fn gather(
+        &self,
+        id: &str,
+        request: &RunRequest,
+        ended: Ended,
+        seconds: f64,
+        watch: Watch<'_>,
+        output: Output,
+    ) -> Result<RunOutcome, EngineError> {
+        let log = output.text().await;
         let found = self.client.inspect_container(id, None).await;
         let found = found.map_err(|source| failed("inspect a container", source))?;
         let end = container_end(&ended, &found, &watch, request.limits.memory_bytes);
@@ -157,7 +184,6 @@ impl Inner {
             }
         }
         let outputs = self.get_outputs(id, &request.outputs, request.output_bytes_max).await?;
-        let log = log.lock().unwrap_or_else(PoisonError::into_inner).text();
         Ok(RunOutcome {
             end,
             log,
@@ -233,12 +259,6 @@ impl Inner {
 /// Docker's integers are signed; what does not fit is as good as no limit.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-async fn pump_output(mut attached: AttachContainerResults, log: Arc<Mutex<HeadTail>>) {
-    while let Some(Ok(piece)) = attached.output.next().await {
-        log.lock().unwrap_or_else(PoisonError::into_inner).push(&piece.into_bytes());
-    }
 }
 
 /// An image without the program is the image's fault: its command ends as a shell's would.

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use queue_format::{Labels, NodeRecord, Owner, SpoolError};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::dockerfile::Refused;
+use super::plain_bytes;
 
 /// The tests' user; every base image has it, and it is nobody on the node.
 const USER: &str = "1000:1000";
@@ -15,7 +17,7 @@ const RUN_MAX: Duration = Duration::from_secs(60);
 const LOG_BYTES_MAX: usize = 1 << 14;
 
 /// What a container or a build may use. Zero or `None` is never "unlimited by accident": every field is set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Cores, as the kernel writes sets: `0-3`.
     pub cpuset_cpus: String,
@@ -38,7 +40,7 @@ pub struct Limits {
 }
 
 /// What a container can reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Network {
     /// Nothing but its own loopback: every evaluation.
     None,
@@ -49,9 +51,10 @@ pub enum Network {
 }
 
 /// A build of one image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct BuildRequest {
     /// The directory that is sent as context; `Dockerfile` lies in it.
+    #[serde(skip)]
     pub context_dir: PathBuf,
     /// The images that the Dockerfile may start from, by name.
     pub bases: Vec<String>,
@@ -59,6 +62,7 @@ pub struct BuildRequest {
     pub image_name: String,
     /// Injected after every FROM, so that intermediate containers and images carry them too. The layer cache
     /// holds only among builds with equal labels: one object for all builds of an attempt.
+    #[serde(serialize_with = "as_map")]
     pub labels: Labels,
     /// What its steps may use.
     pub limits: Limits,
@@ -71,7 +75,7 @@ pub struct BuildRequest {
 }
 
 /// What a build came to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BuildOutcome {
     /// How it ended.
     pub end: BuildEnd,
@@ -82,7 +86,7 @@ pub struct BuildOutcome {
 }
 
 /// How a build ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BuildEnd {
     /// The image's full id.
     Built(String),
@@ -97,7 +101,7 @@ pub enum BuildEnd {
 }
 
 /// A container that runs one command to its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct RunRequest {
     /// Its name, unique on the node.
     pub container_name: String,
@@ -120,6 +124,7 @@ pub struct RunRequest {
     /// The most bytes of all of these together.
     pub output_bytes_max: usize,
     /// Its labels; its object is this container's alone.
+    #[serde(serialize_with = "as_map")]
     pub labels: Labels,
     /// What it may use.
     pub limits: Limits,
@@ -129,6 +134,17 @@ pub struct RunRequest {
     pub timeout: Duration,
     /// What is kept of its output: the first and the last halves of so many bytes.
     pub log_bytes_max: usize,
+}
+
+/// What tells two requests apart, but for what directories of the node hold: the same program asks for the same in the
+/// same words.
+pub(crate) fn digest(request: &impl Serialize) -> String {
+    let json = serde_json::to_vec(request).unwrap_or_default();
+    blake3::hash(&json).to_hex().to_string()
+}
+
+fn as_map<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(labels.to_map().into_iter().collect::<BTreeMap<_, _>>())
 }
 
 impl RunRequest {
@@ -157,7 +173,7 @@ impl RunRequest {
 }
 
 /// A file put into a container.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct FileIn {
     /// Absolute path; its directory is made, owned by the container's user.
     pub path: String,
@@ -168,27 +184,27 @@ pub struct FileIn {
 }
 
 /// What a file holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Content {
     /// These bytes.
     Bytes(Vec<u8>),
     /// What this file of the node holds; it is never read into memory as a whole.
-    File(PathBuf),
+    File(#[serde(skip)] PathBuf),
 }
 
 /// Something that was to be copied out of a container, or kept of a native command's directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Output {
     /// A regular file's content.
-    File(Vec<u8>),
+    File(#[serde(with = "plain_bytes")] Vec<u8>),
     /// A directory, as a tar archive that begins with its own name. Nobody unpacks it here.
-    Directory(Vec<u8>),
+    Directory(#[serde(with = "plain_bytes")] Vec<u8>),
     /// There is no such thing, or none that is kept: why, in words.
     None(String),
 }
 
 /// What a run came to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunOutcome {
     /// How it ended.
     pub end: ContainerEnd,
@@ -199,6 +215,7 @@ pub struct RunOutcome {
     /// Highest memory use seen.
     pub peak_memory_bytes: Option<u64>,
     /// Those of `files_out` that were there, regular and within their size.
+    #[serde(with = "plain_bytes::map")]
     pub files_out: BTreeMap<String, Vec<u8>>,
     /// What became of each of `outputs`.
     pub outputs: BTreeMap<String, Output>,
@@ -209,7 +226,7 @@ pub struct RunOutcome {
 }
 
 /// How a container ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerEnd {
     /// Its first process returned this status, as the engine says.
     Exited(i64),
@@ -314,6 +331,14 @@ pub trait Engine: Send + Sync {
 
     /// Runs a command in a fresh container, and removes the container whatever happens.
     fn run(&self, request: &RunRequest) -> impl Future<Output = Result<RunOutcome, EngineError>> + Send;
+
+    /// Goes on with the container that an earlier process began for this very request, and removes it whatever happens.
+    /// `None` where it is not there, was made for another request, or has ended and nobody knows by whose hand: then
+    /// nothing of it is left.
+    fn adopt(
+        &self,
+        request: &RunRequest,
+    ) -> impl Future<Output = Result<Option<RunOutcome>, EngineError>> + Send;
 
     /// The names of the images that begin with `prefix`, with their ids.
     fn images(

@@ -28,6 +28,10 @@ impl Engine for Docker {
         self.run_container(request).await
     }
 
+    async fn adopt(&self, request: &RunRequest) -> Result<Option<RunOutcome>, EngineError> {
+        self.adopt_container(request).await
+    }
+
     async fn ping(&self) -> Result<(), EngineError> {
         let answer = self.inner.client.ping().await;
         answer.map(|_| ()).map_err(|source| failed("answer a ping", source))

@@ -7,6 +7,8 @@ mod parse;
 use std::collections::HashMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub(super) use parse::DOCKERFILE_BYTES_MAX;
 pub use parse::{Instruction, parse};
 
@@ -27,7 +29,7 @@ pub fn check(dockerfile: &str, bases: &[String]) -> Result<Vec<Instruction>, Ref
 }
 
 /// A Dockerfile that is not built: its author's to mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// In order of their lines.
     pub complaints: Vec<Complaint>,
@@ -47,7 +49,7 @@ impl fmt::Display for Refused {
 }
 
 /// One thing that is wrong with a Dockerfile.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Complaint {
     /// Where its instruction begins, counted from 1.
     pub line: usize,

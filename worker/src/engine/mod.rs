@@ -3,6 +3,7 @@
 //! [`Docker`] is the engine of today: every limit set on each container and read back, every object in the node's
 //! ledger before it is made, nothing left when a future is dropped.
 
+mod adopt;
 mod build;
 mod build_stream;
 mod cgroup;
@@ -15,8 +16,10 @@ mod docker;
 pub mod dockerfile;
 mod files;
 mod network;
+mod node;
 mod output;
 mod parent;
+pub(crate) mod plain_bytes;
 mod removal;
 mod strain;
 mod watch;
@@ -25,5 +28,6 @@ pub(crate) use cgroup::Cgroup;
 pub use connect::{Docker, DockerOptions, EngineFacts};
 pub use contract::*;
 pub(crate) use files::too_large;
+pub use node::NodeEngine;
 pub(crate) use output::HeadTail;
 pub use parent::SlotGroups;

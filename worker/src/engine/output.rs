@@ -1,4 +1,47 @@
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use futures_util::{Stream, StreamExt};
+use tokio::task::JoinSet;
+
+/// How long the last output of an ended container may take to arrive.
+const LAST_OUTPUT_MAX: Duration = Duration::from_secs(2);
+
+/// What a container prints, gathered behind its back until this is dropped.
+pub(super) struct Output {
+    log: Arc<Mutex<HeadTail>>,
+    pump: JoinSet<()>,
+}
+
+impl Output {
+    /// Of a stream of pieces; keeps `bytes_max` bytes at most.
+    pub(super) fn of(
+        mut pieces: impl Stream<Item = Result<LogOutput, Error>> + Send + Unpin + 'static,
+        bytes_max: usize,
+    ) -> Self {
+        let log = Arc::new(Mutex::new(HeadTail::new(bytes_max)));
+        let mut pump = JoinSet::new();
+        pump.spawn({
+            let log = Arc::clone(&log);
+            async move {
+                while let Some(Ok(piece)) = pieces.next().await {
+                    log.lock().unwrap_or_else(PoisonError::into_inner).push(&piece.into_bytes());
+                }
+            }
+        });
+        Self { log, pump }
+    }
+
+    /// All of it, once the container has ended. Whatever is missing after a while is lost: a container's pipes may
+    /// outlive it only by a fault.
+    pub(super) async fn text(mut self) -> String {
+        let _ = tokio::time::timeout(LAST_OUTPUT_MAX, self.pump.join_next()).await;
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).text()
+    }
+}
 
 /// Output of any length in bounded memory: its first and its last bytes, half of the limit each.
 #[derive(Debug)]

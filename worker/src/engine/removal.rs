@@ -1,9 +1,9 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
-use queue_format::{LABEL_OBJECT, ObjectKind, Owner, SpoolError};
+use queue_format::{LABEL_NODE, LABEL_OBJECT, ObjectKind, Owner, SpoolError};
 use uuid::Uuid;
 
 use super::EngineError;
@@ -58,7 +58,7 @@ impl Removal {
 
     /// Removes whatever carries the object's label, and looks again until nothing does.
     pub(super) async fn of_all(self) -> Result<(), EngineError> {
-        self.inner.remove_labelled(self.object).await?;
+        self.inner.remove_object(self.object).await?;
         self.disarm();
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Drop for Removal {
         let (inner, object, forget) = (Arc::clone(&self.inner), self.object, self.forget);
         inner.removals.send_modify(|count| *count += 1);
         runtime.spawn(async move {
-            match inner.remove_labelled(object).await {
+            match inner.remove_object(object).await {
                 Ok(()) if forget => inner.forget(object),
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%object, %error, "containers are left to the janitor"),
@@ -91,23 +91,27 @@ impl Docker {
         tokio::time::timeout(at_most, removals.wait_for(|count| *count == 0)).await.is_ok()
     }
 
-    /// Removes the containers of an incarnation that is dead, so that its cores are free before they are given
-    /// out again.
+    /// Removes the containers of an incarnation whose process is gone, so that its cores are free before they are given
+    /// out again; those that are to `stay` are gone on with.
     ///
     /// # Errors
     /// The ledger cannot be read, or the engine cannot remove one.
-    pub async fn remove_containers_of(&self, dead: &Owner) -> Result<(), EngineError> {
+    pub async fn remove_containers_of(&self, gone: &Owner, stay: &HashSet<Uuid>) -> Result<(), EngineError> {
         let entries = self.inner.options.ledger.entries().map_err(SpoolError::from)?;
-        for entry in entries.iter().filter(|entry| entry.owner == *dead) {
-            match entry.kind {
-                ObjectKind::Container { .. } => {
-                    self.inner.remove_labelled(entry.object).await?;
-                    self.inner.forget(entry.object);
-                }
-                ObjectKind::Build { .. } => {
-                    self.inner.remove_labelled(entry.object).await?;
-                }
-                ObjectKind::WorkDir { .. } => {}
+        let entries: HashMap<Uuid, ObjectKind> = entries
+            .into_iter()
+            .filter(|entry| entry.owner == *gone && !stay.contains(&entry.object))
+            .map(|entry| (entry.object, entry.kind))
+            .collect();
+        let object = |labels: &HashMap<String, String>| labels.get(LABEL_OBJECT)?.parse::<Uuid>().ok();
+        let is_left = |labels: &HashMap<String, String>| {
+            object(labels).is_some_and(|object| entries.contains_key(&object))
+        };
+        self.inner.remove_labelled(LABEL_NODE, &gone.to_string(), is_left).await?;
+        for (object, kind) in &entries {
+            match kind {
+                ObjectKind::Container { .. } => self.inner.forget(*object),
+                ObjectKind::Build { .. } | ObjectKind::WorkDir { .. } => {}
             }
         }
         Ok(())
@@ -115,13 +119,24 @@ impl Docker {
 }
 
 impl Inner {
-    async fn remove_labelled(&self, object: Uuid) -> Result<(), EngineError> {
-        let filter = HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={object}")])]);
+    async fn remove_object(&self, object: Uuid) -> Result<(), EngineError> {
+        self.remove_labelled(LABEL_OBJECT, &object.to_string(), |_| true).await
+    }
+
+    /// Removes every container with a label that is to go, and looks again until there is none.
+    async fn remove_labelled(
+        &self,
+        key: &str,
+        value: &str,
+        is_to_go: impl Fn(&HashMap<String, String>) -> bool,
+    ) -> Result<(), EngineError> {
+        let filter = HashMap::from([("label".to_owned(), vec![format!("{key}={value}")])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
         let mut was_quiet = false;
         for _ in 0..LOOKS_MAX {
             let listed = self.client.list_containers(Some(options.clone())).await;
-            let listed = listed.map_err(|source| failed("list containers", source))?;
+            let mut listed = listed.map_err(|source| failed("list containers", source))?;
+            listed.retain(|container| container.labels.as_ref().is_some_and(&is_to_go));
             if listed.is_empty() && was_quiet {
                 return Ok(());
             }
@@ -132,7 +147,7 @@ impl Inner {
             }
             tokio::time::sleep(if was_quiet { QUIET } else { LOOK_AGAIN }).await;
         }
-        Err(failed("remove containers", format!("some labelled {LABEL_OBJECT}={object} are still there")))
+        Err(failed("remove containers", format!("some labelled {key}={value} are still there")))
     }
 
     /// Kills and removes; a missing container is fine.

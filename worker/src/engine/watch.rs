@@ -32,15 +32,7 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Of a container that was just started; its limits are read back.
     pub(super) async fn of_container(inner: &'a Inner, id: &'a str, limits: &Limits) -> Self {
-        let mut watch = Self {
-            inner,
-            id,
-            group: None,
-            strain: None,
-            peak_memory_bytes: None,
-            oom_kills: 0,
-            warnings: Vec::new(),
-        };
+        let mut watch = Self::of_ended(inner, id);
         let found = inner.client.inspect_container(id, None).await.ok();
         // 0 once it has ended.
         let pid = found.and_then(|found| found.state?.pid).filter(|&pid| pid > 0);
@@ -64,6 +56,19 @@ impl<'a> Watch<'a> {
         }
         watch.warnings.push("the limits of containers cannot be read back on this host".to_owned());
         watch
+    }
+
+    /// Of one that has ended: nothing more is seen.
+    pub(super) fn of_ended(inner: &'a Inner, id: &'a str) -> Self {
+        Self {
+            inner,
+            id,
+            group: None,
+            strain: None,
+            peak_memory_bytes: None,
+            oom_kills: 0,
+            warnings: Vec::new(),
+        }
     }
 
     /// Looks until dropped.

@@ -35,7 +35,7 @@ impl Default for Policy {
 }
 
 /// An environment, and the patches whose effect its tests are to show.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EvaluationRequest<'a> {
     /// The image's full id.
     pub image_id: &'a str,
@@ -54,7 +54,7 @@ pub struct EvaluationRequest<'a> {
     /// What is asked for.
     pub policy: &'a Policy,
     /// Fresh and unguessable names: of the containers, and of the nonces that vouch for exit statuses.
-    pub unique: fn() -> Uuid,
+    pub unique: &'a (dyn Fn() -> Uuid + Send + Sync),
 }
 
 /// What an evaluation came to.

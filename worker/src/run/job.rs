@@ -35,7 +35,7 @@ pub struct Job<'a, E> {
     /// The labels of what it makes.
     pub labels: &'a Labels,
     /// Gives fresh names.
-    pub unique: fn() -> Uuid,
+    pub unique: &'a (dyn Fn() -> Uuid + Send + Sync),
     /// Tells people the stage.
     pub say: &'a (dyn Fn(&str) + Send + Sync),
 }

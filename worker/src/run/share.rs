@@ -1,5 +1,6 @@
 use queue_format::{Class, Resources};
 
+use crate::config::WorkerConfig;
 use crate::slots::Slot;
 use crate::topology::CpuSet;
 
@@ -8,18 +9,18 @@ const SHM_SHARE: u64 = 4;
 
 /// Whether tasks of a class are such that this worker does them, in a slot that has room.
 #[must_use]
-pub fn knows(class: &Class, native: bool) -> bool {
+pub fn knows(class: &Class, config: &WorkerConfig) -> bool {
     match class.work() {
-        "build" | "run" => true,
-        "native" => native,
+        "build" | "run" => config.containers,
+        "native" => config.native,
         _ => false,
     }
 }
 
 /// Whether tasks of a class can be worked on here.
 #[must_use]
-pub fn takes(class: &Class, slot: &Slot, native: bool) -> bool {
-    knows(class, native) && class.shape().fits(slot.cpus.len(), slot.limits.memory_bytes)
+pub fn takes(class: &Class, slot: &Slot, config: &WorkerConfig) -> bool {
+    knows(class, config) && class.shape().fits(slot.cpus.len(), slot.limits.memory_bytes)
 }
 
 /// The part of a slot that a task asks for: its first CPUs, those of one core before those of the next, and as much
@@ -37,7 +38,6 @@ pub(super) fn share(slot: &Slot, resources: &Resources) -> Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::WorkerConfig;
     use crate::slots::plan;
     use crate::slots::tests::machine;
 
@@ -48,7 +48,8 @@ mod tests {
     #[test]
     fn claims_what_fits_and_what_it_knows() {
         let check = |class: &str, native: bool, expected: bool| {
-            assert_eq!(takes(&class.parse().expect("a class"), &slot(), native), expected, "{class}");
+            let config = WorkerConfig { native, ..WorkerConfig::default() };
+            assert_eq!(takes(&class.parse().expect("a class"), &slot(), &config), expected, "{class}");
         };
         check("5-build", false, true);
         check("0-run", false, true);
@@ -59,6 +60,9 @@ mod tests {
         check("5-native-1c", true, true);
         check("5-native-5c", true, false);
         check("5-rollout", true, false);
+        let none = WorkerConfig { containers: false, native: true, ..WorkerConfig::default() };
+        assert!(!takes(&"5-build".parse().expect("a class"), &slot(), &none));
+        assert!(takes(&"5-native-1c".parse().expect("a class"), &slot(), &none));
     }
 
     #[test]

@@ -61,14 +61,15 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     /// What containers use that a dead incarnation of this node has left and nobody looks after.
     async fn cpus_of_the_dead(&self) -> Result<Vec<CpuSet>, EngineError> {
         let running = self.shop.engine.running().await?;
-        let is_left = |owner| matches!(LifeLock::look(&self.state_dir, owner), Ok(Life::Dead));
+        let is_left = |owner| matches!(LifeLock::look(&self.state_dir, owner), Ok(Life::Dead | Life::Left));
         let left = running.iter().filter(|container| is_left(&container.owner));
         Ok(left.filter_map(|container| container.cpuset_cpus.parse().ok()).collect())
     }
 
     /// The classes of pending tasks that need several slots, as far as none is more urgent that needs one.
     fn large_pending(&self) -> Result<Vec<Class>, PathError> {
-        let known = |class: &Class| run::knows(class, self.shop.config.native);
+        let config = self.config.borrow().clone();
+        let known = |class: &Class| run::knows(class, &config);
         let pending =
             self.spool.pending_work(|classes| classes.iter().any(|class| self.seats.needs_joining(class)))?;
         let pending: Vec<Class> = pending.into_iter().filter(known).collect();

@@ -1,17 +1,19 @@
 //! One claim, from the moment it is ours to the one in which it is not any more.
 
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use queue_format::{Claim, ClaimError, Event, FailureReason, Labels, Manifest, SpoolError, Work};
+use queue_format::{Claim, ClaimError, Event, FailureReason, Labels, SpoolError, Work};
 use systemd::{Phase, Shutdown};
 use uuid::Uuid;
 
 use super::{NODE_FAULT_PAUSE, Worker, random};
-use crate::attempt::{Attempt, AttemptError, Job, attempt};
+use crate::attempt::journal::{Begun, Journal};
+use crate::attempt::{Attempt, AttemptError, Conclusion, Job, attempt};
 use crate::engine::{Engine, EngineError};
 use crate::run::{self, RunError};
 use crate::slots::Slot;
@@ -41,20 +43,52 @@ enum Interruption {
 
 impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     /// Serves one claim to its end; gives the pause before the next.
-    pub(super) async fn serve(&self, slot: &Slot, claim: &Claim, shutdown: &Shutdown) -> Duration {
+    pub(super) async fn serve(
+        &self,
+        slot: &Slot,
+        claim: &Claim,
+        begun: Option<Journal>,
+        shutdown: &Shutdown,
+    ) -> Duration {
         let id = &claim.name().id;
         let token = claim.name().token;
-        tracing::info!(task = %id, %token, slot = slot.number, "claimed");
-        self.note(Event::Claimed { task: id.clone(), token, class: claim.class().to_string() });
-        let started_at = Timestamp::now();
-        let attempted = tokio::select! {
-            attempted = AssertUnwindSafe(self.attempt(slot, claim)).catch_unwind() => attempted.unwrap_or_else(|_| {
-                Err(Interruption::Node("the worker failed within itself; its log has the place".to_owned()))
-            }),
-            interruption = self.interrupted(claim, shutdown) => Err(interruption),
-        };
-        let (settled, pause) = match attempted {
-            Ok(attempt) => (self.conclude(slot, claim, &attempt, started_at, shutdown).await, Duration::ZERO),
+        if begun.is_some() {
+            tracing::info!(task = %id, %token, slot = slot.number, "goes on");
+            self.note(Event::Adopted { task: id.clone(), token });
+        } else {
+            tracing::info!(task = %id, %token, slot = slot.number, "claimed");
+            self.note(Event::Claimed { task: id.clone(), token, class: claim.class().to_string() });
+        }
+        let journal = begun.map_or_else(|| on_disk(|| self.journal(slot, claim)), Ok);
+        match journal {
+            Ok(journal) => {
+                let pause = self.serve_with(slot, claim, &journal, shutdown).await;
+                on_disk(|| journal.end());
+                pause
+            }
+            Err(error) => {
+                let why =
+                    format!("cannot keep the attempt's journal in {}: {error}", self.state_dir.display());
+                match self.postpone(claim, &why, true, Timestamp::now()).await {
+                    Err(error @ ClaimError::Spool(_)) => self.stuck(claim, &error),
+                    _ => NODE_FAULT_PAUSE,
+                }
+            }
+        }
+    }
+
+    async fn serve_with(
+        &self,
+        slot: &Slot,
+        claim: &Claim,
+        journal: &Journal,
+        shutdown: &Shutdown,
+    ) -> Duration {
+        let id = &claim.name().id;
+        let token = claim.name().token;
+        let started_at = journal.begun().at;
+        let (settled, pause) = match self.conclusion(slot, claim, journal, shutdown).await {
+            Ok(conclusion) => (self.conclude(slot, claim, &conclusion, shutdown).await, Duration::ZERO),
             Err(Interruption::Shutdown) => (self.release(claim, "the worker ends"), Duration::ZERO),
             Err(Interruption::Lost) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
             Err(Interruption::Cancelled) => (self.cancel(claim), Duration::ZERO),
@@ -72,22 +106,67 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 tracing::warn!(task = %id, %token, "{error}");
                 self.note(Event::Lost { task: id.clone(), token });
             }
-            Err(ClaimError::Spool(error)) => {
-                // Nothing was published: the task goes back, and if even that fails it stays claimed and is
-                // handed back when this incarnation is reaped.
-                tracing::error!(task = %id, %token, %error, "cannot settle the claim");
-                self.board.trouble(Some(&error.to_string()));
-                if let Err(error) = on_disk(|| claim.release()) {
-                    tracing::error!(task = %id, %token, %error, "cannot hand the task back");
-                }
-                return NODE_FAULT_PAUSE;
-            }
+            Err(error @ ClaimError::Spool(_)) => return self.stuck(claim, &error),
         }
         pause
     }
 
-    async fn attempt(&self, slot: &Slot, claim: &Claim) -> Result<Attempt, Interruption> {
-        if !run::takes(&claim.spec().class(), slot, self.shop.config.native) {
+    /// What the claim came to, kept in the journal.
+    async fn conclusion(
+        &self,
+        slot: &Slot,
+        claim: &Claim,
+        journal: &Journal,
+        shutdown: &Shutdown,
+    ) -> Result<Conclusion, Interruption> {
+        if let Some(known) = journal.conclusion() {
+            return Ok(known.clone());
+        }
+        let attempt = AssertUnwindSafe(self.attempt(slot, claim, journal)).catch_unwind();
+        let attempted = tokio::select! {
+            attempted = attempt => attempted.unwrap_or_else(|_| {
+                Err(Interruption::Node("the worker failed within itself; its log has the place".to_owned()))
+            }),
+            interruption = self.interrupted(claim, shutdown) => Err(interruption),
+        }?;
+        let conclusion =
+            attempted.conclusion(claim.name(), &self.owner, journal.begun().at, Timestamp::now());
+        on_disk(|| journal.note_conclusion(&conclusion));
+        Ok(conclusion)
+    }
+
+    /// Nothing was published: the task goes back, and if even that fails it stays claimed and is handed back when this
+    /// incarnation is reaped.
+    fn stuck(&self, claim: &Claim, error: &ClaimError) -> Duration {
+        let (task, token) = (&claim.name().id, claim.name().token);
+        tracing::error!(%task, %token, %error, "cannot settle the claim");
+        self.board.trouble(Some(&error.to_string()));
+        if let Err(error) = on_disk(|| claim.release()) {
+            tracing::error!(%task, %token, %error, "cannot hand the task back");
+        }
+        NODE_FAULT_PAUSE
+    }
+
+    /// A command without a container dies with its supervisor, and nobody can go on with it.
+    fn journal(&self, slot: &Slot, claim: &Claim) -> io::Result<Journal> {
+        // Each UUID v7 has some 70 random bits.
+        let drawn: [Uuid; 4] = std::array::from_fn(|_| Uuid::now_v7());
+        let begun = Begun {
+            at: Timestamp::now(),
+            instance: self.instance.clone(),
+            boot: self.boot.clone(),
+            seed: *blake3::hash(format!("{drawn:?}").as_bytes()).as_bytes(),
+            limits: slot.limits.clone(),
+        };
+        match &claim.spec().work {
+            Work::Run(task) if task.image.is_none() => Ok(Journal::unkept(begun)),
+            _ => Journal::begin(&self.state_dir, &self.owner, claim.name(), begun),
+        }
+    }
+
+    async fn attempt(&self, slot: &Slot, claim: &Claim, journal: &Journal) -> Result<Attempt, Interruption> {
+        let config = self.config.borrow().clone();
+        if !run::takes(&claim.spec().class(), slot, &config) {
             return Err(Interruption::Misplaced);
         }
         let labels = Labels {
@@ -95,8 +174,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             owner: self.owner.clone(),
             task: claim.name().id.clone(),
             token: claim.name().token,
-            object: Uuid::now_v7(),
+            object: journal.draw(),
         };
+        let unique = || journal.draw();
+        let shop = self.shop.of_attempt(config, journal);
         let say = |stage: &str| self.board.begin(slot.number, &claim.name().id, stage);
         let node_fault = |error: &dyn std::fmt::Display| Interruption::Node(error.to_string());
         let work_dir =
@@ -105,8 +186,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Work::Build(task) => task,
             Work::Run(task) => {
                 let job = run::Job {
-                    engine: &self.shop.engine,
-                    config: &self.shop.config,
+                    engine: &shop.engine,
+                    config: &shop.config,
                     spool: &self.spool,
                     task,
                     resources: &claim.spec().resources,
@@ -114,16 +195,17 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                     dir: &work_dir.path,
                     program: &self.program,
                     labels: &labels,
-                    unique: Uuid::now_v7,
+                    unique: &unique,
                     say: &say,
                 };
-                return run::run(&job).await.map_err(|error| match error {
+                let ran = run::run(&job).await.map_err(|error| match error {
                     // The task may have it wrong: no reason to doubt the node.
                     RunError::Engine(error @ (EngineError::Pull { .. } | EngineError::Refused { .. })) => {
                         Interruption::Lacking(error.to_string())
                     }
                     error => node_fault(&error),
                 });
+                return ran.map(|made| told(made, journal));
             }
         };
         let mut slot = slot.clone();
@@ -132,13 +214,13 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             slot.limits.memory_bytes = slot.limits.memory_bytes.min(memory);
         }
         let job = Job {
-            shop: &self.shop,
+            shop: &shop,
             task,
             slot: &slot,
             context_dir: &work_dir.path,
-            run_timeout: Duration::from_secs(timeout.unwrap_or(self.shop.config.run_timeout_seconds)),
+            run_timeout: Duration::from_secs(timeout.unwrap_or(shop.config.run_timeout_seconds)),
             labels: &labels,
-            unique: Uuid::now_v7,
+            unique: &unique,
             say: &say,
         };
         let mut made =
@@ -146,7 +228,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         if let Some(cores) = claim.spec().resources.cores.filter(|cores| *cores as usize != slot.cpus.len()) {
             made.notes.push(format!("asked for {cores} cores, ran on the {} of a slot", slot.cpus.len()));
         }
-        Ok(made)
+        Ok(told(made, journal))
     }
 
     /// Publishes an attempt. While the spool cannot be written the verdict is kept and published again and
@@ -155,18 +237,16 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         &self,
         slot: &Slot,
         claim: &Claim,
-        attempt: &Attempt,
-        started_at: Timestamp,
+        conclusion: &Conclusion,
         shutdown: &Shutdown,
     ) -> Result<String, ClaimError> {
         self.board.begin(slot.number, &claim.name().id, "publish");
-        let manifest = attempt.manifest(claim.name(), &self.owner, started_at, Timestamp::now());
         let mut trouble = None;
         loop {
-            let concluded = self.settle(claim, &manifest, attempt);
+            let concluded = self.settle(claim, conclusion);
             trouble.take().inspect(|said: &String| self.board.withdraw(said));
             match concluded {
-                Err(ClaimError::Spool(error)) if shutdown.phase() == Phase::Running => {
+                Err(ClaimError::Spool(error)) if shutdown.phase() < Phase::Requested => {
                     let said = format!("a verdict waits to be written: {error}");
                     tracing::error!(task = %claim.name().id, token = %claim.name().token, "{said}");
                     self.board.notice(&said);
@@ -187,11 +267,11 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     }
 
     /// Publishes what an attempt came to, and says so in the log.
-    fn settle(&self, claim: &Claim, manifest: &Manifest, attempt: &Attempt) -> Result<String, ClaimError> {
-        on_disk(|| claim.conclude(manifest, &attempt.files))?;
+    fn settle(&self, claim: &Claim, conclusion: &Conclusion) -> Result<String, ClaimError> {
+        on_disk(|| claim.conclude(&conclusion.manifest, &conclusion.files))?;
         let (task, token) = (claim.name().id.clone(), claim.name().token);
-        self.note(Event::concluded(task, token, &manifest.verdict));
-        Ok(attempt.outcome())
+        self.note(Event::concluded(task, token, &conclusion.manifest.verdict));
+        Ok(conclusion.outcome())
     }
 
     /// Hands a task back that the node failed. It pays for that with a retry only if the engine is there.
@@ -224,8 +304,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             FailureReason::Poison,
             format!("the node failed it again and again, at last: {why}"),
         );
-        let manifest = poison.manifest(claim.name(), &self.owner, started_at, Timestamp::now());
-        self.settle(claim, &manifest, &poison)
+        self.settle(claim, &poison.conclusion(claim.name(), &self.owner, started_at, Timestamp::now()))
     }
 
     /// Hands a task over to who can do it.
@@ -268,4 +347,12 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             }
         }
     }
+}
+
+/// People are told where an attempt is not one process's work.
+fn told(mut attempt: Attempt, journal: &Journal) -> Attempt {
+    if journal.is_continued() {
+        attempt.notes.push("the worker was started again meanwhile, and went on with it".to_owned());
+    }
+    attempt
 }

@@ -1,0 +1,255 @@
+//! What an attempt has done so far, on the node's disk: enough for a process that comes after to go on with it.
+//!
+//! One file an attempt, `attempts/<owner>/<task>.<token>.jsonl` in the node's state directory, one JSON object a line.
+//! The rules that make an attempt are deterministic, and every name and nonce in it is drawn from the journal's seed: so
+//! whoever goes on makes the same requests of the engine again. Those that had their outcome get it from here, one whose
+//! container runs on adopts it, and the rest is new. A node that was started anew since has lost the containers.
+//!
+//! What is published is here first, byte for byte: so a write of a process that is gone, however late it comes, changes
+//! nothing in a result.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use queue_format::{LifeLock, Owner, TaskName};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::report::Conclusion;
+use crate::engine::{BuildOutcome, Limits, RunOutcome};
+
+/// The longest journal that is read, in bytes: all outcomes of an attempt, and far more.
+const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+
+/// What an attempt began with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// When.
+    pub at: Timestamp,
+    /// Which of the node's workers began it.
+    pub instance: String,
+    /// Which start of the machine that was.
+    pub boot: String,
+    /// What all names and nonces are drawn from; secret, for nonces tell what the tests cannot forge.
+    pub seed: [u8; 32],
+    /// Where.
+    pub limits: Limits,
+}
+
+impl Begun {
+    /// What the attempts that an incarnation left began with.
+    #[must_use]
+    pub fn all_of(state_dir: &Path, owner: &Owner) -> Vec<Self> {
+        let dir = LifeLock::attempts_dir(state_dir, owner);
+        let journals = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        journals
+            .filter_map(|entry| read(BufReader::new(File::open(entry.path()).ok()?)).map(|(begun, _)| begun))
+            .collect()
+    }
+}
+
+/// One line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Line<R, B, C> {
+    Begun {
+        begun: Begun,
+    },
+    /// A container is about to be made.
+    Run {
+        object: Uuid,
+    },
+    Ran {
+        request: String,
+        object: Uuid,
+        outcome: R,
+    },
+    Built {
+        request: String,
+        outcome: B,
+    },
+    /// This is going to be published.
+    Concluded {
+        conclusion: C,
+    },
+}
+
+/// The journal of one attempt.
+#[derive(Debug)]
+pub struct Journal {
+    kept: Option<(PathBuf, Mutex<File>)>,
+    begun: Begun,
+    drawn: AtomicU64,
+    past: Past,
+    /// It has told something, or had something to tell.
+    is_continued: AtomicBool,
+}
+
+/// What an earlier process has written, each by the digest of its request.
+#[derive(Debug, Default)]
+struct Past {
+    begun_runs: HashSet<Uuid>,
+    ran: HashMap<String, RunOutcome>,
+    built: HashMap<String, BuildOutcome>,
+    conclusion: Option<Conclusion>,
+}
+
+impl Journal {
+    /// The journal of a new attempt.
+    ///
+    /// # Errors
+    /// It cannot be written: then the attempt must not begin.
+    pub fn begin(state_dir: &Path, owner: &Owner, name: &TaskName, begun: Begun) -> io::Result<Self> {
+        let path = path_of(state_dir, owner, name);
+        std::fs::create_dir_all(path.parent().unwrap_or(state_dir))?;
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        let journal = Self::new(Some((path, file)), begun.clone(), Past::default());
+        journal.write(&Line::<(), (), ()>::Begun { begun })?;
+        Ok(journal)
+    }
+
+    /// Of an attempt that nobody could go on with.
+    #[must_use]
+    pub fn unkept(begun: Begun) -> Self {
+        Self::new(None, begun, Past::default())
+    }
+
+    /// The journal that a process before this one has left; `None` where there is none that helps.
+    #[must_use]
+    pub fn resume(state_dir: &Path, owner: &Owner, name: &TaskName, boot: &str) -> Option<Self> {
+        let path = path_of(state_dir, owner, name);
+        let file = OpenOptions::new().read(true).append(true).open(&path).ok()?;
+        if file.metadata().ok()?.len() > JOURNAL_BYTES_MAX {
+            return None;
+        }
+        let (begun, past) = read(BufReader::new(&file))?;
+        // Whoever died while it wrote may have left half a line.
+        (&file).write_all(b"\n").ok()?;
+        (begun.boot == boot).then(|| Self::new(Some((path, file)), begun, past))
+    }
+
+    fn new(kept: Option<(PathBuf, File)>, begun: Begun, past: Past) -> Self {
+        let kept = kept.map(|(path, file)| (path, Mutex::new(file)));
+        Self { kept, begun, drawn: AtomicU64::new(0), past, is_continued: AtomicBool::new(false) }
+    }
+
+    /// What the attempt began with.
+    #[must_use]
+    pub fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
+    /// Whether anything of a process before this one was made use of.
+    #[must_use]
+    pub fn is_continued(&self) -> bool {
+        self.is_continued.load(Ordering::Relaxed)
+    }
+
+    /// The next name: the same ones in the same order for whoever goes on.
+    #[must_use]
+    pub fn draw(&self) -> Uuid {
+        let nth = self.drawn.fetch_add(1, Ordering::Relaxed);
+        drawn(&self.begun.seed, nth)
+    }
+
+    /// The containers that a process before this one may have left running.
+    #[must_use]
+    pub fn left_running(&self) -> &HashSet<Uuid> {
+        &self.past.begun_runs
+    }
+
+    /// What the process before this one was publishing, and may have published.
+    #[must_use]
+    pub fn conclusion(&self) -> Option<&Conclusion> {
+        self.past.conclusion.as_ref()
+    }
+
+    /// Keeps what is going to be published. Where that cannot be, nobody goes on with this attempt if we end meanwhile.
+    pub fn note_conclusion(&self, conclusion: &Conclusion) {
+        if let Err(error) = self.write(&Line::<(), (), _>::Concluded { conclusion }) {
+            tracing::warn!(%error, "cannot keep the attempt's journal: it has no successor");
+            if let Some((path, _)) = &self.kept {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    /// The attempt is over: nobody goes on with it.
+    pub fn end(self) {
+        // One that stays names a claim that is gone; it goes with its incarnation.
+        let _ = self.kept.map(|(path, _)| std::fs::remove_file(path));
+    }
+
+    pub(super) fn ran(&self, request: &str) -> Option<&RunOutcome> {
+        self.past.ran.get(request)
+    }
+
+    pub(super) fn built(&self, request: &str) -> Option<&BuildOutcome> {
+        self.past.built.get(request)
+    }
+
+    pub(super) fn continued(&self) {
+        self.is_continued.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_run(&self, object: Uuid) -> io::Result<()> {
+        self.write(&Line::<(), (), ()>::Run { object })
+    }
+
+    pub(super) fn note_ran(&self, request: String, object: Uuid, outcome: &RunOutcome) -> io::Result<()> {
+        self.write(&Line::<_, (), ()>::Ran { request, object, outcome })
+    }
+
+    pub(super) fn note_built(&self, request: String, outcome: &BuildOutcome) -> io::Result<()> {
+        self.write(&Line::<(), _, ()>::Built { request, outcome })
+    }
+
+    /// Outlives the process, which is what it is for; a machine that dies takes the containers with it.
+    fn write(&self, line: &Line<impl Serialize, impl Serialize, impl Serialize>) -> io::Result<()> {
+        let Some((_, file)) = &self.kept else { return Ok(()) };
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&bytes)
+    }
+}
+
+/// Which start of the machine this is.
+#[must_use]
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+fn path_of(state_dir: &Path, owner: &Owner, name: &TaskName) -> PathBuf {
+    LifeLock::attempts_dir(state_dir, owner).join(format!("{}.{}.jsonl", name.id, name.token))
+}
+
+fn drawn(seed: &[u8; 32], nth: u64) -> Uuid {
+    let hash = blake3::keyed_hash(seed, &nth.to_le_bytes());
+    uuid::Builder::from_random_bytes(std::array::from_fn(|n| hash.as_bytes()[n])).into_uuid()
+}
+
+/// Lines that are none, such as a last one that was cut off, are passed over.
+fn read(lines: impl BufRead) -> Option<(Begun, Past)> {
+    let (mut begun, mut past) = (None, Past::default());
+    for line in lines.split(b'\n') {
+        let line: Result<Line<RunOutcome, BuildOutcome, Conclusion>, _> = serde_json::from_slice(&line.ok()?);
+        let Ok(line) = line else { continue };
+        match line {
+            Line::Begun { begun: first } => begun = Some(first),
+            Line::Run { object } => drop(past.begun_runs.insert(object)),
+            Line::Ran { request, object, outcome } => {
+                past.begun_runs.remove(&object);
+                past.ran.insert(request, outcome);
+            }
+            Line::Built { request, outcome } => drop(past.built.insert(request, outcome)),
+            Line::Concluded { conclusion } => past.conclusion = Some(conclusion),
+        }
+    }
+    Some((begun?, past))
+}

@@ -1,0 +1,132 @@
+//! Containers that an earlier process of this worker began, and that run on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
+use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder};
+use futures_util::{Stream, StreamExt};
+use jiff::Timestamp;
+use queue_format::LABEL_OBJECT;
+
+use super::connect::{Docker, Inner, failed, is_missing};
+use super::container::{Ended, LABEL_REQUEST};
+use super::output::Output;
+use super::removal::Removal;
+use super::watch::Watch;
+use super::{EngineError, RunOutcome, RunRequest, digest};
+
+/// Who does one of these to a container decides how it ends.
+const FOREIGN_HANDS: [&str; 4] = ["kill", "stop", "restart", "pause"];
+/// Events of one container that are read at most; engines keep a few hundred of all.
+const EVENTS_MAX: usize = 1024;
+
+/// A container's life so far.
+struct Past {
+    began_at: Timestamp,
+    /// `None` while it runs.
+    ended_at: Option<Timestamp>,
+}
+
+impl Docker {
+    pub(super) async fn adopt_container(
+        &self,
+        request: &RunRequest,
+    ) -> Result<Option<RunOutcome>, EngineError> {
+        let inner = &self.inner;
+        let removal = Removal::of_run(Arc::clone(inner), request.labels.object);
+        let found = match inner.client.inspect_container(&request.container_name, None).await {
+            Ok(found) => found,
+            // Whether it is being made is not known: dropping the removal looks for it.
+            Err(error) if is_missing(&error) => return removal.of_all().await.map(|()| None),
+            Err(error) => return Err(failed("inspect a container", error)),
+        };
+        let label = |key| found.config.as_ref()?.labels.as_ref()?.get(key);
+        if label(LABEL_OBJECT) != Some(&request.labels.object.to_string()) {
+            let stranger = format!("{} is a container of somebody else", request.container_name);
+            return Err(failed("go on with a container", stranger));
+        }
+        if label(LABEL_REQUEST) != Some(&digest(request)) {
+            return removal.of_all().await.map(|()| None);
+        }
+        let id = found.id.clone().unwrap_or_default();
+        let outcome = inner.go_on(&id, &found, request).await;
+        removal.of_container(&id).await?;
+        outcome
+    }
+}
+
+impl Inner {
+    async fn go_on(
+        &self,
+        id: &str,
+        found: &ContainerInspectResponse,
+        request: &RunRequest,
+    ) -> Result<Option<RunOutcome>, EngineError> {
+        // One that never began has done nothing.
+        let Some(past) = Past::of(found) else { return Ok(None) };
+        let output = || Output::of(Box::pin(self.kept_output(id)), request.log_bytes_max);
+        let Some(ended_at) = past.ended_at else {
+            let age = (self.options.now)().duration_since(past.began_at).unsigned_abs();
+            let now = Instant::now();
+            let began = now.checked_sub(age).unwrap_or(now);
+            return self.see_through(id, request, began, output()).await.map(Some);
+        };
+        if !self.ended_by_itself(id, past.began_at, ended_at).await? {
+            return Ok(None);
+        }
+        let took = ended_at.duration_since(past.began_at).unsigned_abs();
+        let ended = if took > request.timeout { Ended::TimedOut } else { Ended::Itself };
+        let watch = Watch::of_ended(self, id);
+        self.gather(id, request, ended, took.as_secs_f64(), watch, output()).await.map(Some)
+    }
+
+    /// From its first byte on, as far as the engine has kept it, until it ends.
+    fn kept_output(&self, id: &str) -> impl Stream<Item = Result<LogOutput, Error>> + Send + use<> {
+        let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).build();
+        self.client.logs(id, Some(options))
+    }
+
+    /// Whether no one else had a hand in a container's end. An engine that was started again since tells of nothing.
+    async fn ended_by_itself(
+        &self,
+        id: &str,
+        began_at: Timestamp,
+        ended_at: Timestamp,
+    ) -> Result<bool, EngineError> {
+        let filters = HashMap::from([("container".to_owned(), vec![id.to_owned()])]);
+        let options = EventsOptionsBuilder::new()
+            .since(&began_at.as_second().to_string())
+            .until(&(ended_at.as_second() + 1).to_string())
+            .filters(&filters)
+            .build();
+        let events = std::pin::pin!(self.client.events(Some(options)).take(EVENTS_MAX));
+        let events: Vec<_> = events.collect().await;
+        let mut actions = Vec::new();
+        for event in events {
+            let event = event.map_err(|source| failed("tell what happened to a container", source))?;
+            actions.extend(event.action);
+        }
+        let is_known = ["start", "die"].iter().all(|action| actions.iter().any(|seen| seen == action));
+        Ok(is_known && !actions.iter().any(|seen| FOREIGN_HANDS.contains(&seen.as_str())))
+    }
+}
+
+impl Past {
+    /// `None` of one that was never started, or that nobody can tell about.
+    fn of(found: &ContainerInspectResponse) -> Option<Self> {
+        let state = found.state.as_ref()?;
+        let at = |text: &Option<String>| text.as_ref()?.parse::<Timestamp>().ok();
+        let began_at = at(&state.started_at)?;
+        match state.status? {
+            ContainerStateStatusEnum::RUNNING => Some(Self { began_at, ended_at: None }),
+            ContainerStateStatusEnum::EXITED => {
+                Some(Self { began_at, ended_at: Some(at(&state.finished_at)?) })
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! From the configuration to a worker that works, and to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use base_images::{IMAGE_PREFIX, PythonVersion};
+use jiff::Timestamp;
+use queue_format::{EventLog, Incarnation, Labels, Ledger, LifeLock, Owner, Spool, Token, node_name};
+use systemd::{Environment, Notifier, Reload, Shutdown, Source};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use uuid::Uuid;
+use worker::attempt::Workshop;
+use worker::attempt::journal::boot_id;
+use worker::board::Board;
+use worker::breaker::Breaker;
+use worker::config::{BuildNetwork, WorkerConfig};
+use worker::disk::DiskReserve;
+use worker::engine::{Docker, DockerOptions, Engine, Network, NodeEngine};
+use worker::repository::RepositoryCache;
+use worker::run::end_native_commands_of;
+use worker::seats::Seats;
+use worker::slots::{CpuLocks, Slot, plan};
+use worker::synthesis::Rules;
+use worker::{Mandate, Worker};
+
+use crate::predecessor::{Node, SETTLE_MAX};
+use crate::{Cli, machine};
+
+/// The exit status of a worker that ends since others take it for dead; its supervisor starts it again.
+const EXIT_FENCED: i32 = 75;
+
+/// How long is waited before an engine is looked for again that did not answer.
+const CONNECT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What people read where a change of the configuration does not hold yet.
+const RESTART_NEEDED: &str = "changed in the configuration, and holds after the next restart";
+
+/// Works until it is told to stop.
+pub(crate) async fn serve(
+    cli: &Cli,
+    source: Source,
+    config: WorkerConfig,
+    environment: &Environment,
+) -> anyhow::Result<()> {
+    let notifier = Notifier::new(environment);
+    let (live, reading) = watch::channel(config.clone());
+    let reload = Reload::listen(source, "worker", config.clone(), WorkerConfig::check, notifier.clone())?;
+    let shutdown = Shutdown::on_signals_draining({
+        let reading = reading.clone();
+        move || reading.borrow().drain_max()
+    })?;
+    let spool = Spool::open(cli.spool.as_deref().context("--spool is missing")?)?;
+    let state_dir =
+        cli.state.clone().or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), environment));
+    let state_dir =
+        state_dir.context("there is no home directory to keep the node's state in; name one with --state")?;
+    let ledger = Ledger::open(&state_dir)?;
+    let host = environment.get("DOCKER_HOST").map(ToOwned::to_owned);
+    let options = DockerOptions::new(host, ledger.clone(), Timestamp::now);
+    let Some(engine) = connect(&config, &options, &notifier, &shutdown).await? else { return Ok(()) };
+    let facts = engine.facts();
+    let local: Vec<&Path> =
+        [state_dir.as_path()].into_iter().chain(facts.map(|facts| facts.root_dir.as_path())).collect();
+
+    let locks = CpuLocks::open(&state_dir)?;
+    let choosing = locks.choose()?;
+    let mut machine = machine(&local)?;
+    machine.taken = locks.taken(&machine.topology.cores)?;
+    let plan = plan(&machine, &config);
+    let (mut slots, mut notices) = (plan.slots, plan.notices);
+    anyhow::ensure!(!slots.is_empty(), "{}", notices.join("; "));
+    let join_wait = Duration::from_secs(config.join_wait_seconds);
+    let seats = Arc::new(Seats::new(slots.clone(), locks, join_wait, time_since_boot)?);
+    drop(choosing);
+    notices.extend(facts.iter().flat_map(|facts| facts.warnings.iter().cloned()));
+    for slot in &mut slots {
+        let why_not = engine.confine(slot.cpus[0], &mut slot.limits).err();
+        notices.extend(why_not.filter(|why_not| !notices.contains(why_not)));
+    }
+    for notice in &notices {
+        tracing::warn!("{notice}");
+    }
+    let boot = boot_id();
+    let node = Node {
+        spool: &spool,
+        state_dir: &state_dir,
+        ledger: &ledger,
+        engine: &engine,
+        name: node_name(&systemd::hostname()),
+    };
+    let (owner, _alive, mandate) = match node.take_up(&boot, &cli.instance, &slots).await? {
+        Some((owner, alive, mandate)) => (owner, alive, Some(mandate)),
+        None => {
+            let owner = Owner::new(&node.name, Incarnation::new(Uuid::now_v7()));
+            let alive = LifeLock::hold(&state_dir, &owner)?;
+            (owner, alive, None)
+        }
+    };
+    node.reap_the_dead(&owner).await?;
+    if let Some(mandate) = &mandate {
+        node.clean_up(&owner, mandate).await?;
+    }
+
+    let pythons = available_pythons(&engine).await?;
+    if config.containers && pythons.is_empty() {
+        anyhow::bail!("no base image is on this node; make them with: bottega images build");
+    }
+    let build_network = build_network(&config, &engine, &spool, &owner, &pythons, &slots).await?;
+    let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
+    tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
+    let mut disks = vec![spool.layout().root().to_owned()];
+    disks.extend(local.iter().map(|dir| dir.to_path_buf()));
+    let git_timeout = Duration::from_secs(config.git_timeout_seconds);
+    let worker = Worker {
+        board: Board::new(owner.clone(), &slots, notices),
+        shop: Workshop {
+            repositories: RepositoryCache::new(&state_dir.join("repositories"), git_timeout),
+            engine: engine.clone(),
+            config: config.clone(),
+            build_network,
+            pythons,
+        },
+        config: reading,
+        instance: cli.instance.clone(),
+        boot,
+        notifier: notifier.clone(),
+        new_brain: Rules::default,
+        seats,
+        listed_at: std::sync::Mutex::new(None),
+        poll: Arc::default(),
+        breaker: std::sync::Mutex::new(Breaker::untested()),
+        clock: time_since_boot,
+        control: Arc::default(),
+        log: EventLog::new(&spool, &owner),
+        disks: DiskReserve::new(disks, config.reserved_disk_gib),
+        spool: spool.clone(),
+        owner: owner.clone(),
+        program: "/proc/self/exe".into(),
+        state_dir: state_dir.clone(),
+        ledger,
+    };
+    let die = {
+        let (me, state_dir) = (owner.clone(), state_dir.clone());
+        move |why: &str| {
+            tracing::error!("ending at once, to come back as a new incarnation: {why}");
+            end_native_commands_of(&me);
+            // What is void is gone on with by nobody.
+            let _ = LifeLock::forget_attempts(&state_dir, &me);
+            crate::predecessor::end_containers(&me, options);
+            std::process::exit(EXIT_FENCED);
+        }
+    };
+    let mandate = match mandate {
+        Some(mandate) => mandate,
+        None => Mandate::new(&spool, &owner)?,
+    };
+    leave_on_signal(&notifier)?;
+    notifier.ready(&worker.board.line());
+    let worker = Arc::new(worker);
+    let heeding = tokio::spawn(heed_reloads(reload, live, worker.clone()));
+    worker.run(slots, mandate, shutdown, die).await?;
+    heeding.abort();
+    end_native_commands_of(&owner);
+    if let NodeEngine::Docker(docker) = &engine
+        && !docker.settle(SETTLE_MAX).await
+    {
+        tracing::warn!("some containers could not be removed in time: they are left to the janitor");
+    }
+    if let NodeEngine::Docker(docker) = &engine {
+        docker.remove_groups();
+    }
+    LifeLock::forget_attempts(&state_dir, &owner)?;
+    notifier.stopping("every claim is settled");
+    Ok(())
+}
+
+/// The engine, if this node has one. Under a supervisor that watches, one that does not answer yet is waited for; `None`
+/// where the worker was told to end meanwhile.
+async fn connect(
+    config: &WorkerConfig,
+    options: &DockerOptions,
+    notifier: &Notifier,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<NodeEngine>> {
+    if !config.containers {
+        return Ok(Some(NodeEngine::None));
+    }
+    loop {
+        match Docker::connect(options.clone()).await {
+            Ok(docker) => return Ok(Some(NodeEngine::Docker(docker))),
+            Err(error) if notifier.watchdog_interval().is_none() => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!("waiting for the container engine: {error}");
+                notifier.waiting(&format!("waiting for the container engine: {error}"), CONNECT_PAUSE * 3);
+            }
+        }
+        tokio::select! {
+            () = shutdown.draining() => return Ok(None),
+            () = tokio::time::sleep(CONNECT_PAUSE) => {}
+        }
+    }
+}
+
+async fn build_network(
+    config: &WorkerConfig,
+    engine: &NodeEngine,
+    spool: &Spool,
+    owner: &Owner,
+    pythons: &[PythonVersion],
+    slots: &[Slot],
+) -> anyhow::Result<Network> {
+    let (NodeEngine::Docker(docker), Some(newest)) = (engine, pythons.last()) else {
+        return Ok(Network::None);
+    };
+    Ok(match config.build_network {
+        BuildNetwork::Bridge => Network::Bridge,
+        BuildNetwork::Host => Network::Host,
+        BuildNetwork::Auto => {
+            let labels = Labels {
+                spool: spool.id(),
+                owner: owner.clone(),
+                task: "bottega-probe".parse()?,
+                token: Token(0),
+                object: Uuid::now_v7(),
+            };
+            docker.probe_build_network(&newest.image(), &labels, &slots[0].limits).await?
+        }
+    })
+}
+
+/// SIGUSR1 ends this process and nothing else: its containers run on for the one that comes after. What it was writing
+/// is as after a crash, which is what every other part is made for.
+fn leave_on_signal(notifier: &Notifier) -> anyhow::Result<()> {
+    let mut leave = signal(SignalKind::user_defined1()).context("cannot handle signals")?;
+    let notifier = notifier.clone();
+    tokio::spawn(async move {
+        if leave.recv().await.is_some() {
+            tracing::info!("leaving: containers run on for the worker that comes after this one");
+            notifier.stopping("leaving: containers run on for the worker that comes after this one");
+            std::process::exit(0);
+        }
+    });
+    Ok(())
+}
+
+/// What holds for the next attempts; what only a start can change is said.
+async fn heed_reloads(
+    mut reload: Reload<WorkerConfig>,
+    live: watch::Sender<WorkerConfig>,
+    worker: Arc<Worker<NodeEngine, Rules>>,
+) {
+    let started_with = live.borrow().clone();
+    loop {
+        let config = reload.next().await;
+        worker.board.withdraw_group(RESTART_NEEDED);
+        let keys = config.needs_restart(&started_with);
+        if !keys.is_empty() {
+            let said = format!("{RESTART_NEEDED}: worker.{}", keys.join(", worker."));
+            tracing::warn!("{said}");
+            worker.board.notice(&said);
+        }
+        live.send_replace(config);
+    }
+}
+
+/// Counts on while the machine sleeps, unlike the clock of [`std::time::Instant`].
+fn time_since_boot() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+async fn available_pythons(engine: &NodeEngine) -> anyhow::Result<Vec<PythonVersion>> {
+    let NodeEngine::Docker(engine) = engine else { return Ok(Vec::new()) };
+    let images = engine.images(IMAGE_PREFIX).await?;
+    let mut pythons: Vec<_> = images.keys().filter_map(|name| PythonVersion::from_image(name)).collect();
+    pythons.sort();
+    pythons.dedup();
+    Ok(pythons)
+}
