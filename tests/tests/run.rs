@@ -21,7 +21,7 @@ fn run(house: &House, args: &[&str]) {
 
 fn up(house: &House) -> Output {
     let config = house.path("bottega.toml");
-    fs::write(&config, "[worker]\nnative = true\n").expect("written");
+    fs::write(&config, "[worker]\nnative = true\nslot_cores = 1\n").expect("written");
     let mut up = house.up(&[]);
     up.arg("--config").arg(&config).stdout(Stdio::piped()).stderr(Stdio::piped());
     wait_with_bound(up.spawn().expect("it starts"), RUN_MAX).expect("it ends by itself")
@@ -75,6 +75,9 @@ async fn commands_of_every_kind_come_to_their_end() {
         &[&["--name", "copy", "--input", &input][..], &outputs, &[IMAGE, "--", "sh", "-c", copy]].concat(),
     );
     run(&house, &["--name", "exit", IMAGE, "--", "sh", "-c", "echo why >&2; exit 3"]);
+    // More than one slot of one CPU: two are joined, where the machine has two.
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get().min(2)).to_string();
+    run(&house, &["--name", "wide", "--cores", &cpus, IMAGE, "--", "sh", "-c", "nproc; sleep 1"]);
     let hog = "x = bytearray(400 << 20)";
     run(&house, &["--name", "memory", "--memory", "64MiB", IMAGE, "--", "python3", "-c", hog]);
     let hang = "trap '' TERM; setsid sleep 81818 & sleep 81819";
@@ -99,6 +102,9 @@ async fn commands_of_every_kind_come_to_their_end() {
     assert_eq!(result(&spool, "copy", "output.out_b"), "hello\n");
     assert!(result(&spool, "copy", "output.out_d.tar").starts_with("d/"));
     assert_eq!(manifest["run"]["memory_bytes"], 256 << 20);
+    let manifest = check(&spool, "wide", "completed");
+    assert_eq!(result(&spool, "wide", "output.log"), format!("{cpus}\n"), "{manifest:#}");
+    assert_eq!(manifest["run"]["node"]["cpuset_cpus"], manifest["run"]["cpuset"], "as the kernel held it");
     let manifest = check(&spool, "exit", "exit: status 3");
     assert_eq!(manifest["log"][0], "why");
     check(&spool, "memory", "out-of-memory: a process was killed at the memory limit");

@@ -80,9 +80,15 @@ impl Seats {
         self.change(|state| state.allocator.adopt(numbers))
     }
 
-    /// What a slot was given has ended.
-    pub fn release(&self, number: u32) {
-        self.change(|state| state.allocator.release(number));
+    /// What a slot was given has ended. Gives whether it was waited for: the task that needs several is to be looked for
+    /// at once.
+    pub fn release(&self, number: u32) -> bool {
+        self.change(|state| {
+            state.allocator.release(number);
+            let now = (self.clock)();
+            let waiting = state.allocator.waiting(now);
+            waiting.is_some_and(|(shape, _)| state.allocator.has_room(number, &shape, now))
+        })
     }
 
     /// The slots that work for `number`, itself among them.
@@ -228,7 +234,7 @@ mod tests {
             () = tokio::time::sleep(ASK_AGAIN * 3) => {}
         }
         let (waited, ()) = tokio::join!(tokio::time::timeout(ASK_AGAIN / 2, seats.until_free(0)), async {
-            seats.release(1);
+            assert!(!seats.release(1), "nobody waits");
         });
         waited.unwrap();
     }

@@ -166,7 +166,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         shutdown: Shutdown,
     ) {
         if let Some(Begun { claim, journal, given, .. }) = begun {
-            self.serve_in(slot.number, &given, &claim, Some(journal), &shutdown).await;
+            self.occupy(&given, &claim, Some(journal), &shutdown).await;
         }
         while shutdown.phase() == Phase::Running {
             let turn = tokio::select! {
@@ -181,7 +181,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             };
             drop(turn);
             let pause = match claimed {
-                Ok(Some((claim, given))) => self.serve_in(slot.number, &given, &claim, None, &shutdown).await,
+                Ok(Some((claim, given))) => self.occupy(&given, &claim, None, &shutdown).await,
                 Ok(None) => Duration::ZERO,
                 Err(error) => {
                     tracing::error!(%error, "cannot claim");
@@ -196,25 +196,26 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         }
     }
 
-    /// Serves a claim in the slots that it was given, until they are free again; gives the pause before the next.
-    async fn serve_in(
+    /// Serves a claim in the slots that it was given, joined or not, until nothing of it runs there; gives the pause
+    /// before the next.
+    async fn occupy(
         &self,
-        number: u32,
         given: &Slot,
         claim: &Claim,
         begun: Option<Journal>,
         shutdown: &Shutdown,
     ) -> Duration {
-        let joined = self.seats.joined_to(number);
-        let stage = format!("joined to slot {number}");
-        for other in joined.iter().filter(|other| **other != number) {
-            self.board.begin(*other, &claim.name().id, &stage);
+        let joined = self.seats.joined_to(given.number);
+        let stage = format!("joined to slot {}", given.number);
+        for number in joined.iter().filter(|number| **number != given.number) {
+            self.board.begin(*number, &claim.name().id, &stage);
         }
         let pause = self.serve(given, claim, begun, shutdown).await;
-        // Nothing of it may run when the next task is given its cores.
         self.shop.engine.settled().await;
         joined.iter().for_each(|number| self.board.idle(*number));
-        self.seats.release(number);
+        if self.seats.release(given.number) {
+            self.poll.ring();
+        }
         pause
     }
 

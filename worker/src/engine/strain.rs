@@ -53,8 +53,8 @@ impl Strain {
     }
 
     pub(super) fn record(&self) -> NodeRecord {
-        let grown = |first: Option<f64>, last: Option<f64>| Some((last? - first?).max(0.0));
-        let of_processes = self.delays.values().sum::<u64>() as f64 / NANOSECONDS;
+        let grown = |first: Option<f64>, last: Option<f64>| Some(milliseconds((last? - first?).max(0.0)));
+        let of_processes = milliseconds(self.delays.values().sum::<u64>() as f64 / NANOSECONDS);
         let of_cpus = grown(self.first.run_delay_seconds, self.last.run_delay_seconds);
         let pressure = |n: usize| grown(self.first.pressure_seconds[n], self.last.pressure_seconds[n]);
         let held = &self.held;
@@ -84,6 +84,11 @@ impl Counters {
             pressure_seconds: ["cpu", "memory", "io"].map(pressure),
         }
     }
+}
+
+/// Seconds, to the millisecond: none of these is known better.
+fn milliseconds(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
 }
 
 /// The field `n` of the rows `cpuN` of a file, added over some CPUs; `None` where there is no such row.
