@@ -37,98 +37,114 @@ struct Bank {
 #[must_use]
 pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
     let topology = &machine.topology;
+    let mut notices = topology.notices.clone();
     let (reserved, ours) = topology.cores.split_at(reserved_cores(topology, config));
     let free: Vec<Core> =
         ours.iter().filter(|core| !core.siblings.touches(&machine.taken)).cloned().collect();
     // Where nothing is free, slots are made all the same: they come into service when the other worker ends.
     let rest = if free.is_empty() { ours } else { &free };
-    let mut banks = banks(topology, config);
-    for bank in &mut banks {
-        bank.usable *= part(topology, bank.node, rest, ours);
-    }
-    let mut pools = pools(topology, rest, &banks);
-    let cores: usize = pools.iter().map(|pool| pool.cores.len()).sum();
-    let asked = config.slots as usize;
-    let least = if asked == 0 { SMALL_MACHINE_SLOTS.min(cores) } else { asked };
-    let sizes = (1..=config.slot_cores.max(1) as usize).rev();
-    let fitting = |size: usize| pools.iter().map(|pool| cut(&pool.cores, size).len()).sum::<usize>();
-    // Smaller slots rather than too few.
-    let size = sizes.clone().find(|size| fitting(*size) >= least.max(1)).unwrap_or(1);
-    let fitting = fitting(size);
-    let disk = machine.free_disk_bytes.map(|free| {
-        let part = rest.len() as f64 / ours.len().max(1) as f64;
-        (free as f64 - config.reserved_disk_gib * GIB).max(0.0) * part
-    });
-    let (wanted_memory, wanted_disk) = (config.slot_memory_gib * GIB, config.slot_disk_gib * GIB);
-
-    let mut notices = topology.notices.clone();
     if rest.len() < ours.len() {
         notices.push(format!(
             "another worker on this node has CPUs {}: slots are made of the rest; restart this worker once that one has ended",
             machine.taken
         ));
     }
-    let mut count = 0;
-    while count < fitting && (asked == 0 || count < asked) {
-        // The one whose memory is divided among fewest, the first of several.
-        let next =
-            pools.iter_mut().filter(|pool| pool.slots < cut(&pool.cores, size).len()).rev().max_by(|a, b| {
-                let share = |pool: &Pool<'_>| banks[pool.bank].usable / (banks[pool.bank].slots + 1) as f64;
-                share(a).total_cmp(&share(b))
-            });
-        let Some(pool) = next else { break };
-        let bank = &mut banks[pool.bank];
-        let memory = bank.usable / (bank.slots + 1) as f64;
-        let has_disk = disk.is_none_or(|disk| (count + 1) as f64 * wanted_disk <= disk);
-        if count >= least && (memory < wanted_memory || !has_disk) {
-            let (what, key, wanted) = match memory < wanted_memory {
-                true => ("memory", "slot_memory_gib", config.slot_memory_gib),
-                false => ("free disk", "slot_disk_gib", config.slot_disk_gib),
-            };
-            notices.push(format!(
-                "{count} slots instead of {fitting}: there is {what} for so many of {wanted} GiB each; lower {key} for more"
-            ));
-            break;
-        }
-        bank.slots += 1;
-        pool.slots += 1;
-        count += 1;
+    let mut banks = banks(topology, config);
+    for bank in &mut banks {
+        bank.usable *= part(topology, bank.node, rest, ours);
     }
+    let mut pools = pools(topology, rest, &banks);
+    let disk = machine.free_disk_bytes.map(|free| {
+        let part = rest.len() as f64 / ours.len().max(1) as f64;
+        (free as f64 - config.reserved_disk_gib * GIB).max(0.0) * part
+    });
 
-    let disk_share = disk.map_or(wanted_disk, |disk| (disk / count.max(1) as f64).max(DISK_BYTES_MIN));
-    let mut slots: Vec<Slot> = Vec::new();
-    for (group, pool) in pools.iter().enumerate() {
-        let bank = &banks[pool.bank];
-        let memory = wanted_memory.min(bank.usable / bank.slots.max(1) as f64);
-        for cores in cut(&pool.cores, size).into_iter().take(pool.slots) {
-            let cpus: Vec<u32> = cores.iter().flat_map(|core| core.cpus.iter()).collect();
-            let siblings = cores.iter().flat_map(|core| core.siblings.iter()).collect();
-            let limits = Limits {
-                cpuset_cpus: cpus.iter().copied().collect::<CpuSet>().to_string(),
-                // Where there is but one node there is nothing to choose.
-                cpuset_mems: (topology.nodes.len() > 1).then(|| bank.node.to_string()),
-                memory_bytes: memory as u64,
-                pids_max: config.pids_max,
-                nofile_max: machine.nofile_max.min(NOFILE_MAX),
-                shm_bytes: ((memory / SHM_SHARE) as u64).min(SHM_BYTES_MAX),
-                disk_bytes: wanted_disk.min(disk_share) as u64,
-                cgroup_parent: None,
-            };
-            let number = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-            slots.push(Slot {
-                number,
-                group: u32::try_from(group).unwrap_or(u32::MAX),
-                cpus,
-                siblings,
-                limits,
-            });
-        }
-    }
+    let cores: usize = pools.iter().map(|pool| pool.cores.len()).sum();
+    let least = if config.slots == 0 { SMALL_MACHINE_SLOTS.min(cores) } else { config.slots as usize };
+    let fitting = |size: usize| pools.iter().map(|pool| cut(&pool.cores, size).len()).sum::<usize>();
+    // Smaller slots rather than too few.
+    let mut sizes = (1..=config.slot_cores.max(1) as usize).rev();
+    let size = sizes.find(|size| fitting(*size) >= least.max(1)).unwrap_or(1);
+    let fitting = fitting(size);
+    notices.extend(choose(&mut pools, &mut banks, size, least, disk, config));
+    let slots = make(machine, config, &pools, &banks, size, disk);
+
     tell(&slots, topology, config, fitting, &mut notices);
     let reserved: CpuSet = reserved.iter().flat_map(|core| core.cpus.iter()).collect();
     let used: CpuSet = slots.iter().flat_map(|slot| slot.cpus.iter().copied()).collect();
     let unused = topology.usable().minus(&used).minus(&reserved);
     Plan { slots, reserved, unused, notices }
+}
+
+/// Chooses how many slots each pool gets: one after the other, from the pool whose memory is divided among fewest, until
+/// cores, memory or disk are used up, but `least` of them. Gives what they did not suffice for.
+fn choose(
+    pools: &mut [Pool<'_>],
+    banks: &mut [Bank],
+    size: usize,
+    least: usize,
+    disk: Option<f64>,
+    config: &WorkerConfig,
+) -> Option<String> {
+    let fitting: Vec<usize> = pools.iter().map(|pool| cut(&pool.cores, size).len()).collect();
+    let most: usize = fitting.iter().sum();
+    let most = if config.slots == 0 { most } else { most.min(config.slots as usize) };
+    for count in 0..most {
+        let share = |pool: &Pool<'_>| banks[pool.bank].usable / (banks[pool.bank].slots + 1) as f64;
+        let able = pools.iter_mut().zip(&fitting).filter(|(pool, fitting)| pool.slots < **fitting);
+        // The first of several: of equals, the last is taken.
+        let (pool, _) = able.rev().max_by(|(a, _), (b, _)| share(a).total_cmp(&share(b)))?;
+        let has_memory = share(pool) >= config.slot_memory_gib * GIB;
+        let has_disk = disk.is_none_or(|disk| (count + 1) as f64 * config.slot_disk_gib * GIB <= disk);
+        if count >= least && !(has_memory && has_disk) {
+            let (what, key, wanted) = match has_memory {
+                false => ("memory", "slot_memory_gib", config.slot_memory_gib),
+                true => ("free disk", "slot_disk_gib", config.slot_disk_gib),
+            };
+            return Some(format!(
+                "{count} slots instead of {most}: there is {what} for so many of {wanted} GiB each; lower {key} for more"
+            ));
+        }
+        banks[pool.bank].slots += 1;
+        pool.slots += 1;
+    }
+    None
+}
+
+fn make(
+    machine: &Machine,
+    config: &WorkerConfig,
+    pools: &[Pool<'_>],
+    banks: &[Bank],
+    size: usize,
+    disk: Option<f64>,
+) -> Vec<Slot> {
+    let count: usize = pools.iter().map(|pool| pool.slots).sum();
+    let (wanted_memory, wanted_disk) = (config.slot_memory_gib * GIB, config.slot_disk_gib * GIB);
+    let disk = disk.map_or(wanted_disk, |disk| (disk / count.max(1) as f64).max(DISK_BYTES_MIN));
+    let mut slots = Vec::new();
+    for (group, pool) in (0..).zip(pools) {
+        let bank = &banks[pool.bank];
+        let memory = wanted_memory.min(bank.usable / bank.slots.max(1) as f64);
+        for cores in cut(&pool.cores, size).into_iter().take(pool.slots) {
+            let cpus: Vec<u32> = cores.iter().flat_map(|core| core.cpus.iter()).collect();
+            let limits = Limits {
+                cpuset_cpus: cpus.iter().copied().collect::<CpuSet>().to_string(),
+                // Where there is but one node there is nothing to choose.
+                cpuset_mems: (machine.topology.nodes.len() > 1).then(|| bank.node.to_string()),
+                memory_bytes: memory as u64,
+                pids_max: config.pids_max,
+                nofile_max: machine.nofile_max.min(NOFILE_MAX),
+                shm_bytes: ((memory / SHM_SHARE) as u64).min(SHM_BYTES_MAX),
+                disk_bytes: wanted_disk.min(disk) as u64,
+                cgroup_parent: None,
+            };
+            let siblings = cores.iter().flat_map(|core| core.siblings.iter()).collect();
+            let number = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+            slots.push(Slot { number, group, cpus, siblings, limits });
+        }
+    }
+    slots
 }
 
 /// How many cores the host keeps; at least one is left for a slot.
