@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use queue_format::{Ledger, LedgerEntry, LifeLock, ObjectKind, Owner};
 use systemd::Notifier;
+use tracing::field::display;
 
 use crate::audit::{Audit, Event};
 use crate::error::{EngineError, JanitorError};
@@ -93,7 +94,15 @@ impl Execution<'_> {
         };
         match removed {
             Ok((Removal::Done | Removal::Gone, bytes)) => {
-                tracing::info!("{}", show::line(candidate, bytes, (self.clock)()));
+                let (entry, now) = (candidate.entry.as_ref(), (self.clock)());
+                // Fields, so that the journal finds what became of a task or a container.
+                tracing::info!(
+                    task = entry.map(|entry| display(&entry.task)),
+                    token = entry.map(|entry| display(&entry.token)),
+                    container = candidate.container(),
+                    "{}",
+                    show::line(candidate, bytes, now)
+                );
                 self.note(Event::Removed, candidate, bytes, None, tally);
                 tally.removed.fetch_add(1, Ordering::Relaxed);
                 tally.bytes.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);

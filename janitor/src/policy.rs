@@ -66,6 +66,16 @@ pub struct Candidate {
     pub bytes: Option<u64>,
 }
 
+impl Candidate {
+    /// The full id, where it is a container.
+    pub(crate) fn container(&self) -> Option<&str> {
+        match &self.target {
+            Target::Container(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
 /// Every leftover of the inventory; nothing that `kept` names.
 #[must_use]
 pub fn policy(inventory: &Inventory, kept: &BTreeMap<String, Kept>) -> Vec<Candidate> {

@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -58,11 +58,16 @@ fn notes(file: &Path, host: &Host) -> Vec<String> {
     let source = Source::Named(file.to_owned());
     let mut notes = Vec::new();
     match systemd::config::spool(&source) {
-        Ok(Some(spool)) if Spool::open(&spool).is_err() => notes.push(format!(
-            "spool: {} is no spool, or not mounted; make one with: bottega init --spool {}",
-            spool.display(),
-            spool.display()
-        )),
+        Ok(Some(spool)) if Spool::open(&spool).is_err() => {
+            let is_hidden =
+                std::fs::read_dir(&spool).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+            let spool = spool.display();
+            notes.push(if is_hidden {
+                format!("spool: {spool} is not for this user; ask as the daemons': runuser -u bottega -- bottega config check")
+            } else {
+                format!("spool: {spool} is no spool, or not mounted; make one with: bottega init --spool {spool}")
+            });
+        }
         Ok(None) => notes.push("spool is not set: the units of systemd do not start without it".to_owned()),
         _ => {}
     }
