@@ -167,6 +167,8 @@ fn reloads(node: &mut Node) {
     let pid = show(node, MASTER, "MainPID");
     set(node, "poll_seconds_max", "2.0");
     node.until(SOON, "journalctl -u bottega-master | grep -F '[master] has changed'");
+    set(node, "grace_seconds", "31");
+    node.until(SOON, "journalctl -u bottega-janitor | grep -F '[janitor] has changed'");
     node.must(&format!("sed -i 's/^poll_seconds_max/poll_seconds_mix/' {CONFIG}"));
     node.must("systemctl reload bottega-master bottega-janitor");
     let wrong = "there is no key \"master.poll_seconds_mix\"; did you mean \"master.poll_seconds_max\"?";
