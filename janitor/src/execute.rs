@@ -6,7 +6,6 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use queue_format::{Ledger, LedgerEntry, LifeLock, ObjectKind, Owner};
 use systemd::Notifier;
-use tracing::field::display;
 
 use crate::audit::{Audit, Event};
 use crate::error::{EngineError, JanitorError};

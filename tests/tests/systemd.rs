@@ -193,10 +193,10 @@ fn is_watched(node: &mut Node) {
 }
 
 #[test]
-#[ignore = "a worker does not start without an engine yet, nor finish what runs when it is stopped"]
 fn a_worker_loses_nothing_to_a_kill_a_drain_and_an_upgrade() {
     const WORKER: &str = "bottega-worker";
-    let settings = [("native", "true"), ("reserved_disk_gib", "0.0"), ("slot_cores", "1")];
+    let settings =
+        [("containers", "false"), ("native", "true"), ("reserved_disk_gib", "0.0"), ("slot_cores", "1")];
     let Some(mut node) = installed(&settings) else { return };
     node.must("systemctl enable --now bottega.target bottega-master bottega-worker");
     assert_ne!(show(&mut node, WORKER, "StatusText"), "");

@@ -105,6 +105,7 @@ impl<E: Engine> Engine for Recorded<'_, E> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unwritten(source: io::Error) -> EngineError {
     EngineError::Failed { action: "keep the attempt's journal", detail: source.to_string() }
 }

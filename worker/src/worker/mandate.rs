@@ -73,7 +73,9 @@ impl Mandate {
                     if let Err(error) = claim.release() {
                         tracing::warn!(task = %claim.name().id, %error, "cannot hand the task back yet");
                     }
-                    journal.map(Journal::end);
+                    if let Some(journal) = journal {
+                        journal.end();
+                    }
                 }
             }
         }
