@@ -144,6 +144,18 @@ fn pass_on(client: &UnixStream, open: &Arc<AtomicBool>) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the corpus tasks that are marked for CI, and gives the directory.
+///
+/// # Panics
+/// They cannot be made.
+#[must_use]
+pub fn ci_corpus(out: PathBuf) -> PathBuf {
+    let made = Command::new(program("corpus")).args(["make", "--ci", "--out"]).arg(&out).output();
+    let made = made.unwrap_or_else(|error| panic!("the corpus cannot be made: {error}"));
+    assert!(made.status.success(), "the corpus cannot be made:\n{}", printed(&made));
+    out
+}
+
 /// One of the project's own programs, as cargo built it beside the test.
 ///
 /// # Panics

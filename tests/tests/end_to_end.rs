@@ -11,19 +11,14 @@ use std::time::Duration;
 use queue_format::{Counts, FailureReason, Spool, State};
 use serde_json::Value;
 use tests::corpus::outcomes;
-use tests::harness::{EngineProxy, House, printed, program, wait_for, wait_with_bound};
+use tests::harness::{EngineProxy, House, ci_corpus, printed, wait_for, wait_with_bound};
 
 /// Longer than any run here takes on a slow machine.
 const RUN_MAX: Duration = Duration::from_mins(15);
 
 /// The corpus tasks that are marked for CI, made once for all tests here.
-static CORPUS: LazyLock<std::path::PathBuf> = LazyLock::new(|| {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("corpus");
-    let made =
-        Command::new(program("corpus")).args(["make", "--ci", "--out"]).arg(&out).output().expect("it runs");
-    assert!(made.status.success(), "the corpus cannot be made:\n{}", printed(&made));
-    out
-});
+static CORPUS: LazyLock<std::path::PathBuf> =
+    LazyLock::new(|| ci_corpus(Path::new(env!("CARGO_TARGET_TMPDIR")).join("corpus")));
 
 fn rows() -> Vec<Value> {
     let text = fs::read_to_string(CORPUS.join("tasks.jsonl")).expect("made");

@@ -1,5 +1,5 @@
-//! The git command line, as a worker calls it: no configuration of the host, no prompt, no hook, bounded in time
-//! and output.
+//! The git command line, as a worker calls it: no configuration of the host, no prompt, no hook, none of the worker's
+//! environment but what it needs, bounded in time and output.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,29 @@ use tokio::process::Command;
 
 /// What git may talk to; `ext::` and the like would run commands.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
+
+/// What git, and the ssh and the HTTP client that it calls, need of this process's environment. The rest stays here:
+/// it may have keys in it, and a repository decides what git does.
+const KEPT: [&str; 18] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "TMPDIR",
+    "SSH_AUTH_SOCK",
+    "GIT_SSH_COMMAND",
+    "GIT_SSL_CAINFO",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "TZ",
+];
 
 /// The most of git's error output that is kept, in bytes.
 const STDERR_BYTES_MAX: usize = 4096;
@@ -153,13 +176,13 @@ impl Git {
             .args(["-c", "core.logAllRefUpdates=false", "-c", "advice.detachedHead=false"])
             .args(["-c", "protocol.file.allow=always"])
             .args(args)
+            .env_clear()
+            .envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
             .env("LC_ALL", "C")
-            .env_remove("GIT_DIR")
-            .env_remove("GIT_WORK_TREE")
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
