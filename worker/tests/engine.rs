@@ -170,10 +170,14 @@ async fn a_run_leaves_files_and_directories_as_outputs() {
     let outcome = node.docker.run(&request).await.unwrap();
     assert_eq!(outcome.end, ContainerEnd::Exited(0), "{}", outcome.log);
     assert_eq!(outcome.outputs["/out/file"], Output::File(b"blue\n".to_vec()));
-    assert!(matches!(&outcome.outputs["/out/dir"], Output::Directory(tar) if tar.starts_with(b"dir/")));
+    assert!(matches!(&outcome.outputs["/out/dir"], Output::Directory(tar) if tar.starts_with(b"dir")));
     assert_eq!(outcome.outputs["/out/link"], Output::None("it is neither a file nor a directory".to_owned()));
     assert_eq!(outcome.outputs["/none"], Output::None("it is not there".to_owned()));
-    let no_dir = Output::None("a part of its path is no directory".to_owned());
+    let no_dir = match node.docker.facts().is_podman {
+        true => "it is not there",
+        false => "a part of its path is no directory",
+    };
+    let no_dir = Output::None(no_dir.to_owned());
     assert_eq!(outcome.outputs["/out/file/x"], no_dir, "the task's mistake, not the engine's");
     request.output_bytes_max = 3;
     request.labels.object = Uuid::now_v7();
@@ -383,10 +387,11 @@ async fn a_name_stays_with_the_image_it_was_given_to() {
 #[tokio::test]
 async fn a_failed_build_tells_why() {
     let node = Node::connect().await;
+    let step = if node.docker.facts().is_podman { "exit status 3" } else { "returned a non-zero code: 3" };
     let dir = tempfile::tempdir().unwrap();
     for (dockerfile, expected) in [
-        (format!("FROM {BASE_IMAGE}\nRUN echo telling && exit 3\n"), "returned a non-zero code: 3"),
-        (format!("FROM {BASE_IMAGE}\nENV x\n"), "ENV must have two arguments"),
+        (format!("FROM {BASE_IMAGE}\nRUN echo telling && exit 3\n"), step),
+        (format!("FROM {BASE_IMAGE}\nENV x\n"), "ENV"),
         (format!("FROM {BASE_IMAGE}\nCOPY missing /x\n"), "missing"),
         (
             "FROM nobody/has-this\n".to_owned(),

@@ -124,7 +124,7 @@ impl Inner {
         let sent = self
             .raw
             .post(format!("{}/build", self.raw_url))
-            .query(&parameters(request))
+            .query(&parameters(request, self.facts.is_podman))
             .header("Content-Type", "application/x-tar")
             .body(body)
             .send();
@@ -209,7 +209,7 @@ fn refused(status: StatusCode, body: &[u8], stream: &mut BuildStream) -> Result<
 
 /// <https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageBuild>; the classic
 /// builder, for BuildKit takes these limits and ignores them.
-fn parameters(request: &BuildRequest) -> Vec<(&'static str, String)> {
+fn parameters(request: &BuildRequest, is_podman: bool) -> Vec<(&'static str, String)> {
     let Limits {
         cpuset_cpus,
         cpuset_mems,
@@ -222,8 +222,11 @@ fn parameters(request: &BuildRequest) -> Vec<(&'static str, String)> {
     } = &request.limits;
     // No file may be larger than all may be together: the engine writes a sparse one out in full, and is not to be
     // stopped then.
-    let ulimits = [("nofile", nofile_max), ("fsize", disk_bytes), ("core", &0)];
-    let ulimits = ulimits.map(|(name, max)| serde_json::json!({"Name": name, "Soft": max, "Hard": max}));
+    let ulimits =
+        [("nofile", nofile_max), ("fsize", disk_bytes), ("core", &0)].map(|(name, max)| match is_podman {
+            true => serde_json::Value::from(format!("{name}={max}:{max}")),
+            false => serde_json::json!({"Name": name, "Soft": max, "Hard": max}),
+        });
     let ulimits = serde_json::Value::from(ulimits.to_vec());
     let mut parameters = vec![
         ("version", "1".to_owned()),

@@ -37,6 +37,8 @@ impl DockerOptions {
 /// What an engine is, as it told when it was connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineFacts {
+    /// Whether it is Podman, which speaks the same API in its own way here and there.
+    pub is_podman: bool,
     /// Its own version.
     pub version: String,
     /// The API version spoken with it.
@@ -95,10 +97,12 @@ impl Docker {
         let client = bollard::Docker::connect_with_host(&address).map_err(unreachable)?;
         let client = client.negotiate_version().await.map_err(unreachable)?;
         let info = client.info().await.map_err(unreachable)?;
+        let components = client.version().await.map_err(unreachable)?.components.unwrap_or_default();
+        let is_podman = components.iter().any(|component| component.name.starts_with("Podman"));
         let api_version = client.client_version();
         let api_version = format!("{}.{}", api_version.major_version, api_version.minor_version);
         let (raw, raw_url) = raw_client(&address, &api_version)?;
-        let facts = facts(info, api_version);
+        let facts = facts(info, api_version, is_podman);
         let limits_disk = AtomicBool::new(facts.limits_disk);
         let removals = watch::Sender::new(0);
         let groups = SlotGroups::new(&facts);
@@ -152,8 +156,10 @@ pub(super) fn failed(action: &'static str, source: impl ToString) -> EngineError
 /// As [`failed`], unless the engine finds fault with what was asked for; the node's cores are none of the asker's.
 pub(super) fn refused(action: &'static str, source: bollard::errors::Error) -> EngineError {
     match source {
-        bollard::errors::Error::DockerResponseServerError { status_code: 400, message }
-            if !message.contains("not available") =>
+        // Podman says 500 of a name that can be none.
+        bollard::errors::Error::DockerResponseServerError { status_code, message }
+            if status_code == 400 && !message.contains("not available")
+                || message.contains("normalizing image") =>
         {
             EngineError::Refused { action, detail: message }
         }
@@ -185,7 +191,7 @@ fn raw_client(address: &str, api_version: &str) -> Result<(reqwest::Client, Stri
     Ok((client, format!("{base}/v{api_version}")))
 }
 
-fn facts(info: SystemInfo, api_version: String) -> EngineFacts {
+fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts {
     let storage_driver = info.driver.unwrap_or_default();
     let backing =
         info.driver_status.unwrap_or_default().into_iter().find(|row| row[0] == "Backing Filesystem");
@@ -217,6 +223,7 @@ fn facts(info: SystemInfo, api_version: String) -> EngineFacts {
         );
     }
     EngineFacts {
+        is_podman,
         version: info.server_version.unwrap_or_default(),
         api_version,
         cgroup_version,

@@ -184,6 +184,10 @@ impl Inner {
             }
         }
         let outputs = self.get_outputs(id, &request.outputs, request.output_bytes_max).await?;
+        let end = match end {
+            ContainerEnd::Exited(1) if self.facts.is_podman => ContainerEnd::Exited(init_status(&log)),
+            end => end,
+        };
         Ok(RunOutcome {
             end,
             log,
@@ -259,6 +263,16 @@ impl Inner {
 /// Docker's integers are signed; what does not fit is as good as no limit.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// What Podman's init means where it ends with 1 since it could not start the program; who forges its words gains
+/// nothing by it.
+fn init_status(log: &str) -> i64 {
+    match log.strip_prefix("ERROR (catatonit:").and_then(|said| said.split_once("failed to exec pid1: ")) {
+        Some((_, why)) if why.starts_with("No such file") => STATUS_NOT_FOUND,
+        Some(_) => STATUS_NOT_STARTED,
+        None => 1,
+    }
 }
 
 /// An image without the program is the image's fault: its command ends as a shell's would.

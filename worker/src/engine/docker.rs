@@ -79,7 +79,7 @@ impl Engine for Docker {
         let mut names = BTreeMap::new();
         for image in listed {
             for tag in image.repo_tags {
-                let name = tag.strip_suffix(":latest").unwrap_or(&tag);
+                let name = short_name(tag.strip_suffix(":latest").unwrap_or(&tag));
                 if name.starts_with(prefix) {
                     names.insert(name.to_owned(), image.id.clone());
                 }
@@ -124,6 +124,12 @@ impl Engine for Docker {
         }
         self.forget_builds(name).await
     }
+}
+
+/// What Docker calls an image that Podman names in full.
+fn short_name(name: &str) -> &str {
+    let prefixes = ["localhost/", "docker.io/library/"];
+    prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
 }
 
 impl Docker {

@@ -67,6 +67,17 @@ impl Inner {
         }
     }
 
+    /// Whether a path is a symbolic link, which Podman would follow.
+    async fn is_link(&self, id: &str, path: &str) -> Result<bool, EngineError> {
+        let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
+        match self.client.get_container_archive_info(id, Some(options)).await {
+            Ok(found) => Ok(found.file_mode & MODE_LINK != 0),
+            // What is wrong with it is told when it is asked for.
+            Err(Error::DockerResponseServerError { .. }) => Ok(false),
+            Err(error) => Err(failed("look into a container", error)),
+        }
+    }
+
     /// The content of a regular file of at most `bytes_max` bytes; whatever else is there counts as absent, and no
     /// more than that is ever read.
     pub(super) async fn get_file(
@@ -108,6 +119,9 @@ impl Inner {
         path: &str,
         bytes_max: usize,
     ) -> Result<Result<Vec<u8>, String>, EngineError> {
+        if self.facts.is_podman && self.is_link(id, path).await? {
+            return Ok(Err(NO_FILE.to_owned()));
+        }
         let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
         let mut pieces = std::pin::pin!(self.client.download_from_container(id, Some(options)));
         let mut archive = Vec::new();
@@ -124,6 +138,9 @@ impl Inner {
     }
 }
 
+/// What is said of links, devices and the like.
+const NO_FILE: &str = "it is neither a file nor a directory";
+
 /// What the engine says of a path that it cannot give for the path's own sake, beside 404.
 const PATHS_SENTENCES: [&str; 3] = ["not a directory", "too many levels of symbolic links", "too many links"];
 
@@ -131,7 +148,7 @@ const PATHS_SENTENCES: [&str; 3] = ["not a directory", "too many levels of symbo
 fn not_given(error: Error) -> Result<String, EngineError> {
     match &error {
         Error::DockerResponseServerError { status_code: 404, message }
-            if !message.starts_with("No such container") =>
+            if !["No such container", "no container with"].iter().any(|gone| message.starts_with(gone)) =>
         {
             Ok("it is not there".to_owned())
         }
@@ -161,7 +178,7 @@ fn output_of(archive: Vec<u8>, bytes_max: usize) -> Output {
             None => Output::None(too_large()),
         },
         Some(tar::EntryType::Directory) => Output::Directory(archive),
-        _ => Output::None("it is neither a file nor a directory".to_owned()),
+        _ => Output::None(NO_FILE.to_owned()),
     }
 }
 
