@@ -35,6 +35,7 @@ use worker::evaluate::strip_escapes;
 /// As many at once: enough for the time that most only wait.
 const AT_ONCE: usize = 3;
 const LOG_BYTES_MAX: usize = 1 << 14;
+const LISTS_MAX: usize = 9;
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 const OUTPUT: &str = "/out/it";
 /// Processes that were killed may take a moment to be reaped by their parent, which is the engine's.
@@ -267,7 +268,15 @@ impl Suite {
         let filter = HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={object}")])]);
         let options = ListImagesOptionsBuilder::new().filters(&filter).build();
         let mut wrong = Vec::new();
-        for image in self.node.raw.list_images(Some(options)).await.unwrap() {
+        // Podman fails where an image goes while it lists.
+        let mut listed = self.node.raw.list_images(Some(options.clone())).await;
+        for _ in 0..LISTS_MAX {
+            if listed.is_ok() {
+                break;
+            }
+            listed = self.node.raw.list_images(Some(options.clone())).await;
+        }
+        for image in listed.unwrap() {
             let options = RemoveImageOptionsBuilder::new().force(true).build();
             if let Err(error) = self.node.raw.remove_image(&image.id, Some(options), None).await {
                 wrong.push(format!("its image cannot be removed: {error}"));
