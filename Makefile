@@ -17,6 +17,9 @@ demo: set-up build ## real tasks, from release archives to verified environments
 test: set-up ## the whole test suite, on the real engine
 	@tests/test.sh
 
+test-podman: ## the tests on the engine again, on Podman, where it is installed
+	@tests/podman.sh
+
 lint: ## formatting, clippy, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -26,8 +29,9 @@ lint: ## formatting, clippy, licences and sources of dependencies
 corpus: set-up build ## every task of the corpus, against what is expected of it
 	@tests/corpus.sh
 
-bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue; the table goes to target/bench
+bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue (target/bench); containers beside bare calls
 	cargo bench -p queue-format --bench spool
+	cargo bench -p worker --bench containers
 
 package = target/package
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -46,4 +50,4 @@ rpm: build ## a package for RPM distributions, in target/generate-rpm
 tarball: ## statically linked programs and an install.sh, for any distribution, in target/package
 	systemd/package/tarball.sh $(package) $(version)
 
-.PHONY: help set-up build demo test lint corpus bench deb rpm tarball
+.PHONY: help set-up build demo test test-podman lint corpus bench deb rpm tarball
