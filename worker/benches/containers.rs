@@ -39,6 +39,7 @@ fn limits(cores: &str) -> Limits {
         nofile_max: 1024,
         shm_bytes: 64 << 20,
         disk_bytes: 1 << 30,
+        cgroup_parent: None,
     }
 }
 

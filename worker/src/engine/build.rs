@@ -62,7 +62,7 @@ impl Docker {
         let inner = &self.inner;
         let before = inner.image_id(&request.image_name).await?;
         inner.record(&request.labels, ObjectKind::Build { image: request.image_name.clone() }).await?;
-        let removal = Removal::of_build(Arc::clone(inner), request.labels.object);
+        let removal = Removal::of_build(Arc::clone(inner), request.labels.object, &request.limits);
         let disk = DiskWatch {
             inner,
             object: request.labels.object,

@@ -1,18 +1,25 @@
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use queue_format::{LABEL_NODE, LABEL_OBJECT, ObjectKind, Owner, SpoolError};
 use uuid::Uuid;
 
-use super::EngineError;
 use super::connect::{Docker, Inner, failed, is_missing};
+use super::parent::processes_file;
+use super::{EngineError, Limits};
 
 /// How often an object's containers are looked for before the janitor is left to it.
 const LOOKS_MAX: u32 = 40;
 /// How long after a look that found something the next one comes.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How often processes are ended that make new ones meanwhile, and the pause in between.
+const ENDS_MAX: u32 = 50;
+const END_AGAIN: Duration = Duration::from_millis(20);
 /// A request that was cut off may still make a container: so long nothing may appear.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -23,18 +30,23 @@ pub(super) struct Removal {
     object: Uuid,
     /// Whether the ledger's entry goes with the containers.
     forget: bool,
+    /// Where an engine runs builds in containers that it lists nowhere.
+    unlisted: Option<PathBuf>,
     armed: bool,
 }
 
 impl Removal {
     /// Of one container, whose entry in the ledger goes with it.
     pub(super) fn of_run(inner: Arc<Inner>, object: Uuid) -> Self {
-        Self { inner, object, forget: true, armed: true }
+        Self { inner, object, forget: true, unlisted: None, armed: true }
     }
 
     /// Of a build's containers; its images and layers stay, and so does its entry.
-    pub(super) fn of_build(inner: Arc<Inner>, object: Uuid) -> Self {
-        Self { inner, object, forget: false, armed: true }
+    pub(super) fn of_build(inner: Arc<Inner>, object: Uuid, limits: &Limits) -> Self {
+        // Podman goes on with a build whose asker has hung up.
+        let group = limits.cgroup_parent.as_deref().filter(|_| inner.facts.is_podman);
+        let unlisted = group.map(|group| processes_file(group, inner.facts.cgroup_version));
+        Self { inner, object, forget: false, unlisted, armed: true }
     }
 
     /// Nothing was made, or nothing is left.
@@ -59,6 +71,9 @@ impl Removal {
     /// Removes whatever carries the object's label, and looks again until nothing does.
     pub(super) async fn of_all(self) -> Result<(), EngineError> {
         self.inner.remove_object(self.object).await?;
+        if let Some(processes) = &self.unlisted {
+            end_processes(processes).await;
+        }
         self.disarm();
         Ok(())
     }
@@ -71,6 +86,7 @@ impl Drop for Removal {
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (inner, object, forget) = (Arc::clone(&self.inner), self.object, self.forget);
+        let unlisted = self.unlisted.take();
         inner.removals.send_modify(|count| *count += 1);
         runtime.spawn(async move {
             match inner.remove_object(object).await {
@@ -78,8 +94,27 @@ impl Drop for Removal {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%object, %error, "containers are left to the janitor"),
             }
+            if let Some(processes) = unlisted {
+                end_processes(&processes).await;
+            }
             inner.removals.send_modify(|count| *count -= 1);
         });
+    }
+}
+
+/// Ends what runs in a slot's group itself: containers have groups of their own below it.
+async fn end_processes(file: &Path) {
+    for _ in 0..ENDS_MAX {
+        let listed = std::fs::read_to_string(file).unwrap_or_default();
+        let pids: Vec<i32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            // Gone by itself, or not ours to end: the next look tells.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        tokio::time::sleep(END_AGAIN).await;
     }
 }
 
