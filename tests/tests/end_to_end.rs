@@ -11,7 +11,7 @@ use std::time::Duration;
 use queue_format::{Counts, FailureReason, Spool, State};
 use serde_json::Value;
 use tests::corpus::outcomes;
-use tests::harness::{EngineProxy, House, ci_corpus, printed, wait_for, wait_with_bound};
+use tests::harness::{EngineProxy, House, ci_corpus, engine, printed, program, wait_for, wait_with_bound};
 
 /// Longer than any run here takes on a slow machine.
 const RUN_MAX: Duration = Duration::from_mins(15);
@@ -180,8 +180,57 @@ async fn killed_daemons_lose_no_task() {
     let tasks = spool.all().expect("listed");
     assert_eq!(tasks.len(), 1);
     assert!(matches!(tasks[0].state, State::Failed(_)), "{:?}", tasks[0].state);
-    assert_eq!(tasks[0].name.token.0, 2, "claimed twice, concluded once:\n{}", printed(&ended));
+    assert_eq!(tasks[0].name.token.0, 1, "one claim, which the next worker went on with:\n{}", printed(&ended));
     assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
+}
+
+/// A worker without the other daemons.
+fn worker(house: &House) -> std::process::Child {
+    let log = fs::File::options().create(true).append(true).open(house.path("worker.log")).expect("a log");
+    let mut command = Command::new(program("bottega-worker"));
+    command.arg("--spool").arg(house.spool_dir()).arg("--state").arg(house.state_dir());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
+}
+
+#[tokio::test]
+async fn an_attempt_goes_on_where_its_worker_was_killed() {
+    let house = House::new().expect("a house");
+    assert!(submit(&house, &[row("xmltodict-0.14.2")]).status.success());
+    let spool = spool(&house);
+    let mut first = worker(&house);
+    let evaluates = || async {
+        for id in house.containers(&spool).await.expect("listed") {
+            let found = engine().expect("an engine").inspect_container(&id, None).await;
+            if found.is_ok_and(|found| found.name.is_some_and(|name| name.starts_with("/bottega-xmltodict")))
+            {
+                return true;
+            }
+        }
+        false
+    };
+    let began = std::time::Instant::now();
+    while !evaluates().await {
+        assert!(began.elapsed() < RUN_MAX, "{:?}", fs::read_to_string(house.path("worker.log")));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    first.kill().expect("killed");
+    first.wait().expect("a child");
+
+    let mut second = worker(&house);
+    let id = "xmltodict-0.14.2".parse().expect("an id");
+    let done = wait_for(RUN_MAX, || {
+        let task = spool.find(&id).expect("listed").pop().expect("it is somewhere");
+        matches!(task.state, State::Done(_) | State::Failed(_)).then_some(task)
+    });
+    let done = done.expect("it ends");
+    let dir = spool.layout().attempt(&id, done.name.token);
+    let manifest = fs::read_to_string(dir.join("manifest.json")).expect("a manifest");
+    assert!(matches!(done.state, State::Done(_)), "{manifest}");
+    assert!(manifest.contains("started again"), "{manifest}");
+    assert_eq!(done.name.token.0, 1, "one claim, one attempt");
+    signal(&second, "TERM");
+    assert!(second.wait().expect("a child").success());
+    assert!(house.containers(&spool).await.expect("listed").is_empty());
 }
 
 #[tokio::test]

@@ -253,3 +253,68 @@ fn read(lines: impl BufRead) -> Option<(Begun, Past)> {
     }
     Some((begun?, past))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use queue_format::Incarnation;
+
+    use super::*;
+    use crate::engine::ContainerEnd;
+    use crate::slots::tests::machine;
+
+    fn begun() -> Begun {
+        let slots =
+            crate::slots::plan(&machine(1, 2, 1, 4 << 30), &crate::config::WorkerConfig::default()).slots;
+        let limits = slots[0].limits.clone();
+        let (at, instance, boot) = (Timestamp::UNIX_EPOCH, "worker".to_owned(), "boot".to_owned());
+        Begun { at, instance, boot, seed: [7; 32], limits }
+    }
+
+    fn outcome(log: &str) -> RunOutcome {
+        RunOutcome {
+            end: ContainerEnd::Exited(1),
+            log: log.to_owned(),
+            seconds: 1.5,
+            peak_memory_bytes: None,
+            files_out: BTreeMap::from([("/out".to_owned(), vec![0, 255, b'a'])]),
+            outputs: BTreeMap::new(),
+            node: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_successor_is_told_what_was_done_and_what_was_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = Owner::new("node", Incarnation::new(Uuid::now_v7()));
+        let name: TaskName = "task.a001.r0.json".parse().unwrap();
+        let first = Journal::begin(dir.path(), &owner, &name, begun()).unwrap();
+        let drawn: [Uuid; 3] = std::array::from_fn(|_| first.draw());
+        first.note_run(drawn[1]).unwrap();
+        first.note_ran("one".to_owned(), drawn[1], &outcome("said")).unwrap();
+        first.note_run(drawn[2]).unwrap();
+        // It dies while it writes: half a line stays.
+        let path = path_of(dir.path(), &owner, &name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend(b"{\"event\":\"ran\",\"requ");
+        std::fs::write(&path, bytes).unwrap();
+
+        assert!(Journal::resume(dir.path(), &owner, &name, "another boot").is_none());
+        let second = Journal::resume(dir.path(), &owner, &name, "boot").unwrap();
+        assert_eq!(std::array::from_fn(|_| second.draw()), drawn);
+        assert_eq!(second.ran("one"), Some(&outcome("said")));
+        assert_eq!(second.ran("two"), None);
+        assert_eq!(second.left_running().iter().collect::<Vec<_>>(), [&drawn[2]]);
+        assert!(second.conclusion().is_none());
+        // What comes after the half line is read too.
+        second.note_ran("two".to_owned(), drawn[2], &outcome("more")).unwrap();
+        let third = Journal::resume(dir.path(), &owner, &name, "boot").unwrap();
+        assert_eq!(third.ran("two"), Some(&outcome("more")));
+        assert!(third.left_running().is_empty());
+        assert_eq!(Begun::all_of(dir.path(), &owner), [begun()]);
+        third.end();
+        assert!(Begun::all_of(dir.path(), &owner).is_empty());
+    }
+}

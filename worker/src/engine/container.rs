@@ -54,6 +54,8 @@ impl Docker {
             // Whether it was made is not known: dropping the removal looks for it.
             Err(error) => return Err(failed("create a container", error)),
         };
+        let (task, token) = (&request.labels.task, request.labels.token);
+        tracing::info!(%task, %token, container = created.id, "runs in a container");
         let outcome = inner.live(&created.id, request).await;
         removal.of_container(&created.id).await?;
         let mut outcome = outcome?;

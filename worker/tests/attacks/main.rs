@@ -16,6 +16,7 @@ mod host;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ const AT_ONCE: usize = 3;
 const LOG_BYTES_MAX: usize = 1 << 14;
 const LISTS_MAX: usize = 9;
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
+const GROUP_FIRST: u32 = 2_000_000;
 const OUTPUT: &str = "/out/it";
 /// Processes that were killed may take a moment to be reaped by their parent, which is the engine's.
 const REAPED_MAX: Duration = Duration::from_secs(2);
@@ -47,6 +49,8 @@ struct Suite {
     spool: SpoolId,
     /// The ids of the containers that were made for each object, as the engine tells.
     made: Arc<Mutex<HashMap<String, Vec<String>>>>,
+    /// Control groups of slots that were made so far.
+    groups: AtomicU32,
 }
 
 /// What became of an attack.
@@ -67,7 +71,7 @@ impl Suite {
         let node = Node::connect().await;
         let host = Host::watch(&node.raw).await;
         let spool: SpoolId = serde_json::from_str(&format!("\"{}\"", Uuid::now_v7())).unwrap();
-        let suite = Self { node, host, spool, made: Arc::default() };
+        let suite = Self { node, host, spool, made: Arc::default(), groups: AtomicU32::new(0) };
         suite.listen();
         suite
     }
@@ -189,6 +193,11 @@ impl Suite {
             log_bytes_max: LOG_BYTES_MAX,
         };
         (attack.change)(&mut request);
+        // As of a slot, of CPUs that no machine has: what limits the processes of a build.
+        let group = GROUP_FIRST + self.groups.fetch_add(1, Ordering::Relaxed);
+        if let Err(why) = self.node.docker.confine(group, &mut request.limits) {
+            println!("{}: {why}", attack.name);
+        }
         let began = Instant::now();
         let outcome = self.node.docker.build(&request).await;
         let took = began.elapsed();
@@ -346,6 +355,7 @@ async fn nothing_escapes_and_nothing_lingers() {
         .filter(|row| !row.wrong.is_empty())
         .map(|row| format!("{} {}: {}", row.stage, row.name, row.wrong.join("\n    ")))
         .collect();
+    suite.node.docker.remove_groups();
     wrong.extend(suite.host.changes(&suite.node.raw).await);
     assert!(wrong.is_empty(), "see {}:\n{}", path.display(), wrong.join("\n"));
     assert!(rows.len() > 40 || !only.is_empty());
