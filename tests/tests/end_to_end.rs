@@ -180,7 +180,12 @@ async fn killed_daemons_lose_no_task() {
     let tasks = spool.all().expect("listed");
     assert_eq!(tasks.len(), 1);
     assert!(matches!(tasks[0].state, State::Failed(_)), "{:?}", tasks[0].state);
-    assert_eq!(tasks[0].name.token.0, 1, "one claim, which the next worker went on with:\n{}", printed(&ended));
+    assert_eq!(
+        tasks[0].name.token.0,
+        1,
+        "one claim, which the next worker went on with:\n{}",
+        printed(&ended)
+    );
     assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bollard::container::LogOutput;
 use bollard::errors::Error;
@@ -10,6 +10,8 @@ use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder};
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 use queue_format::LABEL_OBJECT;
 
 use super::connect::{Docker, Inner, failed, is_missing};
@@ -70,7 +72,9 @@ impl Inner {
         let Some(past) = Past::of(found) else { return Ok(None) };
         let output = || Output::of(Box::pin(self.kept_output(id)), request.log_bytes_max);
         let Some(ended_at) = past.ended_at else {
-            let age = (self.options.now)().duration_since(past.began_at).unsigned_abs();
+            let pid = found.state.as_ref().and_then(|state| state.pid);
+            let by_date = || (self.options.now)().duration_since(past.began_at).unsigned_abs();
+            let age = pid.and_then(age_of_process).unwrap_or_else(by_date);
             let now = Instant::now();
             let began = now.checked_sub(age).unwrap_or(now);
             return self.see_through(id, request, began, output()).await.map(Some);
@@ -79,9 +83,12 @@ impl Inner {
             return Ok(None);
         }
         let took = ended_at.duration_since(past.began_at).unsigned_abs();
-        let ended = if took > request.timeout { Ended::TimedOut } else { Ended::Itself };
+        // By dates alone: whether it was late, or the clock was set, only another run can tell.
+        if took > request.timeout {
+            return Ok(None);
+        }
         let watch = Watch::of_ended(self, id);
-        self.gather(id, request, ended, took.as_secs_f64(), watch, output()).await.map(Some)
+        self.gather(id, request, Ended::Itself, took.as_secs_f64(), watch, output()).await.map(Some)
     }
 
     /// From its first byte on, as far as the engine has kept it, until it ends.
@@ -115,6 +122,16 @@ impl Inner {
     }
 }
 
+/// By the clock that nobody sets; `None` where the process is not on this host.
+fn age_of_process(pid: i64) -> Option<Duration> {
+    // The second field is the program's name in parentheses, with anything in it; the 22nd is the start in ticks.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let began: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let ticks = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
+    let began = Duration::from_millis(began.checked_mul(1000)?.checked_div(ticks)?);
+    Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?).checked_sub(began)
+}
+
 impl Past {
     /// `None` of one that was never started, or that nobody can tell about.
     fn of(found: &ContainerInspectResponse) -> Option<Self> {
@@ -128,5 +145,18 @@ impl Past {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_as_old_as_the_host_says() {
+        let age = age_of_process(std::process::id().into()).unwrap();
+        let uptime = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap());
+        assert!(age < uptime, "{age:?}");
+        assert_eq!(age_of_process(i64::MAX), None);
     }
 }
