@@ -136,7 +136,7 @@ fn containers(entries: &[LedgerEntry], images: &[Image], parts: &[Parts]) -> Vec
 }
 
 prop_compose! {
-    fn inventories()(entries in entries(), bits in prop::collection::vec(any::<(bool, bool)>(), 12), lives in prop::collection::vec(0u8..3, 4), image_parts in parts(), container_parts in parts(), engine in 0u8..8) -> Inventory {
+    fn inventories()(entries in entries(), bits in prop::collection::vec(any::<(bool, bool)>(), 12), lives in prop::collection::vec(0u8..4, 4), image_parts in parts(), container_parts in parts(), engine in 0u8..8) -> Inventory {
         let images = images(&entries, &image_parts);
         let containers = containers(&entries, &images, &container_parts);
         let claims: BTreeSet<ClaimKey> =
@@ -150,7 +150,7 @@ prop_compose! {
         let lives: BTreeMap<Owner, Life> = lives
             .iter()
             .enumerate()
-            .map(|(number, life)| (owner(number as u8), [Life::Alive, Life::Dead, Life::Unknown][usize::from(*life)]))
+            .map(|(number, life)| (owner(number as u8), [Life::Alive, Life::Dead, Life::Unknown, Life::Left][usize::from(*life)]))
             .filter(|(owner, _)| owner.node() == NODE)
             .collect();
         let work_dirs = entries
@@ -273,7 +273,7 @@ proptest! {
                 }
                 Target::Lease(owner) => prop_assert_eq!(inventory.lives.get(owner), Some(&Life::Dead)),
                 Target::Lock(owner) => {
-                    prop_assert_eq!(inventory.lives.get(owner), Some(&Life::Dead));
+                    prop_assert!(matches!(inventory.lives.get(owner), Some(Life::Dead | Life::Left)));
                     prop_assert!(!inventory.leases.contains(owner));
                     prop_assert!(inventory.ledger.values().all(|entry| entry.owner != *owner));
                 }

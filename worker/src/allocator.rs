@@ -114,10 +114,13 @@ impl Allocator {
     }
 
     /// Gives slots what runs there already; the first of them leads, and is released for all. False, and nothing is
-    /// given, where one is busy or not there.
+    /// given, where one is busy, not there, or locked by somebody else.
     pub fn adopt(&mut self, numbers: &[u32]) -> bool {
         let Some(lead) = numbers.first() else { return false };
-        let is_idle = |number: &u32| self.seat(*number).is_some_and(|seat| seat.busy_for.is_none());
+        let is_idle = |number: &u32| {
+            let seat = self.seat(*number);
+            seat.is_some_and(|seat| seat.busy_for.is_none() && !seat.out.contains_key(&Cause::Locked))
+        };
         if !numbers.iter().all(is_idle) {
             return false;
         }

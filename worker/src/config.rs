@@ -97,23 +97,23 @@ impl WorkerConfig {
         Duration::from_secs(self.drain_seconds)
     }
 
-    /// The keys whose new values hold after a restart only: those that shape the slots and the node.
+    /// As it was read again by a worker that has started with `started_with`: what shapes the slots and the node stays as
+    /// it is until the next start. Gives the keys that wait for that too.
     #[must_use]
-    pub fn needs_restart(&self, started_with: &Self) -> Vec<&'static str> {
-        let old = started_with;
-        let changed = [
-            ("slots", self.slots != old.slots),
-            ("slot_cores", self.slot_cores != old.slot_cores),
-            ("slot_memory_gib", self.slot_memory_gib != old.slot_memory_gib),
-            ("slot_disk_gib", self.slot_disk_gib != old.slot_disk_gib),
-            ("reserved_memory_gib", self.reserved_memory_gib != old.reserved_memory_gib),
-            ("reserved_disk_gib", self.reserved_disk_gib != old.reserved_disk_gib),
-            ("pids_max", self.pids_max != old.pids_max),
-            ("git_timeout_seconds", self.git_timeout_seconds != old.git_timeout_seconds),
-            ("build_network", self.build_network != old.build_network),
-            ("containers", self.containers != old.containers),
-        ];
-        changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
+    pub fn reloaded(mut self, started_with: &Self) -> (Self, Vec<&'static str>) {
+        let mut waiting = Vec::new();
+        macro_rules! stays {
+            ($($key:ident),+) => {$(
+                if self.$key != started_with.$key {
+                    waiting.push(stringify!($key));
+                    self.$key = started_with.$key.clone();
+                }
+            )+};
+        }
+        stays!(slots, slot_cores, slot_memory_gib, slot_disk_gib, join_wait_seconds, pids_max);
+        stays!(reserved_cores, reserved_memory_gib, reserved_disk_gib);
+        stays!(git_timeout_seconds, build_network, containers);
+        (self, waiting)
     }
 
     /// Checks what a type cannot express.
@@ -216,5 +216,38 @@ mod tests {
         check(|c| c.output_bytes_max = usize::MAX, "worker.output_bytes_max");
         check(|c| c.pids_max = 0, "worker.pids_max");
         check(|c| c.accept.clear(), "worker.accept is empty");
+    }
+
+    #[test]
+    fn a_key_holds_at_once_or_is_said_to_wait() {
+        let live = [
+            "iterations_max",
+            "repeats",
+            "accept",
+            "build_timeout_seconds",
+            "run_timeout_seconds",
+            "log_bytes_max",
+            "output_bytes_max",
+            "drain_seconds",
+            "native",
+        ];
+        let started = WorkerConfig::default();
+        let keys = serde_json::to_value(&started).expect("JSON");
+        for key in keys.as_object().expect("a table").keys() {
+            let mut changed = keys.clone();
+            changed[key] = match &keys[key] {
+                serde_json::Value::Bool(value) => (!value).into(),
+                serde_json::Value::Number(_) => 77.into(),
+                serde_json::Value::Array(_) => serde_json::json!(["strict"]),
+                _ if key == "build_network" => "host".into(),
+                _ => 3.into(),
+            };
+            let changed: WorkerConfig = serde_json::from_value(changed).expect(key);
+            let (holds, waiting) = changed.clone().reloaded(&started);
+            match live.contains(&key.as_str()) {
+                true => assert_eq!((holds, waiting), (changed, Vec::new()), "{key}"),
+                false => assert_eq!((holds, waiting), (started.clone(), vec![key.as_str()]), "{key}"),
+            }
+        }
     }
 }

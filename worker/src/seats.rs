@@ -31,8 +31,8 @@ struct State {
 }
 
 impl Seats {
-    /// Takes the locks of all slots; one whose CPUs somebody else has is out of service. `wait_max`: how long slots
-    /// wait for each other where a task needs several.
+    /// Takes the locks of all slots; one whose CPUs somebody else has is out of service, and the others are until the
+    /// first [`Self::look`]. `wait_max`: how long slots wait for each other where a task needs several.
     ///
     /// # Errors
     /// A lock cannot be made.
@@ -45,7 +45,7 @@ impl Seats {
         let allocator = Allocator::new(slots, wait_max);
         let state = Mutex::new(State { allocator, held: BTreeMap::new() });
         let seats = Self { state, locks, changed: watch::Sender::new(()), clock };
-        seats.lock_all()?;
+        seats.take_locks()?;
         Ok(seats)
     }
 
@@ -75,7 +75,7 @@ impl Seats {
     }
 
     /// Gives slots a container that runs already, the first of them as their leader: to be released like others. False
-    /// where one of them is busy.
+    /// where one of them is busy, or somebody else has its CPUs.
     pub fn adopt(&self, numbers: &[u32]) -> bool {
         self.change(|state| state.allocator.adopt(numbers))
     }
@@ -116,11 +116,8 @@ impl Seats {
     }
 
     /// Looks again which slots are in service: `usable` CPUs are online and ours, `occupied` ones are those of containers
-    /// that nobody looks after. Gives the sentences that hold now.
-    ///
-    /// # Errors
-    /// A lock cannot be made.
-    pub fn look(&self, usable: &CpuSet, occupied: &[CpuSet]) -> Result<Vec<String>, PathError> {
+    /// that are not ours, asked for after [`Self::take_locks`]. Gives the sentences that hold now.
+    pub fn look(&self, usable: &CpuSet, occupied: &[CpuSet]) -> Vec<String> {
         self.change(|state| {
             for slot in state.allocator.slots() {
                 let (number, cpus) = (slot.number, slot.cpu_set());
@@ -129,16 +126,18 @@ impl Seats {
                     (!gone.is_empty()).then(|| format!("CPUs {gone} are offline, or not ours any more"));
                 state.allocator.set_out(number, Cause::Offline, reason);
                 let is_occupied = occupied.iter().any(|occupied| occupied.touches(&cpus));
-                let reason =
-                    is_occupied.then(|| "a container that a dead worker left still runs there".to_owned());
+                let reason = is_occupied.then(|| "a container of another worker still runs there".to_owned());
                 state.allocator.set_out(number, Cause::Occupied, reason);
             }
         });
-        self.lock_all()?;
-        Ok(self.state().allocator.reasons())
+        self.state().allocator.reasons()
     }
 
-    fn lock_all(&self) -> Result<(), PathError> {
+    /// Takes the locks that are still missing. What runs on their CPUs is not known before a look that comes after.
+    ///
+    /// # Errors
+    /// A lock cannot be made.
+    pub fn take_locks(&self) -> Result<(), PathError> {
         self.change(|state| {
             for slot in state.allocator.slots() {
                 if state.held.contains_key(&slot.number) {
@@ -147,6 +146,8 @@ impl Seats {
                 let reason = match self.locks.take(&slot.siblings)? {
                     Ok(held) => {
                         state.held.insert(slot.number, held);
+                        let unknown = Some("it is not known yet what runs there".to_owned());
+                        state.allocator.set_out(slot.number, Cause::Occupied, unknown);
                         None
                     }
                     Err(cpu) => Some(format!("another worker on this node has CPU {cpu}")),
@@ -181,7 +182,10 @@ mod tests {
         let config = WorkerConfig { slots, ..WorkerConfig::default() };
         let slots = plan(&machine(1, 8, 1, 64 << 30), &config).slots;
         let locks = CpuLocks::open(state_dir).unwrap();
-        Seats::new(slots, locks, Duration::ZERO, || Duration::ZERO).unwrap()
+        let seats = Seats::new(slots, locks, Duration::ZERO, || Duration::ZERO).unwrap();
+        assert!(!seats.is_free(0), "before it is known what runs there");
+        seats.look(&all(), &[]);
+        seats
     }
 
     fn all() -> CpuSet {
@@ -194,12 +198,17 @@ mod tests {
         // Of one slot, and of two.
         let (one, two) = (seats(dir.path(), 1), seats(dir.path(), 2));
         assert!(one.is_free(0) && !two.is_free(0) && two.is_free(1));
-        let reasons = two.look(&all(), &[]).unwrap();
+        let reasons = two.look(&all(), &[]);
         assert_eq!(reasons, ["slot 0 is out of service: another worker on this node has CPU 0"]);
         assert_eq!(one.take(0, &Shape::default()).unwrap().limits.cpuset_cpus, "0-3");
         assert_eq!(two.take(0, &Shape::default()), None);
+        assert!(!two.adopt(&[0]), "what runs there is the other's");
         drop(one);
-        assert!(two.look(&all(), &[]).unwrap().is_empty());
+        two.take_locks().unwrap();
+        assert!(!two.is_free(0), "its container may run on");
+        assert_eq!(two.look(&all(), &["0-3".parse().unwrap()]).len(), 1);
+        assert!(!two.is_free(0));
+        assert!(two.look(&all(), &[]).is_empty());
         assert!(two.is_free(0));
     }
 
@@ -209,7 +218,7 @@ mod tests {
         let seats = seats(dir.path(), 2);
         let check = |usable: &str, occupied: &[&str], expected: [bool; 2], reasons: usize| {
             let occupied: Vec<CpuSet> = occupied.iter().map(|cpus| cpus.parse().unwrap()).collect();
-            let said = seats.look(&usable.parse().unwrap(), &occupied).unwrap();
+            let said = seats.look(&usable.parse().unwrap(), &occupied);
             assert_eq!(
                 ([0, 1].map(|number| seats.is_free(number)), said.len()),
                 (expected, reasons),

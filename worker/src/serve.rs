@@ -26,7 +26,7 @@ use worker::slots::{CpuLocks, Slot, plan};
 use worker::synthesis::Rules;
 use worker::{Mandate, Worker};
 
-use crate::predecessor::{Node, SETTLE_MAX};
+use crate::predecessor::{Node, SETTLE_MAX, free_disk_to_plan_with};
 use crate::{Cli, machine};
 
 /// The exit status of a worker that ends since others take it for dead; its supervisor starts it again.
@@ -34,6 +34,9 @@ const EXIT_FENCED: i32 = 75;
 
 /// How long is waited before an engine is looked for again that did not answer.
 const CONNECT_PAUSE: Duration = Duration::from_secs(10);
+
+/// The file in the state directory that says what builds can reach.
+const BUILD_NETWORK: &str = "build-network";
 
 /// What people read where a change of the configuration does not hold yet.
 const RESTART_NEEDED: &str = "changed in the configuration, and holds after the next restart";
@@ -69,6 +72,9 @@ pub(crate) async fn serve(
     let choosing = locks.choose()?;
     let mut machine = machine(&local)?;
     machine.taken = locks.taken(&machine.topology.cores)?;
+    let boot = boot_id();
+    machine.free_disk_bytes =
+        free_disk_to_plan_with(&state_dir, &cli.instance, &boot, machine.free_disk_bytes)?;
     let plan = plan(&machine, &config);
     let (mut slots, mut notices) = (plan.slots, plan.notices);
     anyhow::ensure!(!slots.is_empty(), "{}", notices.join("; "));
@@ -76,14 +82,6 @@ pub(crate) async fn serve(
     let seats = Arc::new(Seats::new(slots.clone(), locks, join_wait, time_since_boot)?);
     drop(choosing);
     notices.extend(facts.iter().flat_map(|facts| facts.warnings.iter().cloned()));
-    for slot in &mut slots {
-        let why_not = engine.confine(slot.cpus[0], &mut slot.limits).err();
-        notices.extend(why_not.filter(|why_not| !notices.contains(why_not)));
-    }
-    for notice in &notices {
-        tracing::warn!("{notice}");
-    }
-    let boot = boot_id();
     let node = Node {
         spool: &spool,
         state_dir: &state_dir,
@@ -91,7 +89,7 @@ pub(crate) async fn serve(
         engine: &engine,
         name: node_name(&systemd::hostname()),
     };
-    let (owner, _alive, mandate) = match node.take_up(&boot, &cli.instance, &slots).await? {
+    let (owner, _alive, mandate) = match node.take_up(&boot, &cli.instance, &slots, &seats).await? {
         Some((owner, alive, mandate)) => (owner, alive, Some(mandate)),
         None => {
             let owner = Owner::new(&node.name, Incarnation::new(Uuid::now_v7()));
@@ -104,11 +102,28 @@ pub(crate) async fn serve(
         node.clean_up(&owner, mandate).await?;
     }
 
+    for slot in &mut slots {
+        // What goes on has the group that it began with.
+        if mandate.as_ref().is_some_and(|mandate| mandate.is_at_work(slot)) {
+            continue;
+        }
+        let why_not = engine.confine(slot.cpus[0], &mut slot.limits).err();
+        notices.extend(why_not.filter(|why_not| !notices.contains(why_not)));
+    }
+    for notice in &notices {
+        tracing::warn!("{notice}");
+    }
+
     let pythons = available_pythons(&engine).await?;
     if config.containers && pythons.is_empty() {
         anyhow::bail!("no base image is on this node; make them with: bottega images build");
     }
-    let build_network = build_network(&config, &engine, &spool, &owner, &pythons, &slots).await?;
+    let build_network = match (&mandate, remembered_network(&state_dir)) {
+        // Its containers have the cores that a probe would need.
+        (Some(_), Some(network)) => network,
+        _ => build_network(&config, &engine, &spool, &owner, &pythons, &slots).await?,
+    };
+    std::fs::write(state_dir.join(BUILD_NETWORK), format!("{build_network:?}\n"))?;
     let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
     tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
     let mut disks = vec![spool.layout().root().to_owned()];
@@ -231,6 +246,12 @@ async fn build_network(
     })
 }
 
+/// What the process before this one found.
+fn remembered_network(state_dir: &Path) -> Option<Network> {
+    let text = std::fs::read_to_string(state_dir.join(BUILD_NETWORK)).ok()?;
+    [Network::Bridge, Network::Host].into_iter().find(|network| format!("{network:?}") == text.trim())
+}
+
 /// SIGUSR1 ends this process and nothing else: its containers run on for the one that comes after. What it was writing
 /// is as after a crash, which is what every other part is made for.
 fn leave_on_signal(notifier: &Notifier) -> anyhow::Result<()> {
@@ -254,9 +275,8 @@ async fn heed_reloads(
 ) {
     let started_with = live.borrow().clone();
     loop {
-        let config = reload.next().await;
+        let (config, keys) = reload.next().await.reloaded(&started_with);
         worker.board.withdraw_group(RESTART_NEEDED);
-        let keys = config.needs_restart(&started_with);
         if !keys.is_empty() {
             let said = format!("{RESTART_NEEDED}: worker.{}", keys.join(", worker."));
             tracing::warn!("{said}");

@@ -105,7 +105,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         die: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(), SpoolError> {
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = self.spool.control()?;
-        let Mandate { lease, presence, mut begun } = mandate;
+        let Mandate { lease, mut presence, mut begun } = mandate;
+        // It may be long since the last, and the fence counts from here on.
+        presence.beat()?;
         let lease = Arc::new(Mutex::new(lease));
         let timing = self.spool.timing();
         let heart = Heart {
@@ -127,9 +129,6 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let listening = self.poll.listen(&self.spool.layout().pending(), &self.spool.pending_classes()?);
         if let Err(error) = &listening {
             tracing::info!("pending/ is looked at now and then only: {error}");
-        }
-        for begun in begun.values() {
-            self.seats.adopt(&begun.slots);
         }
         let mut said = Vec::new();
         self.look_at_slots(&mut said).await;
@@ -173,7 +172,11 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 () = shutdown.draining() => break,
                 turn = self.turn_of(slot.number) => turn,
             };
-            let claimed = if self.is_fit(&slot).await {
+            let is_fit = tokio::select! {
+                () = shutdown.draining() => break,
+                is_fit = self.is_fit(&slot) => is_fit,
+            };
+            let claimed = if is_fit {
                 self.claim(&slot, &lease, &turn).await
             } else {
                 turn.found_nothing(random());
@@ -211,7 +214,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             self.board.begin(*number, &claim.name().id, &stage);
         }
         let pause = self.serve(given, claim, begun, shutdown).await;
-        self.shop.engine.settled().await;
+        self.until_empty(given, shutdown).await;
         joined.iter().for_each(|number| self.board.idle(*number));
         if self.seats.release(given.number) {
             self.poll.ring();

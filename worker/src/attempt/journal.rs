@@ -10,14 +10,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use queue_format::{LifeLock, Owner, TaskName};
+use queue_format::{LifeLock, Owner, SpoolId, TaskName};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -26,6 +27,8 @@ use crate::engine::{BuildOutcome, Limits, RunOutcome};
 
 /// The longest journal that is read, in bytes: all outcomes of an attempt, and far more.
 const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+/// The longest first line.
+const FIRST_LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// What an attempt began with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,10 @@ pub struct Begun {
     pub instance: String,
     /// Which start of the machine that was.
     pub boot: String,
+    /// For which spool.
+    pub spool: SpoolId,
+    /// The CPUs that it was given, in their order: the first of the slot that leads.
+    pub cpus: Vec<u32>,
     /// What all names and nonces are drawn from; secret, for nonces tell what the tests cannot forge.
     pub seed: [u8; 32],
     /// Where.
@@ -43,14 +50,20 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// What the attempts that an incarnation left began with.
+    /// What the attempts that an incarnation left began with, each by its first line.
     #[must_use]
     pub fn all_of(state_dir: &Path, owner: &Owner) -> Vec<Self> {
-        let dir = LifeLock::attempts_dir(state_dir, owner);
-        let journals = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-        journals
-            .filter_map(|entry| read(BufReader::new(File::open(entry.path()).ok()?)).map(|(begun, _)| begun))
-            .collect()
+        let journals =
+            std::fs::read_dir(LifeLock::attempts_dir(state_dir, owner)).into_iter().flatten().flatten();
+        let first = |path: PathBuf| {
+            let file = BufReader::new(File::open(path).ok()?.take(FIRST_LINE_BYTES_MAX));
+            let line = file.lines().map_while(Result::ok).find(|line| !line.is_empty())?;
+            match serde_json::from_str::<Line<IgnoredAny, IgnoredAny, IgnoredAny>>(&line).ok()? {
+                Line::Begun { begun } => Some(*begun),
+                _ => None,
+            }
+        };
+        journals.filter_map(|entry| first(entry.path())).collect()
     }
 }
 
@@ -59,7 +72,7 @@ impl Begun {
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Line<R, B, C> {
     Begun {
-        begun: Begun,
+        begun: Box<Begun>,
     },
     /// A container is about to be made.
     Run {
@@ -110,7 +123,7 @@ impl Journal {
         std::fs::create_dir_all(path.parent().unwrap_or(state_dir))?;
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         let journal = Self::new(Some((path, file)), begun.clone(), Past::default());
-        journal.write(&Line::<(), (), ()>::Begun { begun })?;
+        journal.write(&Line::<(), (), ()>::Begun { begun: Box::new(begun) })?;
         Ok(journal)
     }
 
@@ -129,8 +142,6 @@ impl Journal {
             return None;
         }
         let (begun, past) = read(BufReader::new(&file))?;
-        // Whoever died while it wrote may have left half a line.
-        (&file).write_all(b"\n").ok()?;
         (begun.boot == boot).then(|| Self::new(Some((path, file)), begun, past))
     }
 
@@ -202,18 +213,27 @@ impl Journal {
         self.write(&Line::<(), (), ()>::Run { object })
     }
 
-    pub(super) fn note_ran(&self, request: String, object: Uuid, outcome: &RunOutcome) -> io::Result<()> {
-        self.write(&Line::<_, (), ()>::Ran { request, object, outcome })
+    pub(super) fn note_ran(&self, request: String, object: Uuid, outcome: &RunOutcome) {
+        self.note_outcome(&Line::<_, (), ()>::Ran { request, object, outcome });
     }
 
-    pub(super) fn note_built(&self, request: String, outcome: &BuildOutcome) -> io::Result<()> {
-        self.write(&Line::<(), _, ()>::Built { request, outcome })
+    pub(super) fn note_built(&self, request: String, outcome: &BuildOutcome) {
+        self.note_outcome(&Line::<(), _, ()>::Built { request, outcome });
+    }
+
+    /// A successor that does not find it does it once more.
+    fn note_outcome(&self, line: &Line<impl Serialize, impl Serialize, impl Serialize>) {
+        if let Err(error) = self.write(line) {
+            tracing::warn!(%error, "cannot keep the attempt's journal: a successor would do this again");
+        }
     }
 
     /// Outlives the process, which is what it is for; a machine that dies takes the containers with it.
     fn write(&self, line: &Line<impl Serialize, impl Serialize, impl Serialize>) -> io::Result<()> {
         let Some((_, file)) = &self.kept else { return Ok(()) };
-        let mut bytes = serde_json::to_vec(line)?;
+        // First of all what ends a line that could not be written whole.
+        let mut bytes = vec![b'\n'];
+        serde_json::to_writer(&mut bytes, line)?;
         bytes.push(b'\n');
         file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&bytes)
     }
@@ -241,7 +261,7 @@ fn read(lines: impl BufRead) -> Option<(Begun, Past)> {
         let line: Result<Line<RunOutcome, BuildOutcome, Conclusion>, _> = serde_json::from_slice(&line.ok()?);
         let Ok(line) = line else { continue };
         match line {
-            Line::Begun { begun: first } => begun = Some(first),
+            Line::Begun { begun: first } => begun = Some(*first),
             Line::Run { object } => drop(past.begun_runs.insert(object)),
             Line::Ran { request, object, outcome } => {
                 past.begun_runs.remove(&object);
@@ -269,7 +289,8 @@ mod tests {
             crate::slots::plan(&machine(1, 2, 1, 4 << 30), &crate::config::WorkerConfig::default()).slots;
         let limits = slots[0].limits.clone();
         let (at, instance, boot) = (Timestamp::UNIX_EPOCH, "worker".to_owned(), "boot".to_owned());
-        Begun { at, instance, boot, seed: [7; 32], limits }
+        let spool = serde_json::from_str(&format!("\"{}\"", Uuid::from_u128(1))).unwrap();
+        Begun { at, instance, boot, spool, cpus: vec![0], seed: [7; 32], limits }
     }
 
     fn outcome(log: &str) -> RunOutcome {
@@ -293,7 +314,7 @@ mod tests {
         let first = Journal::begin(dir.path(), &owner, &name, begun()).unwrap();
         let drawn: [Uuid; 3] = std::array::from_fn(|_| first.draw());
         first.note_run(drawn[1]).unwrap();
-        first.note_ran("one".to_owned(), drawn[1], &outcome("said")).unwrap();
+        first.note_ran("one".to_owned(), drawn[1], &outcome("said"));
         first.note_run(drawn[2]).unwrap();
         // It dies while it writes: half a line stays.
         let path = path_of(dir.path(), &owner, &name);
@@ -309,7 +330,7 @@ mod tests {
         assert_eq!(second.left_running().iter().collect::<Vec<_>>(), [&drawn[2]]);
         assert!(second.conclusion().is_none());
         // What comes after the half line is read too.
-        second.note_ran("two".to_owned(), drawn[2], &outcome("more")).unwrap();
+        second.note_ran("two".to_owned(), drawn[2], &outcome("more"));
         let third = Journal::resume(dir.path(), &owner, &name, "boot").unwrap();
         assert_eq!(third.ran("two"), Some(&outcome("more")));
         assert!(third.left_running().is_empty());

@@ -9,20 +9,24 @@ use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder};
 use futures_util::{Stream, StreamExt};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use queue_format::LABEL_OBJECT;
 
 use super::connect::{Docker, Inner, failed, is_missing};
 use super::container::{Ended, LABEL_REQUEST};
+use super::disk::DiskWatch;
 use super::output::Output;
 use super::removal::Removal;
 use super::watch::Watch;
 use super::{EngineError, RunOutcome, RunRequest, digest};
 
-/// Who does one of these to a container decides how it ends.
+/// Who does one of these to a container decides what comes of it.
 const FOREIGN_HANDS: [&str; 4] = ["kill", "stop", "restart", "pause"];
+/// What is read at most of the output of one that has ended, in time.
+const READ_MAX: Duration = Duration::from_secs(120);
+const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 /// Events of one container that are read at most; engines keep a few hundred of all.
 const EVENTS_MAX: usize = 1024;
 
@@ -70,44 +74,60 @@ impl Inner {
     ) -> Result<Option<RunOutcome>, EngineError> {
         // One that never began has done nothing.
         let Some(past) = Past::of(found) else { return Ok(None) };
-        let output = || Output::of(Box::pin(self.kept_output(id)), request.log_bytes_max);
+        if !self.was_let_alone(id, &past).await? {
+            return Ok(None);
+        }
+        // As it was made, whatever is believed of the engine now.
+        let host_config = found.host_config.as_ref();
+        let watches_disk = host_config.is_none_or(|config| config.storage_opt.is_none());
         let Some(ended_at) = past.ended_at else {
+            let output = Output::of(Box::pin(self.kept_output(id, true)), request.log_bytes_max);
             let pid = found.state.as_ref().and_then(|state| state.pid);
             let by_date = || (self.options.now)().duration_since(past.began_at).unsigned_abs();
             let age = pid.and_then(age_of_process).unwrap_or_else(by_date);
             let now = Instant::now();
             let began = now.checked_sub(age).unwrap_or(now);
-            return self.see_through(id, request, began, output()).await.map(Some);
+            return self.see_through(id, request, began, output, watches_disk).await.map(Some);
         };
-        if !self.ended_by_itself(id, past.began_at, ended_at).await? {
-            return Ok(None);
-        }
         let took = ended_at.duration_since(past.began_at).unsigned_abs();
         // By dates alone: whether it was late, or the clock was set, only another run can tell.
         if took > request.timeout {
             return Ok(None);
         }
+        let disk = DiskWatch {
+            inner: self,
+            object: request.labels.object,
+            limit_bytes: request.limits.disk_bytes,
+            base_bytes: None,
+        };
+        let ended = match watches_disk && disk.is_full().await {
+            true => Ended::DiskFull,
+            false => Ended::Itself,
+        };
+        let whole = Output::whole(Box::pin(self.kept_output(id, false)), request.log_bytes_max);
+        let Ok(Some(output)) = tokio::time::timeout(READ_MAX, whole).await else { return Ok(None) };
         let watch = Watch::of_ended(self, id);
-        self.gather(id, request, Ended::Itself, took.as_secs_f64(), watch, output()).await.map(Some)
+        self.gather(id, request, ended, took.as_secs_f64(), watch, output).await.map(Some)
     }
 
-    /// From its first byte on, as far as the engine has kept it, until it ends.
-    fn kept_output(&self, id: &str) -> impl Stream<Item = Result<LogOutput, Error>> + Send + use<> {
-        let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).build();
+    /// From its first byte on, as far as the engine has kept it.
+    fn kept_output(
+        &self,
+        id: &str,
+        follow: bool,
+    ) -> impl Stream<Item = Result<LogOutput, Error>> + Send + use<> {
+        let options = LogsOptionsBuilder::new().follow(follow).stdout(true).stderr(true).build();
         self.client.logs(id, Some(options))
     }
 
-    /// Whether no one else had a hand in a container's end. An engine that was started again since tells of nothing.
-    async fn ended_by_itself(
-        &self,
-        id: &str,
-        began_at: Timestamp,
-        ended_at: Timestamp,
-    ) -> Result<bool, EngineError> {
+    /// Whether nobody else had a hand in a container. Of its end an engine that was started again since knows nothing:
+    /// then it is not known how it came.
+    async fn was_let_alone(&self, id: &str, past: &Past) -> Result<bool, EngineError> {
+        let until = past.ended_at.map_or_else(self.options.now, |at| at + ONE_SECOND);
         let filters = HashMap::from([("container".to_owned(), vec![id.to_owned()])]);
         let options = EventsOptionsBuilder::new()
-            .since(&began_at.as_second().to_string())
-            .until(&(ended_at.as_second() + 1).to_string())
+            .since(&past.began_at.as_second().to_string())
+            .until(&until.as_second().to_string())
             .filters(&filters)
             .build();
         let events = std::pin::pin!(self.client.events(Some(options)).take(EVENTS_MAX));
@@ -117,8 +137,9 @@ impl Inner {
             let event = event.map_err(|source| failed("tell what happened to a container", source))?;
             actions.extend(event.action);
         }
-        let is_known = ["start", "die"].iter().all(|action| actions.iter().any(|seen| seen == action));
-        Ok(is_known && !actions.iter().any(|seen| FOREIGN_HANDS.contains(&seen.as_str())))
+        let has = |action: &str| actions.iter().any(|seen| seen == action);
+        let is_known = past.ended_at.is_none() || (has("start") && has("die"));
+        Ok(is_known && !FOREIGN_HANDS.into_iter().any(has))
     }
 }
 

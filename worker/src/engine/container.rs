@@ -145,7 +145,8 @@ impl Inner {
         if let Err(error) = self.client.start_container(id, None).await {
             return not_started(&error, began);
         }
-        self.see_through(id, request, began, output).await
+        let watches_disk = !self.limits_disk.load(Ordering::Relaxed);
+        self.see_through(id, request, began, output, watches_disk).await
     }
 
     /// From a running container to what it left.
@@ -155,9 +156,10 @@ impl Inner {
         request: &RunRequest,
         began: Instant,
         output: Output,
+        watches_disk: bool,
     ) -> Result<RunOutcome, EngineError> {
         let mut watch = Watch::of_container(self, id, &request.limits).await;
-        let ended = self.until_end(id, request, began, &mut watch).await?;
+        let ended = self.until_end(id, request, began, watches_disk, &mut watch).await?;
         let seconds = began.elapsed().as_secs_f64();
         if !matches!(ended, Ended::Itself) {
             self.kill(id).await?;
@@ -213,6 +215,7 @@ impl Inner {
         id: &str,
         request: &RunRequest,
         began: Instant,
+        watches_disk: bool,
         watch: &mut Watch<'_>,
     ) -> Result<Ended, EngineError> {
         let deadline = tokio::time::Instant::from_std(began + request.timeout);
@@ -222,7 +225,6 @@ impl Inner {
             limit_bytes: request.limits.disk_bytes,
             base_bytes: None,
         };
-        let watches_disk = !self.limits_disk.load(Ordering::Relaxed);
         tokio::select! {
             biased;
             waited = self.wait(id) => waited.map(|()| Ended::Itself),

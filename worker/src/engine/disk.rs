@@ -78,6 +78,12 @@ impl DiskWatch<'_> {
         }
     }
 
+    /// Whether the layers are larger than the limit now.
+    pub(super) async fn is_full(&self) -> bool {
+        let containers = self.containers().await;
+        self.size_bytes(&containers).await.is_some_and(|size_bytes| size_bytes > self.limit_bytes)
+    }
+
     fn free(&self) -> Option<Free> {
         let found = nix::sys::statvfs::statvfs(&self.inner.facts.root_dir).ok()?;
         let bytes = found.blocks_available().saturating_mul(found.fragment_size());

@@ -35,6 +35,18 @@ impl Output {
         Self { log, pump }
     }
 
+    /// Of a stream that ends; `None` where it breaks off.
+    pub(super) async fn whole(
+        mut pieces: impl Stream<Item = Result<LogOutput, Error>> + Send + Unpin,
+        bytes_max: usize,
+    ) -> Option<Self> {
+        let mut log = HeadTail::new(bytes_max);
+        while let Some(piece) = pieces.next().await {
+            log.push(&piece.ok()?.into_bytes());
+        }
+        Some(Self { log: Arc::new(Mutex::new(log)), pump: JoinSet::new() })
+    }
+
     /// All of it, once the container has ended. Whatever is missing after a while is lost: a container's pipes may
     /// outlive it only by a fault.
     pub(super) async fn text(mut self) -> String {

@@ -4,45 +4,74 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue_format::{Class, Life, LifeLock, PathError};
+use queue_format::{Class, PathError};
+
+use systemd::{Phase, Shutdown};
 
 use super::Worker;
 use crate::engine::{Engine, EngineError};
 use crate::run;
+use crate::slots::Slot;
 use crate::synthesis::Brain;
 use crate::topology::{CpuSet, Topology};
 use crate::work_dir::on_disk;
 
 /// How often: a CPU that goes offline, or a large task, is seen so late.
 const LOOK_PERIOD: Duration = Duration::from_secs(30);
+/// How soon after a look that failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     /// Looks until it is aborted.
     pub(super) async fn look_after_slots(self: Arc<Self>, mut said: Vec<String>) {
+        let mut pause = LOOK_PERIOD;
         loop {
-            tokio::time::sleep(LOOK_PERIOD).await;
-            self.look_at_slots(&mut said).await;
+            tokio::time::sleep(pause).await;
+            pause = if self.look_at_slots(&mut said).await { LOOK_PERIOD } else { LOOK_AGAIN };
         }
     }
 
-    /// Takes slots out of service and back; `said` is what people were told of that.
-    pub(super) async fn look_at_slots(&self, said: &mut Vec<String>) {
-        let occupied = match self.cpus_of_the_dead().await {
+    /// Takes slots out of service and back; `said` is what people were told of that. False where nothing could be seen:
+    /// what was in service stays so, and a slot whose CPUs were taken meanwhile does not come into it.
+    pub(super) async fn look_at_slots(&self, said: &mut Vec<String>) -> bool {
+        // Locks first: who gives one up may leave a container behind.
+        if let Err(error) = on_disk(|| self.seats.take_locks()) {
+            tracing::warn!(%error, "cannot look after the locks of slots");
+            return false;
+        }
+        let occupied = match self.cpus_of_others().await {
             Ok(occupied) => occupied,
             Err(error) => {
-                // Nothing is claimed meanwhile, and nothing was given out that was not free.
                 tracing::debug!(%error, "cannot ask which containers run");
-                return;
+                return false;
             }
         };
-        let looked = on_disk(|| self.seats.look(&Topology::read(Path::new("/")).usable(), &occupied));
-        match looked {
-            Ok(reasons) => self.tell_of_slots(said, reasons),
-            Err(error) => tracing::warn!(%error, "cannot look after the locks of slots"),
-        }
+        let reasons = on_disk(|| self.seats.look(&Topology::read(Path::new("/")).usable(), &occupied));
+        self.tell_of_slots(said, reasons);
         match on_disk(|| self.large_pending()) {
             Ok(large) => self.seats.saw(&large),
             Err(error) => tracing::debug!(%error, "cannot look for large tasks"),
+        }
+        true
+    }
+
+    /// Waits until nothing of ours runs on CPUs that are about to be given out again.
+    pub(super) async fn until_empty(&self, given: &Slot, shutdown: &Shutdown) {
+        while shutdown.phase() < Phase::Requested {
+            self.shop.engine.settled().await;
+            let ours = self.shop.engine.running().await.map(|running| {
+                let ours = running.into_iter().filter(|container| container.owner == self.owner);
+                let mut sets = ours.filter_map(|container| container.cpuset_cpus.parse::<CpuSet>().ok());
+                sets.any(|set| set.touches(&given.cpu_set()))
+            });
+            match ours {
+                Ok(false) => return,
+                Ok(true) => {
+                    tracing::warn!(slot = given.number, "a container that was removed still runs there");
+                }
+                Err(error) => tracing::debug!(%error, "cannot ask which containers run"),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -58,11 +87,11 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         *said = reasons;
     }
 
-    /// What containers use that a dead incarnation of this node has left and nobody looks after.
-    async fn cpus_of_the_dead(&self) -> Result<Vec<CpuSet>, EngineError> {
+    /// What containers use that other incarnations have made. They have no business on CPUs whose locks are ours,
+    /// whether their worker lives or not.
+    async fn cpus_of_others(&self) -> Result<Vec<CpuSet>, EngineError> {
         let running = self.shop.engine.running().await?;
-        let is_left = |owner| matches!(LifeLock::look(&self.state_dir, owner), Ok(Life::Dead | Life::Left));
-        let left = running.iter().filter(|container| is_left(&container.owner));
+        let left = running.iter().filter(|container| container.owner != self.owner);
         Ok(left.filter_map(|container| container.cpuset_cpus.parse().ok()).collect())
     }
 

@@ -8,6 +8,7 @@ use queue_format::{Claim, Lease, Life, LifeLock, Owner, PathError, Presence, Spo
 use uuid::Uuid;
 
 use crate::attempt::journal::{Begun as Beginning, Journal};
+use crate::seats::Seats;
 use crate::slots::{Slot, slots_of};
 use crate::topology::CpuSet;
 
@@ -28,8 +29,7 @@ pub struct Mandate {
 pub struct Begun {
     pub(super) claim: Claim,
     pub(super) journal: Journal,
-    /// The slots that it takes up, the first of them as their leader, and what they are together.
-    pub(super) slots: Vec<u32>,
+    /// What it was given: one slot, or several joined.
     pub(super) given: Slot,
 }
 
@@ -45,7 +45,7 @@ impl Mandate {
     }
 
     /// Of an incarnation whose process is gone: its attempts go on in the slots they began in. Claims that nobody can go
-    /// on with, for their slot is not what it was or the machine was started anew, are handed back.
+    /// on with, for their slot is not what it was, somebody else has it, or the machine was started anew, are handed back.
     ///
     /// # Errors
     /// [`SpoolError::LeaseClosed`] where others took it for dead; otherwise the spool cannot be read or written.
@@ -55,6 +55,7 @@ impl Mandate {
         state_dir: &Path,
         boot: &str,
         slots: &[Slot],
+        seats: &Seats,
     ) -> Result<Self, SpoolError> {
         let presence = Presence::resume(spool, owner.clone(), look_pause(spool))?;
         let (lease, claims) = Lease::resume(spool, owner.clone())?;
@@ -63,9 +64,8 @@ impl Mandate {
             let journal = Journal::resume(state_dir, owner, claim.name(), boot);
             let given = journal.as_ref().and_then(|journal| given(slots, journal.begun()));
             match (journal, given) {
-                (Some(journal), Some(given)) => {
-                    let slots = slots_of(slots, &given.cpu_set());
-                    begun.insert(given.number, Begun { claim, journal, slots, given });
+                (Some(journal), Some((given, numbers))) if seats.adopt(&numbers) => {
+                    begun.insert(given.number, Begun { claim, journal, given });
                 }
                 (journal, _) => {
                     tracing::info!(task = %claim.name().id, token = %claim.name().token, "handed back: it cannot be gone on with");
@@ -86,6 +86,12 @@ impl Mandate {
     #[must_use]
     pub fn running(&self) -> HashSet<Uuid> {
         self.begun.values().flat_map(|begun| begun.journal.left_running()).copied().collect()
+    }
+
+    /// Whether an attempt goes on in a slot.
+    #[must_use]
+    pub fn is_at_work(&self, slot: &Slot) -> bool {
+        self.begun.values().any(|begun| begun.given.cpu_set().touches(&slot.cpu_set()))
     }
 
     /// How many attempts go on.
@@ -122,7 +128,8 @@ pub fn left_behind(
         }
         let begun = Beginning::all_of(state_dir, &owner);
         // Without one that can be read nobody would ever take care of it.
-        if begun.is_empty() || begun.iter().any(|begun| begun.instance == instance) {
+        let is_ours = |begun: &Beginning| begun.instance == instance && begun.spool == spool.id();
+        if begun.is_empty() || begun.iter().any(is_ours) {
             left.push((owner, begun));
         }
     }
@@ -144,21 +151,59 @@ pub fn left_behind(
     Ok(found)
 }
 
-/// The slots that an attempt began in, as it began; `None` where they are made otherwise now.
-fn given(slots: &[Slot], begun: &Beginning) -> Option<Slot> {
-    let cpus: CpuSet = begun.limits.cpuset_cpus.parse().ok()?;
-    let parts = slots.iter().filter(|slot| slot.cpu_set().touches(&cpus));
-    let mut given: Option<Slot> = None;
-    for part in parts {
-        match &mut given {
-            None => given = Some(part.clone()),
-            Some(given) => given.cpus.extend(&part.cpus),
-        }
-    }
-    let given = given.filter(|given| given.cpu_set() == cpus)?;
-    Some(Slot { limits: begun.limits.clone(), ..given })
+/// What an attempt was given, and the slots that are that, the one that leads first; `None` where slots are made otherwise
+/// now.
+fn given(slots: &[Slot], begun: &Beginning) -> Option<(Slot, Vec<u32>)> {
+    let cpus: CpuSet = begun.cpus.iter().copied().collect();
+    let lead = slots.iter().find(|slot| begun.cpus.first().is_some_and(|first| slot.cpus.contains(first)))?;
+    let mut numbers = slots_of(slots, &cpus);
+    numbers.sort_by_key(|number| *number != lead.number);
+    let parts = slots.iter().filter(|slot| numbers.contains(&slot.number));
+    let together: CpuSet = parts.flat_map(|slot| slot.cpus.iter().copied()).collect();
+    let given = Slot { cpus: begun.cpus.clone(), limits: begun.limits.clone(), ..lead.clone() };
+    (together == cpus).then_some((given, numbers))
 }
 
 fn look_pause(spool: &Spool) -> Duration {
     Duration::from_secs(spool.timing().silence_seconds) / LOOKS_A_SILENCE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WorkerConfig;
+    use crate::slots::plan;
+    use crate::slots::tests::machine;
+
+    #[test]
+    fn an_attempt_goes_on_in_the_slots_that_it_began_in() {
+        let plan_of = |slot_cores| {
+            let config = WorkerConfig { slots: 8 / slot_cores, slot_cores, ..WorkerConfig::default() };
+            plan(&machine(1, 8, 1, 64 << 30), &config).slots
+        };
+        let slots = plan_of(4);
+        let check = |slots: &[Slot], cpus: &[u32], expected: Option<(u32, Vec<u32>)>| {
+            let begun = Beginning {
+                at: jiff::Timestamp::UNIX_EPOCH,
+                instance: "worker".to_owned(),
+                boot: "boot".to_owned(),
+                spool: Uuid::from_u128(1).to_string().parse().unwrap(),
+                cpus: cpus.to_vec(),
+                seed: [0; 32],
+                limits: slots[0].limits.clone(),
+            };
+            let got = given(slots, &begun).map(|(given, numbers)| {
+                assert_eq!(given.cpus, cpus, "in their order: a share is the first of them");
+                (given.number, numbers)
+            });
+            assert_eq!(got, expected, "{cpus:?}");
+        };
+        check(&slots, &[0, 1, 2, 3], Some((0, vec![0])));
+        check(&slots, &[4, 5, 6, 7, 0, 1, 2, 3], Some((1, vec![1, 0])));
+        check(&slots, &[0, 1], None);
+        check(&slots, &[2, 3, 4, 5], None);
+        check(&slots, &[8, 9], None);
+        check(&slots, &[], None);
+        check(&plan_of(2), &[0, 1, 2, 3], Some((0, vec![0, 1])));
+    }
 }

@@ -69,7 +69,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Err(error) => {
                 let why =
                     format!("cannot keep the attempt's journal in {}: {error}", self.state_dir.display());
-                match self.postpone(claim, &why, true, Timestamp::now()).await {
+                match self.postpone(claim, &why, true, Timestamp::now(), None).await {
                     Err(error @ ClaimError::Spool(_)) => self.stuck(claim, &error),
                     _ => NODE_FAULT_PAUSE,
                 }
@@ -94,10 +94,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Err(Interruption::Cancelled) => (self.cancel(claim), Duration::ZERO),
             Err(Interruption::Misplaced) => (self.hand_over(claim), Duration::ZERO),
             Err(Interruption::Node(why)) => {
-                (self.postpone(claim, &why, true, started_at).await, NODE_FAULT_PAUSE)
+                (self.postpone(claim, &why, true, started_at, Some(journal)).await, NODE_FAULT_PAUSE)
             }
             Err(Interruption::Lacking(why)) => {
-                (self.postpone(claim, &why, false, started_at).await, Duration::ZERO)
+                (self.postpone(claim, &why, false, started_at, Some(journal)).await, Duration::ZERO)
             }
         };
         match settled {
@@ -155,6 +155,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             at: Timestamp::now(),
             instance: self.instance.clone(),
             boot: self.boot.clone(),
+            spool: self.spool.id(),
+            cpus: slot.cpus.clone(),
             seed: *blake3::hash(format!("{drawn:?}").as_bytes()).as_bytes(),
             limits: slot.limits.clone(),
         };
@@ -282,6 +284,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         why: &str,
         is_suspect: bool,
         started_at: Timestamp,
+        journal: Option<&Journal>,
     ) -> Result<String, ClaimError> {
         if self.shop.engine.ping().await.is_err() {
             return self.release(claim, &format!("until the engine answers: {why}"));
@@ -304,7 +307,11 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             FailureReason::Poison,
             format!("the node failed it again and again, at last: {why}"),
         );
-        self.settle(claim, &poison.conclusion(claim.name(), &self.owner, started_at, Timestamp::now()))
+        let conclusion = poison.conclusion(claim.name(), &self.owner, started_at, Timestamp::now());
+        if let Some(journal) = journal {
+            on_disk(|| journal.note_conclusion(&conclusion));
+        }
+        self.settle(claim, &conclusion)
     }
 
     /// Hands a task over to who can do it.
