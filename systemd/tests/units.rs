@@ -33,6 +33,12 @@ const NEWER_THAN_247: [&str; 12] = [
     "RestrictFileSystems",
 ];
 
+/// What distributions install of Podman, in short.
+const PODMAN: [(&str, &str); 2] = [
+    ("podman.socket", "[Socket]\nListenStream=%t/podman/podman.sock\nSocketMode=0660\n"),
+    ("podman.service", "[Service]\nExecStart=/usr/bin/podman system service\n"),
+];
+
 fn units() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("units")
 }
@@ -53,7 +59,7 @@ fn installed() -> tempfile::TempDir {
     fs::create_dir_all(&bin).expect("made");
     fs::create_dir_all(&system).expect("made");
     symlink("usr/bin", root.path().join("bin")).expect("linked");
-    for program in ["bottega-master", "bottega-worker", "bottega-janitor", "kill"] {
+    for program in ["bottega-master", "bottega-worker", "bottega-janitor", "podman", "chmod", "kill"] {
         fs::write(bin.join(program), "").expect("written");
         fs::set_permissions(bin.join(program), fs::Permissions::from_mode(0o755)).expect("set");
     }
@@ -67,6 +73,9 @@ fn installed() -> tempfile::TempDir {
     }
     for name in names(&units()).iter().filter(|name| is_unit(name.as_str())) {
         fs::copy(units().join(name), system.join(name)).expect("copied");
+    }
+    for (name, text) in PODMAN {
+        fs::write(system.join(name), text).expect("written");
     }
     root
 }
@@ -83,7 +92,7 @@ fn said(output: &Output) -> String {
 
 fn verify(root: &Path) -> String {
     let root = format!("--root={}", root.display());
-    let output = analyze(&[&["verify", "--man=no", &root][..], &STARTED].concat());
+    let output = analyze(&[&["verify", "--man=no", &root][..], &STARTED, &["podman.socket"]].concat());
     let said = said(&output);
     assert!(output.status.success(), "{said}");
     said
@@ -105,6 +114,10 @@ fn systemd_has_nothing_to_say_about_the_units() {
     for unit in ["system.slice", "user.slice", "init.scope"] {
         drop_in(root.path(), unit, &format!("cores/{unit}.d/50-bottega-cores.conf"));
     }
+    for unit in ["bottega-worker", "bottega-worker@", "bottega-janitor", "bottega-janitor-once"] {
+        drop_in(root.path(), &format!("{unit}.service"), "podman.conf");
+    }
+    drop_in(root.path(), "podman.socket", "podman-socket.conf");
     assert_eq!(verify(root.path()), "", "with the examples");
     let bad = root.path().join("usr/lib/systemd/system/bottega-master.service");
     let text = fs::read_to_string(&bad).expect("a unit");
@@ -122,6 +135,24 @@ fn units_need_no_systemd_newer_than_247() {
         checked += 1;
     }
     assert_eq!(checked, STARTED.len());
+}
+
+#[test]
+fn a_stop_of_a_worker_drains_and_a_restart_leaves_containers_running() {
+    let config = fs::read_to_string(units().join("../etc/bottega.toml")).expect("the configuration");
+    let number = |text: &str, key: &str| -> Option<u64> {
+        text.lines().find_map(|line| line.trim_start_matches('#').strip_prefix(key)?.trim().parse().ok())
+    };
+    let drain_seconds = number(&config, "drain_seconds =").expect("the default of drain_seconds");
+    for name in ["bottega-worker.service", "bottega-worker@.service"] {
+        let unit = fs::read_to_string(units().join(name)).expect("a unit");
+        for line in ["RestartKillSignal=SIGUSR1", "KillMode=mixed"] {
+            assert!(unit.lines().any(|one| one == line), "{name} has no {line}");
+        }
+        assert!(!unit.contains("\nKillSignal="), "{name}: SIGTERM is what a worker drains at");
+        let stop_seconds = number(&unit, "TimeoutStopSec=").expect("TimeoutStopSec in seconds");
+        assert!(stop_seconds >= drain_seconds + 60, "{name}: {stop_seconds} s to drain for {drain_seconds} s");
+    }
 }
 
 #[test]
