@@ -167,10 +167,24 @@ pub fn spool(source: &Source) -> Result<Option<PathBuf>, ConfigError> {
     };
     let root = table(path, &text)?;
     let Some(value) = root.get(SPOOL) else { return Ok(None) };
-    match value.get_ref().as_str().map(PathBuf::from).filter(|path| path.is_absolute()) {
-        Some(spool) => Ok(Some(spool)),
+    match value.get_ref().as_str().filter(|_| is_plain(&text, value)) {
+        Some(spool) => Ok(Some(spool.into())),
         None => Err(not_a_path(path, &text, value.span().start)),
     }
+}
+
+/// Whether `bottega-generator`, which is a shell script, reads the same: it wants an absolute path of few characters, in
+/// a pair of quotes, after a bare key.
+fn is_plain(text: &str, value: &Spanned<DeValue<'_>>) -> bool {
+    let Some(path) = value.get_ref().as_str() else { return false };
+    let is_known = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    let span = value.span();
+    let line_begin = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+    let key = text[line_begin..span.start].trim_matches([' ', '\t']).strip_suffix('=');
+    path.starts_with('/')
+        && path.chars().all(is_known)
+        && ['"', '\''].iter().any(|quote| text[span.clone()] == format!("{quote}{path}{quote}"))
+        && key.is_some_and(|key| key.trim_end_matches([' ', '\t']) == SPOOL)
 }
 
 fn table<'t>(path: &Path, text: &'t str) -> Result<DeTable<'t>, ConfigError> {
@@ -183,7 +197,9 @@ fn table<'t>(path: &Path, text: &'t str) -> Result<DeTable<'t>, ConfigError> {
 }
 
 fn not_a_path(path: &Path, text: &str, offset: usize) -> ConfigError {
-    let detail = "expected an absolute path, such as \"/srv/spool\"".to_owned();
+    let detail =
+        "expected spool = \"/a/path\" in a line of its own, an absolute path of letters, digits and ._/-"
+            .to_owned();
     ConfigError::Value { path: path.to_owned(), line: line_at(text, offset), key: SPOOL.to_owned(), detail }
 }
 
@@ -207,15 +223,11 @@ impl Document<'_> {
         let known = SECTIONS.iter().chain([&SPOOL]);
         let known = known.map(|name| ((*name).to_owned(), serde_json::Value::Null)).collect();
         let known = serde_json::Value::Object(known);
-        let wrong = self.root.iter().filter_map(|(key, value)| {
-            let (name, is_path) =
-                (key.get_ref().as_ref(), value.get_ref().as_str().is_some_and(|path| path.starts_with('/')));
-            match name {
-                SPOOL if is_path => None,
-                SPOOL => Some(not_a_path(self.path, self.text, value.span().start)),
-                name if SECTIONS.contains(&name) => None,
-                name => Some(self.unknown(name, Some(&known))),
-            }
+        let wrong = self.root.iter().filter_map(|(key, value)| match key.get_ref().as_ref() {
+            SPOOL if is_plain(self.text, value) => None,
+            SPOOL => Some(not_a_path(self.path, self.text, value.span().start)),
+            name if SECTIONS.contains(&name) => None,
+            name => Some(self.unknown(name, Some(&known))),
         });
         wrong.collect()
     }

@@ -151,7 +151,10 @@ fn a_stop_of_a_worker_drains_and_a_restart_leaves_containers_running() {
         }
         assert!(!unit.contains("\nKillSignal="), "{name}: SIGTERM is what a worker drains at");
         let stop_seconds = number(&unit, "TimeoutStopSec=").expect("TimeoutStopSec in seconds");
-        assert!(stop_seconds >= drain_seconds + 60, "{name}: {stop_seconds} s to drain for {drain_seconds} s");
+        assert!(
+            stop_seconds >= drain_seconds + 60,
+            "{name}: {stop_seconds} s to drain for {drain_seconds} s"
+        );
     }
 }
 
@@ -186,8 +189,11 @@ fn the_one_setting_of_the_spool_reaches_every_unit() {
         (names(&out).len(), said(&ran))
     };
     assert_eq!(generate(), (0, String::new()), "nothing is set");
+    let file = etc.join("bottega.toml");
     let check = |text: &str, expected: Option<&str>| {
-        fs::write(etc.join("bottega.toml"), text).expect("written");
+        fs::write(&file, text).expect("written");
+        let read = systemd::config::spool(&systemd::Source::Named(file.clone()));
+        assert_eq!(read.ok().flatten().as_deref(), expected.map(Path::new), "the daemons, of {text}");
         let (made, said) = generate();
         let Some(spool) = expected else {
             assert_eq!(made, 0, "{text}: {said}");
@@ -206,9 +212,27 @@ fn the_one_setting_of_the_spool_reaches_every_unit() {
     check("# one\n  spool='/mnt/a-b_c.d/e'   # two\n", Some("/mnt/a-b_c.d/e"));
     check("#spool = \"/srv/spool\"\n", None);
     check("[worker]\nspool = \"/srv/spool\"\n", None);
+    check("spool=\"/srv/spool\"#x\n", Some("/srv/spool"));
+    check("\tspool\t=\t\"/srv/spool\"\t\r\n", Some("/srv/spool"));
+    check("\n\nspool = \"/srv/spool\"", Some("/srv/spool"));
+    check("spool = \"/\"\n", Some("/"));
     check("spool = \"srv/spool\"\n", None);
+    check("spool = \"\"\n", None);
     check("spool = \"/srv/my spool\"\n", None);
+    check("spool = \"/srv/spool/\\u0041\"\n", None);
+    check("spool = \"/srv/\u{e4}\"\n", None);
     check("spool = \"/srv/%H\"\n", None);
+    check("spool = \"/srv/$HOME\"\n", None);
+    check("spool = '/srv/\"x'\n", None);
+    check("spool = \"\"\"/srv/spool\"\"\"\n", None);
+    check("spool = '''/srv/spool'''\n", None);
+    check("\"spool\" = \"/srv/spool\"\n", None);
+    check("'spool' = '/srv/spool'\n", None);
+    check("spool = [\"/srv/spool\"]\n", None);
+    check("spool = { path = \"/srv/spool\" }\n", None);
+    check("spool.path = \"/srv/spool\"\n", None);
+    check("spool = \"/srv/a\"\nspool = \"/srv/b\"\n", None);
+    check("spools = \"/srv/spool\"\n", None);
     fs::write(etc.join("large.toml"), "spool = \"/srv/large\"\n").expect("written");
     assert_eq!(generate().0, 1);
     let own = fs::read_to_string(out.join("bottega-worker@large.service.d/60-spool.conf")).expect("made");

@@ -142,7 +142,7 @@ fn everything_that_is_wrong_is_said_at_once() {
         "spool = 3\nspol = ''\n[janitor]\ngrace = 1\nengine = 2\nimages = 'x'\n[janitor.slot]\ncore = 1\n";
     let said = parsed(text).expect_err("wrong").to_string();
     let expected = [
-        r#"b.toml, line 1: spool: expected an absolute path, such as "/srv/spool""#,
+        r#"b.toml, line 1: spool: expected spool = "/a/path" in a line of its own, an absolute path of letters, digits and ._/-"#,
         r#"b.toml, line 2: there is no key "spol"; did you mean "spool"?"#,
         r#"b.toml, line 5: janitor.engine: invalid type: integer `2`, expected a string"#,
         r#"b.toml, line 4: there is no key "janitor.grace"; did you mean "janitor.grace_seconds"?"#,
