@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit};
-use queue_format::Ledger;
+use queue_format::{Ledger, PathError};
 use systemd::{Environment, Source};
 use worker::config::WorkerConfig;
 use worker::engine::{Docker, DockerOptions};
@@ -108,6 +108,12 @@ async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environmen
     let owner =
         prepare::Owner::of(&state_dir).with_context(|| format!("{} is not there", state_dir.display()))?;
     let say = |why: &str| eprintln!("bottega-worker: {why}");
+    // Until the groups are made no other chooses, nor takes these locks for those of a worker.
+    let (locks, _choosing) = owner.act(|| {
+        let locks = CpuLocks::open(&state_dir)?;
+        let choosing = locks.choose()?;
+        Ok::<_, PathError>((locks, choosing))
+    })??;
     // Nothing is made with this engine: its ledger may be any.
     let nowhere = tempfile::tempdir()?;
     let host = environment.get("DOCKER_HOST").map(ToOwned::to_owned);
@@ -119,10 +125,8 @@ async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environmen
             return Ok(());
         }
     };
-    let locks = CpuLocks::open(&state_dir)?;
     let mut machine = machine(&[&state_dir, &engine.facts().root_dir])?;
-    machine.taken = locks.taken(&machine.topology.cores)?;
-    prepare::give_dir(locks.dir(), owner).unwrap_or_else(|why| say(&why));
+    machine.taken = owner.act(|| locks.taken(&machine.topology.cores))??;
     prepare::prepare(engine.facts(), &plan(&machine, config).slots, owner).iter().for_each(|why| say(why));
     Ok(())
 }

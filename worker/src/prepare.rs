@@ -1,10 +1,12 @@
-//! What only root can do for a worker that is not root: control groups for its slots, and its locks' directory.
+//! What only root can do for a worker that is not root: control groups for its slots.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::Path;
 use std::process::Command;
+
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgroups};
 
 use crate::engine::{EngineFacts, SlotGroups};
 use crate::slots::Slot;
@@ -24,6 +26,26 @@ impl Owner {
     pub fn of(dir: &Path) -> io::Result<Self> {
         let found = fs::metadata(dir)?;
         Ok(Self { uid: found.uid(), gid: found.gid() })
+    }
+
+    /// Does something with the owner's rights alone, where this process is root: what the owner has put into its
+    /// directory, a link perhaps, leads no further than the owner gets. Not for several threads at once.
+    ///
+    /// # Errors
+    /// The rights cannot be changed, or not back.
+    pub fn act<T>(self, what: impl FnOnce() -> T) -> io::Result<T> {
+        if !geteuid().is_root() {
+            return Ok(what());
+        }
+        let (gid, groups) = (getegid(), getgroups()?);
+        setgroups(&[Gid::from_raw(self.gid)])?;
+        setegid(Gid::from_raw(self.gid))?;
+        seteuid(Uid::from_raw(self.uid))?;
+        let done = what();
+        seteuid(Uid::from_raw(0))?;
+        setegid(gid)?;
+        setgroups(&groups)?;
+        Ok(done)
     }
 }
 
@@ -49,19 +71,8 @@ pub fn prepare(facts: &EngineFacts, slots: &[Slot], owner: Owner) -> Vec<String>
     left_out
 }
 
-/// Gives a directory, and the files in it, to the worker's user.
-///
-/// # Errors
-/// What could not be given, in a sentence.
-pub fn give_dir(dir: &Path, owner: Owner) -> Result<(), String> {
-    give(dir, owner)?;
-    let entries = fs::read_dir(dir).map_err(|error| format!("cannot list {}: {error}", dir.display()))?;
-    let files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.iter().try_for_each(|file| give(file, owner))
-}
-
 fn give(path: &Path, owner: Owner) -> Result<(), String> {
-    match chown(path, Some(owner.uid), Some(owner.gid)) {
+    match lchown(path, Some(owner.uid), Some(owner.gid)) {
         // A controller that is not handed down has no files.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         given => {
