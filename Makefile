@@ -17,7 +17,7 @@ demo: set-up build ## real tasks, from release archives to verified environments
 test: set-up ## the whole test suite, on the real engine
 	@tests/test.sh
 
-test-podman: ## the tests on the engine again, on Podman, where it is installed
+test-podman: ## the tests on the engine again, on Podman; ends with 77 where it cannot run
 	@tests/podman.sh
 
 lint: ## formatting, clippy, licences and sources of dependencies

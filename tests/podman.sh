@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # `make test-podman`: the tests on the engine again, on a Podman of their own, rootful or not as whoever calls it is.
-# Bounded in time; says so, and is content, where Podman cannot run a container at all. CONTAINERS_CONF is heeded.
+# Bounded in time. Says SKIPPED, and ends with 77, where Podman is missing or cannot run a container at all.
+# CONTAINERS_CONF is heeded.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 image=openswe-python-3.11
 seconds_max=900
+
+skip() {
+  echo "SKIPPED: nothing was tested on Podman: $1" >&2
+  exit 77
+}
+command -v podman >/dev/null || skip "it is not installed; apt-get install podman"
+
 dir=$(mktemp -d /tmp/bottega-podman.XXXXXX)
 podman() { command podman --root "$dir/root" --runroot "$dir/run" "$@"; }
 service=
@@ -18,10 +26,7 @@ clean_up() {
 trap clean_up EXIT
 
 docker save "$image" | podman load --quiet
-if ! podman run --rm --network none "$image" true; then
-  echo "podman is installed, but cannot run a container here (see above): nothing was tested on it" >&2
-  exit 0
-fi
+podman run --rm --network none "$image" true || skip "it cannot run a container here (see above)"
 command podman --root "$dir/root" --runroot "$dir/run" system service --time=0 "unix://$dir/podman.sock" &
 service=$!
 for _ in $(seq 100); do [ -S "$dir/podman.sock" ] && break; sleep 0.1; done
