@@ -1,5 +1,5 @@
-//! Attacks from inside an evaluation's container. What begins with `try` prints ESCAPED where something worked that
-//! must not.
+//! Attacks from inside an evaluation's container. What begins with `try` or `attempt` prints ESCAPED where something
+//! worked that must not; `call` also where it failed for another reason than that it is not allowed.
 
 use std::time::Duration;
 
@@ -10,17 +10,16 @@ use super::attack::RunAttack as A;
 
 const MIB: u64 = 1 << 20;
 
-/// Before every Python attack: system calls by number, and a report of what they did.
+/// Before every Python attack: system calls by number, and a report of what they did. The kernel asks for the right
+/// before it looks at the rest, so that any other error means that the right was there.
 pub(crate) const PRELUDE: &str = r#"
 import ctypes, errno, os, signal, socket, struct, subprocess, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, number, *args):
     ctypes.set_errno(0)
     result = libc.syscall(number, *args)
-    if result == -1:
-        print("held:", name, errno.errorcode.get(ctypes.get_errno()), flush=True)
-    else:
-        print("ESCAPED", name, result, flush=True)
+    said = errno.errorcode.get(ctypes.get_errno()) if result == -1 else result
+    print("held:" if said in ("EPERM", "EACCES", "ENOSYS") else "ESCAPED", name, said, flush=True)
 def attempt(name, action):
     try:
         print("ESCAPED", name, action(), flush=True)
@@ -188,13 +187,13 @@ pub(crate) const ATTACKS: &[A] = &[
     A::bash("user namespace", "try unshare -Ur id; try unshare -m true; try unshare -n true", SECCOMP),
     A::python(
         "namespaces of others",
-        "for n in 'mnt', 'net', 'pid', 'user':\n fd = os.open('/proc/1/ns/' + n, os.O_RDONLY) if os.access('/proc/1/ns/' + n, os.R_OK) else 0\n call('setns ' + n, 308, fd, 0)",
+        "for n in 'mnt', 'net', 'pid', 'uts', 'ipc':\n call('setns ' + n, 308, os.open('/proc/self/ns/' + n, os.O_RDONLY), 0)",
         SECCOMP,
     ),
     A::bash("chroot", "try chroot / true", CAPABILITIES),
     A::python(
         "clock",
-        "call('settimeofday', 164, struct.pack('qq', 1, 0), None)\ncall('clock_settime', 227, 0, struct.pack('qq', 1, 0))\ncall('adjtimex', 159, struct.pack('I', 0x8000) + bytes(500))",
+        "call('settimeofday', 164, struct.pack('qq', int(time.time()), 0), None)\ncall('clock_settime', 227, 0, struct.pack('qq', int(time.time()), 0))\ncall('adjtimex', 159, struct.pack('I', 0x8001) + bytes(500))",
         CAPABILITIES,
     ),
     A::python("host name", "attempt('sethostname', lambda: socket.sethostname('owned'))", CAPABILITIES),
@@ -213,8 +212,8 @@ pub(crate) const ATTACKS: &[A] = &[
         "call('keyctl', 250, 0, -3, 1)\ncall('add_key', 248, b'user', b'x', b'y', 1, -3)",
         SECCOMP,
     ),
-    A::python("bpf and perf", "call('bpf', 321, 0, bytes(128), 128)\ncall('perf_event_open', 298, struct.pack('II', 1, 128) + bytes(120), -1, 0, -1, 0)", SECCOMP),
-    A::python("reboot and swap", "call('reboot', 169, 0xfee1dead, 672274793, 0x1234567, None)\ncall('swapoff', 168, b'/swap')\ncall('acct', 163, b'/tmp/acct')", CAPABILITIES),
+    A::python("bpf and perf", "call('bpf', 321, 0, struct.pack('IIII', 2, 4, 4, 1) + bytes(112), 128)\ncall('perf_event_open', 298, struct.pack('II', 1, 128) + bytes(120), -1, 0, -1, 0)", SECCOMP),
+    A::python("reboot and swap", "call('reboot', 169, 0xfee1dead, 672274793, 0x1234567, None)\nopen('/tmp/acct', 'w').close()\ncall('swapoff', 168, b'/tmp/acct')\ncall('acct', 163, b'/tmp/acct')", CAPABILITIES),
     A::python("kernel log", "call('syslog', 103, 3, ctypes.create_string_buffer(100), 100)\nattempt('kmsg', lambda: open('/dev/kmsg', 'w'))", SECCOMP),
     A::python("open by handle", "call('open_by_handle_at', 304, -100, struct.pack('Ii', 8, 1) + bytes(8), 0)", SECCOMP),
     A::python(
