@@ -58,6 +58,8 @@ pub fn prepare(facts: &EngineFacts, slots: &[Slot], owner: Owner) -> Vec<String>
     for slot in slots {
         let first = slot.cpus.first().copied().unwrap_or_default();
         let made = match facts.cgroup_driver.as_str() {
+            // What runs on for the next worker keeps what it was promised.
+            "systemd" if groups.is_in_use(first) => Ok(()),
             "systemd" => {
                 slice_commands(&groups.name(first), slot).iter().try_for_each(|command| run(command))
             }

@@ -132,6 +132,12 @@ impl SlotGroups {
         format!("bottega-slot{first_cpu}{suffix}")
     }
 
+    /// Whether anything runs in the group of a slot.
+    #[must_use]
+    pub fn is_in_use(&self, first_cpu: u32) -> bool {
+        self.dirs(&self.name(first_cpu)).iter().any(|dir| has_processes(dir))
+    }
+
     fn dirs(&self, name: &str) -> Vec<PathBuf> {
         match (self.is_v2, self.is_systemd) {
             (true, false) => vec![self.mount.join(name)],
