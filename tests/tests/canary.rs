@@ -3,14 +3,20 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::query_parameters::{InspectContainerOptions, ListImagesOptionsBuilder};
-use futures_util::StreamExt;
+use bollard::query_parameters::{
+    BuildImageOptionsBuilder, InspectContainerOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+};
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use futures_util::{StreamExt, TryStreamExt};
 use queue_format::{Counts, LABEL_SPOOL, Spool};
 use tests::harness::{House, ci_corpus, engine, printed, wait_with_bound};
 use uuid::Uuid;
@@ -18,6 +24,9 @@ use uuid::Uuid;
 const RUN_MAX: Duration = Duration::from_mins(15);
 const LOOK: Duration = Duration::from_millis(100);
 const IMAGE: &str = "openswe-python-3.11";
+/// How compressed layers begin; engines write plain ones, or, where they keep them as they are pulled, the first.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const TASK: &str = "xmltodict-0.14.2";
 
 /// Whom the keys were given to.
@@ -57,11 +66,80 @@ fn files_with(patterns: &Path, paths: &[&Path]) -> Vec<PathBuf> {
     String::from_utf8_lossy(&found.stdout).lines().map(PathBuf::from).collect()
 }
 
+/// The files of an image's archive, layers among them, that hold one of the patterns; in a compressed one it is looked
+/// for in what it holds.
+fn entries_with(patterns: &Path, archive: &Path) -> Vec<PathBuf> {
+    let mut archive = tar::Archive::new(fs::File::open(archive).expect("an archive"));
+    let mut found = Vec::new();
+    for entry in archive.entries().expect("an archive") {
+        let entry = entry.expect("an entry");
+        let path = entry.path().expect("a name").into_owned();
+        let mut bytes = BufReader::new(entry);
+        let begin = bytes.fill_buf().expect("readable");
+        assert!(!begin.starts_with(&ZSTD), "{}: what zstd compressed cannot be read here", path.display());
+        let has_one = match begin.starts_with(&GZIP) {
+            true => has_one(patterns, &mut MultiGzDecoder::new(bytes)),
+            false => has_one(patterns, &mut bytes),
+        };
+        if has_one {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn has_one(patterns: &Path, bytes: &mut dyn Read) -> bool {
+    // It counts lines to the end: one that ended at the first would close the pipe.
+    let mut grep = Command::new("grep");
+    grep.args(["-acF", "-f"]).arg(patterns).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut grep = grep.spawn().expect("grep runs");
+    io::copy(bytes, &mut grep.stdin.take().expect("piped")).expect("it reads");
+    let ended = grep.wait_with_output().expect("it ends");
+    assert!(ended.status.code().is_some_and(|code| code < 2), "{}", printed(&ended));
+    String::from_utf8_lossy(&ended.stdout).trim() != "0"
+}
+
+fn archive_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, *bytes).expect("written");
+    }
+    archive.into_inner().expect("written")
+}
+
+#[test]
+fn what_is_in_a_layer_is_found_compressed_or_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (patterns, image) = (dir.path().join("patterns"), dir.path().join("image.tar"));
+    fs::write(&patterns, "sk-one\nsk-two").expect("written");
+    let layer = |text: &str| archive_of(&[("etc/file", text.as_bytes())]);
+    let gzipped = |bytes: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).expect("written");
+        encoder.finish().expect("written")
+    };
+    let files = [
+        ("a", layer("x sk-one x")),
+        ("b", layer("nothing")),
+        ("c", gzipped(&layer("x sk-two x"))),
+        ("d", gzipped(&layer("nothing"))),
+        ("e", Vec::new()),
+    ];
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    fs::write(&image, archive_of(&files)).expect("written");
+    assert_eq!(entries_with(&patterns, &image), ["a", "c"].map(PathBuf::from));
+}
+
 /// What is seen of processes and containers while everything runs.
 #[derive(Debug, Default)]
 struct Seen {
     containers: BTreeSet<String>,
     with_a_key: BTreeSet<String>,
+    /// Which of those that the keys were given to had one.
+    holders: BTreeSet<String>,
 }
 
 impl Seen {
@@ -73,9 +151,13 @@ impl Seen {
             let texts =
                 ["environ", "cmdline"].map(|file| fs::read(process.path().join(file)).unwrap_or_default());
             let texts = texts.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-            if !HOLDERS.contains(&name.as_str()) && texts.iter().any(|text| has_key(text)) {
-                self.with_a_key.insert(format!("{}: {}", exe.display(), texts[1]));
+            if !texts.iter().any(|text| has_key(text)) {
+                continue;
             }
+            match HOLDERS.contains(&name.as_str()) {
+                true => self.holders.insert(name),
+                false => self.with_a_key.insert(format!("{}: {}", exe.display(), texts[1])),
+            };
         }
         let engine = engine().expect("an address");
         for id in house.containers(spool).await.unwrap_or_default() {
@@ -152,6 +234,7 @@ async fn keys_appear_nowhere_but_in_the_worker() {
 
     assert!(!seen.containers.is_empty(), "no container was seen");
     assert_eq!(seen.with_a_key, BTreeSet::new());
+    assert!(seen.holders.contains("bottega-worker"), "the worker had none itself: {:?}", seen.holders);
     assert!(needles.iter().all(|needle| !shown.contains(needle.as_str())), "{shown}");
     let calls = fs::read_dir(&bin).expect("listed").count() - 1;
     assert!(calls > 0, "git was not called by way of {}", bin.display());
@@ -172,13 +255,26 @@ async fn look_into_images(spool: &Spool, needles: &[String], patterns: &Path, ou
         let text = format!("{found:?} {history:?}");
         assert!(needles.iter().all(|needle| !text.contains(needle.as_str())), "{text}");
     }
-    let largest = images.iter().max_by_key(|image| image.size).expect("there is one");
-    let file = outside.join("image.tar");
+    // One more image, with something to be found in its layer.
+    let control = Uuid::now_v7().to_string();
+    let image = format!("bottega-test-canary-{control}");
+    let dockerfile = format!("FROM {IMAGE}\nCOPY control /control\n");
+    let text = format!("the control is {control}.");
+    let context = archive_of(&[("Dockerfile", dockerfile.as_bytes()), ("control", text.as_bytes())]);
+    let options = BuildImageOptionsBuilder::new().t(&image).networkmode("none").build();
+    let built = engine.build_image(options, None, Some(bollard::body_full(context.into())));
+    built.try_collect::<Vec<_>>().await.expect("it is built");
+    let file = outside.join("images.tar");
     let mut archive = fs::File::create(&file).expect("made");
-    let mut pieces = std::pin::pin!(engine.export_image(&largest.id));
+    let names: Vec<&str> = images.iter().map(|image| image.id.as_str()).chain([image.as_str()]).collect();
+    let mut pieces = std::pin::pin!(engine.export_images(&names));
     while let Some(piece) = pieces.next().await {
-        std::io::Write::write_all(&mut archive, &piece.expect("it is exported")).expect("written");
+        archive.write_all(&piece.expect("it is exported")).expect("written");
     }
-    assert!(fs::metadata(&file).expect("there").len() > 1 << 20, "layers were exported");
-    assert_eq!(files_with(patterns, &[&file]), Vec::<PathBuf>::new());
+    let options = RemoveImageOptionsBuilder::new().force(true).build();
+    engine.remove_image(&image, Some(options), None).await.expect("it is removed");
+    let controls = outside.join("controls");
+    fs::write(&controls, &text).expect("written");
+    assert_eq!(entries_with(&controls, &file).len(), 1, "what is in a layer is found");
+    assert_eq!(entries_with(patterns, &file), Vec::<PathBuf>::new());
 }
