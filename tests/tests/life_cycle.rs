@@ -169,7 +169,7 @@ async fn containers_run_on_while_their_worker_is_away() {
     let second = node.worker();
     let (manifest, output) = node.until_done("short");
     assert_eq!(output, all_ticks(4), "{manifest:#}");
-    assert!(went_on(&manifest), "{manifest:#}");
+    assert!(went_on(&manifest), "{manifest:#}\n{}", node.said());
     assert_eq!(node.until_running("long").await, long, "the same container");
     // Left on purpose, as before an upgrade; then gone on with once more.
     second.signal(Signal::SIGUSR1);

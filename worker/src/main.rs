@@ -23,12 +23,12 @@ use crate::serve::serve;
 
 /// Claims tasks from a spool, builds and verifies their environments in containers.
 #[derive(Debug, Parser)]
-#[command(name = "bottega-worker", version, subcommand_negates_reqs = true)]
+#[command(name = "bottega-worker", version)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The spool.
-    #[arg(long, env = "BOTTEGA_SPOOL", required_unless_present = "print_config")]
+    /// The spool [default: what the configuration says].
+    #[arg(long, env = "BOTTEGA_SPOOL")]
     spool: Option<PathBuf>,
     /// Where this node keeps its ledger, locks and work directories; on a local disk.
     #[arg(long, global = true)]

@@ -49,13 +49,15 @@ pub(crate) async fn serve(
     environment: &Environment,
 ) -> anyhow::Result<()> {
     let notifier = Notifier::new(environment);
+    let spool = cli.spool.clone().map_or_else(|| systemd::config::spool(&source), |spool| Ok(Some(spool)))?;
+    let spool = spool.context("say which spool: --spool DIR, or spool = \"DIR\" in the configuration")?;
     let (live, reading) = watch::channel(config.clone());
     let reload = Reload::listen(source, "worker", config.clone(), WorkerConfig::check, notifier.clone())?;
     let shutdown = Shutdown::on_signals_draining({
         let reading = reading.clone();
         move || reading.borrow().drain_max()
     })?;
-    let spool = Spool::open(cli.spool.as_deref().context("--spool is missing")?)?;
+    let spool = Spool::open(&spool)?;
     let state_dir =
         cli.state.clone().or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), environment));
     let state_dir =

@@ -56,6 +56,10 @@ impl Docker {
             return Err(failed("go on with a container", stranger));
         }
         if label(LABEL_REQUEST) != Some(&digest(request)) {
+            tracing::info!(
+                container = request.container_name,
+                "not gone on with: it was made for another request"
+            );
             return removal.of_all().await.map(|()| None);
         }
         let id = found.id.clone().unwrap_or_default();
@@ -73,9 +77,13 @@ impl Inner {
         request: &RunRequest,
     ) -> Result<Option<RunOutcome>, EngineError> {
         // One that never began has done nothing.
-        let Some(past) = Past::of(found) else { return Ok(None) };
+        let not = |why: &str| {
+            tracing::info!(container = request.container_name, "not gone on with: {why}");
+            Ok(None)
+        };
+        let Some(past) = Past::of(found) else { return not("it never began") };
         if !self.was_let_alone(id, &past).await? {
-            return Ok(None);
+            return not("somebody else had a hand in it, or the engine does not know any more");
         }
         // As it was made, whatever is believed of the engine now.
         let host_config = found.host_config.as_ref();
@@ -92,7 +100,7 @@ impl Inner {
         let took = ended_at.duration_since(past.began_at).unsigned_abs();
         // By dates alone: whether it was late, or the clock was set, only another run can tell.
         if took > request.timeout {
-            return Ok(None);
+            return not("it took longer than it may, by dates");
         }
         let disk = DiskWatch {
             inner: self,
@@ -105,7 +113,9 @@ impl Inner {
             false => Ended::Itself,
         };
         let whole = Output::whole(Box::pin(self.kept_output(id, false)), request.log_bytes_max);
-        let Ok(Some(output)) = tokio::time::timeout(READ_MAX, whole).await else { return Ok(None) };
+        let Ok(Some(output)) = tokio::time::timeout(READ_MAX, whole).await else {
+            return not("its output could not be read to the end");
+        };
         let watch = Watch::of_ended(self, id);
         self.gather(id, request, ended, took.as_secs_f64(), watch, output).await.map(Some)
     }

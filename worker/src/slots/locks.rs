@@ -37,12 +37,6 @@ impl CpuLocks {
         Ok(Self { dir })
     }
 
-    /// Where they lie.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// The right to look which cores are free and to take some, until it is dropped: workers that start at the same
     /// time choose one after the other. A holder that hangs is waited for no longer than some seconds.
     ///

@@ -110,6 +110,12 @@ fn complaints_of_form(lines: &[&str], instructions: &[Instruction]) -> Vec<Compl
             complaints.push(Complaint::new(number, line, why, "leave the line out"));
         }
     }
+    let code = |(_, line): &(usize, &&str)| !is_comment(line) && !line.trim().is_empty();
+    let last = lines.iter().enumerate().rev().find(code);
+    if let Some((at, line)) = last.filter(|(_, line)| line.trim_end().ends_with('\\')) {
+        let why = "it goes on beyond the end of the file";
+        complaints.push(Complaint::new(at + 1, line, why, "leave the last backslash out"));
+    }
     for Instruction { keyword, arguments, lines: range } in instructions {
         for (line, number) in lines[range.clone()].iter().zip(range.start + 1..) {
             if !is_comment(line) && line.trim_end().ends_with("\\\\") {
@@ -212,7 +218,6 @@ mod tests {
         check("FR\\\nOM a\n", &[("FROM", "a")]);
         check("# x \\\nRUN a\n", &[("RUN", "a")]);
         check("\\\nRUN a\n", &[("RUN", "a")]);
-        check("RUN a \\", &[("RUN", "a")]);
         check("RUN a <<< b; c << d; echo $((1<<2))", &[("RUN", "a <<< b; c << d; echo $((1<<2))")]);
         check("RUN a\n# syntax=b\n", &[("RUN", "a")]);
         check("# a=b\n# why: syntax\nRUN é\n", &[("RUN", "é")]);
@@ -224,6 +229,8 @@ mod tests {
             ("# syntax=docker/dockerfile:1\nFROM a", 1, "tells engines how to read"),
             ("# x\n #\tEscape = `\nFROM a", 2, "tells engines how to read"),
             ("FROM a\nRUN b \\\\\nFROM c", 2, "two backslashes"),
+            ("FROM a\nRUN b \\\n", 2, "beyond the end"),
+            ("FROM a \\\n# x\n\n", 1, "beyond the end"),
             ("FROM a\nRUN <<EOF\nFROM b\nEOF\n", 2, "here-document"),
             ("FROM a\nRUN b 3<<-'X'\n", 2, "here-document"),
             ("FROM a\r\nRUN b\r\n", 1, "U+000D"),
