@@ -65,17 +65,18 @@ impl Board {
 
     /// Takes a notice back.
     pub fn withdraw(&self, text: &str) {
-        let mut state = self.lock();
-        let before = state.notices.len();
-        state.notices.retain(|known| known != text);
-        state.changed |= state.notices.len() != before;
+        self.keep_notices(|known| known != text);
     }
 
     /// Takes back every notice that begins so.
     pub fn withdraw_group(&self, beginning: &str) {
+        self.keep_notices(|known| !known.starts_with(beginning));
+    }
+
+    fn keep_notices(&self, stays: impl Fn(&str) -> bool) {
         let mut state = self.lock();
         let before = state.notices.len();
-        state.notices.retain(|known| !known.starts_with(beginning));
+        state.notices.retain(|known| stays(known));
         state.changed |= state.notices.len() != before;
     }
 

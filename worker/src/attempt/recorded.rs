@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::io;
 
 use super::journal::Journal;
 use crate::engine::{
@@ -43,7 +42,11 @@ impl<E: Engine> Engine for Recorded<'_, E> {
     }
 
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
-        let dockerfile = std::fs::read(request.context_dir.join("Dockerfile")).map_err(unwritten)?;
+        let path = request.context_dir.join("Dockerfile");
+        let dockerfile = std::fs::read(&path).map_err(|source| EngineError::Failed {
+            action: "read the Dockerfile",
+            detail: format!("{}: {source}", path.display()),
+        })?;
         let asked = digest(&(request, blake3::hash(&dockerfile).to_hex().as_str()));
         if let Some(known) = self.journal.built(&asked) {
             let is_good = match &known.end {
@@ -76,7 +79,10 @@ impl<E: Engine> Engine for Recorded<'_, E> {
                 outcome
             }
             None => {
-                self.journal.note_run(object).map_err(unwritten)?;
+                self.journal.note_run(object).map_err(|source| EngineError::Failed {
+                    action: "keep the attempt's journal",
+                    detail: source.to_string(),
+                })?;
                 self.engine.run(request).await?
             }
         };
@@ -103,9 +109,4 @@ impl<E: Engine> Engine for Recorded<'_, E> {
     async fn remove_image(&self, name: &str) -> Result<(), EngineError> {
         self.engine.remove_image(name).await
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unwritten(source: io::Error) -> EngineError {
-    EngineError::Failed { action: "keep the attempt's journal", detail: source.to_string() }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue_format::{Class, PathError};
-
 use systemd::{Phase, Shutdown};
 
 use super::Worker;

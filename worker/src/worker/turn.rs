@@ -1,6 +1,5 @@
 //! One claim, from the moment it is ours to the one in which it is not any more.
 
-use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -59,45 +58,41 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             tracing::info!(task = %id, %token, slot = slot.number, "claimed");
             self.note(Event::Claimed { task: id.clone(), token, class: claim.class().to_string() });
         }
-        let journal = begun.map_or_else(|| on_disk(|| self.journal(slot, claim)), Ok);
-        match journal {
-            Ok(journal) => {
-                let pause = self.serve_with(slot, claim, &journal, shutdown).await;
-                on_disk(|| journal.end());
-                pause
-            }
-            Err(error) => {
-                let why =
-                    format!("cannot keep the attempt's journal in {}: {error}", self.state_dir.display());
-                match self.postpone(claim, &why, true, Timestamp::now(), None).await {
-                    Err(error @ ClaimError::Spool(_)) => self.stuck(claim, &error),
-                    _ => NODE_FAULT_PAUSE,
-                }
-            }
-        }
+        let (journal, unkept) = match begun {
+            Some(journal) => (journal, None),
+            None => on_disk(|| self.journal(slot, claim)),
+        };
+        let came_to = match unkept {
+            Some(why) => Err(Interruption::Node(why)),
+            None => self.conclusion(slot, claim, &journal, shutdown).await,
+        };
+        let pause = self.settle_with(slot, claim, &journal, came_to, shutdown).await;
+        on_disk(|| journal.end());
+        pause
     }
 
-    async fn serve_with(
+    /// Does with a claim what it came to; gives the pause before the next.
+    async fn settle_with(
         &self,
         slot: &Slot,
         claim: &Claim,
         journal: &Journal,
+        came_to: Result<Conclusion, Interruption>,
         shutdown: &Shutdown,
     ) -> Duration {
         let id = &claim.name().id;
         let token = claim.name().token;
-        let started_at = journal.begun().at;
-        let (settled, pause) = match self.conclusion(slot, claim, journal, shutdown).await {
+        let (settled, pause) = match came_to {
             Ok(conclusion) => (self.conclude(slot, claim, &conclusion, shutdown).await, Duration::ZERO),
             Err(Interruption::Shutdown) => (self.release(claim, "the worker ends"), Duration::ZERO),
             Err(Interruption::Lost) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
             Err(Interruption::Cancelled) => (self.cancel(claim), Duration::ZERO),
             Err(Interruption::Misplaced) => (self.hand_over(claim), Duration::ZERO),
             Err(Interruption::Node(why)) => {
-                (self.postpone(claim, &why, true, started_at, Some(journal)).await, NODE_FAULT_PAUSE)
+                (self.postpone(claim, &why, true, journal).await, NODE_FAULT_PAUSE)
             }
             Err(Interruption::Lacking(why)) => {
-                (self.postpone(claim, &why, false, started_at, Some(journal)).await, Duration::ZERO)
+                (self.postpone(claim, &why, false, journal).await, Duration::ZERO)
             }
         };
         match settled {
@@ -129,10 +124,14 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             }),
             interruption = self.interrupted(claim, shutdown) => Err(interruption),
         }?;
-        let conclusion =
-            attempted.conclusion(claim.name(), &self.owner, journal.begun().at, Timestamp::now());
+        Ok(self.kept(claim, attempted, journal))
+    }
+
+    /// What is going to be published of an attempt: in the journal first.
+    fn kept(&self, claim: &Claim, attempt: Attempt, journal: &Journal) -> Conclusion {
+        let conclusion = attempt.conclusion(claim.name(), &self.owner, journal.begun().at, Timestamp::now());
         on_disk(|| journal.note_conclusion(&conclusion));
-        Ok(conclusion)
+        conclusion
     }
 
     /// Nothing was published: the task goes back, and if even that fails it stays claimed and is handed back when this
@@ -147,8 +146,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         NODE_FAULT_PAUSE
     }
 
-    /// A command without a container dies with its supervisor, and nobody can go on with it.
-    fn journal(&self, slot: &Slot, claim: &Claim) -> io::Result<Journal> {
+    /// The journal of a new attempt, and why it cannot be kept. A command without a container dies with its supervisor,
+    /// and nobody can go on with it.
+    fn journal(&self, slot: &Slot, claim: &Claim) -> (Journal, Option<String>) {
         // Each UUID v7 has some 70 random bits.
         let drawn: [Uuid; 4] = std::array::from_fn(|_| Uuid::now_v7());
         let begun = Begun {
@@ -161,8 +161,15 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             limits: slot.limits.clone(),
         };
         match &claim.spec().work {
-            Work::Run(task) if task.image.is_none() => Ok(Journal::unkept(begun)),
-            _ => Journal::begin(&self.state_dir, &self.owner, claim.name(), begun),
+            Work::Run(task) if task.image.is_none() => (Journal::unkept(begun), None),
+            _ => match Journal::begin(&self.state_dir, &self.owner, claim.name(), begun.clone()) {
+                Ok(journal) => (journal, None),
+                Err(error) => {
+                    let dir = self.state_dir.display();
+                    let why = format!("cannot keep the attempt's journal in {dir}: {error}");
+                    (Journal::unkept(begun), Some(why))
+                }
+            },
         }
     }
 
@@ -283,8 +290,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         claim: &Claim,
         why: &str,
         is_suspect: bool,
-        started_at: Timestamp,
-        journal: Option<&Journal>,
+        journal: &Journal,
     ) -> Result<String, ClaimError> {
         if self.shop.engine.ping().await.is_err() {
             return self.release(claim, &format!("until the engine answers: {why}"));
@@ -307,11 +313,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             FailureReason::Poison,
             format!("the node failed it again and again, at last: {why}"),
         );
-        let conclusion = poison.conclusion(claim.name(), &self.owner, started_at, Timestamp::now());
-        if let Some(journal) = journal {
-            on_disk(|| journal.note_conclusion(&conclusion));
-        }
-        self.settle(claim, &conclusion)
+        self.settle(claim, &self.kept(claim, poison, journal))
     }
 
     /// Hands a task over to who can do it.
