@@ -65,12 +65,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         write!(std::io::stdout(), "{}", systemd::config::print(&config, "janitor")?)?;
         return Ok(());
     }
-    let spool = arguments.spool.map_or_else(|| systemd::config::spool(&source), |spool| Ok(Some(spool)))?;
+    let spool = systemd::config::named_or_said_spool(arguments.spool, &source)?;
     systemd::log::init(&arguments.log, &environment)?;
     let state =
         arguments.state.or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), &environment));
     let place = Place {
-        spool: spool.context("say which spool: --spool DIR, or spool = \"DIR\" in the configuration")?,
+        spool,
         state: state.context("there is no home directory for the state; name one with --state DIR")?,
         hostname: systemd::hostname(),
         engine: environment.get("DOCKER_HOST").map(ToOwned::to_owned),

@@ -93,6 +93,9 @@ pub enum ConfigError {
     /// More than one thing, each in a line.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<ConfigError>),
+    /// Nobody says which spool.
+    #[error("say which spool: --spool DIR, or spool = \"DIR\" in the configuration")]
+    NoSpool,
     /// A configuration that TOML cannot express.
     #[error("cannot write the configuration as TOML: {0}")]
     Print(#[from] toml::ser::Error),
@@ -115,12 +118,9 @@ pub fn load<T>(source: &Source, section: &str) -> Result<T, ConfigError>
 where
     T: Serialize + DeserializeOwned + Default,
 {
-    match read(source.path()) {
-        Ok(text) => parse(source.path(), &text, section),
-        Err(e) if e.kind() == io::ErrorKind::NotFound && matches!(source, Source::Default(_)) => {
-            Ok(T::default())
-        }
-        Err(error) => Err(ConfigError::Read { path: source.path().to_owned(), source: error }),
+    match text_of(source)? {
+        Some(text) => parse(source.path(), &text, section),
+        None => Ok(T::default()),
     }
 }
 
@@ -158,19 +158,22 @@ where
 /// # Errors
 /// The file cannot be read, is not TOML, or says something else than an absolute path.
 pub fn spool(source: &Source) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(text) = text_of(source)? else { return Ok(None) };
     let path = source.path();
-    let text = match read(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && matches!(source, Source::Default(_)) => {
-            return Ok(None);
-        }
-        read => read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
-    };
     let root = table(path, &text)?;
     let Some(value) = root.get(SPOOL) else { return Ok(None) };
     match value.get_ref().as_str().filter(|_| is_plain(&text, value)) {
         Some(spool) => Ok(Some(spool.into())),
         None => Err(not_a_path(path, &text, value.span().start)),
     }
+}
+
+/// The spool that was named on the command line, or else the one that the file says.
+///
+/// # Errors
+/// As for [`spool`]; [`ConfigError::NoSpool`] where neither says one.
+pub fn named_or_said_spool(named: Option<PathBuf>, source: &Source) -> Result<PathBuf, ConfigError> {
+    named.map_or_else(|| spool(source), |named| Ok(Some(named)))?.ok_or(ConfigError::NoSpool)
 }
 
 /// Whether `bottega-generator`, which is a shell script, reads the same: it wants an absolute path of few characters, in
@@ -270,6 +273,15 @@ impl Document<'_> {
 /// TOML cannot express it.
 pub fn print<T: Serialize>(config: &T, section: &str) -> Result<String, ConfigError> {
     Ok(toml::to_string_pretty(&std::collections::BTreeMap::from([(section, config)]))?)
+}
+
+/// What the file says; `None` where nobody asked for it and it is missing.
+fn text_of(source: &Source) -> Result<Option<String>, ConfigError> {
+    match read(source.path()) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && matches!(source, Source::Default(_)) => Ok(None),
+        Err(error) => Err(ConfigError::Read { path: source.path().to_owned(), source: error }),
+    }
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -60,6 +60,13 @@ enum Command {
     Prepare,
 }
 
+impl Cli {
+    fn state_dir(&self, environment: &Environment) -> Option<PathBuf> {
+        let usual = || systemd::state_dir(nix::unistd::geteuid().is_root(), environment);
+        self.state.clone().or_else(usual)
+    }
+}
+
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == SUPERVISE) {
         return supervise();
@@ -132,8 +139,7 @@ async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environmen
 }
 
 fn tell_topology(cli: &Cli, config: &WorkerConfig, environment: &Environment) -> anyhow::Result<String> {
-    let state_dir =
-        cli.state.clone().or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), environment));
+    let state_dir = cli.state_dir(environment);
     let machine = machine(&state_dir.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     Ok(machine.topology.tell(&plan(&machine, config)))
 }

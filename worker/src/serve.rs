@@ -49,8 +49,7 @@ pub(crate) async fn serve(
     environment: &Environment,
 ) -> anyhow::Result<()> {
     let notifier = Notifier::new(environment);
-    let spool = cli.spool.clone().map_or_else(|| systemd::config::spool(&source), |spool| Ok(Some(spool)))?;
-    let spool = spool.context("say which spool: --spool DIR, or spool = \"DIR\" in the configuration")?;
+    let spool = systemd::config::named_or_said_spool(cli.spool.clone(), &source)?;
     let (live, reading) = watch::channel(config.clone());
     let reload = Reload::listen(source, "worker", config.clone(), WorkerConfig::check, notifier.clone())?;
     let shutdown = Shutdown::on_signals_draining({
@@ -58,10 +57,9 @@ pub(crate) async fn serve(
         move || reading.borrow().drain_max()
     })?;
     let spool = Spool::open(&spool)?;
-    let state_dir =
-        cli.state.clone().or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), environment));
-    let state_dir =
-        state_dir.context("there is no home directory to keep the node's state in; name one with --state")?;
+    let state_dir = cli
+        .state_dir(environment)
+        .context("there is no home directory to keep the node's state in; name one with --state")?;
     let ledger = Ledger::open(&state_dir)?;
     let host = environment.get("DOCKER_HOST").map(ToOwned::to_owned);
     let options = DockerOptions::new(host, ledger.clone(), Timestamp::now);

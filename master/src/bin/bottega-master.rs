@@ -55,14 +55,12 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         print!("{}", config::print(&config, "master")?);
         return Ok(());
     }
-    let spool = cli.spool.map_or_else(|| config::spool(&source), |spool| Ok(Some(spool)))?;
+    let spool = config::named_or_said_spool(cli.spool, &source)?;
     log::init(&config.log, &environment)?;
     let is_root = nix::unistd::geteuid().is_root();
     let state_dir = cli.state.or_else(|| systemd::state_dir(is_root, &environment));
     let daemon = Daemon {
-        spool: Spool::open(
-            &spool.ok_or("say which spool: --spool DIR, or spool = \"DIR\" in the configuration")?,
-        )?,
+        spool: Spool::open(&spool)?,
         owner: Owner::new(&systemd::hostname(), Incarnation::new(Uuid::now_v7())),
         state_dir: state_dir.ok_or("there is no home directory: say where state lies, with --state DIR")?,
         working_dir: std::env::current_dir()?,
