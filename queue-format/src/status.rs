@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::files::Files;
-use crate::{Counts, Owner, Shape, Spool, SpoolError, TaskId};
+use crate::{Counts, CpuSet, Owner, Shape, Spool, SpoolError, TaskId};
 
 /// The largest status file that is read.
 pub(crate) const STATUS_BYTES_MAX: u64 = 4 << 20;
@@ -67,14 +67,9 @@ impl WorkerStatus {
     }
 }
 
-/// How many cores a set has, as the kernel writes it: `0-2,5`.
+/// How many cores a set has; none where it is no set.
 fn cores_of(cpuset: &str) -> usize {
-    let run = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
-        Some(last.checked_sub(first)?.saturating_add(1))
-    };
-    cpuset.split(',').filter_map(run).fold(0, usize::saturating_add)
+    cpuset.parse::<CpuSet>().map_or(0, |set| set.len())
 }
 
 /// What a slot works on.

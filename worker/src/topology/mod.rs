@@ -4,7 +4,6 @@
 //! like this one; [`record`] makes such a recording.
 
 mod cgroup;
-mod cpu_set;
 mod kind;
 mod read;
 mod recording;
@@ -12,7 +11,7 @@ mod tell;
 mod tree;
 mod types;
 
-pub use cpu_set::{CpuSet, CpuSetError};
+pub use queue_format::CpuSet;
 pub use recording::{record, unpack};
 pub use tell::recording_of_this_machine;
 pub use types::{Core, CoreKind, NumaNode, Topology};
