@@ -212,13 +212,6 @@ fn has_processes(dir: &Path) -> bool {
         .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && has_processes(&entry.path()))
 }
 
-/// Where the kernel lists what runs in a group by its path, as engines take it, that is managed as files.
-pub(super) fn processes_file(group: &str, cgroup_version: u8) -> PathBuf {
-    let mount = Path::new(MOUNT);
-    let pids = if cgroup_version == 1 { mount.join("pids") } else { mount.to_owned() };
-    pids.join(group.trim_start_matches('/')).join("cgroup.procs")
-}
-
 /// Whether groups can be made on this host, or a root-only step has: the engine manages them as files, and so may we;
 /// or systemd does, and the slices are there.
 pub(super) fn is_possible(cgroup_driver: &str, cgroup_version: u8) -> bool {

@@ -1,5 +1,4 @@
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use nix::unistd::Pid;
 use queue_format::{LABEL_NODE, LABEL_OBJECT, ObjectKind, Owner, SpoolError};
 use uuid::Uuid;
 
+use super::cgroup::Cgroup;
 use super::connect::{Docker, Inner, failed, is_missing};
-use super::parent::processes_file;
 use super::{EngineError, Limits};
 
 /// How often an object's containers are looked for before the janitor is left to it.
@@ -31,7 +30,7 @@ pub(super) struct Removal {
     /// Whether the ledger's entry goes with the containers.
     forget: bool,
     /// Where an engine runs builds in containers that it lists nowhere.
-    unlisted: Option<PathBuf>,
+    unlisted: Option<Cgroup>,
     armed: bool,
 }
 
@@ -45,7 +44,7 @@ impl Removal {
     pub(super) fn of_build(inner: Arc<Inner>, object: Uuid, limits: &Limits) -> Self {
         // Podman goes on with a build whose asker has hung up.
         let group = limits.cgroup_parent.as_deref().filter(|_| inner.facts.is_podman);
-        let unlisted = group.map(|group| processes_file(group, inner.facts.cgroup_version));
+        let unlisted = group.map(|group| Cgroup::of_parent(group, &inner.facts));
         Self { inner, object, forget: false, unlisted, armed: true }
     }
 
@@ -71,8 +70,8 @@ impl Removal {
     /// Removes whatever carries the object's label, and looks again until nothing does.
     pub(super) async fn of_all(self) -> Result<(), EngineError> {
         self.inner.remove_object(self.object).await?;
-        if let Some(processes) = &self.unlisted {
-            end_processes(processes).await;
+        if let Some(group) = &self.unlisted {
+            end_processes(group).await;
         }
         self.disarm();
         Ok(())
@@ -94,8 +93,8 @@ impl Drop for Removal {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%object, %error, "containers are left to the janitor"),
             }
-            if let Some(processes) = unlisted {
-                end_processes(&processes).await;
+            if let Some(group) = unlisted {
+                end_processes(&group).await;
             }
             inner.removals.send_modify(|count| *count -= 1);
         });
@@ -103,10 +102,9 @@ impl Drop for Removal {
 }
 
 /// Ends what runs in a slot's group itself: containers have groups of their own below it.
-async fn end_processes(file: &Path) {
+async fn end_processes(group: &Cgroup) {
     for _ in 0..ENDS_MAX {
-        let listed = std::fs::read_to_string(file).unwrap_or_default();
-        let pids: Vec<i32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+        let pids = group.processes();
         if pids.is_empty() {
             return;
         }
