@@ -72,6 +72,8 @@ async fn seen_by_engine(engine: &Docker, dockerfile: &str) -> Result<(usize, Vec
         }
     }
     let steps = said.lines().filter_map(|line| {
+        // A warning before it ends without a line feed.
+        let line = line.trim_start_matches("\u{1b}[0m");
         let (numbers, step) = line.get(5..)?.split_once(':')?;
         line[..5].eq_ignore_ascii_case("step ").then(|| (numbers.trim(), step))
     });
