@@ -33,7 +33,9 @@ done
 put 644 usr/share/man/man1/ "$manual"/man/*
 put 644 usr/share/bash-completion/completions/ "$manual"/completions/bash/*
 put 644 usr/share/fish/vendor_completions.d/ "$manual"/completions/fish/*
+# Debian's zsh looks in the first of these, others' in the second.
 put 644 usr/share/zsh/vendor-completions/ "$manual"/completions/zsh/*
+put 644 usr/share/zsh/site-functions/ "$manual"/completions/zsh/*
 
 put 644 usr/lib/systemd/system/ "$here"/units/*.service "$here"/units/*.slice "$here"/units/*.target "$here"/units/*.timer
 put 755 usr/lib/systemd/system-generators/ "$here/units/bottega-generator"

@@ -62,6 +62,8 @@ fn installed(settings: &[(&str, &str)]) -> Option<Node> {
     }
     let cache = program("bottega").ancestors().nth(2).expect("the target directory").join("lab");
     let mut node = Node::boot(&image(&cache).expect("a disk"), "node-a").expect("a node");
+    let script = root().join("systemd/package/install.sh");
+    fs::copy(script, node.share().join("install.sh")).expect("copied");
     for version in ["1", "2"] {
         let name = format!("bottega_{version}.deb");
         fs::copy(packages().path().join(&name), node.share().join(&name)).expect("copied");
@@ -159,6 +161,31 @@ fn master_and_janitor_live_under_systemd() {
     assert_eq!(left, "", "removed");
     node.must(&format!("test -e /var/lib/bottega -a -e {CONFIG} && dpkg -P bottega"));
     node.must(&format!("test ! -e /var/lib/bottega -a ! -e {CONFIG} -a -e {SPOOL}/spool.toml"));
+    lives_from_an_archive(&mut node);
+}
+
+/// What the archive's script installs runs, is replaced while it runs, keeps its configuration, and goes.
+fn lives_from_an_archive(node: &mut Node) {
+    node.must(
+        "mkdir /root/archive && cd /root/archive
+        dpkg-deb -x /lab/bottega_1.deb root && cp /lab/install.sh .
+        dpkg-deb -e /lab/bottega_1.deb control && cp control/postinst control/prerm control/postrm .
+        ./install.sh",
+    );
+    assert_eq!(node.run("/root/archive/install.sh --sideways").status, 2);
+    node.must(&format!("sed -i 's|^# spool = .*|spool = \"{SPOOL}\"|' {CONFIG} && systemctl daemon-reload"));
+    node.must("systemctl enable --now bottega.target bottega-master");
+    let pid = show(node, "bottega-master", "MainPID");
+    node.must("/root/archive/install.sh");
+    node.must("systemctl is-active bottega-master");
+    assert_ne!(show(node, "bottega-master", "MainPID"), pid, "the new version runs");
+    node.must(&format!("grep -F '{SPOOL}' {CONFIG} && /root/archive/install.sh --uninstall"));
+    let left = node.must(
+        "systemctl list-units --no-legend 'bottega*.service' 'bottega*.timer'
+        find /usr -iname '*bottega*' ! -path '/usr/share/doc/bottega*'",
+    );
+    assert_eq!(left, "", "uninstalled");
+    node.must(&format!("test -e /var/lib/bottega -a -e {CONFIG} -a -e {SPOOL}/spool.toml"));
 }
 
 /// A good change is followed, a bad one said and not followed, and the daemon never ends.
