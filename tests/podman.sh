@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 image=openswe-python-3.11
-seconds_max=900
+seconds_max=1800
 
 skip() {
   echo "SKIPPED: nothing was tested on Podman: $1" >&2
@@ -25,10 +25,40 @@ clean_up() {
 }
 trap clean_up EXIT
 
+# An OCI runtime for hosts on which root may not raise limits, as in many containers: it lowers what a bundle asks for
+# to what there is.
+cat >"$dir/lowered" <<'EOF'
+#!/usr/bin/env python3
+import json, os, resource, sys
+
+arguments = sys.argv[1:]
+if "create" in arguments and "--bundle" in arguments:
+    path = os.path.join(arguments[arguments.index("--bundle") + 1], "config.json")
+    with open(path) as file:
+        spec = json.load(file)
+    for limit in spec.get("process", {}).get("rlimits", []):
+        hard = resource.getrlimit(getattr(resource, limit["type"]))[1]
+        if hard != resource.RLIM_INFINITY:
+            limit.update(hard=min(limit["hard"], hard), soft=min(limit["soft"], hard))
+    with open(path, "w") as file:
+        json.dump(spec, file)
+os.execvp("runc", ["runc", *arguments])
+EOF
+chmod +x "$dir/lowered"
+
 docker save "$image" | podman load --quiet
-podman run --rm --network none "$image" true || skip "it cannot run a container here (see above)"
+runs() { podman run --rm --network none "$image" true; }
+if ! runs && [ -z "${CONTAINERS_CONF-}" ]; then
+  command -v runc >/dev/null || skip "it cannot run a container here (see above), and runc is not installed"
+  echo "once more with runc, control groups as files, and limits as they are"
+  printf '%s\n' '[engine]' 'runtime = "lowered"' 'cgroup_manager = "cgroupfs"' 'events_logger = "file"' \
+    '[engine.runtimes]' "lowered = [\"$dir/lowered\"]" >"$dir/containers.conf"
+  export CONTAINERS_CONF=$dir/containers.conf
+  runs || skip "it cannot run a container here (see above)"
+fi
 command podman --root "$dir/root" --runroot "$dir/run" system service --time=0 "unix://$dir/podman.sock" &
 service=$!
 for _ in $(seq 100); do [ -S "$dir/podman.sock" ] && break; sleep 0.1; done
-DOCKER_HOST="unix://$dir/podman.sock" timeout "$seconds_max" \
-  cargo test -p worker --no-fail-fast --test engine --test attacks --test dockerfile -- --test-threads=2
+export DOCKER_HOST="unix://$dir/podman.sock"
+timeout "$seconds_max" cargo test -p worker --no-fail-fast --test engine --test attacks --test dockerfile \
+  --test evaluate -- --test-threads=2
