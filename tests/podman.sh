@@ -60,5 +60,6 @@ command podman --root "$dir/root" --runroot "$dir/run" system service --time=0 "
 service=$!
 for _ in $(seq 100); do [ -S "$dir/podman.sock" ] && break; sleep 0.1; done
 export DOCKER_HOST="unix://$dir/podman.sock"
-timeout "$seconds_max" cargo test -p worker --no-fail-fast --test engine --test attacks --test dockerfile \
-  --test evaluate -- --test-threads=2
+cargo build --workspace --bins
+timeout "$seconds_max" cargo test -p worker -p tests --no-fail-fast --test engine --test attacks --test dockerfile \
+  --test evaluate --test life_cycle -- --test-threads=2

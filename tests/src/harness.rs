@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::ListContainersOptionsBuilder;
 use queue_format::{LABEL_SPOOL, Spool};
+use serde_json::Value;
 
 /// Where a test's spool, state and logs lie; all gone when it is dropped.
 #[derive(Debug)]
@@ -65,11 +65,19 @@ impl House {
     ///
     /// # Errors
     /// The engine does not answer.
-    pub async fn containers(&self, spool: &Spool) -> Result<Vec<String>, bollard::errors::Error> {
-        let filters = [("label".to_owned(), vec![format!("{LABEL_SPOOL}={}", spool.id())])].into();
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let found = engine()?.list_containers(Some(options)).await?;
-        Ok(found.into_iter().filter_map(|container| container.id).collect())
+    pub async fn containers(&self, spool: &Spool) -> reqwest::Result<Vec<String>> {
+        let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+        let client = reqwest::Client::builder().no_proxy();
+        let (client, base) = match host.strip_prefix("unix://") {
+            Some(path) => (client.unix_socket(path), "http://engine".to_owned()),
+            None => (client, host.replacen("tcp://", "http://", 1)),
+        };
+        let filters = serde_json::json!({ "label": [format!("{LABEL_SPOOL}={}", spool.id())] });
+        // Not by bollard, which cannot read a list that has a state of Podman's own in it.
+        let asked = client.build()?.get(format!("{base}/v1.41/containers/json"));
+        let asked = asked.query(&[("all", "true"), ("filters", &filters.to_string())]).send().await?;
+        let listed: Vec<Value> = asked.error_for_status()?.json().await?;
+        Ok(listed.iter().filter_map(|container| container["Id"].as_str().map(str::to_owned)).collect())
     }
 }
 

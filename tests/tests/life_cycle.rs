@@ -109,9 +109,18 @@ impl Node {
                 .expect("an engine")
                 .inspect_container(container, None::<InspectContainerOptions>)
                 .await;
-            let state = found.expect("it is there").state.expect("a state");
-            if state.running == Some(false) {
-                return;
+            match found {
+                // Podman's word for a container that has just ended is none that bollard knows.
+                Err(bollard::errors::Error::JsonDataError { message, .. }) if message.contains("stopped") => {
+                    return;
+                }
+                found
+                    if found.as_ref().expect("it is there").state.as_ref().expect("a state").running
+                        == Some(false) =>
+                {
+                    return;
+                }
+                _ => {}
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

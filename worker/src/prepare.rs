@@ -60,12 +60,14 @@ pub fn prepare(facts: &EngineFacts, slots: &[Slot], owner: Owner) -> Vec<String>
         let made = match facts.cgroup_driver.as_str() {
             // What runs on for the next worker keeps what it was promised.
             "systemd" if groups.is_in_use(first) => Ok(()),
-            "systemd" => {
-                slice_commands(&groups.name(first), slot).iter().try_for_each(|command| run(command))
-            }
+            "systemd" => slice_commands(&groups.name(first), slot)
+                .iter()
+                .try_for_each(|command| run(command))
+                .and_then(|()| groups.kill_files(first).iter().try_for_each(|path| give(path, owner))),
             _ => groups.confine(first, &mut slot.limits.clone()).and_then(|()| {
                 let (dirs, files) = groups.paths(first, &slot.limits);
-                dirs.iter().chain(&files).try_for_each(|path| give(path, owner))
+                let files = files.into_iter().chain(groups.kill_files(first));
+                dirs.into_iter().chain(files).try_for_each(|path| give(&path, owner))
             }),
         };
         left_out.extend(made.err().filter(|why| !left_out.contains(why)));

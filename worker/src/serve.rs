@@ -108,6 +108,9 @@ pub(crate) async fn serve(
             continue;
         }
         let why_not = engine.confine(slot.cpus[0], &mut slot.limits).err();
+        if let Some(why_not) = why_not.as_ref().filter(|_| facts.is_some_and(|facts| facts.is_podman)) {
+            anyhow::bail!("builds cannot be ended on Podman: {why_not}");
+        }
         notices.extend(why_not.filter(|why_not| !notices.contains(why_not)));
     }
     for notice in &notices {

@@ -187,8 +187,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 Ok(Some((claim, given))) => self.occupy(&given, &claim, None, &shutdown).await,
                 Ok(None) => Duration::ZERO,
                 Err(error) => {
-                    tracing::error!(%error, "cannot claim");
-                    self.board.trouble(Some(&error.to_string()));
+                    tracing::error!("cannot claim: {error}");
+                    self.board.trouble(Some(&error));
                     NODE_FAULT_PAUSE
                 }
             };
@@ -306,7 +306,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         slot: &Slot,
         lease: &Arc<Mutex<Lease>>,
         turn: &Turn<'_>,
-    ) -> Result<Option<(Claim, Slot)>, SpoolError> {
+    ) -> Result<Option<(Claim, Slot)>, String> {
         let lease = lease.clone();
         let forgets = self.is_listing_old();
         let limits = self.control.lock().unwrap_or_else(PoisonError::into_inner).limits().clone();
@@ -329,18 +329,19 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Ok(Ok(Next::Claimed(claim))) => {
                 turn.found_something();
                 match self.seats.take(number, &claim.class().shape()) {
-                    Some(mut given) => {
-                        self.confine(&mut given);
-                        Ok(Some((*claim, given)))
-                    }
-                    None => {
-                        // A slot went out of service at this very moment.
-                        let released = on_disk(|| claim.release());
-                        released.map(|()| None).or_else(|error| match error {
-                            ClaimError::Spool(error) => Err(error),
-                            ClaimError::Lost(_) => Ok(None),
-                        })
-                    }
+                    Some(mut given) => match self.shop.engine.clear(&given.cpus).await {
+                        Ok(()) => {
+                            self.confine(&mut given);
+                            Ok(Some((*claim, given)))
+                        }
+                        // What a process before this one began.
+                        Err(why) => {
+                            self.seats.release(number);
+                            self.give_back(&claim).and(Err(why))
+                        }
+                    },
+                    // A slot went out of service at this very moment.
+                    None => self.give_back(&claim).map(|()| None),
                 }
             }
             Ok(Ok(Next::Empty)) => {
@@ -353,12 +354,19 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 self.note(Event::Rejected { task, token, reason: why, to: Some(reason) });
                 Ok(None)
             }
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => Err(error.to_string()),
             Err(error) => {
                 tracing::error!(%error, "the claimer ended unexpectedly");
                 turn.found_nothing(random());
                 Ok(None)
             }
+        }
+    }
+
+    fn give_back(&self, claim: &Claim) -> Result<(), String> {
+        match on_disk(|| claim.release()) {
+            Err(ClaimError::Spool(error)) => Err(error.to_string()),
+            Ok(()) | Err(ClaimError::Lost(_)) => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bollard::query_parameters::{
@@ -49,6 +50,15 @@ impl Node {
         self.containers(object, true).await > 0
     }
 
+    /// What a slot gives to builds: limits below a control group of its own, for CPUs that no machine has.
+    fn slot_limits(&self) -> Limits {
+        static GROUPS: AtomicU32 = AtomicU32::new(0);
+        let mut limits = self.limits();
+        let group = 9_000 + std::process::id() % 1_000_000 + GROUPS.fetch_add(1_000_000, Ordering::Relaxed);
+        self.docker.confine(group, &mut limits).unwrap();
+        limits
+    }
+
     /// Waits until a container of the object runs; bounded.
     async fn until_running(&self, object: Uuid) {
         for _ in 0..300 {
@@ -65,7 +75,16 @@ impl Node {
         let options = ListImagesOptionsBuilder::new().filters(&by_object(object)).build();
         for image in self.raw.list_images(Some(options)).await.unwrap() {
             let options = RemoveImageOptionsBuilder::new().build();
-            self.raw.remove_image(&image.id, Some(options), None).await.unwrap();
+            let mut removed = self.raw.remove_image(&image.id, Some(options.clone()), None).await;
+            // Podman takes a moment to remove what the processes that it ran for a build had left.
+            for _ in 0..100 {
+                if removed.is_ok() || !self.docker.facts().is_podman {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                removed = self.raw.remove_image(&image.id, Some(options.clone()), None).await;
+            }
+            removed.unwrap();
         }
     }
 
@@ -495,34 +514,99 @@ async fn what_runs_is_known_by_its_owner_and_cpus() {
 async fn a_build_that_is_late_or_dropped_leaves_nothing_running() {
     let node = Node::connect().await;
     let dir = tempfile::tempdir().unwrap();
-    let dockerfile = format!("FROM {BASE_IMAGE}\nRUN sleep 600\n");
-    let mut late = build_request(&node, dir.path(), &dockerfile);
+    // Known by its time among all that the host runs: Podman lists no builds.
+    let step = format!("sleep 600{:07}", std::process::id());
+    let dockerfile = format!("FROM {BASE_IMAGE}\nRUN {step}\n");
+    let request =
+        || BuildRequest { limits: node.slot_limits(), ..build_request(&node, dir.path(), &dockerfile) };
+    let mut late = request();
     // A busy host comes to the step only after a while, and it is the step that must be cut off.
     for seconds in [3, 9, 27, 81] {
         late.timeout = Duration::from_secs(seconds);
         let outcome = node.docker.build(&late).await.unwrap();
         assert_eq!(outcome.end, BuildEnd::TimedOut);
         assert!(!node.has_containers(late.labels.object).await);
-        if outcome.log.contains("sleep 600") {
+        assert!(!is_running(&step));
+        if outcome.log.contains(&step) {
             break;
         }
         assert!(seconds < 81, "the step never began: {}", outcome.log);
     }
 
-    let dropped = build_request(&node, dir.path(), &dockerfile);
+    let dropped = request();
     {
         let mut build = std::pin::pin!(node.docker.build(&dropped));
         tokio::select! {
             outcome = &mut build => panic!("{outcome:?}"),
-            () = node.until_running(dropped.labels.object) => {}
+            () = until_running(&step) => {}
         }
     }
     assert!(node.docker.settle(Duration::from_secs(20)).await);
     assert!(!node.has_containers(dropped.labels.object).await);
+    assert!(!is_running(&step));
+    node.docker.remove_groups();
     for request in [late, dropped] {
         assert!(node.ledger.get(request.labels.object).is_some());
         node.remove_images(request.labels.object).await;
     }
+}
+
+/// What a worker that died left of a build is ended before the slot is given out again, and before the build that it was
+/// is begun anew.
+#[tokio::test]
+async fn what_an_engine_lists_nowhere_is_ended_before_its_slot_is_used() {
+    let node = Node::connect().await;
+    if !node.docker.facts().is_podman {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let group = 8_000 + std::process::id() % 1_000_000;
+    for is_begun_anew in [false, true] {
+        let step = format!("sleep 60{}{:07}", u8::from(is_begun_anew), std::process::id());
+        let mut request = build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN {step}\n"));
+        node.docker.confine(group, &mut request.limits).unwrap();
+        // A connection that is cut without a word, as by kill -9: nothing of the worker's own ends the build.
+        let builder = std::thread::spawn({
+            let (request, step) = (request.clone(), step.clone());
+            move || {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                runtime.block_on(async {
+                    let node = Node::connect().await;
+                    let build = node.docker.build(&request);
+                    tokio::select! { _ = build => panic!("it ended"), () = until_running(&step) => {} }
+                });
+                runtime.shutdown_background();
+            }
+        });
+        builder.join().unwrap();
+        assert!(is_running(&step), "Podman goes on with it");
+        if is_begun_anew {
+            std::fs::write(dir.path().join("Dockerfile"), format!("FROM {BASE_IMAGE}\nRUN true\n")).unwrap();
+            let outcome = node.docker.build(&request).await.unwrap();
+            assert!(matches!(outcome.end, BuildEnd::Built(_)), "{outcome:?}");
+        } else {
+            node.docker.clear(&[group]).await.unwrap();
+        }
+        assert!(!is_running(&step));
+        node.remove_images(request.labels.object).await;
+    }
+    node.docker.remove_groups();
+}
+
+fn is_running(command: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| line == [command.replace(' ', "\0").as_bytes(), b"\0"].concat())
+}
+
+async fn until_running(command: &str) {
+    for _ in 0..300 {
+        if is_running(command) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{command} never ran");
 }
 
 #[tokio::test]

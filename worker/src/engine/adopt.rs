@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use queue_format::LABEL_OBJECT;
 
-use super::connect::{Docker, Inner, failed, is_missing};
+use super::connect::{Docker, Inner, failed};
 use super::container::{Ended, LABEL_REQUEST};
 use super::disk::DiskWatch;
 use super::output::Output;
@@ -44,11 +44,9 @@ impl Docker {
     ) -> Result<Option<RunOutcome>, EngineError> {
         let inner = &self.inner;
         let removal = Removal::of_run(Arc::clone(inner), request.labels.object);
-        let found = match inner.client.inspect_container(&request.container_name, None).await {
-            Ok(found) => found,
-            // Whether it is being made is not known: dropping the removal looks for it.
-            Err(error) if is_missing(&error) => return removal.of_all().await.map(|()| None),
-            Err(error) => return Err(failed("inspect a container", error)),
+        let Some(found) = inner.inspect_container(&request.container_name).await? else {
+            // Whether it is being made is not known: the removal looks for it.
+            return removal.of_all().await.map(|()| None);
         };
         let label = |key| found.config.as_ref()?.labels.as_ref()?.get(key);
         if label(LABEL_OBJECT) != Some(&request.labels.object.to_string()) {

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::models::ImageInspect;
 use bollard::query_parameters::RemoveImageOptionsBuilder;
@@ -14,6 +15,9 @@ use super::dockerfile::DOCKERFILE_BYTES_MAX;
 use super::removal::Removal;
 use super::{BuildEnd, BuildOutcome, BuildRequest, EngineError, Limits, Network, context, dockerfile};
 
+/// How often an image is looked for on Podman, and the pause in between.
+const INSPECTIONS_MAX: u32 = 5;
+const INSPECT_AGAIN: Duration = Duration::from_millis(200);
 /// The longest refusal that is read.
 const REFUSAL_BYTES_MAX: usize = 1 << 16;
 
@@ -63,6 +67,8 @@ impl Docker {
         let before = inner.image_id(&request.image_name).await?;
         inner.record(&request.labels, ObjectKind::Build { image: request.image_name.clone() }).await?;
         let removal = Removal::of_build(Arc::clone(inner), request.labels.object, &request.limits);
+        // A process before this one may have begun the same, and what hangs up on Podman ends nothing.
+        removal.of_unlisted().await?;
         let disk = DiskWatch {
             inner,
             object: request.labels.object,
@@ -124,7 +130,7 @@ impl Inner {
         let sent = self
             .raw
             .post(format!("{}/build", self.raw_url))
-            .query(&parameters(request, self.facts.is_podman))
+            .query(&self.parameters(request))
             .header("Content-Type", "application/x-tar")
             .body(body)
             .send();
@@ -156,8 +162,52 @@ impl Inner {
         match stream.end() {
             Ok(true) => Ok(Talk::Built),
             Ok(false) => Err(failed("build", "it ended without a result; did the engine stop?")),
+            Err(sentence) if is_of_engine(&sentence) => Err(failed("build", sentence)),
             Err(sentence) => Ok(Talk::Failed(sentence)),
         }
+    }
+
+    /// <https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageBuild>; the classic
+    /// builder, for BuildKit takes these limits and ignores them.
+    fn parameters(&self, request: &BuildRequest) -> Vec<(&'static str, String)> {
+        let Limits {
+            cpuset_cpus,
+            cpuset_mems,
+            memory_bytes,
+            nofile_max,
+            shm_bytes,
+            disk_bytes,
+            cgroup_parent,
+            ..
+        } = &request.limits;
+        // No file may be larger than all may be together: the engine writes a sparse one out in full, and is not to be
+        // stopped then.
+        let ulimits = [("nofile", nofile_max), ("fsize", disk_bytes), ("core", &0)].map(|(name, max)| {
+            match self.facts.is_podman {
+                true => serde_json::Value::from(format!("{name}={max}:{max}")),
+                false => serde_json::json!({"Name": name, "Soft": max, "Hard": max}),
+            }
+        });
+        let ulimits = serde_json::Value::from(ulimits.to_vec());
+        let mut parameters = vec![
+            ("version", "1".to_owned()),
+            ("t", request.image_name.clone()),
+            ("rm", "1".to_owned()),
+            ("forcerm", "1".to_owned()),
+            ("cpusetcpus", cpuset_cpus.clone()),
+            ("memory", memory_bytes.to_string()),
+            ("memswap", memory_bytes.to_string()),
+            ("shmsize", shm_bytes.to_string()),
+            ("ulimits", ulimits.to_string()),
+            ("networkmode", network_mode(request.network).to_owned()),
+        ];
+        let group = cgroup_parent.clone().map(|group| match self.facts.is_podman {
+            true => self.groups.of_podmans_builds(&group),
+            false => group,
+        });
+        parameters.extend(group.map(|group| ("cgroupparent", group)));
+        parameters.extend(cpuset_mems.clone().map(|mems| ("cpusetmems", mems)));
+        parameters
     }
 
     /// The full id of an image, if it is there.
@@ -170,7 +220,16 @@ impl Inner {
     }
 
     async fn inspect(&self, name: &str) -> Result<Option<ImageInspect>, EngineError> {
-        match self.client.inspect_image(name).await {
+        let mut found = self.client.inspect_image(name).await;
+        for _ in 1..INSPECTIONS_MAX {
+            // Podman fails where another image goes meanwhile.
+            if !self.facts.is_podman || found.as_ref().err().is_none_or(is_missing) {
+                break;
+            }
+            tokio::time::sleep(INSPECT_AGAIN).await;
+            found = self.client.inspect_image(name).await;
+        }
+        match found {
             Ok(image) => Ok(Some(image)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(failed("inspect an image", error)),
@@ -192,6 +251,12 @@ impl Inner {
     }
 }
 
+/// What Podman says where something that it was about to look at has gone meanwhile; sentences of steps have their words.
+fn is_of_engine(sentence: &str) -> bool {
+    let is_gone = ["layer not known", "image not known", "container not known"];
+    !sentence.starts_with("building at STEP") && is_gone.iter().any(|gone| sentence.contains(gone))
+}
+
 /// Of the Dockerfile's making (a syntax error, an unknown instruction), or the engine's.
 fn refused(status: StatusCode, body: &[u8], stream: &mut BuildStream) -> Result<Talk, EngineError> {
     #[derive(serde::Deserialize)]
@@ -205,44 +270,6 @@ fn refused(status: StatusCode, body: &[u8], stream: &mut BuildStream) -> Result<
         return Ok(Talk::Failed(sentence));
     }
     Err(failed("build", sentence))
-}
-
-/// <https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageBuild>; the classic
-/// builder, for BuildKit takes these limits and ignores them.
-fn parameters(request: &BuildRequest, is_podman: bool) -> Vec<(&'static str, String)> {
-    let Limits {
-        cpuset_cpus,
-        cpuset_mems,
-        memory_bytes,
-        nofile_max,
-        shm_bytes,
-        disk_bytes,
-        cgroup_parent,
-        ..
-    } = &request.limits;
-    // No file may be larger than all may be together: the engine writes a sparse one out in full, and is not to be
-    // stopped then.
-    let ulimits =
-        [("nofile", nofile_max), ("fsize", disk_bytes), ("core", &0)].map(|(name, max)| match is_podman {
-            true => serde_json::Value::from(format!("{name}={max}:{max}")),
-            false => serde_json::json!({"Name": name, "Soft": max, "Hard": max}),
-        });
-    let ulimits = serde_json::Value::from(ulimits.to_vec());
-    let mut parameters = vec![
-        ("version", "1".to_owned()),
-        ("t", request.image_name.clone()),
-        ("rm", "1".to_owned()),
-        ("forcerm", "1".to_owned()),
-        ("cpusetcpus", cpuset_cpus.clone()),
-        ("memory", memory_bytes.to_string()),
-        ("memswap", memory_bytes.to_string()),
-        ("shmsize", shm_bytes.to_string()),
-        ("ulimits", ulimits.to_string()),
-        ("networkmode", network_mode(request.network).to_owned()),
-    ];
-    parameters.extend(cgroup_parent.clone().map(|group| ("cgroupparent", group)));
-    parameters.extend(cpuset_mems.clone().map(|mems| ("cpusetmems", mems)));
-    parameters
 }
 
 /// As the engine calls it.

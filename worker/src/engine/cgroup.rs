@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use queue_format::PressureOf;
 
-use super::{EngineFacts, Limits};
+use super::Limits;
 use crate::topology::CpuSet;
 
 /// Where control groups are mounted.
@@ -31,11 +31,6 @@ impl Cgroup {
     /// The group of a container's process; `None` where it has ended or is hidden.
     pub(super) fn of_process(pid: i64) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?, Path::new(MOUNT))
-    }
-
-    /// The group that an engine which manages them as files was given by its path.
-    pub(super) fn of_parent(path: &str, facts: &EngineFacts) -> Self {
-        Self::named(Path::new(MOUNT), path.trim_start_matches('/'), facts.cgroup_version == 2)
     }
 
     /// A group at the top of each hierarchy.

@@ -178,8 +178,8 @@ impl Inner {
         output: Output,
     ) -> Result<RunOutcome, EngineError> {
         let log = output.text().await;
-        let found = self.client.inspect_container(id, None).await;
-        let found = found.map_err(|source| failed("inspect a container", source))?;
+        let found = self.inspect_container(id).await?;
+        let found = found.ok_or_else(|| failed("inspect a container", "somebody has removed it"))?;
         let end = container_end(&ended, &found, &watch, request.limits.memory_bytes);
         let mut files_out = BTreeMap::new();
         for (path, bytes_max) in &request.files_out {

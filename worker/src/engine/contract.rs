@@ -315,9 +315,18 @@ pub trait Engine: Send + Sync {
     /// Fits the control group of a slot, by its first CPU, to limits, and names it in them.
     ///
     /// # Errors
-    /// Why there is none, in a sentence: then containers have their own limits alone.
+    /// Why there is none, in a sentence: then containers have their own limits alone, and an engine that ends no build
+    /// by itself is of no use.
     fn confine(&self, _first_cpu: u32, _limits: &mut Limits) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Ends what runs in the control groups of a slot's CPUs and is listed nowhere, before they are given out again.
+    ///
+    /// # Errors
+    /// Something runs on: a sentence.
+    fn clear(&self, _cpus: &[u32]) -> impl Future<Output = Result<(), String>> + Send {
+        async { Ok(()) }
     }
 
     /// Waits until what dropped runs and builds have left is removed; for a while at most.

@@ -1,12 +1,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use bollard::query_parameters::ListImagesOptionsBuilder;
 use futures_util::StreamExt;
 use queue_format::LABEL_OBJECT;
 use uuid::Uuid;
 
 use super::connect::Inner;
+use super::lookup::{Listed, Which};
 
 /// How often the file system's free space is looked at, which costs nothing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -92,13 +93,10 @@ impl DiskWatch<'_> {
 
     /// The object's containers: id and size of the writable layer.
     async fn containers(&self) -> Vec<(String, u64)> {
-        let options =
-            ListContainersOptionsBuilder::new().all(true).size(true).filters(&self.filter()).build();
-        let listed = self.inner.client.list_containers(Some(options)).await.unwrap_or_default();
-        let rows = listed.into_iter().map(|row| {
-            (row.id.unwrap_or_default(), row.size_rw.and_then(|size| u64::try_from(size).ok()).unwrap_or(0))
-        });
-        rows.collect()
+        let label = format!("{LABEL_OBJECT}={}", self.object);
+        let listed = self.inner.list_containers(Which::AllWithSizes, &label).await.unwrap_or_default();
+        let size = |row: &Listed| row.size_bytes.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        listed.into_iter().map(|row| (size(&row), row.id)).map(|(size, id)| (id, size)).collect()
     }
 
     /// What stands in the writable layers, and in the layers that a build has made of earlier ones.

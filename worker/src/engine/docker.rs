@@ -2,13 +2,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder,
-    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+    TagImageOptionsBuilder,
 };
 use futures_util::StreamExt;
 use queue_format::{LABEL_OBJECT, ObjectKind};
 
-use super::connect::{Docker, failed, is_missing};
+use super::connect::{Docker, Inner, failed, is_missing};
+use super::lookup::{Listed, Which};
 use super::{
     BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest, RunningContainer,
 };
@@ -38,20 +39,13 @@ impl Engine for Docker {
     }
 
     async fn running(&self) -> Result<Vec<RunningContainer>, EngineError> {
-        let filter = HashMap::from([("label".to_owned(), vec![LABEL_OBJECT.to_owned()])]);
-        let options = ListContainersOptionsBuilder::new().filters(&filter).build();
-        let listed = self.inner.client.list_containers(Some(options)).await;
-        let listed = listed.map_err(|source| failed("list containers", source))?;
         let mut running = Vec::new();
-        for container in listed {
-            let object = container.labels.as_ref().and_then(|labels| labels.get(LABEL_OBJECT)?.parse().ok());
-            let (Some(id), Some(object)) = (container.id, object) else { continue };
+        for Listed { id, labels, .. } in self.inner.list_containers(Which::Running, LABEL_OBJECT).await? {
+            let object = labels.as_ref().and_then(|labels| labels.get(LABEL_OBJECT)?.parse().ok());
+            let Some(object) = object else { continue };
             // A label can be forged; the ledger cannot.
             let Some(entry) = self.inner.options.ledger.get(object) else { continue };
-            let found = match self.inner.client.inspect_container(&id, None).await {
-                Err(error) if is_missing(&error) => continue,
-                found => found.map_err(|source| failed("inspect a container", source))?,
-            };
+            let Some(found) = self.inner.inspect_container(&id).await? else { continue };
             let cpuset_cpus = found.host_config.and_then(|host| host.cpuset_cpus).unwrap_or_default();
             running.push(RunningContainer { id, object, owner: entry.owner, cpuset_cpus });
         }
@@ -59,10 +53,26 @@ impl Engine for Docker {
     }
 
     fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<(), String> {
-        if !self.inner.facts.limits_build_processes {
+        let Inner { facts, groups, .. } = &*self.inner;
+        if !facts.is_podman {
+            return if facts.limits_build_processes { groups.confine(first_cpu, limits) } else { Ok(()) };
+        }
+        groups.confine(first_cpu, limits)?;
+        if groups.unlisted(&[first_cpu]).can_be_ended() {
             return Ok(());
         }
-        self.inner.groups.confine(first_cpu, limits)
+        Err(format!(
+            "Podman goes on with builds that are cut off, and user {} cannot end them: run bottega-worker prepare as root \
+             (cgroup v2), or the worker itself, or use Docker",
+            nix::unistd::geteuid()
+        ))
+    }
+
+    async fn clear(&self, cpus: &[u32]) -> Result<(), String> {
+        match self.inner.facts.is_podman {
+            true => self.inner.groups.unlisted(cpus).end().await,
+            false => Ok(()),
+        }
     }
 
     async fn settled(&self) {

@@ -15,6 +15,7 @@ mod disk;
 mod docker;
 pub mod dockerfile;
 mod files;
+mod lookup;
 mod network;
 mod node;
 mod output;
@@ -22,6 +23,7 @@ mod parent;
 pub(crate) mod plain_bytes;
 mod removal;
 mod strain;
+mod unlisted;
 mod watch;
 
 pub(crate) use cgroup::Cgroup;

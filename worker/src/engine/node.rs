@@ -57,6 +57,13 @@ impl Engine for NodeEngine {
         }
     }
 
+    async fn clear(&self, cpus: &[u32]) -> Result<(), String> {
+        match self {
+            Self::Docker(docker) => docker.clear(cpus).await,
+            Self::None => Ok(()),
+        }
+    }
+
     async fn settled(&self) {
         if let Self::Docker(docker) = self {
             docker.settled().await;

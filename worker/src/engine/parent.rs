@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::unlisted::{Unlisted, is_in_use, remove_below};
 use super::{EngineFacts, Limits};
 use crate::topology::CpuSet;
 
@@ -82,7 +83,10 @@ impl SlotGroups {
         }
         let settings = self.settings(&name, limits);
         let differing: Vec<&Setting> = settings.iter().filter(|setting| !setting.holds()).collect();
-        if !differing.is_empty() && self.dirs(&name).iter().any(|dir| has_processes(dir)) {
+        if !differing.is_empty() {
+            self.dirs(&name).iter().for_each(|dir| remove_below(dir));
+        }
+        if !differing.is_empty() && self.dirs(&name).iter().any(|dir| is_in_use(dir)) {
             return Err(format!(
                 "control group {name} is in use with other limits: another worker seems to have these CPUs"
             ));
@@ -119,6 +123,32 @@ impl SlotGroups {
         (self.dirs(&name), settings.into_iter().map(|setting| setting.path).collect())
     }
 
+    /// The files by which all that runs in a slot is ended at once; v1 has none.
+    #[must_use]
+    pub fn kill_files(&self, first_cpu: u32) -> Vec<PathBuf> {
+        let dirs = if self.is_v2 { self.dirs(&self.name(first_cpu)) } else { Vec::new() };
+        dirs.into_iter().map(|dir| dir.join("cgroup.kill")).collect()
+    }
+
+    /// A group below a slot's: Podman runs a build in the very group that it is given, shows it that group's files to
+    /// write, and removes it at the end. The limits are those of the slot above, out of its sight.
+    pub(super) fn of_podmans_builds(&self, cgroup_parent: &str) -> String {
+        match cgroup_parent.strip_suffix(".slice") {
+            Some(slice) => format!("{slice}-build.slice"),
+            None => format!("{cgroup_parent}/build"),
+        }
+    }
+
+    /// What runs in the groups of all slots that begin with one of these CPUs.
+    pub(super) fn unlisted(&self, cpus: &[u32]) -> Unlisted {
+        Unlisted::new(cpus.iter().flat_map(|cpu| self.dirs(&self.name(*cpu))).collect())
+    }
+
+    /// What runs in a group, by what its engine calls it.
+    pub(super) fn unlisted_below(&self, cgroup_parent: &str) -> Unlisted {
+        Unlisted::new(self.dirs(cgroup_parent.trim_start_matches('/')))
+    }
+
     /// The memory that a slot's group is given.
     #[must_use]
     pub fn memory_bytes(limits: &Limits) -> u64 {
@@ -135,7 +165,7 @@ impl SlotGroups {
     /// Whether anything runs in the group of a slot.
     #[must_use]
     pub fn is_in_use(&self, first_cpu: u32) -> bool {
-        self.dirs(&self.name(first_cpu)).iter().any(|dir| has_processes(dir))
+        self.dirs(&self.name(first_cpu)).iter().any(|dir| is_in_use(dir))
     }
 
     fn dirs(&self, name: &str) -> Vec<PathBuf> {
@@ -202,14 +232,6 @@ impl Setting {
             Means::Number => number(held) == number(wanted),
         }
     }
-}
-
-/// Whether anything runs in a group or below it.
-fn has_processes(dir: &Path) -> bool {
-    let own = fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|text| !text.trim().is_empty());
-    let below = || fs::read_dir(dir).into_iter().flatten().flatten();
-    own || below()
-        .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && has_processes(&entry.path()))
 }
 
 /// Whether groups can be made on this host, or a root-only step has: the engine manages them as files, and so may we;

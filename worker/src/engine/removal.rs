@@ -2,23 +2,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use queue_format::{LABEL_NODE, LABEL_OBJECT, ObjectKind, Owner, SpoolError};
 use uuid::Uuid;
 
-use super::cgroup::Cgroup;
 use super::connect::{Docker, Inner, failed, is_missing};
+use super::lookup::Which;
+use super::unlisted::Unlisted;
 use super::{EngineError, Limits};
 
 /// How often an object's containers are looked for before the janitor is left to it.
 const LOOKS_MAX: u32 = 40;
 /// How long after a look that found something the next one comes.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// How often processes are ended that make new ones meanwhile, and the pause in between.
-const ENDS_MAX: u32 = 50;
-const END_AGAIN: Duration = Duration::from_millis(20);
 /// A request that was cut off may still make a container: so long nothing may appear.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -29,8 +25,8 @@ pub(super) struct Removal {
     object: Uuid,
     /// Whether the ledger's entry goes with the containers.
     forget: bool,
-    /// Where an engine runs builds in containers that it lists nowhere.
-    unlisted: Option<Cgroup>,
+    /// Where an engine runs builds that it lists nowhere.
+    unlisted: Option<Unlisted>,
     armed: bool,
 }
 
@@ -42,9 +38,8 @@ impl Removal {
 
     /// Of a build's containers; its images and layers stay, and so does its entry.
     pub(super) fn of_build(inner: Arc<Inner>, object: Uuid, limits: &Limits) -> Self {
-        // Podman goes on with a build whose asker has hung up.
         let group = limits.cgroup_parent.as_deref().filter(|_| inner.facts.is_podman);
-        let unlisted = group.map(|group| Cgroup::of_parent(group, &inner.facts));
+        let unlisted = group.map(|group| inner.groups.unlisted_below(group));
         Self { inner, object, forget: false, unlisted, armed: true }
     }
 
@@ -70,11 +65,17 @@ impl Removal {
     /// Removes whatever carries the object's label, and looks again until nothing does.
     pub(super) async fn of_all(self) -> Result<(), EngineError> {
         self.inner.remove_object(self.object).await?;
-        if let Some(group) = &self.unlisted {
-            end_processes(group).await;
-        }
+        self.of_unlisted().await?;
         self.disarm();
         Ok(())
+    }
+
+    /// Ends what runs in the slot of a build and is listed nowhere.
+    pub(super) async fn of_unlisted(&self) -> Result<(), EngineError> {
+        match &self.unlisted {
+            Some(unlisted) => unlisted.end().await.map_err(|why| failed("end a build", why)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -93,26 +94,13 @@ impl Drop for Removal {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%object, %error, "containers are left to the janitor"),
             }
-            if let Some(group) = unlisted {
-                end_processes(&group).await;
+            if let Some(unlisted) = unlisted
+                && let Err(error) = unlisted.end().await
+            {
+                tracing::warn!(%object, "a build that was cut off runs on: {error}");
             }
             inner.removals.send_modify(|count| *count -= 1);
         });
-    }
-}
-
-/// Ends what runs in a slot's group itself: containers have groups of their own below it.
-async fn end_processes(group: &Cgroup) {
-    for _ in 0..ENDS_MAX {
-        let pids = group.processes();
-        if pids.is_empty() {
-            return;
-        }
-        for pid in pids {
-            // Gone by itself, or not ours to end: the next look tells.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        tokio::time::sleep(END_AGAIN).await;
     }
 }
 
@@ -163,20 +151,17 @@ impl Inner {
         value: &str,
         is_to_go: impl Fn(&HashMap<String, String>) -> bool,
     ) -> Result<(), EngineError> {
-        let filter = HashMap::from([("label".to_owned(), vec![format!("{key}={value}")])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
         let mut was_quiet = false;
         for _ in 0..LOOKS_MAX {
-            let listed = self.client.list_containers(Some(options.clone())).await;
-            let mut listed = listed.map_err(|source| failed("list containers", source))?;
+            let mut listed = self.list_containers(Which::All, &format!("{key}={value}")).await?;
             listed.retain(|container| container.labels.as_ref().is_some_and(&is_to_go));
             if listed.is_empty() && was_quiet {
                 return Ok(());
             }
             was_quiet = listed.is_empty();
-            for id in listed.into_iter().filter_map(|container| container.id) {
+            for container in listed {
                 // A failure shows in the next look: the builder may be removing it at the same moment.
-                let _ = self.remove_container(&id).await;
+                let _ = self.remove_container(&container.id).await;
             }
             tokio::time::sleep(if was_quiet { QUIET } else { LOOK_AGAIN }).await;
         }

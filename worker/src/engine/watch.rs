@@ -33,7 +33,7 @@ impl<'a> Watch<'a> {
     /// Of a container that was just started; its limits are read back.
     pub(super) async fn of_container(inner: &'a Inner, id: &'a str, limits: &Limits) -> Self {
         let mut watch = Self::of_ended(inner, id);
-        let found = inner.client.inspect_container(id, None).await.ok();
+        let found = inner.inspect_container(id).await.ok().flatten();
         // 0 once it has ended.
         let pid = found.and_then(|found| found.state?.pid).filter(|&pid| pid > 0);
         let Some(pid) = pid else { return watch };

@@ -64,7 +64,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 sets.any(|set| set.touches(&given.cpu_set()))
             });
             match ours {
-                Ok(false) => return,
+                Ok(false) => match self.shop.engine.clear(&given.cpus).await {
+                    Ok(()) => return,
+                    Err(why) => tracing::warn!(slot = given.number, "{why}"),
+                },
                 Ok(true) => {
                     tracing::warn!(slot = given.number, "a container that was removed still runs there");
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use worker::engine::BuildRequest;
+use worker::engine::{BuildRequest, EngineFacts};
 
 use super::attack::BuildAttack as A;
 use super::attack::Ends::{Built, DiskFull, Failed, Refused, TimedOut};
@@ -22,8 +22,21 @@ const CAPABILITIES: &str = "the engine's capabilities and seccomp profile";
 const DEVICES: &str = "the engine's list of devices, no-new-privileges";
 const PARENT: &str = "parent control group";
 const WATCH: &str = "watch of the build's layers";
+const OWN_GROUP: &str = "read-only mounts of control groups";
 const CONTEXT: &str = "the engine looks for nothing outside the context";
 const READ_ONLY: &str = "read-only mounts of the engine";
+
+/// Whether an engine has what holds an attack.
+pub(crate) fn can_be_held(attack: &A, facts: &EngineFacts) -> bool {
+    match attack.held_by {
+        PARENT => facts.limits_build_processes,
+        // Podman tells of no build's layers; it lets builds write the limits of their own control group, above which the
+        // slot's holds, and make user namespaces, as runs.
+        WATCH | OWN_GROUP => !facts.is_podman,
+        _ if attack.name == "user namespaces" => !facts.is_podman,
+        _ => true,
+    }
+}
 
 pub(crate) const ATTACKS: &[A] = &[
     // What the text may not say.
@@ -159,8 +172,9 @@ pub(crate) const ATTACKS: &[A] = &[
     .then("/cap /proc/self/status | grep CapEff", "CapEff:\t0000000000000000\n"),
     A::new("mount", "RUN for p in mount unshare nsenter date hostname; do command -v $p >/dev/null || echo ESCAPED, for there is no $p; done; mount -t tmpfs x /mnt && echo ESCAPED; mount --bind /proc /mnt && echo ESCAPED; umount /proc/sys && echo ESCAPED; sleep 0.1; echo; echo over", Built, CAPABILITIES)
         .says("\nover\n"),
-    A::new("namespaces", "RUN for p in mount unshare nsenter date hostname; do command -v $p >/dev/null || echo ESCAPED, for there is no $p; done; unshare -m true && echo ESCAPED; unshare -Ur true && echo ESCAPED; nsenter -t 1 -m -u true && echo ESCAPED; sleep 0.1; echo; echo over", Built, CAPABILITIES)
+    A::new("namespaces", "RUN for p in mount unshare nsenter date hostname; do command -v $p >/dev/null || echo ESCAPED, for there is no $p; done; unshare -m true && echo ESCAPED; nsenter -t 1 -m -u true && echo ESCAPED; sleep 0.1; echo; echo over", Built, CAPABILITIES)
         .says("\nover\n"),
+    A::new("user namespaces", "RUN command -v unshare >/dev/null || echo ESCAPED, for there is no unshare; unshare -Ur true && echo ESCAPED; sleep 0.1; echo; echo over", Built, CAPABILITIES).says("\nover\n"),
     A::new("clock", "RUN for p in mount unshare nsenter date hostname; do command -v $p >/dev/null || echo ESCAPED, for there is no $p; done; date -s @0 >/dev/null && echo ESCAPED; sleep 0.1; echo; echo over", Built, CAPABILITIES).says("\nover\n"),
     A::new("host name", "RUN for p in mount unshare nsenter date hostname; do command -v $p >/dev/null || echo ESCAPED, for there is no $p; done; hostname owned && echo ESCAPED; sleep 0.1; echo; echo over", Built, CAPABILITIES).says("\nover\n"),
     A::new(
@@ -172,11 +186,29 @@ pub(crate) const ATTACKS: &[A] = &[
     .says("\nover\n"),
     A::new(
         "control groups",
-        "RUN for f in $(find /sys/fs/cgroup -name '*max*' -o -name release_agent -o -name devices.allow -o -name cpuset.cpus); do sh -c \"echo 1 > $f\" && echo ESCAPED $f; done; sleep 0.1; echo; echo over",
+        "RUN for f in $(find /sys/fs/cgroup -name '*max*' -o -name devices.allow -o -name cpuset.cpus); do sh -c \"echo 1 > $f\" && echo ESCAPED $f; done; sleep 0.1; echo; echo over",
         Built,
-        READ_ONLY,
+        OWN_GROUP,
     )
     .says("\nover\n"),
+    A::new(
+        "release agent",
+        "RUN for f in $(find /sys/fs/cgroup -name release_agent); do sh -c \"echo /x > $f\" && echo ESCAPED $f; done; mkdir /m; for c in rdma pids misc; do mount -t cgroup -o $c x /m && echo ESCAPED $c; done; sleep 0.1; echo; echo over",
+        Built,
+        CAPABILITIES,
+    )
+    .says("\nover\n"),
+    A::new(
+        "fork bomb with the limits raised",
+        "RUN for f in $(find /sys/fs/cgroup -name 'pids.max'); do sh -c \"echo max > $f\"; done; bash -c 'bomb() { bomb | bomb & }; bomb; sleep 600; sleep 600'",
+        TimedOut,
+        PARENT,
+    )
+    .with(|request| {
+        soon(request);
+        request.limits.pids_max = 64;
+    })
+    .says("Resource temporarily unavailable"),
     A::new("core limit", "RUN bash -c 'ulimit -c unlimited; ulimit -c'; bash -c 'kill -SEGV $$'; sleep 0.1; echo; echo over", Built, "core limit 0").says("\n0\n"),
     // What they may see and write of the host.
     A::new(

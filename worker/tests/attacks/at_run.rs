@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use worker::engine::ContainerEnd::{DiskFull, Exited, OutOfMemory, TimedOut};
-use worker::engine::RunRequest;
+use worker::engine::{EngineFacts, RunRequest};
 
 use super::attack::RunAttack as A;
 
@@ -42,6 +42,12 @@ const READ_ONLY: &str = "read-only mounts of the engine";
 const ARCHIVE: &str = "what is copied out is bounded, never unpacked";
 const KILL: &str = "kill by container at the deadline";
 const LOG: &str = "the log's limit";
+
+/// Whether an engine has what holds an attack.
+pub(crate) fn can_be_held(attack: &A, facts: &EngineFacts) -> bool {
+    // Podman's seccomp profile lets processes make user namespaces, and use the session keyring that is theirs alone.
+    !(facts.is_podman && ["user namespace", "keys of the kernel"].contains(&attack.name))
+}
 
 pub(crate) const ATTACKS: &[A] = &[
     // What it may use.

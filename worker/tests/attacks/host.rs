@@ -140,15 +140,19 @@ impl State {
     }
 }
 
+/// Processes in control groups with a name, and below them.
+pub(crate) fn processes_of(group: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let theirs = processes.filter(|process| {
+        fs::read_to_string(process.path().join("cgroup")).is_ok_and(|groups| groups.contains(group))
+    });
+    theirs.map(|process| format!("process {}", process.file_name().display())).collect()
+}
+
 /// Processes and control groups whose group is named after one of `names`: a container's id, a build's object.
 pub(crate) fn left_of(names: &[String]) -> Vec<String> {
     let is_theirs = |text: &str| names.iter().any(|name| text.contains(name.as_str()));
-    let mut left = Vec::new();
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        if fs::read_to_string(process.path().join("cgroup")).is_ok_and(|groups| is_theirs(&groups)) {
-            left.push(format!("process {}", process.file_name().display()));
-        }
-    }
+    let mut left: Vec<String> = names.iter().flat_map(|name| processes_of(name)).collect();
     let mut dirs = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
     while let Some((dir, depth)) = dirs.pop() {
         if is_theirs(&dir.to_string_lossy()) {

@@ -27,7 +27,7 @@ use bollard::query_parameters::{
 use common::{BASE_IMAGE, Node};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use host::{Host, left_of};
+use host::{Host, left_of, processes_of};
 use queue_format::{LABEL_OBJECT, LABEL_SPOOL, Labels, SpoolId};
 use uuid::Uuid;
 use worker::engine::{BuildEnd, BuildRequest, Engine, Network, Output, RunRequest};
@@ -121,7 +121,7 @@ impl Suite {
         let outcome = self.node.docker.run(&request).await;
         let took = began.elapsed();
         let late = took.checked_sub(request.timeout);
-        let mut wrong = self.left(request.labels.object).await;
+        let mut wrong = self.left(request.labels.object, None).await;
         if self.node.ledger.get(request.labels.object).is_some() {
             wrong.push("the ledger still knows it".to_owned());
         }
@@ -195,14 +195,13 @@ impl Suite {
         (attack.change)(&mut request);
         // As of a slot, of CPUs that no machine has: what limits the processes of a build.
         let group = GROUP_FIRST + self.groups.fetch_add(1, Ordering::Relaxed);
-        if let Err(why) = self.node.docker.confine(group, &mut request.limits) {
-            println!("{}: {why}", attack.name);
-        }
+        let unconfined = self.node.docker.confine(group, &mut request.limits).err();
         let began = Instant::now();
         let outcome = self.node.docker.build(&request).await;
         let took = began.elapsed();
         let late = took.checked_sub(request.timeout);
-        let mut wrong = self.left(object).await;
+        let mut wrong = self.left(object, Some(&format!("bottega-slot{group}"))).await;
+        wrong.extend(unconfined);
         let (end, log) = match outcome {
             Ok(outcome) => {
                 let end = Ends::of(&outcome.end);
@@ -216,9 +215,13 @@ impl Suite {
             }
             Err(error) => (String::new(), format!("the worker failed: {error}")),
         };
-        wrong.extend(self.wrong_log(&log, attack.says));
+        let says = match attack.says.strip_prefix("returned a non-zero code: ") {
+            Some(code) if self.node.docker.facts().is_podman => format!("exit status {code}"),
+            _ => attack.says.to_owned(),
+        };
+        wrong.extend(self.wrong_log(&log, &says));
         wrong.extend(self.remove_images(object).await);
-        let said = said(&log, attack.says);
+        let said = said(&log, &says);
         Row { stage: "build", name: attack.name, held_by: attack.held_by, end, said, late, took, wrong }
     }
 
@@ -253,8 +256,9 @@ impl Suite {
         wrong
     }
 
-    /// What is left of an object: containers at all, processes and control groups after a moment.
-    async fn left(&self, object: Uuid) -> Vec<String> {
+    /// What is left of an object: containers at all, processes and control groups after a moment. Of the group that stays
+    /// when its build ends, processes alone.
+    async fn left(&self, object: Uuid, slot: Option<&str>) -> Vec<String> {
         let filter = [("label".to_owned(), vec![format!("{LABEL_OBJECT}={object}")])].into();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
         let listed = self.node.raw.list_containers(Some(options)).await.unwrap();
@@ -263,10 +267,13 @@ impl Suite {
         let mut names = self.made.lock().unwrap().get(&object.to_string()).cloned().unwrap_or_default();
         names.push(format!("bottega-{}", object.simple()));
         let began = Instant::now();
-        let mut others = left_of(&names);
+        let look = || -> Vec<String> {
+            left_of(&names).into_iter().chain(slot.into_iter().flat_map(processes_of)).collect()
+        };
+        let mut others = look();
         while !others.is_empty() && began.elapsed() < REAPED_MAX {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            others = left_of(&names);
+            others = look();
         }
         left.extend(others);
         left.into_iter().map(|one| format!("{one} was left")).collect()
@@ -335,21 +342,38 @@ async fn nothing_escapes_and_nothing_lingers() {
     let mut suite = Suite::new().await;
     let only = std::env::var("ATTACK").unwrap_or_default();
     let this = &suite;
-    let builds = at_build::ATTACKS.iter().filter(|attack| attack.name.contains(&only));
-    let runs = at_run::ATTACKS.iter().filter(|attack| attack.name.contains(&only));
+    let facts = this.node.docker.facts().clone();
+    let (builds, untried): (Vec<_>, Vec<_>) = at_build::ATTACKS
+        .iter()
+        .filter(|attack| attack.name.contains(&only))
+        .partition(|attack| at_build::can_be_held(attack, &facts));
+    let (runs, untried_runs): (Vec<_>, Vec<_>) = at_run::ATTACKS
+        .iter()
+        .filter(|attack| attack.name.contains(&only))
+        .partition(|attack| at_run::can_be_held(attack, &facts));
     let all = builds
+        .into_iter()
         .map(|attack| -> (_, BoxFuture<'_, Row>) { (attack.name, Box::pin(this.build(attack))) })
-        .chain(runs.map(|attack| -> (_, BoxFuture<'_, Row>) { (attack.name, Box::pin(this.run(attack))) }));
+        .chain(
+            runs.into_iter()
+                .map(|attack| -> (_, BoxFuture<'_, Row>) { (attack.name, Box::pin(this.run(attack))) }),
+        );
     // Those that fill the disk would only wait for each other.
     let (fills, others): (Vec<_>, Vec<_>) = all.partition(|(name, _)| name.contains("fill"));
     let (mut rows, fills) = tokio::join!(conduct(others, AT_ONCE), conduct(fills, 1));
     rows.extend(fills);
 
-    let facts = suite.node.docker.facts();
     let engine =
         format!("engine {} (API {}, cgroup v{})", facts.version, facts.api_version, facts.cgroup_version);
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("attacks.md");
-    std::fs::write(&path, table(&engine, &rows)).unwrap();
+    let untried = untried.iter().map(|attack| format!("{} (build)", attack.name));
+    let untried: Vec<_> =
+        untried.chain(untried_runs.iter().map(|attack| format!("{} (run)", attack.name))).collect();
+    let mut text = table(&engine, &rows);
+    if !untried.is_empty() {
+        writeln!(text, "\nNot tried, for this engine does not hold them: {}.", untried.join("; ")).unwrap();
+    }
+    std::fs::write(&path, text).unwrap();
     let mut wrong: Vec<String> = rows
         .iter()
         .filter(|row| !row.wrong.is_empty())

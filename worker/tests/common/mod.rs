@@ -1,11 +1,15 @@
 //! A node with a real engine.
 
+use std::time::Duration;
+
 use queue_format::{Incarnation, Labels, Ledger, Owner, Token};
 use uuid::Uuid;
 use worker::engine::{Docker, DockerOptions, EngineError, Limits};
 
 /// The image that the tests run in.
 pub(crate) const BASE_IMAGE: &str = "openswe-python-3.11";
+
+const LOOKS_MAX: u32 = 25;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -23,7 +27,15 @@ impl Node {
         let node = Self::connect_to(&host).await.unwrap_or_else(|error| {
             panic!("{error}\nthese tests need a container engine and {BASE_IMAGE}: `make test` sets both up")
         });
-        let image = node.raw.inspect_image(BASE_IMAGE).await;
+        let mut image = node.raw.inspect_image(BASE_IMAGE).await;
+        // Podman finds nothing while it removes another.
+        for _ in 0..LOOKS_MAX {
+            if image.is_ok() || !node.docker.facts().is_podman {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            image = node.raw.inspect_image(BASE_IMAGE).await;
+        }
         assert!(image.is_ok(), "{BASE_IMAGE} is not there: `make test` makes it ({image:?})");
         node
     }
