@@ -1,0 +1,232 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::*;
+use crate::config::WorkerConfig;
+use crate::slots::tests::machine;
+use crate::slots::{plan, slots_of};
+
+fn seats(state_dir: &Path, slots: u32) -> Seats {
+    let config = WorkerConfig { slots, ..WorkerConfig::default() };
+    let slots = plan(&machine(1, 8, 1, 64 << 30), &config).slots;
+    let locks = CpuLocks::open(state_dir).unwrap();
+    let seats = Seats::new(slots, locks, Duration::ZERO, || Duration::ZERO).unwrap();
+    assert!(!seats.is_free(0), "before it is known what runs there");
+    seats.look(&all(), &[]);
+    seats
+}
+
+fn all() -> CpuSet {
+    (0..8).collect()
+}
+
+#[test]
+fn a_slot_whose_cores_another_worker_has_comes_into_service_when_that_one_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    // Of one slot, and of two.
+    let (one, two) = (seats(dir.path(), 1), seats(dir.path(), 2));
+    assert!(one.is_free(0) && !two.is_free(0) && two.is_free(1));
+    let reasons = two.look(&all(), &[]);
+    assert_eq!(reasons, ["slot 0 is out of service: another worker on this node has CPU 0"]);
+    assert_eq!(one.take(0, &Shape::default()).unwrap().limits.cpuset_cpus, "0-3");
+    assert_eq!(two.take(0, &Shape::default()), None);
+    assert!(!two.adopt(&[0]), "what runs there is the other's");
+    drop(one);
+    two.take_locks().unwrap();
+    assert!(!two.is_free(0), "its container may run on");
+    assert_eq!(two.look(&all(), &["0-3".parse().unwrap()]).len(), 1);
+    assert!(!two.is_free(0));
+    assert!(two.look(&all(), &[]).is_empty());
+    assert!(two.is_free(0));
+}
+
+#[test]
+fn what_a_dead_worker_left_and_what_is_unplugged_keep_slots_out_of_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let seats = seats(dir.path(), 2);
+    let check = |usable: &str, occupied: &[&str], expected: [bool; 2], reasons: usize| {
+        let occupied: Vec<CpuSet> = occupied.iter().map(|cpus| cpus.parse().unwrap()).collect();
+        let said = seats.look(&usable.parse().unwrap(), &occupied);
+        assert_eq!(([0, 1].map(|number| seats.is_free(number)), said.len()), (expected, reasons), "{said:?}");
+    };
+    check("0-7", &[], [true, true], 0);
+    check("0-7", &["5"], [true, false], 1);
+    check("0-2,4-7", &["3-4"], [false, false], 3);
+    check("0-7", &[], [true, true], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_joined_waits_until_it_is_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let seats = seats(dir.path(), 2);
+    let large = Shape { cores: Some(8), memory_bytes: None };
+    assert_eq!(seats.take(1, &large).unwrap().limits.cpuset_cpus, "0-7");
+    let wait = seats.until_free(0);
+    tokio::select! {
+        () = wait => panic!("it is joined to the other"),
+        () = tokio::time::sleep(ASK_AGAIN * 3) => {}
+    }
+    let (waited, ()) = tokio::join!(tokio::time::timeout(ASK_AGAIN / 2, seats.until_free(0)), async {
+        assert!(!seats.release(1), "nobody waits");
+    });
+    waited.unwrap();
+}
+
+/// What happens to two workers of one node, each of which goes on as itself when it is started again.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Start {
+        worker: usize,
+        slots: u32,
+    },
+    /// Its locks go with it; its containers run on.
+    Kill {
+        worker: usize,
+    },
+    /// The first half of a look: locks, and what runs of others.
+    Ask {
+        worker: usize,
+    },
+    /// The second half: others may have done anything meanwhile.
+    Look {
+        worker: usize,
+    },
+    Claim {
+        worker: usize,
+        slot: u32,
+        cores: u32,
+    },
+    End {
+        worker: usize,
+        container: usize,
+    },
+    /// What a dead worker left is removed by somebody.
+    Reap {
+        worker: usize,
+    },
+    Unplug {
+        cpu: u32,
+    },
+    Plug,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let worker = || 0_usize..2;
+    prop_oneof![
+        3 => (worker(), 1_u32..5).prop_map(|(worker, slots)| Step::Start { worker, slots }),
+        1 => worker().prop_map(|worker| Step::Kill { worker }),
+        4 => worker().prop_map(|worker| Step::Ask { worker }),
+        4 => worker().prop_map(|worker| Step::Look { worker }),
+        12 => (worker(), 0_u32..4, prop_oneof![3 => Just(0), 1 => 1_u32..9])
+            .prop_map(|(worker, slot, cores)| Step::Claim { worker, slot, cores }),
+        2 => (worker(), 0_usize..4).prop_map(|(worker, container)| Step::End { worker, container }),
+        1 => worker().prop_map(|worker| Step::Reap { worker }),
+        1 => (0_u32..8).prop_map(|cpu| Step::Unplug { cpu }),
+        1 => Just(Step::Plug),
+    ]
+}
+
+struct Container {
+    worker: usize,
+    /// The slot that serves it, while its worker lives.
+    lead: u32,
+    cpus: CpuSet,
+}
+
+struct Node {
+    dir: tempfile::TempDir,
+    workers: [Option<Seats>; 2],
+    /// What each worker saw when it asked, until it looks.
+    seen: [Option<Vec<CpuSet>>; 2],
+    running: Vec<Container>,
+    usable: CpuSet,
+}
+
+impl Node {
+    /// Whether a container has begun.
+    fn step(&mut self, step: Step) -> bool {
+        match step {
+            Step::Start { worker, slots } => {
+                if self.workers[worker].is_none() {
+                    self.start(worker, slots);
+                }
+            }
+            Step::Kill { worker } => self.workers[worker] = None,
+            Step::Ask { worker } => {
+                if let Some(seats) = &self.workers[worker] {
+                    seats.take_locks().unwrap();
+                    let others = self.running.iter().filter(|one| one.worker != worker);
+                    self.seen[worker] = Some(others.map(|one| one.cpus.clone()).collect());
+                }
+            }
+            Step::Look { worker } => {
+                if let (Some(seats), Some(seen)) = (&self.workers[worker], self.seen[worker].take()) {
+                    seats.look(&self.usable, &seen);
+                }
+            }
+            Step::Claim { worker, slot, cores } => {
+                let wanted = Shape { cores: (cores > 0).then_some(cores), memory_bytes: None };
+                let given = self.workers[worker].as_ref().and_then(|seats| seats.take(slot, &wanted));
+                if let Some(given) = given {
+                    let cpus = given.cpu_set();
+                    assert!(self.running.iter().all(|other| !other.cpus.touches(&cpus)), "{cpus} twice");
+                    self.running.push(Container { worker, lead: slot, cpus });
+                    return true;
+                }
+            }
+            Step::End { worker, container } => {
+                let theirs = self.running.iter().enumerate().filter(|(_, one)| one.worker == worker);
+                let found = theirs.map(|(index, _)| index).nth(container);
+                if let (Some(seats), Some(index)) = (&self.workers[worker], found) {
+                    seats.release(self.running.remove(index).lead);
+                }
+            }
+            Step::Reap { worker } => {
+                if self.workers[worker].is_none() {
+                    self.running.retain(|one| one.worker != worker);
+                }
+            }
+            Step::Unplug { cpu } => self.usable = self.usable.minus(&CpuSet::from_iter([cpu])),
+            Step::Plug => self.usable = all(),
+        }
+        false
+    }
+
+    /// It goes on with what it can, and removes the rest before it claims.
+    fn start(&mut self, worker: usize, slots: u32) {
+        let config = WorkerConfig { slots, ..WorkerConfig::default() };
+        let slots = plan(&machine(1, 8, 1, 64 << 30), &config).slots;
+        let locks = CpuLocks::open(self.dir.path()).unwrap();
+        let seats = Seats::new(slots.clone(), locks, Duration::ZERO, || Duration::ZERO).unwrap();
+        self.running.retain_mut(|one| {
+            if one.worker != worker {
+                return true;
+            }
+            let numbers = slots_of(&slots, &one.cpus);
+            one.lead = numbers.first().copied().unwrap_or_default();
+            seats.adopt(&numbers)
+        });
+        self.seen[worker] = None;
+        self.workers[worker] = Some(seats);
+    }
+}
+
+#[test]
+fn two_workers_of_a_node_never_share_a_core() {
+    let begun = std::cell::Cell::new(0);
+    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
+    let steps = proptest::collection::vec(step(), 20..200);
+    let result = runner.run(&steps, |steps| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node =
+            Node { dir, workers: [None, None], seen: Default::default(), running: Vec::new(), usable: all() };
+        for step in steps {
+            begun.set(begun.get() + u32::from(node.step(step)));
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(begun.get() > 100, "hardly anything ran: {}", begun.get());
+}
