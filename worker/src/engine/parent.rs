@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::unlisted::{Unlisted, is_in_use, remove_below};
+use super::unlisted::{Group, Unlisted, is_in_use, remove_below};
 use super::{EngineFacts, Limits};
 use crate::topology::CpuSet;
 
@@ -139,14 +139,20 @@ impl SlotGroups {
         }
     }
 
-    /// What runs in the groups of all slots that begin with one of these CPUs.
+    /// What runs below the groups of all slots that begin with one of these CPUs.
     pub(super) fn unlisted(&self, cpus: &[u32]) -> Unlisted {
-        Unlisted::new(cpus.iter().flat_map(|cpu| self.dirs(&self.name(*cpu))).collect())
+        Unlisted::new(cpus.iter().flat_map(|cpu| self.builds_below(&self.name(*cpu))).collect())
     }
 
-    /// What runs in a group, by what its engine calls it.
+    /// What runs below a group, by what its engine calls it.
     pub(super) fn unlisted_below(&self, cgroup_parent: &str) -> Unlisted {
-        Unlisted::new(self.dirs(cgroup_parent.trim_start_matches('/')))
+        Unlisted::new(self.builds_below(cgroup_parent.trim_start_matches('/')))
+    }
+
+    fn builds_below(&self, name: &str) -> Vec<Group> {
+        let builds = self.of_podmans_builds(name);
+        let builds = Path::new(&builds).file_name().unwrap_or_default();
+        self.dirs(name).into_iter().map(|slot| Group { builds: slot.join(builds), slot }).collect()
     }
 
     /// The memory that a slot's group is given.

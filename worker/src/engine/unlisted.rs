@@ -10,23 +10,29 @@ use nix::unistd::{AccessFlags, Pid, access, geteuid};
 const ENDS_MAX: u32 = 100;
 const END_AGAIN: Duration = Duration::from_millis(20);
 
-/// What an engine runs in a slot's control group and lists nowhere: Podman goes on with a build whose asker has hung up,
-/// in containers that its API does not know.
+/// What an engine runs below a slot's control group and lists nowhere: Podman goes on with a build whose asker has hung
+/// up, in containers that its API does not know.
 #[derive(Clone, Debug)]
 pub(super) struct Unlisted {
-    /// One of cgroup v2, or one for each controller of v1.
-    dirs: Vec<PathBuf>,
+    /// The slot's group, and the one of its builds; one pair of cgroup v2, or one for each controller of v1.
+    groups: Vec<Group>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) slot: PathBuf,
+    pub(super) builds: PathBuf,
 }
 
 impl Unlisted {
-    pub(super) fn new(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs }
+    pub(super) fn new(groups: Vec<Group>) -> Self {
+        Self { groups }
     }
 
     /// Whether this process may end what runs there.
     pub(super) fn can_be_ended(&self) -> bool {
         geteuid().is_root()
-            || self.dirs.iter().all(|dir| access(&dir.join("cgroup.kill"), AccessFlags::W_OK).is_ok())
+            || self.groups.iter().all(|group| access(&kill_file(&group.slot), AccessFlags::W_OK).is_ok())
     }
 
     /// Ends all of it.
@@ -35,29 +41,43 @@ impl Unlisted {
     /// Something runs on: a sentence.
     pub(super) async fn end(&self) -> Result<(), String> {
         for _ in 0..ENDS_MAX {
-            if !self.dirs.iter().any(|dir| is_in_use(dir)) {
+            let Some(group) = self.groups.iter().find(|group| is_in_use(&group.builds)) else {
                 return Ok(());
-            }
-            self.dirs.iter().for_each(|dir| kill_all(dir));
+            };
+            kill_builds(group);
             tokio::time::sleep(END_AGAIN).await;
         }
-        let name = self.dirs.first().and_then(|dir| dir.file_name()).unwrap_or_default().display();
+        let left = self.groups.iter().filter(|group| is_in_use(&group.builds));
+        let names: Vec<String> = left.map(|group| group.builds.display().to_string()).collect();
         Err(format!(
-            "processes in control group {name} cannot be ended; look with: systemd-cgls, or ps -eo pid,cgroup,args"
+            "a build that was cut off cannot be ended, its processes are in {}; end them as root",
+            names.join(" and ")
         ))
     }
 }
 
-/// Once for all of it where the kernel can (v2 since Linux 5.14), else one by one. What is gone by itself, or not ours
-/// to end, is told by the next look.
-fn kill_all(dir: &Path) {
-    let file = fs::OpenOptions::new().write(true).open(dir.join("cgroup.kill"));
-    if file.and_then(|mut file| file.write_all(b"1")).is_ok() {
+/// Once for all where the kernel can (v2 since Linux 5.14), else one by one; whoever may do neither was given the slot's
+/// own file, and whatever else is in a slot when this is asked for is to go too. What is gone by itself, or not ours to
+/// end, is told by the next look.
+fn kill_builds(group: &Group) {
+    if kill_by_file(&group.builds) {
         return;
     }
-    for pid in processes(dir) {
+    for pid in processes(&group.builds) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
+    if !geteuid().is_root() {
+        kill_by_file(&group.slot);
+    }
+}
+
+fn kill_by_file(dir: &Path) -> bool {
+    let file = fs::OpenOptions::new().write(true).open(kill_file(dir));
+    file.and_then(|mut file| file.write_all(b"1")).is_ok()
+}
+
+fn kill_file(dir: &Path) -> PathBuf {
+    dir.join("cgroup.kill")
 }
 
 /// Whether anything runs in a group or below it.
@@ -102,19 +122,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn ends_what_runs_anywhere_below_and_says_what_runs_on() {
         let dir = tempfile::tempdir().unwrap();
-        let slot = dir.path().join("bottega-slot4");
-        group(&slot, "");
-        let unlisted = Unlisted::new(vec![slot.clone()]);
+        let (slot, builds) = (dir.path().join("bottega-slot4"), dir.path().join("bottega-slot4/build"));
+        let sleep = || Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let (mut container, mut build) = (sleep(), sleep());
+        group(&slot.join("libpod-1"), &format!("{}\n", container.id()));
+        let unlisted = Unlisted::new(vec![Group { slot, builds: builds.clone() }]);
         assert_eq!(unlisted.end().await, Ok(()));
 
-        let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
-        group(&slot.join("buildah-1/inner"), &format!("{}\n", child.id()));
+        group(&builds.join("inner"), &format!("{}\n", build.id()));
         let why = unlisted.end().await.unwrap_err();
-        assert!(why.contains("bottega-slot4"), "{why}");
-        assert!(!child.wait().unwrap().success(), "killed, though no kernel takes it off this list");
+        assert!(why.contains("bottega-slot4/build"), "{why}");
+        assert!(!build.wait().unwrap().success(), "killed, though no kernel takes it off this list");
 
-        group(&slot.join("buildah-1/inner"), "");
+        group(&builds.join("inner"), "");
         assert_eq!(unlisted.end().await, Ok(()));
+        assert!(container.try_wait().unwrap().is_none(), "it is listed");
+        container.kill().unwrap();
+        container.wait().unwrap();
     }
 
     #[test]
