@@ -60,10 +60,13 @@ pub fn prepare(facts: &EngineFacts, slots: &[Slot], owner: Owner) -> Vec<String>
         let made = match facts.cgroup_driver.as_str() {
             // What runs on for the next worker keeps what it was promised.
             "systemd" if groups.is_in_use(first) => Ok(()),
-            "systemd" => slice_commands(&groups.name(first), slot)
-                .iter()
-                .try_for_each(|command| run(command))
-                .and_then(|()| groups.kill_files(first).iter().try_for_each(|path| give(path, owner))),
+            "systemd" => {
+                let commands = slice_commands(&groups.name(first), slot, facts.is_rootless);
+                commands
+                    .iter()
+                    .try_for_each(|command| run(command))
+                    .and_then(|()| groups.kill_files(first).iter().try_for_each(|path| give(path, owner)))
+            }
             _ => groups.confine(first, &mut slot.limits.clone()).and_then(|()| {
                 let (dirs, files) = groups.paths(first, &slot.limits);
                 let files = files.into_iter().chain(groups.kill_files(first));
@@ -87,15 +90,16 @@ fn give(path: &Path, owner: Owner) -> Result<(), String> {
 
 /// A slice stays until the node restarts, and so do the properties of `--runtime`
 /// (systemd.resource-control(5); `AllowedCPUs=` works on v2 alone).
-fn slice_commands(slice: &str, slot: &Slot) -> [Vec<String>; 2] {
+fn slice_commands(slice: &str, slot: &Slot, is_users: bool) -> [Vec<String>; 2] {
     let limits = &slot.limits;
-    let mut set = ["systemctl", "set-property", "--runtime", slice].map(str::to_owned).to_vec();
+    let of = if is_users { "--user" } else { "--system" };
+    let mut set = ["systemctl", of, "set-property", "--runtime", slice].map(str::to_owned).to_vec();
     set.push(format!("AllowedCPUs={}", limits.cpuset_cpus));
     set.extend(limits.cpuset_mems.as_ref().map(|mems| format!("AllowedMemoryNodes={mems}")));
     set.push(format!("MemoryMax={}", SlotGroups::memory_bytes(limits)));
     set.push("MemorySwapMax=0".to_owned());
     set.push(format!("TasksMax={}", limits.pids_max));
-    [["systemctl", "start", slice].map(str::to_owned).to_vec(), set]
+    [["systemctl", of, "start", slice].map(str::to_owned).to_vec(), set]
 }
 
 fn run(command: &[String]) -> Result<(), String> {
@@ -117,12 +121,14 @@ mod tests {
     #[test]
     fn a_slice_has_all_limits_of_its_slot() {
         let slot = plan(&machine(2, 4, 2, 256 << 30), &WorkerConfig::default()).slots.remove(3);
-        let [start, set] = slice_commands("bottega-slot12.slice", &slot);
-        assert_eq!(start.join(" "), "systemctl start bottega-slot12.slice");
+        let [start, _] = slice_commands("bottega-slot12.slice", &slot, true);
+        assert_eq!(start.join(" "), "systemctl --user start bottega-slot12.slice");
+        let [start, set] = slice_commands("bottega-slot12.slice", &slot, false);
+        assert_eq!(start.join(" "), "systemctl --system start bottega-slot12.slice");
         assert_eq!(
             set.join(" "),
             format!(
-                "systemctl set-property --runtime bottega-slot12.slice AllowedCPUs=12-15 AllowedMemoryNodes=1 \
+                "systemctl --system set-property --runtime bottega-slot12.slice AllowedCPUs=12-15 AllowedMemoryNodes=1 \
                  MemoryMax={} MemorySwapMax=0 TasksMax=4096",
                 (24u64 << 30) + (32 << 20)
             )

@@ -39,6 +39,8 @@ impl DockerOptions {
 pub struct EngineFacts {
     /// Whether it is Podman, which speaks the same API in its own way here and there.
     pub is_podman: bool,
+    /// Whether it is not root's: its containers' groups are below those of its user.
+    pub is_rootless: bool,
     /// Its own version.
     pub version: String,
     /// The API version spoken with it.
@@ -102,6 +104,10 @@ impl Docker {
         let api_version = client.client_version();
         let api_version = format!("{}.{}", api_version.major_version, api_version.minor_version);
         let (raw, raw_url) = raw_client(&address, &api_version)?;
+        let missing = not_delegated(&info);
+        if !missing.is_empty() {
+            return Err(EngineError::NotDelegated { address, missing: missing.join(", ") });
+        }
         let facts = facts(info, api_version, is_podman);
         let limits_disk = AtomicBool::new(facts.limits_disk);
         let removals = watch::Sender::new(0);
@@ -191,7 +197,21 @@ fn raw_client(address: &str, api_version: &str) -> Result<(reqwest::Client, Stri
     Ok((client, format!("{base}/v{api_version}")))
 }
 
+fn is_rootless(info: &SystemInfo) -> bool {
+    info.security_options
+        .as_ref()
+        .is_some_and(|options| options.iter().any(|option| option == "name=rootless"))
+}
+
+/// What an engine that is not root's says that it cannot limit. It takes such limits all the same, and drops them.
+fn not_delegated(info: &SystemInfo) -> Vec<&'static str> {
+    let can = [("cores", info.cpu_set), ("memory", info.memory_limit), ("processes", info.pids_limit)];
+    let missing = can.into_iter().filter(|(_, can)| is_rootless(info) && *can != Some(true));
+    missing.map(|(what, _)| what).collect()
+}
+
 fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts {
+    let is_rootless = is_rootless(&info);
     let storage_driver = info.driver.unwrap_or_default();
     let backing =
         info.driver_status.unwrap_or_default().into_iter().find(|row| row[0] == "Backing Filesystem");
@@ -209,7 +229,7 @@ fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts 
     }
     let cgroup_version = if info.cgroup_version.is_some_and(|v| v.to_string() == "2") { 2 } else { 1 };
     let cgroup_driver = info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default();
-    let limits_build_processes = parent::is_possible(&cgroup_driver, cgroup_version);
+    let limits_build_processes = parent::is_possible(&cgroup_driver, cgroup_version, is_rootless);
     if !limits_build_processes {
         warnings.push(
             "the number of a build's processes cannot be limited here, for slots have no control groups: run \
@@ -224,6 +244,7 @@ fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts 
     }
     EngineFacts {
         is_podman,
+        is_rootless,
         version: info.server_version.unwrap_or_default(),
         api_version,
         cgroup_version,
@@ -234,5 +255,28 @@ fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts 
         limits_build_processes,
         has_init,
         warnings,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_without_root_must_be_able_to_limit() {
+        let check = |info: &str, expected: &[&str]| {
+            assert_eq!(not_delegated(&serde_json::from_str(info).unwrap()), expected, "{info}");
+        };
+        // Podman 5.4 on Debian 13, as it is installed, and after `Delegate=`.
+        let options =
+            r#""SecurityOptions": ["name=apparmor", "name=seccomp,profile=default", "name=rootless"]"#;
+        let able = |cpuset: bool| {
+            format!(r#"{{"MemoryLimit": true, "CPUSet": {cpuset}, "PidsLimit": true, {options}}}"#)
+        };
+        check(&able(false), &["cores"]);
+        check(&able(true), &[]);
+        check(&format!("{{{options}}}"), &["cores", "memory", "processes"]);
+        // Root's is used without, and says so: a kernel may have no cpusets.
+        check(r#"{"MemoryLimit": true, "CPUSet": false, "PidsLimit": true, "SecurityOptions": []}"#, &[]);
     }
 }

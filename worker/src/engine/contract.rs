@@ -264,6 +264,18 @@ pub enum EngineError {
         /// What was said.
         source: bollard::errors::Error,
     },
+    /// It is not root's, and its user may not limit what it runs.
+    #[error(
+        "the engine at {address} runs without root and cannot limit {missing}, so nothing would hold a task to its slot: on \
+         cgroup v2, write [Service] and Delegate=cpu cpuset memory pids into /etc/systemd/system/user@.service.d/delegate.conf, \
+         then systemctl daemon-reload, loginctl enable-linger USER, systemctl restart user@UID.service; or use root's engine"
+    )]
+    NotDelegated {
+        /// Where it is.
+        address: String,
+        /// What it cannot limit.
+        missing: String,
+    },
     /// The node's ledger cannot be written, so nothing may be made.
     #[error("nothing is made that the node's ledger does not know: {0}")]
     Ledger(#[from] SpoolError),

@@ -47,7 +47,8 @@ impl SlotGroups {
     /// As an engine manages its groups.
     #[must_use]
     pub fn new(facts: &EngineFacts) -> Self {
-        Self::below(Path::new(MOUNT), facts.cgroup_version == 2, facts.cgroup_driver == "systemd")
+        let mount = mount(facts.is_rootless);
+        Self::below(&mount, facts.cgroup_version == 2, facts.cgroup_driver == "systemd")
     }
 
     fn below(mount: &Path, is_v2: bool, is_systemd: bool) -> Self {
@@ -70,6 +71,13 @@ impl SlotGroups {
             )
         };
         for dir in self.dirs(&name) {
+            // Of a group that it did not make systemd takes all limits back as soon as a container is put into it.
+            if self.is_systemd {
+                if dir.is_dir() {
+                    continue;
+                }
+                return Err(failed(&dir, io::ErrorKind::NotFound.into()));
+            }
             match fs::create_dir(&dir) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(failed(Path::new("groups"), error));
@@ -92,6 +100,9 @@ impl SlotGroups {
             ));
         }
         for setting in differing {
+            if self.is_systemd {
+                return Err(failed(&setting.path, io::Error::other("systemd would take it back")));
+            }
             fs::write(&setting.path, &setting.value).map_err(|error| failed(&setting.path, error))?;
             if !setting.holds() {
                 return Err(failed(&setting.path, io::Error::other("the kernel keeps another value")));
@@ -240,11 +251,19 @@ impl Setting {
     }
 }
 
+/// What an engine's groups are below: those of all, or of the user whose systemd makes them.
+fn mount(is_rootless: bool) -> PathBuf {
+    let uid = nix::unistd::geteuid();
+    let below =
+        if is_rootless { format!("user.slice/user-{uid}.slice/user@{uid}.service") } else { String::new() };
+    Path::new(MOUNT).join(below)
+}
+
 /// Whether groups can be made on this host, or a root-only step has: the engine manages them as files, and so may we;
 /// or systemd does, and the slices are there.
-pub(super) fn is_possible(cgroup_driver: &str, cgroup_version: u8) -> bool {
-    let mount = Path::new(MOUNT);
-    let pids = if cgroup_version == 1 { mount.join("pids") } else { mount.to_owned() };
+pub(super) fn is_possible(cgroup_driver: &str, cgroup_version: u8, is_rootless: bool) -> bool {
+    let mount = mount(is_rootless);
+    let pids = if cgroup_version == 1 { mount.join("pids") } else { mount };
     let prepared = |dir: &Path| {
         let names = fs::read_dir(dir).into_iter().flatten().flatten();
         names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("bottega-slot"))
@@ -321,16 +340,33 @@ mod tests {
                 ("bottega-slot4/pids.max", "100"),
             ],
         );
-        check(
-            true,
-            true,
-            &["bottega.slice/x"],
-            "bottega-slot4.slice",
-            &[
-                ("bottega.slice/bottega-slot4.slice/cpuset.mems", "1"),
-                ("bottega.slice/bottega-slot4.slice/pids.max", "100"),
-            ],
-        );
+    }
+
+    /// Seen with systemd 257: a directory made below `bottega.slice` loses its limits to the first scope in it.
+    #[test]
+    fn a_slice_is_taken_as_systemd_has_it() {
+        let mount = mount(&["bottega.slice/x"]);
+        let groups = SlotGroups::below(mount.path(), true, true);
+        let slice = mount.path().join("bottega.slice/bottega-slot4.slice");
+        let mut limits = limits();
+        let why = groups.confine(4, &mut limits).unwrap_err();
+        assert!(why.contains("bottega-worker prepare") && !slice.exists(), "{why}");
+
+        fs::create_dir(&slice).unwrap();
+        let memory = SlotGroups::memory_bytes(&limits).to_string();
+        let files =
+            [("cpuset.cpus", "4-5"), ("cpuset.mems", "1"), ("memory.max", &memory), ("pids.max", "max")];
+        for (file, value) in files {
+            fs::write(slice.join(file), value).unwrap();
+        }
+        let why = groups.confine(4, &mut limits).unwrap_err();
+        assert!(why.contains("pids.max"), "{why}");
+        assert_eq!(fs::read_to_string(slice.join("pids.max")).unwrap(), "max");
+        assert_eq!(limits.cgroup_parent, None);
+
+        fs::write(slice.join("pids.max"), "100").unwrap();
+        assert_eq!(groups.confine(4, &mut limits), Ok(()));
+        assert_eq!(limits.cgroup_parent.as_deref(), Some("bottega-slot4.slice"));
     }
 
     #[test]
