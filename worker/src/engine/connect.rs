@@ -104,9 +104,12 @@ impl Docker {
         let api_version = client.client_version();
         let api_version = format!("{}.{}", api_version.major_version, api_version.minor_version);
         let (raw, raw_url) = raw_client(&address, &api_version)?;
-        let missing = not_delegated(&info);
-        if !missing.is_empty() {
-            return Err(EngineError::NotDelegated { address, missing: missing.join(", ") });
+        if is_rootless(&info) {
+            let controllers = parent::mount(true).join("cgroup.controllers");
+            let missing = not_delegated(&std::fs::read_to_string(controllers).unwrap_or_default());
+            if !missing.is_empty() {
+                return Err(EngineError::NotDelegated { address, missing: missing.join(", ") });
+            }
         }
         let facts = facts(info, api_version, is_podman);
         let limits_disk = AtomicBool::new(facts.limits_disk);
@@ -162,6 +165,11 @@ pub(super) fn failed(action: &'static str, source: impl ToString) -> EngineError
 /// As [`failed`], unless the engine finds fault with what was asked for; the node's cores are none of the asker's.
 pub(super) fn refused(action: &'static str, source: bollard::errors::Error) -> EngineError {
     match source {
+        bollard::errors::Error::DockerResponseServerError { message, .. }
+            if message.contains("lookup init binary") =>
+        {
+            failed(action, format!("{message}; install catatonit, which Podman's package only recommends"))
+        }
         // Podman says 500 of a name that can be none.
         bollard::errors::Error::DockerResponseServerError { status_code, message }
             if status_code == 400 && !message.contains("not available")
@@ -203,11 +211,12 @@ fn is_rootless(info: &SystemInfo) -> bool {
         .is_some_and(|options| options.iter().any(|option| option == "name=rootless"))
 }
 
-/// What an engine that is not root's says that it cannot limit. It takes such limits all the same, and drops them.
-fn not_delegated(info: &SystemInfo) -> Vec<&'static str> {
-    let can = [("cores", info.cpu_set), ("memory", info.memory_limit), ("processes", info.pids_limit)];
-    let missing = can.into_iter().filter(|(_, can)| is_rootless(info) && *can != Some(true));
-    missing.map(|(what, _)| what).collect()
+/// What the systemd of an engine's user hands down no controller for: the engine takes such limits, and drops them. Podman
+/// does not tell, for its `CPUSet` is about the group of its own service.
+fn not_delegated(controllers: &str) -> Vec<&'static str> {
+    let needed = [("cores", "cpuset"), ("memory", "memory"), ("processes", "pids")];
+    let is_missing = |name: &str| !controllers.split_whitespace().any(|one| one == name);
+    needed.into_iter().filter(|(_, name)| is_missing(name)).map(|(what, _)| what).collect()
 }
 
 fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts {
@@ -264,19 +273,24 @@ mod tests {
 
     #[test]
     fn an_engine_without_root_must_be_able_to_limit() {
-        let check = |info: &str, expected: &[&str]| {
-            assert_eq!(not_delegated(&serde_json::from_str(info).unwrap()), expected, "{info}");
+        let check = |controllers: &str, expected: &[&str]| {
+            assert_eq!(not_delegated(controllers), expected, "{controllers}");
         };
-        // Podman 5.4 on Debian 13, as it is installed, and after `Delegate=`.
-        let options =
-            r#""SecurityOptions": ["name=apparmor", "name=seccomp,profile=default", "name=rootless"]"#;
-        let able = |cpuset: bool| {
-            format!(r#"{{"MemoryLimit": true, "CPUSet": {cpuset}, "PidsLimit": true, {options}}}"#)
+        check("cpuset cpu memory pids\n", &[]);
+        // What Debian 13 gives a user by itself.
+        check("cpu memory pids\n", &["cores"]);
+        // cgroup v1, or no systemd.
+        check("", &["cores", "memory", "processes"]);
+    }
+
+    #[test]
+    fn an_engine_without_root_is_known() {
+        let check = |options: &str, expected: bool| {
+            let info = serde_json::from_str(&format!(r#"{{"SecurityOptions": [{options}]}}"#)).unwrap();
+            assert_eq!(is_rootless(&info), expected, "{options}");
         };
-        check(&able(false), &["cores"]);
-        check(&able(true), &[]);
-        check(&format!("{{{options}}}"), &["cores", "memory", "processes"]);
-        // Root's is used without, and says so: a kernel may have no cpusets.
-        check(r#"{"MemoryLimit": true, "CPUSet": false, "PidsLimit": true, "SecurityOptions": []}"#, &[]);
+        // Podman 5.4 without root, and Docker 26.
+        check(r#""name=apparmor", "name=seccomp,profile=default", "name=rootless""#, true);
+        check(r#""name=apparmor", "name=cgroupns""#, false);
     }
 }

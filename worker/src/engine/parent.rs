@@ -252,7 +252,7 @@ impl Setting {
 }
 
 /// What an engine's groups are below: those of all, or of the user whose systemd makes them.
-fn mount(is_rootless: bool) -> PathBuf {
+pub(super) fn mount(is_rootless: bool) -> PathBuf {
     let uid = nix::unistd::geteuid();
     let below =
         if is_rootless { format!("user.slice/user-{uid}.slice/user@{uid}.service") } else { String::new() };
