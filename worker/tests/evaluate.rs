@@ -65,7 +65,7 @@ impl Bench {
             labels: labels.clone(),
             limits: node.limits(),
             network: Network::None,
-            timeout: Duration::from_mins(2),
+            timeout: common::patient(Duration::from_mins(2)),
             log_bytes_max: 1 << 16,
         };
         let outcome = node.docker.build(&request).await.unwrap();
@@ -124,7 +124,8 @@ fn patch_of(tests: &str) -> String {
 }
 
 fn policy() -> Policy {
-    Policy { repeats: 2, run_timeout: Duration::from_secs(20), log_bytes_max: 1 << 14, ..Policy::default() }
+    let run_timeout = common::patient(Duration::from_secs(20));
+    Policy { repeats: 2, run_timeout, log_bytes_max: 1 << 14, ..Policy::default() }
 }
 
 #[tokio::test]

@@ -24,13 +24,13 @@ use attack::{BuildAttack, ESCAPED, Ends, RunAttack};
 use bollard::query_parameters::{
     EventsOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
 };
-use common::{BASE_IMAGE, Node};
+use common::{BASE_IMAGE, Node, patient};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use host::{Host, left_of, processes_of};
 use queue_format::{LABEL_OBJECT, LABEL_SPOOL, Labels, SpoolId};
 use uuid::Uuid;
-use worker::engine::{BuildEnd, BuildRequest, Engine, Network, Output, RunRequest};
+use worker::engine::{BuildEnd, BuildRequest, ContainerEnd, Engine, Network, Output, RunRequest};
 use worker::evaluate::strip_escapes;
 
 /// As many at once: enough for the time that most only wait.
@@ -117,6 +117,9 @@ impl Suite {
             ..RunRequest::new(BASE_IMAGE, command.into(), self.labels(), &self.node.limits())
         };
         (attack.change)(&mut request);
+        if attack.end != ContainerEnd::TimedOut {
+            request.timeout = patient(request.timeout);
+        }
         let began = Instant::now();
         let outcome = self.node.docker.run(&request).await;
         let took = began.elapsed();
@@ -195,7 +198,10 @@ impl Suite {
         (attack.change)(&mut request);
         // As of a slot, of CPUs that no machine has: what limits the processes of a build.
         let group = GROUP_FIRST + self.groups.fetch_add(1, Ordering::Relaxed);
-        let unconfined = self.node.docker.confine(group, &mut request.limits).err();
+        if attack.end != Ends::TimedOut {
+            request.timeout = patient(request.timeout);
+        }
+        let unconfined = self.node.confine(group, &mut request.limits).err();
         let began = Instant::now();
         let outcome = self.node.docker.build(&request).await;
         let took = began.elapsed();
@@ -271,7 +277,7 @@ impl Suite {
             left_of(&names).into_iter().chain(slot.into_iter().flat_map(processes_of)).collect()
         };
         let mut others = look();
-        while !others.is_empty() && began.elapsed() < REAPED_MAX {
+        while !others.is_empty() && began.elapsed() < patient(REAPED_MAX) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             others = look();
         }

@@ -1,15 +1,30 @@
 //! A node with a real engine.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use queue_format::{Incarnation, Labels, Ledger, Owner, Token};
 use uuid::Uuid;
-use worker::engine::{Docker, DockerOptions, EngineError, Limits};
+use worker::engine::{Docker, DockerOptions, Engine, EngineError, Limits};
+use worker::prepare::{self, prepare};
+use worker::slots::Slot;
 
 /// The image that the tests run in.
 pub(crate) const BASE_IMAGE: &str = "openswe-python-3.11";
 
 const LOOKS_MAX: u32 = 25;
+
+/// How many times slower than others this machine is: an emulated one (tests/full-node.sh).
+const SLOWNESS: &str = "BOTTEGA_TEST_SLOWNESS";
+
+/// A bound of what must come to its end, on this machine. Not for what must be cut off.
+pub(crate) fn patient(bound: Duration) -> Duration {
+    let slowness = std::env::var(SLOWNESS).map(|text| text.parse().expect(SLOWNESS));
+    bound * slowness.unwrap_or(1)
+}
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -17,7 +32,19 @@ pub(crate) struct Node {
     pub(crate) ledger: Ledger,
     /// The engine without the code under test.
     pub(crate) raw: bollard::Docker,
+    /// What systemd was asked for.
+    slices: Mutex<BTreeSet<String>>,
     _state: tempfile::TempDir,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for slice in self.slices.lock().unwrap().iter() {
+            for verb in ["revert", "stop"] {
+                let _ = self.systemctl().args([verb, slice]).output();
+            }
+        }
+    }
 }
 
 impl Node {
@@ -46,7 +73,28 @@ impl Node {
         let options = DockerOptions::new(Some(host.to_owned()), ledger.clone(), jiff::Timestamp::now);
         let docker = Docker::connect(options).await?;
         let raw = bollard::Docker::connect_with_host(host).unwrap().negotiate_version().await.unwrap();
-        Ok(Self { docker, ledger, raw, _state: state })
+        Ok(Self { docker, ledger, raw, slices: Mutex::default(), _state: state })
+    }
+
+    /// Gives limits the group of a slot as a node has it: of the worker's making, or of systemd's where it must be.
+    pub(crate) fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<(), String> {
+        let facts = self.docker.facts();
+        if facts.cgroup_driver == "systemd" {
+            let (cpus, siblings) = (vec![first_cpu], [first_cpu].into_iter().collect());
+            let slot = Slot { number: 0, group: 0, cpus, siblings, limits: limits.clone() };
+            self.slices.lock().unwrap().insert(format!("bottega-slot{first_cpu}.slice"));
+            let left_out = prepare(facts, &[slot], prepare::Owner::of(Path::new("/")).unwrap());
+            if !left_out.is_empty() {
+                return Err(left_out.join("; "));
+            }
+        }
+        self.docker.confine(first_cpu, limits)
+    }
+
+    fn systemctl(&self) -> Command {
+        let mut command = Command::new("systemctl");
+        command.arg(if self.docker.facts().is_rootless { "--user" } else { "--system" });
+        command
     }
 
     /// Labels of a new object.
