@@ -20,6 +20,9 @@ test: set-up ## the whole test suite, on the real engine
 test-podman: ## the tests on the engine again, on Podman; ends with 77 where it cannot run
 	@tests/podman.sh
 
+test-full-node: ## the worker's tests on Docker and Podman under systemd and cgroup v2, in QEMU; an hour, 77 where it cannot run
+	@tests/full-node.sh
+
 lint: ## formatting, clippy, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -50,4 +53,4 @@ rpm: build ## a package for RPM distributions, in target/generate-rpm
 tarball: ## statically linked programs and an install.sh, for any distribution, in target/package
 	systemd/package/tarball.sh $(package) $(version)
 
-.PHONY: help set-up build demo test test-podman lint corpus bench deb rpm tarball
+.PHONY: help set-up build demo test test-podman test-full-node lint corpus bench deb rpm tarball

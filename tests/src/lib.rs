@@ -1,5 +1,6 @@
 //! The harness, the corpus of real tasks, and what crosses rooms.
 
 pub mod corpus;
+pub mod full_node;
 pub mod harness;
 pub mod node;

@@ -1,0 +1,174 @@
+//! The worker's tests on the engines of a whole machine; `make test-full-node` runs it, which hands in what it needs.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tests::full_node::{self, FullNode};
+use tests::node::Said;
+
+/// Its start, and the import of the base image.
+const SET_UP_MAX: Duration = Duration::from_mins(20);
+const SUITE_MAX: Duration = Duration::from_mins(40);
+/// The worker's tests that need an engine.
+const SUITES: [&str; 4] = ["engine", "dockerfile", "evaluate", "attacks"];
+
+struct Engine {
+    name: &'static str,
+    set_up: &'static str,
+    socket: &'static str,
+    /// What brings an image in, and runs what is its user's.
+    command: &'static str,
+    user: &'static str,
+}
+
+const ENGINES: [Engine; 4] = [
+    Engine {
+        name: "docker",
+        set_up: "systemctl start docker",
+        socket: "/run/docker.sock",
+        command: "docker",
+        user: "",
+    },
+    Engine {
+        name: "docker-containerd-store",
+        set_up: "mkdir -p /etc/docker
+            echo '{\"features\": {\"containerd-snapshotter\": true}}' >/etc/docker/daemon.json
+            systemctl start docker",
+        socket: "/run/docker.sock",
+        command: "docker",
+        user: "",
+    },
+    Engine {
+        name: "podman",
+        set_up: "systemctl start podman.socket",
+        socket: "/run/podman/podman.sock",
+        command: "podman",
+        user: "",
+    },
+    Engine {
+        name: "podman-rootless",
+        set_up: "useradd --create-home --uid 1001 --shell /bin/bash lab
+            mkdir -p /etc/systemd/system/user@.service.d
+            printf '[Service]\\nDelegate=cpu cpuset memory pids\\n' >/etc/systemd/system/user@.service.d/delegate.conf
+            systemctl daemon-reload
+            loginctl enable-linger lab
+            until [ -S /run/user/1001/bus ]; do sleep 0.2; done
+            as_user systemctl --user start podman.socket",
+        socket: "/run/user/1001/podman/podman.sock",
+        command: "podman",
+        user: "lab",
+    },
+];
+
+/// What every script on the machine may use.
+const PRELUDE: &str = "set -e
+as_user() {
+    runuser -u lab -- env HOME=/home/lab XDG_RUNTIME_DIR=/run/user/1001 \\
+        DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1001/bus \"$@\"
+}
+as_root() { \"$@\"; }
+";
+
+#[test]
+#[ignore = "most of an hour; make test-full-node"]
+fn the_workers_tests_hold_on_every_engine_of_a_full_node() {
+    let hand_in = PathBuf::from(std::env::var_os("FULL_NODE_HAND_IN").expect("run make test-full-node"));
+    let base = PathBuf::from(std::env::var_os("FULL_NODE_BASE").expect("run make test-full-node"));
+    let only = std::env::var("FULL_NODE_ONLY").unwrap_or_default();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let image = full_node::image(&target.join("lab")).unwrap();
+    let mut table = "| engine | suite | passed | failed | it took |\n|---|---|---|---|---|\n".to_owned();
+    let mut wrong = Vec::new();
+    for engine in ENGINES.iter().filter(|engine| only.is_empty() || engine.name == only) {
+        let began = Instant::now();
+        let mut node = FullNode::boot(&image, &base).unwrap();
+        println!("{}: up after {} s", engine.name, began.elapsed().as_secs());
+        if let Err(why) = set_up(&mut node, engine, &hand_in, target) {
+            wrong.push(format!("{}: {why}", engine.name));
+            continue;
+        }
+        for suite in SUITES {
+            let began = Instant::now();
+            let said = run(&mut node, engine, suite);
+            let row = Row::of(said.as_ref());
+            let seconds = began.elapsed().as_secs();
+            writeln!(table, "| {} | {suite} | {} | {} | {seconds} s |", engine.name, row.passed, row.failed)
+                .unwrap();
+            if !row.is_good {
+                let text = said.map_or_else(|| format!("no end within {SUITE_MAX:?}"), |said| said.text);
+                println!("--- {} {suite}\n{text}", engine.name);
+                wrong.push(format!("{} {suite}", engine.name));
+            }
+        }
+        let attacks = node.share().join("attacks.md");
+        let _ = fs::copy(attacks, target.join(format!("attacks-{}.md", engine.name)));
+    }
+    println!("{table}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Starts the engine, brings in the base image, and makes the groups of slots as the package's unit does before a worker.
+fn set_up(node: &mut FullNode, engine: &Engine, hand_in: &Path, target: &Path) -> Result<(), String> {
+    let copied = std::process::Command::new("cp").arg("-r").arg(hand_in).arg(node.share()).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    let Engine { name, set_up, socket, command, .. } = engine;
+    let with = engine.with();
+    let target = target.display();
+    let began = Instant::now();
+    let script = format!(
+        "{PRELUDE}{set_up}
+        args=; while read -r line; do args=\"$args --change '$line'\"; done </lab/hand-in/env
+        chmod 644 /dev/vdb
+        eval \"{with} {command} import $args --change 'CMD [\\\"bash\\\"]' - openswe-python-3.11\" </dev/vdb
+        mkdir -p {target}/tmp /var/lib/bottega
+        chmod 777 {target} {target}/tmp
+        [ {with} = as_root ] || chown lab /var/lib/bottega
+        export DOCKER_HOST=unix://{socket}
+        {with} /lab/hand-in/bin/bottega-worker prepare --state /var/lib/bottega"
+    );
+    let said = node.must(SET_UP_MAX, &script)?;
+    println!("{name}: ready after {} s more\n{said}", began.elapsed().as_secs());
+    Ok(())
+}
+
+fn run(node: &mut FullNode, engine: &Engine, suite: &str) -> Option<Said> {
+    let (with, socket) = (engine.with(), engine.socket);
+    let script = format!(
+        "{PRELUDE}cd /tmp
+        status=0
+        export RUST_BACKTRACE=0 BOTTEGA_TEST_SLOWNESS=10
+        DOCKER_HOST=unix://{socket} {with} /lab/hand-in/bin/{suite} --test-threads=2 || status=$?
+        cp {}/attacks.md /lab/ 2>/dev/null || true
+        exit $status",
+        Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().display()
+    );
+    node.run(SUITE_MAX, &script)
+}
+
+impl Engine {
+    fn with(&self) -> &'static str {
+        if self.user.is_empty() { "as_root" } else { "as_user" }
+    }
+}
+
+/// What libtest counted.
+struct Row {
+    passed: u32,
+    failed: u32,
+    is_good: bool,
+}
+
+impl Row {
+    fn of(said: Option<&Said>) -> Self {
+        let text = said.map(|said| said.text.as_str()).unwrap_or_default();
+        let ended = |how: &str| {
+            let lines = text.lines().filter(|line| line.starts_with("test ") && line.ends_with(how));
+            u32::try_from(lines.count()).unwrap_or(u32::MAX)
+        };
+        let (passed, failed) = (ended(" ok"), ended(" FAILED"));
+        Self { passed, failed, is_good: passed > 0 && said.is_some_and(|said| said.status == 0) }
+    }
+}
