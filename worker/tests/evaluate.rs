@@ -1,6 +1,7 @@
 //! Evaluation, for real: honest environments are accepted, and nothing that tests do from inside earns a verdict.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[expect(dead_code, reason = "the groups of slots are for the tests of engine and attacks")]
 mod common;
 
 use std::time::Duration;
