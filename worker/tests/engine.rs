@@ -56,7 +56,7 @@ impl Node {
         static GROUPS: AtomicU32 = AtomicU32::new(0);
         let mut limits = self.limits();
         let group = 9_000 + std::process::id() % 1_000_000 + GROUPS.fetch_add(1_000_000, Ordering::Relaxed);
-        self.docker.confine(group, &mut limits).unwrap();
+        self.confine(group, &mut limits).unwrap();
         limits
     }
 
