@@ -28,6 +28,8 @@ struct State {
     allocator: Allocator,
     /// The locks of each slot; without them it is out of service.
     held: BTreeMap<u32, HeldCpus>,
+    /// The CPUs that the last look found online and ours.
+    usable: Option<CpuSet>,
 }
 
 impl Seats {
@@ -43,7 +45,7 @@ impl Seats {
         clock: fn() -> Duration,
     ) -> Result<Self, PathError> {
         let allocator = Allocator::new(slots, wait_max);
-        let state = Mutex::new(State { allocator, held: BTreeMap::new() });
+        let state = Mutex::new(State { allocator, held: BTreeMap::new(), usable: None });
         let seats = Self { state, locks, changed: watch::Sender::new(()), clock };
         seats.take_locks()?;
         Ok(seats)
@@ -119,6 +121,7 @@ impl Seats {
     /// that are not ours, asked for after [`Self::take_locks`]. Gives the sentences that hold now.
     pub fn look(&self, usable: &CpuSet, occupied: &[CpuSet]) -> Vec<String> {
         self.change(|state| {
+            state.usable = Some(usable.clone());
             for slot in state.allocator.slots() {
                 let (number, cpus) = (slot.number, slot.cpu_set());
                 let gone = cpus.minus(usable);
@@ -131,6 +134,12 @@ impl Seats {
             }
         });
         self.state().allocator.reasons()
+    }
+
+    /// Whether none of these CPUs is left: what runs on them the kernel moves to others', as they are.
+    #[must_use]
+    pub fn are_gone(&self, cpus: &CpuSet) -> bool {
+        self.state().usable.as_ref().is_some_and(|usable| !usable.touches(cpus))
     }
 
     /// Takes the locks that are still missing. What runs on their CPUs is not known before a look that comes after.

@@ -57,6 +57,20 @@ fn what_a_dead_worker_left_and_what_is_unplugged_keep_slots_out_of_service() {
     check("0-7", &[], [true, true], 0);
 }
 
+#[test]
+fn what_has_no_cpu_left_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let seats = seats(dir.path(), 2);
+    let check = |usable: &str, cpus: &str, expected: bool| {
+        seats.look(&usable.parse().unwrap(), &[]);
+        assert_eq!(seats.are_gone(&cpus.parse().unwrap()), expected, "{cpus} of {usable}");
+    };
+    check("0-7", "0-3", false);
+    check("3-7", "0-3", false);
+    check("4-7", "0-3", true);
+    check("4-7", "0-7", false);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_is_joined_waits_until_it_is_released() {
     let dir = tempfile::tempdir().unwrap();

@@ -33,6 +33,8 @@ enum Interruption {
     /// A person asked for it in `control/cancel/`.
     Cancelled,
     Shutdown,
+    /// Every CPU of its slot went offline.
+    CpusGone,
     Node(String),
     /// The node works, and lacks what this task needs.
     Lacking(String),
@@ -85,6 +87,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         let (settled, pause) = match came_to {
             Ok(conclusion) => (self.conclude(slot, claim, &conclusion, shutdown).await, Duration::ZERO),
             Err(Interruption::Shutdown) => (self.release(claim, "the worker ends"), Duration::ZERO),
+            Err(Interruption::CpusGone) => (
+                self.release(claim, "every CPU of its slot is offline, or not ours any more"),
+                Duration::ZERO,
+            ),
             Err(Interruption::Lost) => (Err(ClaimError::Lost(claim.name().clone())), Duration::ZERO),
             Err(Interruption::Cancelled) => (self.cancel(claim), Duration::ZERO),
             Err(Interruption::Misplaced) => (self.hand_over(claim), Duration::ZERO),
@@ -122,7 +128,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             attempted = attempt => attempted.unwrap_or_else(|_| {
                 Err(Interruption::Node("the worker failed within itself; its log has the place".to_owned()))
             }),
-            interruption = self.interrupted(claim, shutdown) => Err(interruption),
+            interruption = self.interrupted(slot, claim, shutdown) => Err(interruption),
         }?;
         Ok(self.kept(claim, attempted, journal))
     }
@@ -340,8 +346,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         Ok("cancelled by a person: set aside in failed/cancelled".to_owned())
     }
 
-    /// Ends when the attempt must: on shutdown, or when a person has cancelled the task or taken the claim away.
-    async fn interrupted(&self, claim: &Claim, shutdown: &Shutdown) -> Interruption {
+    /// Ends when the attempt must: on shutdown, when nothing is left of its CPUs, or when a person has cancelled the task or
+    /// taken the claim away.
+    async fn interrupted(&self, slot: &Slot, claim: &Claim, shutdown: &Shutdown) -> Interruption {
         loop {
             tokio::select! {
                 () = shutdown.requested() => return Interruption::Shutdown,
@@ -349,6 +356,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             }
             if !claim.is_held() {
                 return Interruption::Lost;
+            }
+            if self.seats.are_gone(&slot.cpu_set()) {
+                return Interruption::CpusGone;
             }
             let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
             if control.cancelled().contains(&claim.name().id) {
