@@ -38,7 +38,7 @@ struct Cli {
     config: Option<PathBuf>,
     /// What this worker is called among those of its node; each of several has a name of its own, and goes on with what
     /// the last one of its name left.
-    #[arg(long, env = "BOTTEGA_INSTANCE", default_value = "worker")]
+    #[arg(long, env = "BOTTEGA_INSTANCE", default_value = "worker", value_parser = instance_name)]
     instance: String,
     /// Print the effective configuration as TOML and end.
     #[arg(long)]
@@ -48,7 +48,6 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show what the worker sees of this machine, and the slots that it would make of it.
-    #[command(hide = true)]
     Topology {
         /// Print a recording of this machine instead, to be sent with a report of what is wrong in it.
         #[arg(long)]
@@ -56,8 +55,16 @@ enum Command {
     },
     /// Do as root what a worker that is not root cannot: make the control groups of its slots, and give them to whoever
     /// owns the state directory. For ExecStartPre=+.
-    #[command(hide = true)]
     Prepare,
+}
+
+/// It is a part of file names.
+fn instance_name(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err("write letters, digits, and - _ . after the first".to_owned()),
+    }
 }
 
 impl Cli {

@@ -93,6 +93,17 @@ impl Seats {
         })
     }
 
+    /// A slot cannot be used, nor those joined to it: they are out of service until the next look, which tries again.
+    pub fn set_aside(&self, number: u32, why: &str) {
+        tracing::warn!(slot = number, "out of service for a while: {why}");
+        self.change(|state| {
+            for joined in state.allocator.joined_to(number) {
+                state.allocator.set_out(joined, Cause::Occupied, Some(why.to_owned()));
+            }
+            state.allocator.release(number);
+        });
+    }
+
     /// The slots that work for `number`, itself among them.
     #[must_use]
     pub fn joined_to(&self, number: u32) -> Vec<u32> {

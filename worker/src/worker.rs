@@ -222,11 +222,15 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         pause
     }
 
-    fn confine(&self, slot: &mut Slot) {
-        let first = slot.cpus.first().copied().unwrap_or_default();
-        if let Err(why) = self.shop.engine.confine(first, &mut slot.limits) {
-            self.board.notice(&why);
+    /// Makes a slot that was given fit for what is to run in it.
+    async fn make_ready(&self, given: &mut Slot) -> Result<(), String> {
+        // What a process before this one began.
+        self.shop.engine.clear(&given.cpus).await?;
+        let first = given.cpus.first().copied().unwrap_or_default();
+        if let Some(why_not) = self.shop.engine.confine(first, &mut given.limits)? {
+            self.board.notice(&why_not);
         }
+        Ok(())
     }
 
     /// The turn to look, for a slot that can be given something.
@@ -329,15 +333,11 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Ok(Ok(Next::Claimed(claim))) => {
                 turn.found_something();
                 match self.seats.take(number, &claim.class().shape()) {
-                    Some(mut given) => match self.shop.engine.clear(&given.cpus).await {
-                        Ok(()) => {
-                            self.confine(&mut given);
-                            Ok(Some((*claim, given)))
-                        }
-                        // What a process before this one began.
+                    Some(mut given) => match self.make_ready(&mut given).await {
+                        Ok(()) => Ok(Some((*claim, given))),
                         Err(why) => {
-                            self.seats.release(number);
-                            self.give_back(&claim).and(Err(why))
+                            self.seats.set_aside(number, &why);
+                            self.give_back(&claim).map(|()| None)
                         }
                     },
                     // A slot went out of service at this very moment.

@@ -37,10 +37,10 @@ Examples:
 pub struct RunArguments {
     #[command(flatten)]
     spool: SpoolArguments,
-    /// Whole cores; at most those of a slot [default: all of a slot]
+    /// Whole cores; where they are more than a slot has, slots are joined [default: all of a slot]
     #[arg(long, value_name = "N")]
     cores: Option<u32>,
-    /// Memory, such as 4GiB or 512MiB; at most that of a slot [default: all of a slot]
+    /// Memory, such as 4GiB or 512MiB; where it is more than a slot has, slots are joined [default: all of a slot]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory: Option<u64>,
     /// Time after which it is killed, such as 90s, 10m or 2h; of a bundle, of all its commands together [default: the

@@ -33,7 +33,7 @@ impl<E: Engine> Engine for Recorded<'_, E> {
         self.engine.running().await
     }
 
-    fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<(), String> {
+    fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<Option<String>, String> {
         self.engine.confine(first_cpu, limits)
     }
 

@@ -326,11 +326,12 @@ pub trait Engine: Send + Sync {
 
     /// Fits the control group of a slot, by its first CPU, to limits, and names it in them.
     ///
+    /// Where there is none, gives why, in a sentence: then containers have their own limits alone.
+    ///
     /// # Errors
-    /// Why there is none, in a sentence: then containers have their own limits alone, and an engine that ends no build
-    /// by itself is of no use.
-    fn confine(&self, _first_cpu: u32, _limits: &mut Limits) -> Result<(), String> {
-        Ok(())
+    /// There is none, and without it the slot must not be used: a sentence.
+    fn confine(&self, _first_cpu: u32, _limits: &mut Limits) -> Result<Option<String>, String> {
+        Ok(None)
     }
 
     /// Ends what runs in the control groups of a slot's CPUs and is listed nowhere, before they are given out again.

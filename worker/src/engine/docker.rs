@@ -52,14 +52,15 @@ impl Engine for Docker {
         Ok(running)
     }
 
-    fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<(), String> {
+    fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<Option<String>, String> {
         let Inner { facts, groups, .. } = &*self.inner;
         if !facts.is_podman {
-            return if facts.limits_build_processes { groups.confine(first_cpu, limits) } else { Ok(()) };
+            let can_be = facts.limits_build_processes;
+            return Ok(can_be.then(|| groups.confine(first_cpu, limits).err()).flatten());
         }
         groups.confine(first_cpu, limits)?;
         if groups.unlisted(&[first_cpu]).can_be_ended() {
-            return Ok(());
+            return Ok(None);
         }
         Err(format!(
             "Podman goes on with builds that are cut off, and user {} cannot end them: run bottega-worker prepare as root \

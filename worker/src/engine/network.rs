@@ -32,7 +32,14 @@ impl Docker {
                 timeout: ASK_MAX,
                 ..RunRequest::new(base_image, command, labels, limits)
             };
-            let outcome = self.run(&request).await?;
+            let outcome = match self.run(&request).await {
+                Ok(outcome) => outcome,
+                // A bridge that is broken says nothing about the host's own network.
+                Err(error) => {
+                    why.push(format!("{network:?}: {error}"));
+                    continue;
+                }
+            };
             if outcome.end == ContainerEnd::Exited(0) {
                 return Ok(network);
             }

@@ -50,10 +50,10 @@ impl Engine for NodeEngine {
         }
     }
 
-    fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<(), String> {
+    fn confine(&self, first_cpu: u32, limits: &mut Limits) -> Result<Option<String>, String> {
         match self {
             Self::Docker(docker) => docker.confine(first_cpu, limits),
-            Self::None => Ok(()),
+            Self::None => Ok(None),
         }
     }
 

@@ -9,6 +9,8 @@ use super::{EngineFacts, Limits};
 use crate::topology::CpuSet;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// What the groups of slots begin with.
+const PREFIX: &str = "bottega-slot";
 /// The slice above those of slots.
 const SLICE: &str = "bottega.slice";
 /// A group has so much more than its containers, so that one meets its own limit: that one's events tell whose it was.
@@ -150,9 +152,21 @@ impl SlotGroups {
         }
     }
 
-    /// What runs below the groups of all slots that begin with one of these CPUs.
+    /// What runs below the groups of all slots that have, or are named after, one of these CPUs: slots may have been made
+    /// of other cores when it began.
     pub(super) fn unlisted(&self, cpus: &[u32]) -> Unlisted {
-        Unlisted::new(cpus.iter().flat_map(|cpu| self.builds_below(&self.name(*cpu))).collect())
+        let set: CpuSet = cpus.iter().copied().collect();
+        let mut names: BTreeSet<String> = cpus.iter().map(|cpu| self.name(*cpu)).collect();
+        let beside = self.dirs("").into_iter().next().and_then(|dir| fs::read_dir(dir).ok());
+        for entry in beside.into_iter().flatten().flatten() {
+            let cpus = fs::read_to_string(entry.path().join("cpuset.cpus")).unwrap_or_default();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(PREFIX) && cpus.trim().parse::<CpuSet>().is_ok_and(|cpus| cpus.touches(&set))
+            {
+                names.insert(name);
+            }
+        }
+        Unlisted::new(names.iter().flat_map(|name| self.builds_below(name)).collect())
     }
 
     /// What runs below a group, by what its engine calls it.
@@ -176,7 +190,7 @@ impl SlotGroups {
     #[must_use]
     pub fn name(&self, first_cpu: u32) -> String {
         let suffix = if self.is_systemd { ".slice" } else { "" };
-        format!("bottega-slot{first_cpu}{suffix}")
+        format!("{PREFIX}{first_cpu}{suffix}")
     }
 
     /// Whether anything runs in the group of a slot.
@@ -266,7 +280,7 @@ pub(super) fn is_possible(cgroup_driver: &str, cgroup_version: u8, is_rootless: 
     let pids = if cgroup_version == 1 { mount.join("pids") } else { mount };
     let prepared = |dir: &Path| {
         let names = fs::read_dir(dir).into_iter().flatten().flatten();
-        names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("bottega-slot"))
+        names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
     };
     match cgroup_driver {
         "cgroupfs" => nix::unistd::access(&pids, nix::unistd::AccessFlags::W_OK).is_ok() || prepared(&pids),
@@ -382,6 +396,21 @@ mod tests {
         let why = groups.confine(4, &mut other).unwrap_err();
         assert!(why.contains("bottega-slot4 is in use"), "{why}");
         assert_eq!(other.cgroup_parent, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn finds_what_was_begun_when_slots_had_other_cores() {
+        let mount = mount(&["x"]);
+        let groups = SlotGroups::below(mount.path(), true, false);
+        let builds = mount.path().join("bottega-slot0/build");
+        fs::create_dir_all(&builds).unwrap();
+        fs::write(mount.path().join("bottega-slot0/cpuset.cpus"), "0-1\n").unwrap();
+        let mut build = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        fs::write(builds.join("cgroup.procs"), format!("{}\n", build.id())).unwrap();
+        groups.unlisted(&[2, 3]).end().await.unwrap();
+        assert!(build.try_wait().unwrap().is_none(), "others' cores");
+        groups.unlisted(&[1]).end().await.unwrap_err();
+        assert!(!build.wait().unwrap().success());
     }
 
     #[test]

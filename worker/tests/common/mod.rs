@@ -88,7 +88,7 @@ impl Node {
                 return Err(left_out.join("; "));
             }
         }
-        self.docker.confine(first_cpu, limits)
+        self.docker.confine(first_cpu, limits)?.map_or(Ok(()), Err)
     }
 
     fn systemctl(&self) -> Command {
