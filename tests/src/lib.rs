@@ -3,4 +3,5 @@
 pub mod corpus;
 pub mod full_node;
 pub mod harness;
+pub mod lab;
 pub mod node;

@@ -4,28 +4,61 @@ use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::harness::wait_for;
 
 /// Its memory.
-const MEMORY: &str = "768M";
-/// How long it may take to come up; a second on an idle machine.
-const BOOT_MAX: Duration = Duration::from_mins(2);
+const MEMORY: &str = "512M";
+/// How long it may take to come up; ten seconds on an idle machine.
+const BOOT_MAX: Duration = Duration::from_mins(3);
 /// How long one script may take.
 const SCRIPT_MAX: Duration = Duration::from_mins(2);
+/// How long its end may take, once it was killed.
+const END_MAX: Duration = Duration::from_secs(20);
 
-/// A running node. It is gone when this is dropped, with everything that it wrote to its disk.
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// What it is called.
+    pub name: String,
+    /// The disk that it begins with, which it only reads.
+    pub image: PathBuf,
+    /// Where it keeps what it writes, its console and the directory that it shares; made where it is missing.
+    pub dir: PathBuf,
+    /// How it is connected, if it is.
+    pub network: Option<Connection>,
+    /// A second disk, which it writes.
+    pub disk: Option<PathBuf>,
+}
+
+/// How a node is connected.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The network namespace that it runs in.
+    pub namespace: String,
+    /// Its interface there.
+    pub tap: String,
+    /// Its own address, with the bits of the network.
+    pub address: String,
+}
+
+/// A node. It is gone when this is dropped, unless it was left to run.
 #[derive(Debug)]
 pub struct Node {
-    dir: tempfile::TempDir,
-    machine: Child,
-    scripts: u32,
+    machine: Machine,
+    process: Pid,
+    is_left: bool,
+    /// Gone with it, where it is for one test.
+    _dir: Option<tempfile::TempDir>,
 }
 
 /// What a script on a node said.
@@ -72,7 +105,7 @@ pub fn can_run() -> bool {
 pub fn image(cache: &Path) -> io::Result<PathBuf> {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab");
     let mut texts = Vec::new();
-    for name in ["image.sh", "agent", "lab.mount", "lab.service"] {
+    for name in ["image.sh", "agent", "network", "lab.mount", "lab.service", "lab-network.service"] {
         texts.extend(fs::read(recipe.join(name))?);
     }
     let digest = Sha256::digest(&texts);
@@ -89,53 +122,131 @@ pub fn image(cache: &Path) -> io::Result<PathBuf> {
 }
 
 impl Node {
-    /// Starts a node of that name and waits until it takes scripts. Its disk is `image`, copied where it writes.
+    /// Starts a node of that name for one test, and waits until it takes scripts.
     ///
     /// # Errors
     /// It does not come up in time; the error has what it said.
     pub fn boot(image: &Path, name: &str) -> io::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let share = dir.path().join("share");
-        fs::create_dir(&share)?;
-        let console = fs::File::create(dir.path().join("console"))?;
-        let machine = Command::new("linux.uml")
-            .args([
-                &format!("mem={MEMORY}"),
-                "root=/dev/ubda",
-                "rw",
-                "con=null",
-                "con0=null,fd:2",
-                "ssl=null",
-            ])
-            .arg(format!("ubd0={},{}", dir.path().join("disk").display(), image.display()))
-            .arg(format!("hostfs={}", share.display()))
-            .arg(format!("uml_dir={}", dir.path().display()))
-            .arg(format!("systemd.hostname={name}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(console)
-            .process_group(0)
-            .spawn()?;
-        let mut node = Self { dir, machine, scripts: 0 };
-        match node.try_run("systemctl is-system-running --wait", BOOT_MAX) {
-            Some(Said { status: 0, .. }) => Ok(node),
-            other => {
-                Err(io::Error::other(format!("the node did not come up: {other:?}\n{}", node.console())))
-            }
+        let machine = Machine {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            dir: dir.path().to_owned(),
+            network: None,
+            disk: None,
+        };
+        let mut node = Self::start(machine)?;
+        node._dir = Some(dir);
+        node.until_up()?;
+        Ok(node)
+    }
+
+    /// Starts a node, with the disk that it had when it ran before.
+    ///
+    /// # Errors
+    /// Its process cannot be started.
+    pub fn start(machine: Machine) -> io::Result<Self> {
+        let process = spawn(&machine)?;
+        Ok(Self { machine, process, is_left: false, _dir: None })
+    }
+
+    /// A node that somebody started and left to run. The caller knows that the process noted is still this node's.
+    ///
+    /// # Errors
+    /// Nobody noted its process.
+    pub fn attach(machine: Machine) -> io::Result<Self> {
+        let noted = fs::read_to_string(machine.dir.join("pid"))?;
+        let process = Pid::from_raw(noted.trim().parse().map_err(io::Error::other)?);
+        Ok(Self { machine, process, is_left: true, _dir: None })
+    }
+
+    /// Lets it run on when this is dropped.
+    pub fn leave(&mut self) {
+        self.is_left = true;
+    }
+
+    /// Waits until it is up.
+    ///
+    /// # Errors
+    /// It is not in time; the error has what it said.
+    pub fn until_up(&self) -> io::Result<()> {
+        match self.try_run("systemctl is-system-running --wait", BOOT_MAX) {
+            Some(Said { status: 0, .. }) => Ok(()),
+            other => Err(io::Error::other(format!(
+                "{} did not come up: {other:?}\n{}",
+                self.name(),
+                self.console()
+            ))),
         }
+    }
+
+    /// Its power is lost: what it had not written to its disk is gone.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn lose_power(&self) -> io::Result<()> {
+        // A machine is many processes of the host, all in one group.
+        match killpg(self.process, Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+        wait_for(END_MAX, || {
+            // Only who started it can collect it.
+            let _ = waitpid(self.process, Some(WaitPidFlag::WNOHANG));
+            (killpg(self.process, None) == Err(Errno::ESRCH)).then_some(())
+        })
+        .ok_or_else(|| io::Error::other(format!("{} does not end", self.name())))
+    }
+
+    /// Begins again, after it lost its power.
+    ///
+    /// # Errors
+    /// Its process cannot be started.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.process = spawn(&self.machine)?;
+        Ok(())
+    }
+
+    /// Stands still, as a whole, until [`Node::thaw`].
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn freeze(&self) -> io::Result<()> {
+        // The processes in it run only when the kernel of the machine, which is this one, lets them.
+        Ok(kill(self.process, Signal::SIGSTOP)?)
+    }
+
+    /// Goes on.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn thaw(&self) -> io::Result<()> {
+        Ok(kill(self.process, Signal::SIGCONT)?)
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.machine.name
+    }
+
+    /// The process that it is to its host: its kernel.
+    #[must_use]
+    pub fn process(&self) -> Pid {
+        self.process
     }
 
     /// The directory that it sees as /lab.
     #[must_use]
     pub fn share(&self) -> PathBuf {
-        self.dir.path().join("share")
+        self.machine.dir.join("share")
     }
 
     /// Runs a shell script as root there, and gives what it said and how it ended.
     ///
     /// # Panics
     /// It does not end in time.
-    pub fn run(&mut self, script: &str) -> Said {
+    pub fn run(&self, script: &str) -> Said {
         let said = self.try_run(script, SCRIPT_MAX);
         said.unwrap_or_else(|| panic!("no end of: {script}\n{}", self.console()))
     }
@@ -144,7 +255,7 @@ impl Node {
     ///
     /// # Panics
     /// It fails, or does not end in time.
-    pub fn must(&mut self, script: &str) -> String {
+    pub fn must(&self, script: &str) -> String {
         let said = self.run(script);
         assert_eq!(said.status, 0, "{script}\n{}\n{}", said.text, self.journal());
         said.text.trim().to_owned()
@@ -154,7 +265,7 @@ impl Node {
     ///
     /// # Panics
     /// It does not within `at_most`.
-    pub fn until(&mut self, at_most: Duration, script: &str) -> String {
+    pub fn until(&self, at_most: Duration, script: &str) -> String {
         let mut last = None;
         let met = wait_for(at_most, || {
             let said = self.run(script);
@@ -166,37 +277,78 @@ impl Node {
     }
 
     /// The end of the daemons' journal.
-    pub fn journal(&mut self) -> String {
+    pub fn journal(&self) -> String {
         self.run("journalctl --no-pager -n 60 -u 'bottega*' -o short-precise").text
     }
 
-    fn try_run(&mut self, script: &str, at_most: Duration) -> Option<Said> {
-        self.scripts += 1;
-        let path = |end: &str| self.share().join(format!("{}.{end}", self.scripts));
-        let (new, rc, out) =
-            (tempfile::NamedTempFile::new_in(self.dir.path()).ok()?, path("rc"), path("out"));
+    /// As [`Node::run`]; `None` where it does not end within `at_most`. Others can be run meanwhile, and afterwards.
+    #[must_use]
+    pub fn try_run(&self, script: &str, at_most: Duration) -> Option<Said> {
+        let name = Uuid::now_v7().simple().to_string();
+        let path = |end: &str| self.share().join(format!("{name}.{end}"));
+        let new = tempfile::NamedTempFile::new_in(&self.machine.dir).ok()?;
         fs::write(new.path(), script).ok()?;
         new.persist(path("sh")).ok()?;
-        let status = wait_for(at_most, || fs::read_to_string(&rc).ok())?;
-        let text = String::from_utf8_lossy(&fs::read(&out).ok()?).into_owned();
+        let status = wait_for(at_most, || fs::read_to_string(path("rc")).ok())?;
+        let text = String::from_utf8_lossy(&fs::read(path("out")).ok()?).into_owned();
+        for end in ["run", "out", "rc"] {
+            let _ = fs::remove_file(path(end));
+        }
         Some(Said { status: status.trim().parse().ok()?, text })
     }
 
-    fn console(&self) -> String {
+    /// What it printed last, while no script could run.
+    #[must_use]
+    pub fn console(&self) -> String {
         const LINES: usize = 40;
-        let text = fs::read(self.dir.path().join("console")).unwrap_or_default();
+        let text = fs::read(self.machine.dir.join("console")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
 }
 
+fn spawn(machine: &Machine) -> io::Result<Pid> {
+    let share = machine.dir.join("share");
+    if share.exists() {
+        fs::remove_dir_all(&share)?;
+    }
+    fs::create_dir_all(&share)?;
+    let console = fs::File::create(machine.dir.join("console"))?;
+    let mut command = match &machine.network {
+        Some(network) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &network.namespace, "linux.uml"]);
+            command.arg(format!("vec0:transport=tap,ifname={}", network.tap));
+            command.arg(format!("lab.address={}", network.address));
+            command
+        }
+        None => Command::new("linux.uml"),
+    };
+    if let Some(disk) = &machine.disk {
+        command.arg(format!("ubd1={}", disk.display())).arg("lab.disk=/dev/ubdb");
+    }
+    let child = command
+        .arg(format!("mem={MEMORY}"))
+        .args(["root=/dev/ubda", "rw", "con=null", "con0=null,fd:2", "ssl=null"])
+        .arg(format!("ubd0={},{}", machine.dir.join("disk").display(), machine.image.display()))
+        .arg(format!("hostfs={}", share.display()))
+        .arg(format!("uml_dir={}", machine.dir.display()))
+        .arg(format!("systemd.hostname={}", machine.name))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(console)
+        .process_group(0)
+        .spawn()?;
+    let process = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    fs::write(machine.dir.join("pid"), process.to_string())?;
+    Ok(process)
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
-        // A machine is many processes of the host, all in one group.
-        if let Ok(group) = i32::try_from(self.machine.id()) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        if !self.is_left {
+            let _ = self.lose_power();
         }
-        let _ = self.machine.wait();
     }
 }

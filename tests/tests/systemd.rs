@@ -1,55 +1,26 @@
 //! The package under a real systemd as PID 1: installed, started, killed, reloaded, drained, upgraded, removed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::harness::{printed, program};
+use tests::harness::program;
+use tests::lab::package::{self, CONFIG};
 use tests::node::{Node, can_run, image};
 
 /// Far longer than anything here takes on an idle machine.
 const SOON: Duration = Duration::from_mins(1);
 
 const SPOOL: &str = "/srv/bottega/spool";
-const CONFIG: &str = "/etc/bottega/bottega.toml";
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
-}
-
-fn must(command: &mut Command) {
-    let ran = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(ran.status.success(), "{command:?}: {}", printed(&ran));
-}
-
-/// The packages of two versions in a directory: what `make deb` packs, of the programs beside this test.
+/// The packages of two versions, made once.
 fn packages() -> &'static tempfile::TempDir {
     static PACKAGES: OnceLock<tempfile::TempDir> = OnceLock::new();
     PACKAGES.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a directory");
-        let (tree, scripts) = (dir.path().join("tree"), root().join("systemd/package"));
-        let programs = program("bottega");
-        must(Command::new(scripts.join("stage.sh")).arg(&tree).arg(programs.parent().expect("a directory")));
-        for name in fs::read_dir(tree.join("usr/bin")).expect("programs").flatten() {
-            must(Command::new("strip").arg(name.path()));
-        }
-        fs::create_dir(tree.join("DEBIAN")).expect("made");
-        fs::write(tree.join("DEBIAN/conffiles"), format!("{CONFIG}\n")).expect("written");
-        for script in ["postinst", "prerm", "postrm"] {
-            must(Command::new("install").arg(scripts.join(script)).arg(tree.join("DEBIAN")));
-        }
-        for version in ["1", "2"] {
-            let control = format!(
-                "Package: bottega\nVersion: {version}\nArchitecture: amd64\nMaintainer: Nobody <nobody@bottega.invalid>\n\
-                 Depends: ca-certificates, git, systemd (>= 247)\nDescription: of a test\n"
-            );
-            fs::write(tree.join("DEBIAN/control"), control).expect("written");
-            let package = dir.path().join(format!("bottega_{version}.deb"));
-            must(Command::new("dpkg-deb").args(["-Zgzip", "-z1", "--root-owner-group", "-b"]).arg(&tree).arg(package));
-        }
+        package::make(dir.path()).expect("packages");
         dir
     })
 }
@@ -61,8 +32,8 @@ fn installed(settings: &[(&str, &str)]) -> Option<Node> {
         return None;
     }
     let cache = program("bottega").ancestors().nth(2).expect("the target directory").join("lab");
-    let mut node = Node::boot(&image(&cache).expect("a disk"), "node-a").expect("a node");
-    let script = root().join("systemd/package/install.sh");
+    let node = Node::boot(&image(&cache).expect("a disk"), "node-a").expect("a node");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/package/install.sh");
     fs::copy(script, node.share().join("install.sh")).expect("copied");
     for version in ["1", "2"] {
         let name = format!("bottega_{version}.deb");
@@ -72,7 +43,7 @@ fn installed(settings: &[(&str, &str)]) -> Option<Node> {
     assert_eq!(node.must("systemctl list-units --no-legend 'bottega*'"), "", "nothing starts by itself");
     assert_eq!(node.must("id -u bottega; id -g bottega; id -nG bottega"), "871\n871\nbottega docker");
     for (key, value) in settings {
-        set(&mut node, key, value);
+        set(&node, key, value);
     }
     node.must(&format!(
         "sed -i 's|^# spool = .*|spool = \"{SPOOL}\"|' {CONFIG}
@@ -85,36 +56,36 @@ fn installed(settings: &[(&str, &str)]) -> Option<Node> {
 }
 
 /// Changes a key of the configuration, whether it is commented or not.
-fn set(node: &mut Node, key: &str, value: &str) {
+fn set(node: &Node, key: &str, value: &str) {
     node.must(&format!(
         "grep -q '^#*{key} = ' {CONFIG} && sed -i 's|^#*{key} = .*|{key} = {value}|' {CONFIG}"
     ));
 }
 
-fn show(node: &mut Node, unit: &str, property: &str) -> String {
+fn show(node: &Node, unit: &str, property: &str) -> String {
     node.must(&format!("systemctl show --value -p {property} {unit}"))
 }
 
 /// Records of the journal that match, newest last.
-fn journal(node: &mut Node, matches: &str) -> Vec<Value> {
+fn journal(node: &Node, matches: &str) -> Vec<Value> {
     let lines = node.must(&format!("journalctl -o json --no-pager {matches}"));
     lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Publishes a command that runs on the node itself.
-fn run(node: &mut Node, name: &str, command: &str) {
+fn run(node: &Node, name: &str, command: &str) {
     node.must(&format!(
         "runuser -u bottega -- bottega run --spool {SPOOL} --native --name {name} --cores 1 --memory 64MiB \
          -- sh -c '{command}'"
     ));
 }
 
-fn completes(node: &mut Node, name: &str) {
+fn completes(node: &Node, name: &str) {
     node.until(SOON, &format!("bottega show --spool {SPOOL} --json {name} | grep -q '\"state\": *\"done'"));
 }
 
 /// Kills a daemon, and waits for the one that takes its place.
-fn kill(node: &mut Node, unit: &str) {
+fn kill(node: &Node, unit: &str) {
     let pid = show(node, unit, "MainPID");
     node.must(&format!("kill -KILL {pid}"));
     node.until(
@@ -126,33 +97,33 @@ fn kill(node: &mut Node, unit: &str) {
     );
 }
 
-fn status_says(node: &mut Node, unit: &str, text: &str) {
+fn status_says(node: &Node, unit: &str, text: &str) {
     node.until(SOON, &format!("systemctl show --value -p StatusText {unit} | grep -F '{text}'"));
 }
 
-fn is_claimed(node: &mut Node, task: &str) {
+fn is_claimed(node: &Node, task: &str) {
     node.until(SOON, &format!("journalctl -u bottega-worker TASK={task} | grep -F claimed"));
 }
 
 #[test]
 fn master_and_janitor_live_under_systemd() {
-    let Some(mut node) = installed(&[]) else { return };
+    let Some(node) = installed(&[]) else { return };
     node.must("systemctl enable --now bottega.target bottega-master bottega-janitor");
     for unit in ["bottega-master", "bottega-janitor"] {
-        assert_eq!(show(&mut node, unit, "ActiveState"), "active", "{unit}");
-        assert_eq!(show(&mut node, unit, "User"), "bottega", "{unit}");
-        assert_ne!(show(&mut node, unit, "StatusText"), "", "{unit}");
-        assert!(show(&mut node, unit, "RequiresMountsFor").contains(SPOOL), "{unit}");
+        assert_eq!(show(&node, unit, "ActiveState"), "active", "{unit}");
+        assert_eq!(show(&node, unit, "User"), "bottega", "{unit}");
+        assert_ne!(show(&node, unit, "StatusText"), "", "{unit}");
+        assert!(show(&node, unit, "RequiresMountsFor").contains(SPOOL), "{unit}");
     }
-    let records = journal(&mut node, "-u bottega-janitor SYSLOG_IDENTIFIER=bottega-janitor");
+    let records = journal(&node, "-u bottega-janitor SYSLOG_IDENTIFIER=bottega-janitor");
     assert!(records.iter().any(|record| record["TARGET"] == "janitor::run"), "structured: {records:#?}");
-    kill(&mut node, "bottega-master");
-    assert_eq!(show(&mut node, "bottega-master", "NRestarts"), "1");
-    reloads(&mut node);
-    is_watched(&mut node);
+    kill(&node, "bottega-master");
+    assert_eq!(show(&node, "bottega-master", "NRestarts"), "1");
+    reloads(&node);
+    is_watched(&node);
 
     node.must("systemctl start bottega-janitor.timer");
-    assert_eq!(show(&mut node, "bottega-janitor", "ActiveState"), "inactive", "the timer takes its place");
+    assert_eq!(show(&node, "bottega-janitor", "ActiveState"), "inactive", "the timer takes its place");
     node.must("systemctl start bottega-janitor-once");
 
     node.must("dpkg -i /lab/bottega_2.deb && systemctl is-active bottega-master");
@@ -161,11 +132,11 @@ fn master_and_janitor_live_under_systemd() {
     assert_eq!(left, "", "removed");
     node.must(&format!("test -e /var/lib/bottega -a -e {CONFIG} && dpkg -P bottega"));
     node.must(&format!("test ! -e /var/lib/bottega -a ! -e {CONFIG} -a -e {SPOOL}/spool.toml"));
-    lives_from_an_archive(&mut node);
+    lives_from_an_archive(&node);
 }
 
 /// What the archive's script installs runs, is replaced while it runs, keeps its configuration, and goes.
-fn lives_from_an_archive(node: &mut Node) {
+fn lives_from_an_archive(node: &Node) {
     node.must(
         "mkdir /root/archive && cd /root/archive
         dpkg-deb -x /lab/bottega_1.deb root && cp /lab/install.sh .
@@ -189,7 +160,7 @@ fn lives_from_an_archive(node: &mut Node) {
 }
 
 /// A good change is followed, a bad one said and not followed, and the daemon never ends.
-fn reloads(node: &mut Node) {
+fn reloads(node: &Node) {
     const MASTER: &str = "bottega-master";
     let pid = show(node, MASTER, "MainPID");
     set(node, "poll_seconds_max", "2.0");
@@ -208,7 +179,7 @@ fn reloads(node: &mut Node) {
 }
 
 /// A work loop that hangs is ended, and begun anew.
-fn is_watched(node: &mut Node) {
+fn is_watched(node: &Node) {
     node.must(
         "mkdir -p /run/systemd/system/bottega-master.service.d
         printf '[Service]\\nWatchdogSec=4\\n' >/run/systemd/system/bottega-master.service.d/short.conf
@@ -224,35 +195,35 @@ fn a_worker_loses_nothing_to_a_kill_a_drain_and_an_upgrade() {
     const WORKER: &str = "bottega-worker";
     let settings =
         [("containers", "false"), ("native", "true"), ("reserved_disk_gib", "0.0"), ("slot_cores", "1")];
-    let Some(mut node) = installed(&settings) else { return };
+    let Some(node) = installed(&settings) else { return };
     node.must("systemctl enable --now bottega.target bottega-master bottega-worker");
-    assert_ne!(show(&mut node, WORKER, "StatusText"), "");
+    assert_ne!(show(&node, WORKER, "StatusText"), "");
 
-    run(&mut node, "first", "echo hello");
-    completes(&mut node, "first");
-    let records = journal(&mut node, "-u bottega-worker TASK=first");
+    run(&node, "first", "echo hello");
+    completes(&node, "first");
+    let records = journal(&node, "-u bottega-worker TASK=first");
     assert!(records.iter().any(|record| record["TOKEN"] == "a001" && record["SLOT"] == "0"), "{records:#?}");
 
-    run(&mut node, "killed", "sleep 2");
-    is_claimed(&mut node, "killed");
-    kill(&mut node, WORKER);
-    completes(&mut node, "killed");
+    run(&node, "killed", "sleep 2");
+    is_claimed(&node, "killed");
+    kill(&node, WORKER);
+    completes(&node, "killed");
 
-    run(&mut node, "drained", "sleep 3");
-    is_claimed(&mut node, "drained");
+    run(&node, "drained", "sleep 3");
+    is_claimed(&node, "drained");
     node.must("systemctl stop bottega-worker");
-    assert_eq!(show(&mut node, WORKER, "Result"), "success");
+    assert_eq!(show(&node, WORKER, "Result"), "success");
     let shown = node.must(&format!("bottega show --spool {SPOOL} --json drained"));
     assert!(shown.contains("\"done\""), "a drain lets it finish: {shown}");
     node.must("systemctl start bottega-worker");
 
-    run(&mut node, "upgraded", "sleep 3");
-    is_claimed(&mut node, "upgraded");
-    let pid = show(&mut node, WORKER, "MainPID");
+    run(&node, "upgraded", "sleep 3");
+    is_claimed(&node, "upgraded");
+    let pid = show(&node, WORKER, "MainPID");
     node.must("dpkg -i /lab/bottega_2.deb");
     // Had it drained in place of leaving, all that follows would hold as well.
     node.until(SOON, "journalctl -u bottega-worker | grep -F 'leaving: containers run on'");
-    assert_ne!(show(&mut node, WORKER, "MainPID"), pid, "the new version runs");
-    completes(&mut node, "upgraded");
+    assert_ne!(show(&node, WORKER, "MainPID"), pid, "the new version runs");
+    completes(&node, "upgraded");
     node.must(&format!("bottega fsck --spool {SPOOL}"));
 }
