@@ -3,17 +3,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use queue_format::{Deceased, Owner, PathError, Presence, Reaped, Spool, SpoolError};
+use queue_format::{Deceased, Heartbeat, Owner, PathError, Presence, Reaped, Spool, SpoolError, Watch};
 use tokio::sync::watch;
 
 /// How often a master looks at the heartbeats in the time after which a silent one is dead: often enough that a
 /// dead worker's tasks are pending again little later.
 const LOOKS_A_SILENCE: u32 = 18;
 
-/// A master's heartbeat, on a thread of its own: reading a large file must not silence it.
+/// A master's heartbeat, on a thread of its own: neither reading a large file nor what the dead have left must silence it.
 pub(crate) struct Pulse {
-    stop: Sender<()>,
-    thread: JoinHandle<Presence>,
+    stop: (Sender<()>, Sender<()>),
+    thread: JoinHandle<Heartbeat>,
     /// True once others have taken this master for dead.
     closed: watch::Receiver<bool>,
 }
@@ -24,18 +24,24 @@ impl Pulse {
         let timing = spool.timing();
         let look_pause = Duration::from_secs(timing.silence_seconds) / LOOKS_A_SILENCE;
         let presence = Presence::begin(spool, owner.clone(), look_pause)?;
+        let (heartbeat, watch) = presence.split();
         let (stop, stopped) = channel();
+        let (stop_watch, watch_stopped) = channel();
         let (tell, dead) = channel();
         let (close, closed) = watch::channel(false);
         let period = Duration::from_secs(timing.beat_seconds).min(look_pause);
         let thread = Builder::new().name("heartbeat".to_owned());
-        let thread = thread.spawn(move || beat_until(presence, period, &stopped, &tell, &close));
+        let thread = thread.spawn(move || beat_until(heartbeat, period, &stopped, &close));
+        // Nobody waits for its end: it may hang.
+        let watching = Builder::new().name("watch".to_owned());
+        let watching = watching.spawn(move || watch_until(watch, period, &watch_stopped, &tell));
         let no_thread = |source: io::Error| PathError {
             action: "start the thread of",
             path: spool.layout().nodes(),
             source,
         };
-        Ok((Self { stop, thread: thread.map_err(no_thread)?, closed }, dead))
+        watching.map_err(&no_thread)?;
+        Ok((Self { stop: (stop, stop_watch), thread: thread.map_err(&no_thread)?, closed }, dead))
     }
 
     /// Beats while a command works, and no longer, whatever comes of it.
@@ -59,22 +65,20 @@ impl Pulse {
     /// Beats no more, and takes the heartbeat away.
     pub(crate) fn stop(self) {
         drop(self.stop);
-        if let Ok(Err(error)) = self.thread.join().map(Presence::end) {
+        if let Ok(Err(error)) = self.thread.join().map(Heartbeat::end) {
             tracing::warn!(%error, "the heartbeat stays, and is taken for a dead one's in time");
         }
     }
 }
 
 fn beat_until(
-    mut presence: Presence,
+    mut heartbeat: Heartbeat,
     period: Duration,
     stopped: &Receiver<()>,
-    tell: &Sender<Deceased>,
     close: &watch::Sender<bool>,
-) -> Presence {
-    let start = Instant::now();
+) -> Heartbeat {
     while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-        match presence.beat() {
+        match heartbeat.beat() {
             Ok(()) => {}
             Err(error @ SpoolError::LeaseClosed(_)) => {
                 tracing::error!("{error}");
@@ -83,7 +87,14 @@ fn beat_until(
             }
             Err(error) => tracing::warn!(%error, "cannot beat; trying again"),
         }
-        match presence.look(|| start.elapsed()) {
+    }
+    heartbeat
+}
+
+fn watch_until(mut others: Watch, period: Duration, stopped: &Receiver<()>, tell: &Sender<Deceased>) {
+    let start = Instant::now();
+    while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+        match others.look(|| start.elapsed()) {
             Ok(dead) => {
                 for Deceased { owner, reaped } in dead {
                     match reaped {
@@ -103,5 +114,4 @@ fn beat_until(
             Err(error) => tracing::warn!(%error, "cannot look after the other daemons; trying again"),
         }
     }
-    presence
 }

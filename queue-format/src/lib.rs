@@ -126,7 +126,7 @@ pub use manifest::{
 pub use name::{InvalidName, TaskName, Token};
 pub use node::{NodeRecord, PressureOf};
 pub use owner::{Incarnation, InvalidOwner, Owner, node_name};
-pub use presence::{Deceased, Presence};
+pub use presence::{Deceased, Presence, Watch};
 pub use publish::{CHUNK_TASKS_MAX, Published, Publisher};
 pub use reap::Reaped;
 pub use reason::{AcceptanceClass, DoneClass, FailureReason, Verdict};

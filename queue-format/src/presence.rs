@@ -5,9 +5,15 @@ use crate::{Heartbeat, Judge, Owner, PathError, Reaped, Spool, SpoolError};
 /// A daemon among others: it beats its own heart, and now and then takes back what the dead have left.
 #[derive(Debug)]
 pub struct Presence {
+    heartbeat: Heartbeat,
+    watch: Watch,
+}
+
+/// How a daemon watches over the others.
+#[derive(Debug)]
+pub struct Watch {
     spool: Spool,
     owner: Owner,
-    heartbeat: Heartbeat,
     judge: Judge,
     look_pause: Duration,
     look_due: Duration,
@@ -46,7 +52,15 @@ impl Presence {
 
     fn new(spool: &Spool, owner: Owner, heartbeat: Heartbeat, look_pause: Duration) -> Self {
         let judge = Judge::new(spool.timing());
-        Self { spool: spool.clone(), owner, heartbeat, judge, look_pause, look_due: Duration::ZERO }
+        let watch = Watch { spool: spool.clone(), owner, judge, look_pause, look_due: Duration::ZERO };
+        Self { heartbeat, watch }
+    }
+
+    /// Both parts, for a thread each: what the dead have left can be slow to move, as when a server of NFS waits for a dead
+    /// client to give a delegation back, and must not silence the living.
+    #[must_use]
+    pub fn split(self) -> (Heartbeat, Watch) {
+        (self.heartbeat, self.watch)
     }
 
     /// One more beat.
@@ -57,6 +71,24 @@ impl Presence {
         self.heartbeat.beat()
     }
 
+    /// As [`Watch::look`].
+    ///
+    /// # Errors
+    /// The spool cannot be listed.
+    pub fn look(&mut self, clock: impl Fn() -> Duration) -> Result<Vec<Deceased>, PathError> {
+        self.watch.look(clock)
+    }
+
+    /// Ends the incarnation, when all that it held is settled.
+    ///
+    /// # Errors
+    /// The heartbeat cannot be removed.
+    pub fn end(self) -> Result<(), PathError> {
+        self.heartbeat.end()
+    }
+}
+
+impl Watch {
     /// Looks at the others, if it is time, and reaps the dead; gives them. One that cannot be reaped is tried again at a
     /// later look, and keeps no other from its turn. `clock` tells the time since any fixed moment.
     ///
@@ -72,13 +104,5 @@ impl Presence {
         incarnations.remove(&self.owner);
         let dead = self.judge.look(began, clock(), &incarnations).into_iter();
         Ok(dead.map(|owner| Deceased { reaped: self.spool.reap(&owner), owner }).collect())
-    }
-
-    /// Ends the incarnation, when all that it held is settled.
-    ///
-    /// # Errors
-    /// The heartbeat cannot be removed.
-    pub fn end(self) -> Result<(), PathError> {
-        self.heartbeat.end()
     }
 }

@@ -1,5 +1,6 @@
-//! The heartbeat of a worker, and the fence that ends it when it can beat no more. Both have threads of their own:
-//! neither a hung mount nor a busy runtime keeps the fence from its turn, which touches no file.
+//! The heartbeat of a worker, the fence that ends it when it can beat no more, and its watch over others. Each has a thread
+//! of its own: neither a hung mount nor a busy runtime keeps the fence from its turn, which touches no file, and what the
+//! dead have left keeps no heart from beating, however slow it is to move.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,9 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue_format::{Control, Deceased, Event, EventLog, Lease, Presence, Reaped, Spool, SpoolError, Timing};
+use queue_format::{
+    Control, Deceased, Event, EventLog, Heartbeat, Lease, Presence, Reaped, Spool, SpoolError, Timing, Watch,
+};
 
 /// How often the fence looks at the clock.
 const FENCE_PERIOD: Duration = Duration::from_secs(1);
@@ -37,8 +40,29 @@ pub struct Heart {
 /// A heart that beats until it is stopped.
 #[derive(Debug)]
 pub struct Pulse {
-    stop: (Sender<()>, Sender<()>),
-    beating: JoinHandle<Presence>,
+    stop: (Sender<()>, Sender<()>, Sender<()>),
+    beating: JoinHandle<Heartbeat>,
+}
+
+/// What beats, once the watch over others is somebody else's.
+struct Beat {
+    heartbeat: Heartbeat,
+    spool: Spool,
+    lease: Arc<Mutex<Lease>>,
+    control: Arc<Mutex<Control>>,
+    log: EventLog,
+    period: Duration,
+    clock: fn() -> Duration,
+    now: fn() -> Timestamp,
+}
+
+/// Who looks after the others.
+struct Reaper {
+    watch: Watch,
+    log: EventLog,
+    period: Duration,
+    clock: fn() -> Duration,
+    now: fn() -> Timestamp,
 }
 
 /// Called at most once, by whichever thread sees first that this incarnation must end.
@@ -67,17 +91,26 @@ impl Heart {
             clock: self.clock,
             death: death.clone(),
         };
+        let Self { presence, spool, lease, control, log, timing, clock, now } = self;
+        let (heartbeat, watch) = presence.split();
+        let period = Duration::from_secs(timing.beat_seconds);
+        let beat = Beat { heartbeat, spool, lease, control, log: log.clone(), period, clock, now };
+        let reaper = Reaper { watch, log, period, clock, now };
+        let (stop_watch, watch_stopped) = channel();
         Builder::new().name("fence".to_owned()).spawn(move || fence.watch(&fence_stopped))?;
+        // Nobody waits for its end: it may hang.
+        Builder::new().name("watch".to_owned()).spawn(move || reaper.watch_until(&watch_stopped))?;
         let beating = Builder::new()
             .name("heartbeat".to_owned())
-            .spawn(move || self.beat_until(&beat_stopped, &last_beat, &death))?;
-        Ok(Pulse { stop: (stop_beat, stop_fence), beating })
+            .spawn(move || beat.beat_until(&beat_stopped, &last_beat, &death))?;
+        Ok(Pulse { stop: (stop_beat, stop_fence, stop_watch), beating })
     }
+}
 
-    fn beat_until(mut self, stopped: &Receiver<()>, last_beat: &AtomicU64, death: &Death) -> Presence {
-        let period = Duration::from_secs(self.timing.beat_seconds);
-        while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-            match self.presence.beat() {
+impl Beat {
+    fn beat_until(mut self, stopped: &Receiver<()>, last_beat: &AtomicU64, death: &Death) -> Heartbeat {
+        while stopped.recv_timeout(self.period) == Err(RecvTimeoutError::Timeout) {
+            match self.heartbeat.beat() {
                 Ok(()) => last_beat.store((self.clock)().as_secs(), Ordering::Release),
                 Err(SpoolError::LeaseClosed(owner)) => {
                     end(death, &SpoolError::LeaseClosed(owner).to_string());
@@ -93,11 +126,10 @@ impl Heart {
                 tracing::warn!(%error, "cannot look after the claims; trying again");
             }
             self.heed();
-            self.judge();
             self.flush();
         }
         self.flush();
-        self.presence
+        self.heartbeat
     }
 
     fn look_after(&self) -> Result<(), SpoolError> {
@@ -134,9 +166,17 @@ impl Heart {
             tracing::warn!(%error, "cannot write the log; trying again");
         }
     }
+}
+
+impl Reaper {
+    fn watch_until(mut self, stopped: &Receiver<()>) {
+        while stopped.recv_timeout(self.period) == Err(RecvTimeoutError::Timeout) {
+            self.judge();
+        }
+    }
 
     fn judge(&mut self) {
-        match self.presence.look(self.clock) {
+        match self.watch.look(self.clock) {
             Ok(dead) => dead.into_iter().for_each(|Deceased { owner, reaped }| match reaped {
                 Ok(Reaped::Alive) => {}
                 Ok(reaped) => {
@@ -160,7 +200,7 @@ impl Pulse {
     /// Beats no more, and takes the heartbeat away. Everything that was held must be settled.
     pub fn stop(self) {
         drop(self.stop);
-        let ended = self.beating.join().map(Presence::end);
+        let ended = self.beating.join().map(Heartbeat::end);
         if let Ok(Err(error)) = ended {
             tracing::warn!(%error, "the heartbeat stays, and is taken for a dead one's in time");
         }

@@ -6,7 +6,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use queue_format::{EventLog, Incarnation, Lease, Owner, Presence, Spool};
+use std::any::Any;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use queue_format::{
+    Disk, Entry, EventLog, Filesystem, Incarnation, Lease, NewFile, OpenFile, Owner, Presence, Spool,
+};
 use tempfile::TempDir;
 use uuid::Uuid;
 use worker::pulse::{Heart, Pulse};
@@ -94,4 +101,82 @@ fn whoever_stops_in_order_leaves_nothing_and_the_silent_are_taken_back() {
     assert_eq!(spool.incarnations().expect("listed").get(&me), Some(&None), "only the lease is left");
     assert!(told.try_recv().is_err(), "nobody died");
     drop(dead);
+}
+
+/// A disk on which nothing can be moved into `nodes/gone/`: as a server of NFS keeps what it has lent to a client that is
+/// gone.
+#[derive(Debug, Default)]
+struct Lending {
+    is_asked: AtomicBool,
+}
+
+impl Filesystem for Lending {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if to.parent().is_some_and(|dir| dir.ends_with("gone")) {
+            self.is_asked.store(true, Ordering::SeqCst);
+            std::thread::sleep(BOUND);
+        }
+        Disk.rename(from, to)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+        Disk.create(path)
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        Disk.append(path, bytes)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<OpenFile> {
+        Disk.open(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk.list(dir)
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Entry> {
+        Disk.look(path)
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.make_dir(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.remove_dir(dir)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Disk.remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+
+    fn take_turn(&self, dir: &Path) -> io::Result<Box<dyn Any + Send>> {
+        Disk.take_turn(dir)
+    }
+
+    fn unique(&self) -> Uuid {
+        Disk.unique()
+    }
+}
+
+#[test]
+fn what_the_dead_have_left_silences_nobody_however_slow_it_is_to_move() {
+    let (_dir, spool) = hasty_spool();
+    let lending = Arc::new(Lending::default());
+    let spool = Spool::open_on(lending.clone(), spool.layout().root()).expect("opened");
+    let (silent, me) = (owner(), owner());
+    let _dead = Presence::begin(&spool, silent, Duration::from_secs(1)).expect("begun");
+    let (_pulse, told) = start(&spool, &me);
+    wait(|| lending.is_asked.load(Ordering::SeqCst));
+    let beats = || spool.incarnations().expect("listed").get(&me).copied().flatten();
+    let (before, enough) = (beats(), 2 * spool.timing().fence_seconds);
+    wait(|| {
+        beats() >= before.map(|before| before + enough) || !told.try_recv().unwrap_or_default().is_empty()
+    });
+    assert!(beats() >= before.map(|before| before + enough), "it beats on");
 }
