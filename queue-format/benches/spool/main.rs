@@ -1,6 +1,7 @@
 //! What the queue costs, beside the bare file operations that it cannot do without and beside other queues: on one
 //! disk, in one run, in turns. Prints a table and writes it to target/bench/spool.md. `BOTTEGA_BENCH_FULL=1` takes
-//! 1,000,000 tasks where it otherwise takes 40,960. Peers that are not installed are said to be left out.
+//! 1,000,000 tasks where it otherwise takes 40,960. `BOTTEGA_BENCH_DIR=DIR` measures the disk of that directory instead,
+//! such as an NFS mount: durable tasks beside the floor alone, and what each asks of the server. Peers that are not installed are said to be left out.
 #![expect(
     clippy::disallowed_methods,
     reason = "bare renames, and programs that are run, are what is measured against"
@@ -9,6 +10,7 @@
 
 mod floor;
 mod memory;
+mod mountstats;
 mod peers;
 mod redis;
 mod report;
@@ -32,6 +34,13 @@ const CLAIM_TURNS: usize = 8;
 const CLAIMERS: usize = 64;
 
 fn main() {
+    if let Some(dir) = std::env::var_os("BOTTEGA_BENCH_DIR") {
+        let scratch = tempfile::tempdir_in(dir).expect("a directory on the disk that is measured");
+        let mut report = Report::default();
+        durable(scratch.path(), &mut report);
+        report.print();
+        return;
+    }
     let full = std::env::var_os("BOTTEGA_BENCH_FULL").is_some();
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), Into::into);
@@ -50,15 +59,20 @@ fn durable(scratch: &Path, report: &mut Report) {
     let tasks = spools::tasks(DURABLE_TASKS);
     let mut ours = [0.0, 0.0];
     let mut floor = [0.0, 0.0];
+    let mut asked = [0, 0];
     for turn in 0..TURNS {
         let (a, b) = (scratch.join(format!("ours-{turn}")), scratch.join(format!("floor-{turn}")));
-        if turn % 2 == 0 {
-            add(&mut ours, spools::publish_and_complete(&a, &tasks));
-            add(&mut floor, floor::publish_and_complete(&b, &tasks));
-        } else {
-            add(&mut floor, floor::publish_and_complete(&b, &tasks));
-            add(&mut ours, spools::publish_and_complete(&a, &tasks));
-        }
+        let mut measure = |is_ours: bool| {
+            let before = mountstats::requests(scratch);
+            if is_ours {
+                add(&mut ours, spools::publish_and_complete(&a, &tasks));
+            } else {
+                add(&mut floor, floor::publish_and_complete(&b, &tasks));
+            }
+            asked[usize::from(!is_ours)] += mountstats::requests(scratch) - before;
+        };
+        measure(turn % 2 == 0);
+        measure(turn % 2 == 1);
         remove(&a);
         remove(&b);
     }
@@ -72,6 +86,16 @@ fn durable(scratch: &Path, report: &mut Report) {
         let figure =
             format!("{ratio:.2} of the floor ({:.0} against {:.0} tasks/s)", done / ours[n], done / floor[n]);
         report.goal(what, &format!("≥ {least:.2} of the floor"), &figure, ratio >= least);
+    }
+    if asked != [0, 0] {
+        let [ours, floor] = asked.map(|requests| requests as f64 / done);
+        let figure = format!("{ours:.1} against {floor:.1} of the floor");
+        report.goal(
+            "requests to the server for a task, publication and all",
+            "as the floor",
+            &figure,
+            ours <= floor,
+        );
     }
     report.rates(
         "Bottega",

@@ -31,6 +31,14 @@ impl Report {
 
     /// Prints all of it, and writes it.
     pub(crate) fn write(&self, dir: &Path) {
+        let text = self.print();
+        fs::create_dir_all(dir)
+            .and_then(|()| fs::write(dir.join("spool.md"), text))
+            .expect("the table is written");
+    }
+
+    /// Prints all of it, and gives it.
+    pub(crate) fn print(&self) -> String {
         let Self { goals, rates, left_out } = self;
         let text = format!(
             "| what | goal | figure | met |\n|---|---|---|---|\n{goals}\n\
@@ -38,8 +46,6 @@ impl Report {
              {left_out}"
         );
         println!("\n{text}");
-        fs::create_dir_all(dir)
-            .and_then(|()| fs::write(dir.join("spool.md"), text))
-            .expect("the table is written");
+        text
     }
 }
