@@ -36,6 +36,20 @@ bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue (targe
 	cargo bench -p queue-format --bench spool
 	cargo bench -p worker --bench containers
 
+lab = cargo build --workspace --bins && target/debug/lab
+
+lab: ## a cluster on this machine (root): an NFS server and three nodes with the package; then target/debug/lab sh node1
+	$(lab) up
+
+lab-status: ## how that cluster is
+	$(lab) status
+
+lab-down: ## end it, and whatever is left of one that was killed
+	$(lab) down
+
+chaos: ## everything that can happen to a cluster, and a judgement of the spool after each: an hour or more
+	$(lab) --dir target/lab/chaos chaos $(SCENARIOS)
+
 package = target/package
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
@@ -53,4 +67,4 @@ rpm: build ## a package for RPM distributions, in target/generate-rpm
 tarball: ## statically linked programs and an install.sh, for any distribution, in target/package
 	systemd/package/tarball.sh $(package) $(version)
 
-.PHONY: help set-up build demo test test-podman test-full-node lint corpus bench deb rpm tarball
+.PHONY: help set-up build demo test test-podman test-full-node lint corpus bench lab lab-status lab-down chaos deb rpm tarball

@@ -75,6 +75,7 @@ look_for_tools() {
     has systemd-analyze || need systemd "its systemd-analyze checks the unit files; nothing of it is started"
     has mmdebstrap || need mmdebstrap "it makes the Debian roots of the base images"
     has linux.uml || ! has_uml_package || need user-mode-linux "nodes with a systemd of their own are made with it, for tests"
+    has ip || need iproute2 "the networks of those nodes are made with it"
     has mkfs.ext4 || need e2fsprogs "the disks of those nodes are made with it"
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
         need debian-archive-keyring "it proves that a Debian root is Debian's"

@@ -70,20 +70,13 @@ pub struct Said {
     pub text: String,
 }
 
-/// Whether nodes can run here. Where they cannot and cannot be installed either, says so for all to see: libtest
-/// shows nothing else of a test that passes.
+/// Whether nodes can run here. Where they cannot and cannot be installed either, says so for all to see.
 ///
 /// # Panics
 /// They could be installed: the message says how.
 #[must_use]
 pub fn can_run() -> bool {
-    let is_there = |name: &str| {
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .chain(["/usr/sbin".into(), "/sbin".into()])
-            .any(|dir: PathBuf| dir.join(name).is_file())
-    };
-    let missing: Vec<_> =
-        ["linux.uml", "mmdebstrap", "mkfs.ext4"].into_iter().filter(|name| !is_there(name)).collect();
+    let missing = missing(&["linux.uml", "mmdebstrap", "mkfs.ext4"]);
     if missing.is_empty() {
         return true;
     }
@@ -92,10 +85,22 @@ pub fn can_run() -> bool {
         !(cfg!(target_arch = "x86_64") && os.lines().any(|line| line == "ID=debian")),
         "{missing:?} missing; install: apt-get install user-mode-linux mmdebstrap e2fsprogs (systemd/set-up.sh does it)"
     );
-    let text = "\n*** SKIPPED: nothing was tried under a real systemd; this distribution has no user-mode-linux ***\n\n";
-    // Not by eprintln!, which libtest keeps to itself.
-    let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+    say_skipped("nothing was tried under a real systemd; this distribution has no user-mode-linux");
     false
+}
+
+/// Those of these programs that are not installed.
+pub(crate) fn missing<'a>(programs: &[&'a str]) -> Vec<&'a str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<PathBuf> =
+        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
+    programs.iter().copied().filter(|name| !dirs.iter().any(|dir| dir.join(name).is_file())).collect()
+}
+
+/// Says for all to see that something was not tried: libtest shows nothing else of a test that passes.
+pub(crate) fn say_skipped(why: &str) {
+    // Not by eprintln!, which libtest keeps to itself.
+    let _ = io::Write::write_all(&mut io::stderr(), format!("\n*** SKIPPED: {why} ***\n\n").as_bytes());
 }
 
 /// The disk that nodes begin with, made once and kept in `cache` under a name that changes with its recipe.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use tests::lab::{Cluster, Mount, Plan};
+use tests::lab::chaos::{self, Row, SCENARIOS, Scenario};
+use tests::lab::{Cluster, Mount, Plan, Timing, figures};
 
 /// How long a script of `lab sh` may take.
 const SCRIPT_MAX: Duration = Duration::from_hours(1);
@@ -45,6 +46,28 @@ enum Command {
         /// What, for a shell.
         command: Vec<String>,
     },
+    /// Let things happen to a cluster of its own, and judge the spool after each.
+    Chaos {
+        /// What is drawn follows from it.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Leases of half a minute in place of three: quicker, and not what is in the field.
+        #[arg(long)]
+        short: bool,
+        /// Nodes that work, beside the server.
+        #[arg(long, default_value_t = 3)]
+        nodes: u32,
+        /// Keep the cluster and the evidence afterwards.
+        #[arg(long)]
+        keep: bool,
+        /// Which; all without a name.
+        scenarios: Vec<String>,
+    },
+    /// Measure what a spool costs on the NFS of the cluster that is up, by how it is mounted.
+    Figures {
+        /// Ways to mount it: a version and further options, such as 4.2,actimeo=1.
+        mounts: Vec<String>,
+    },
     /// End it, and whatever is left of one that was killed.
     Down,
 }
@@ -79,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             let mount = Mount { version: version.to_owned(), ..Mount::default() };
             let cluster = until_signal(dir, || {
                 let cluster = Cluster::up(dir, &cache, &Plan { nodes: *nodes, mount })?;
-                cluster.begin(&tests::lab::Timing::default())?;
+                cluster.begin(&Timing::default())?;
                 Ok(cluster)
             })?;
             cluster.leave();
@@ -88,7 +111,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Status => {
             let cluster = Cluster::attach(dir, &cache)?.context("there is none; lab up makes one")?;
             for node in cluster.nodes.iter().chain([&cluster.server]) {
-                println!("{:8} {}", node.name(), if cluster.runs(node)? { "runs" } else { "is down" });
+                println!("{:8} {}", node.name(), if cluster.is_running(node)? { "runs" } else { "is down" });
             }
             print!("{}", cluster.status()?);
         }
@@ -104,9 +127,56 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             print!("{}", said.text);
             return Ok(ExitCode::from(u8::try_from(said.status).unwrap_or(1)));
         }
+        Command::Chaos { seed, short, nodes, keep, scenarios } => {
+            let chosen = chosen(scenarios)?;
+            let timing = if *short { Timing::SHORT } else { Timing::default() };
+            let (cluster, rows) = until_signal(dir, || {
+                let mut cluster = Cluster::up(dir, &cache, &Plan { nodes: *nodes, mount: Mount::default() })?;
+                let rows: Vec<Row> = chosen
+                    .into_iter()
+                    .map(|scenario| {
+                        println!("{}: {}", scenario.name, scenario.about);
+                        let row = chaos::run(&mut cluster, scenario, *seed, timing);
+                        print!("{}", chaos::table(std::slice::from_ref(&row)));
+                        row
+                    })
+                    .collect();
+                Ok((cluster, rows))
+            })?;
+            println!("\nseed {seed}\n{}", chaos::table(&rows));
+            if *keep {
+                cluster.leave();
+            } else {
+                drop(cluster);
+                Cluster::abandon(dir)?;
+            }
+            if rows.iter().any(|row| !row.is_sound) {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Figures { mounts } => {
+            let cluster = Cluster::attach(dir, &cache)?.context("there is none; lab up makes one")?;
+            for mount in mounts {
+                let (version, more) = mount.split_at(mount.find(',').unwrap_or(mount.len()));
+                let mount = Mount { version: version.to_owned(), more: more.to_owned() };
+                print!("{}", figures::table(&figures::measure(&cluster, &[mount])?));
+            }
+        }
         Command::Down => Cluster::down(dir)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
+    if names.is_empty() {
+        return Ok(SCENARIOS.to_vec());
+    }
+    let all = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+    let find = |name: &String| {
+        let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+        found.copied().with_context(|| format!("there is no scenario {name:?}, but {}", all()))
+    };
+    names.iter().map(find).collect()
 }
 
 /// The disk that nodes begin with is one for all labs.

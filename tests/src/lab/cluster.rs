@@ -178,7 +178,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The network is gone.
-    pub fn runs(&self, node: &Node) -> io::Result<bool> {
+    pub fn is_running(&self, node: &Node) -> io::Result<bool> {
         self.network.holds(node.process())
     }
 
@@ -189,6 +189,26 @@ impl Cluster {
     pub fn set_connected(&self, n: usize, is_connected: bool) -> Result<()> {
         // The first wire is the server's.
         Ok(self.network.set_connected(u32::try_from(n)? + 2, is_connected)?)
+    }
+
+    /// Mends whatever was broken, as far as it can be without the spool: what stands still goes on, what is down begins
+    /// again, and all are connected.
+    ///
+    /// # Errors
+    /// A node does not come up.
+    pub fn heal(&mut self) -> Result<()> {
+        for n in 0..self.nodes.len() {
+            self.set_connected(n, true)?;
+        }
+        for node in self.nodes.iter_mut().chain([&mut self.server]) {
+            if self.network.holds(node.process())? {
+                node.thaw()?;
+            } else {
+                node.restart()?;
+            }
+        }
+        on(&self.server, &format!("rm -f {EXPORT}/filler {EXPORT}/rest; systemctl start nfs-server"))?;
+        self.each(false, |node| Ok(node.until_up()?))
     }
 
     /// Does something on every node at once, on the server too if `with_server`.

@@ -39,6 +39,15 @@ impl Network {
         Ok(Self { namespace: format!("lab-{short}") })
     }
 
+    /// Whether networks like this can be made here.
+    #[must_use]
+    pub fn is_allowed() -> bool {
+        let probe = Self { namespace: format!("lab-probe-{}", std::process::id()) };
+        let made = probe.make().and_then(|()| probe.connect(1));
+        let _ = probe.remove();
+        made.is_ok()
+    }
+
     /// Makes it.
     ///
     /// # Errors
@@ -76,7 +85,14 @@ impl Network {
     /// # Errors
     /// It is not there.
     pub fn set_connected(&self, number: u32, is_connected: bool) -> io::Result<()> {
-        self.ip(&["link", "set", &tap(number), if is_connected { "up" } else { "down" }])
+        // The tap itself stays up: a node whose own end fails would need a new one.
+        let tap = tap(number);
+        let link = ["link", "set", &tap];
+        if is_connected {
+            self.ip(&[&link[..], &["master", BRIDGE]].concat())
+        } else {
+            self.ip(&[&link[..], &["nomaster"]].concat())
+        }
     }
 
     /// Whether it is there.

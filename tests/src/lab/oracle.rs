@@ -96,13 +96,14 @@ pub fn judge(dir: &Path, published: &[Published]) -> Result<Judgement> {
     let mut reaped = BTreeSet::new();
     for (who, event) in events(&spool)? {
         match event {
-            Event::Concluded { task, token, to, .. } if to == DoneClass::Completed.as_str() => {
-                if official.get(&task) != Some(&(token, Some(who.clone()))) {
-                    found.doubled.push(format!(
-                        "{task}: {who} was told that its attempt {token} counts; what counts is {:?}",
-                        official.get(&task)
-                    ));
-                }
+            Event::Concluded { task, token, to, .. }
+                if to == DoneClass::Completed.as_str()
+                    && official.get(&task) != Some(&(token, Some(who.clone()))) =>
+            {
+                found.doubled.push(format!(
+                    "{task}: {who} was told that its attempt {token} counts; what counts is {:?}",
+                    official.get(&task)
+                ));
             }
             Event::Reaped { task, token, .. } => drop(reaped.insert((task, token))),
             _ => {}

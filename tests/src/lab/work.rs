@@ -18,6 +18,12 @@ impl Timing {
     /// As short as nodes can bear that share two processors: a beat, the fence and the silence in seconds.
     pub const SHORT: Self = Self(Some([3, 20, 30]));
 
+    /// How long the server waits for its clients: after a restart, and before it forgets one that is gone. While it does,
+    /// what a dead node had open cannot be moved, so it is kept below the silence, as 90 s are below 180.
+    fn server_seconds(self) -> u64 {
+        if self.0.is_some() { 10 } else { 90 }
+    }
+
     /// The fence.
     #[must_use]
     pub fn fence(self) -> Duration {
@@ -50,6 +56,18 @@ impl Cluster {
     pub fn begin(&self, timing: &Timing) -> Result<()> {
         self.end()?;
         on(&self.server, &format!("rm -rf {SPOOL} {SPOOL}.*"))?;
+        let seconds = timing.server_seconds();
+        on(
+            &self.server,
+            &format!(
+                "mkdir -p /etc/nfs.conf.d
+                printf '[nfsd]\ngrace-time={seconds}\nlease-time={seconds}\n' >/tmp/lab.conf
+                cmp -s /tmp/lab.conf /etc/nfs.conf.d/lab.conf || {{
+                    mv /tmp/lab.conf /etc/nfs.conf.d/lab.conf
+                    systemctl restart nfs-server
+                }}"
+            ),
+        )?;
         let first = self.nodes.first().context("a lab has a node")?;
         let timing = timing.0.map_or_else(String::new, |[beat, fence, silence]| {
             format!(
