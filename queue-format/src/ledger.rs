@@ -104,6 +104,11 @@ impl Ledger {
         self.files.remove_file(&self.path(object))
     }
 
+    pub(crate) fn state_dir(&self) -> &Path {
+        // The ledger is a directory of it.
+        self.dir.parent().unwrap_or(&self.dir)
+    }
+
     fn path(&self, object: Uuid) -> PathBuf {
         self.dir.join(format!("{object}.json"))
     }

@@ -45,6 +45,7 @@
 //! Nothing here prints, reads the environment or the clock: time, randomness and host names are arguments.
 
 mod attempt;
+mod building;
 mod claim;
 mod class;
 mod control;
@@ -93,6 +94,7 @@ mod steer;
 mod tally;
 mod timing;
 
+pub use building::{BuildGate, Building, Emergency, NoBuilds};
 pub use claim::{Claim, ClaimError, RETRIES_MAX};
 pub use class::{Class, Shape};
 pub use control::Control;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use queue_format::{
-    Claim, ClaimError, Class, Control, Event, EventLog, Labels, Lease, Ledger, Next, Owner, PathError, Spool,
-    SpoolError, Token,
+    Claim, ClaimError, Class, Control, Emergency, Event, EventLog, Labels, Lease, Ledger, Next, Owner,
+    PathError, Spool, SpoolError, Token,
 };
 use systemd::{Notifier, Phase, Shutdown};
 use tokio::sync::watch;
@@ -250,7 +250,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     async fn is_fit(&self, slot: &Slot) -> bool {
         let asked = self.control.lock().unwrap_or_else(PoisonError::into_inner).obstacle(self.owner.node());
         let obstacle = match self.shop.engine.ping().await {
-            Ok(()) => asked.or_else(|| self.disks.shortage()),
+            Ok(()) => asked.or_else(|| self.disks.shortage()).or_else(|| Emergency::raised(&self.state_dir)),
             Err(error) => {
                 tracing::debug!(%error, "the engine does not answer");
                 Some(ENGINE_AWAY.to_owned())

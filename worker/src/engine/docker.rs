@@ -22,6 +22,10 @@ const SETTLE_MAX: Duration = Duration::from_secs(20);
 
 impl Engine for Docker {
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
+        let builds = self.inner.options.ledger.builds().map_err(queue_format::SpoolError::from)?;
+        let building = tokio::task::spawn_blocking(move || builds.build()).await;
+        let _building =
+            building.map_err(|source| failed("build", source))?.map_err(queue_format::SpoolError::from)?;
         self.build_image(request).await
     }
 
@@ -128,6 +132,12 @@ impl Engine for Docker {
     }
 
     async fn remove_image(&self, name: &str) -> Result<(), EngineError> {
+        let builds = self.inner.options.ledger.builds().map_err(queue_format::SpoolError::from)?;
+        let alone = builds.no_builds(Duration::ZERO).map_err(queue_format::SpoolError::from)?;
+        if alone.is_none() && self.is_last_name(name).await? {
+            // A build of another slot that looks at this image meanwhile would fail. It is the janitor's.
+            return Ok(());
+        }
         let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
         match self.inner.client.remove_image(name, Some(options), None).await {
             Err(error) if !is_missing(&error) => return Err(failed("remove an image", error)),
@@ -144,6 +154,15 @@ fn short_name(name: &str) -> &str {
 }
 
 impl Docker {
+    /// Whether an image goes with this name.
+    async fn is_last_name(&self, name: &str) -> Result<bool, EngineError> {
+        match self.inner.client.inspect_image(name).await {
+            Ok(image) => Ok(image.repo_tags.unwrap_or_default().len() <= 1),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(failed("inspect an image", error)),
+        }
+    }
+
     /// Forgets the builds of an image of which nothing is left, not even layers.
     async fn forget_builds(&self, name: &str) -> Result<(), EngineError> {
         let ledger = self.inner.options.ledger.clone();
