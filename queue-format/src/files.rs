@@ -333,12 +333,23 @@ impl Files {
 
     /// The names in a directory, dot files left out; a missing directory has none.
     pub(crate) fn list(&self, path: &Path) -> Result<Vec<String>, PathError> {
-        let mut names = match self.afresh(|| self.0.list(path)) {
-            Err(e) if is_gone(&e) || e.kind() == ErrorKind::NotADirectory => return Ok(Vec::new()),
-            listed => listed.on_path("list", path)?,
-        };
+        let mut names = self.list_all(path)?;
         names.retain(|name| !name.starts_with('.'));
         Ok(names)
+    }
+
+    /// The names that [`Files::list`] leaves out.
+    pub(crate) fn list_hidden(&self, path: &Path) -> Result<Vec<String>, PathError> {
+        let mut names = self.list_all(path)?;
+        names.retain(|name| name.starts_with('.'));
+        Ok(names)
+    }
+
+    fn list_all(&self, path: &Path) -> Result<Vec<String>, PathError> {
+        match self.afresh(|| self.0.list(path)) {
+            Err(e) if is_gone(&e) || e.kind() == ErrorKind::NotADirectory => Ok(Vec::new()),
+            listed => listed.on_path("list", path),
+        }
     }
 
     /// Again while a handle is stale: the next look begins at the root.

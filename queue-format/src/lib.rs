@@ -71,6 +71,7 @@ mod layout;
 mod lease;
 mod ledger;
 mod limits;
+mod litter;
 mod liveness;
 mod log;
 mod manifest;
@@ -119,6 +120,7 @@ pub use layout::Layout;
 pub use lease::{Lease, Next, Revocation};
 pub use ledger::{Ledger, LedgerEntry, ObjectKind};
 pub use limits::{Limits, Room};
+pub use litter::{Litter, LitterAges, LitterKind};
 pub use liveness::{Life, LifeLock};
 pub use log::EventLog;
 pub use manifest::{

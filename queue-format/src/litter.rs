@@ -1,0 +1,227 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::{MANIFEST_FILE, Owner, PathError, Spool, State, TaskId, Token};
+
+/// What NFS clients rename files to that somebody still had open when they were removed, and what this crate renames
+/// directories to before it removes them: whoever dies in between leaves them.
+const LEFTOVER_PREFIXES: [&str; 2] = [".nfs", ".gone-"];
+
+/// Things that one look finds at most; the rest is found once these are gone.
+const FOUND_MAX: usize = 1000;
+
+/// Something that nobody needs any more, in a spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Litter {
+    /// Where.
+    pub path: PathBuf,
+    /// What.
+    pub kind: LitterKind,
+    /// Its size; of a directory, its files' alone.
+    pub bytes: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+}
+
+/// What kind of thing is left.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LitterKind {
+    /// A file or a directory that was removed, but for its last name.
+    Leftover,
+    /// What an attempt wrote that never came to its end: without a manifest it is no report of anything.
+    VoidResult(TaskId, Token),
+    /// What an incarnation did that is long gone.
+    OldLog(Owner),
+}
+
+/// From which age on things are litter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LitterAges {
+    /// Files whose last name is `.nfs…`, and void results.
+    pub leftovers: Duration,
+    /// Logs of incarnations that are gone.
+    pub logs: Duration,
+    /// The logs of one node's incarnations that are gone take so many bytes at most, whatever their age.
+    pub logs_bytes_max: u64,
+}
+
+impl Spool {
+    /// What is litter `now`, by the server's clock: leftovers everywhere but in the directories of other results, void
+    /// results of the tasks whose ids hash to `bucket`, and logs of `node`. A listing for each of those tasks.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn litter(
+        &self,
+        node: &str,
+        bucket: u8,
+        ages: &LitterAges,
+        now: SystemTime,
+    ) -> Result<Vec<Litter>, PathError> {
+        let mut found = Vec::new();
+        let layout = self.layout();
+        let mut dirs = vec![layout.root().to_owned(), layout.nodes(), layout.nodes_gone(), layout.logs()];
+        dirs.extend([layout.status(), layout.worker_status(), layout.tmp(), layout.incoming()]);
+        dirs.extend([layout.rejected(), layout.read(), layout.pending(), layout.claimed()]);
+        let results = layout.results().join(format!("{bucket:02x}"));
+        dirs.push(results.clone());
+        for dir in self.pending_classes()? {
+            dirs.push(dir);
+        }
+        for dir in &dirs {
+            self.leftovers(dir, ages, now, &mut found)?;
+        }
+        self.void_results(&results, ages, now, &mut found)?;
+        self.old_logs(node, ages, now, &mut found)?;
+        found.truncate(FOUND_MAX);
+        Ok(found)
+    }
+
+    /// Looks again, and removes what still is litter; false where it is not.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn discard(
+        &self,
+        path: &Path,
+        kind: &LitterKind,
+        node: &str,
+        ages: &LitterAges,
+        now: SystemTime,
+    ) -> Result<bool, PathError> {
+        let mut found = Vec::new();
+        let Some(dir) = path.parent() else { return Ok(false) };
+        match kind {
+            LitterKind::Leftover => self.leftovers(dir, ages, now, &mut found)?,
+            LitterKind::VoidResult(id, token) => {
+                found.extend(self.void_result(path, id, *token, ages, now)?);
+            }
+            LitterKind::OldLog(_) => self.old_logs(node, ages, now, &mut found)?,
+        }
+        if !found.iter().any(|now| now.path == path && now.kind == *kind) {
+            return Ok(false);
+        }
+        match self.files().is_dir(path) {
+            true => self.files().discard_dir(path),
+            false => self.files().remove_file(path)?,
+        }
+        Ok(true)
+    }
+
+    fn leftovers(
+        &self,
+        dir: &Path,
+        ages: &LitterAges,
+        now: SystemTime,
+        found: &mut Vec<Litter>,
+    ) -> Result<(), PathError> {
+        for name in self.files().list_hidden(dir)? {
+            if LEFTOVER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+                let litter = self.old(dir.join(name), LitterKind::Leftover, ages.leftovers, now)?;
+                found.extend(litter);
+            }
+        }
+        Ok(())
+    }
+
+    fn void_results(
+        &self,
+        bucket: &Path,
+        ages: &LitterAges,
+        now: SystemTime,
+        found: &mut Vec<Litter>,
+    ) -> Result<(), PathError> {
+        for id_name in self.files().list(bucket)? {
+            let Ok(id) = id_name.parse::<TaskId>() else { continue };
+            let dir = bucket.join(&id_name);
+            self.leftovers(&dir, ages, now, found)?;
+            for token_name in self.files().list(&dir)? {
+                let Ok(token) = token_name.parse::<Token>() else { continue };
+                let path = dir.join(&token_name);
+                self.leftovers(&path, ages, now, found)?;
+                found.extend(self.void_result(&path, &id, token, ages, now)?);
+            }
+            if found.len() >= FOUND_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn void_result(
+        &self,
+        path: &Path,
+        id: &TaskId,
+        token: Token,
+        ages: &LitterAges,
+        now: SystemTime,
+    ) -> Result<Option<Litter>, PathError> {
+        if self.files().is_there_now(&path.join(MANIFEST_FILE))? {
+            return Ok(None);
+        }
+        let kind = LitterKind::VoidResult(id.clone(), token);
+        let Some(litter) = self.old(path.to_owned(), kind, ages.leftovers, now)? else { return Ok(None) };
+        // The attempt may go on, however long ago its directory was made; what is done is never touched.
+        let is_named = self
+            .find(id)?
+            .iter()
+            .any(|task| task.name.token == token && matches!(task.state, State::Claimed(_) | State::Done(_)));
+        Ok((!is_named).then_some(litter))
+    }
+
+    /// By age; and where the rest is too much, the oldest of it.
+    fn old_logs(
+        &self,
+        node: &str,
+        ages: &LitterAges,
+        now: SystemTime,
+        found: &mut Vec<Litter>,
+    ) -> Result<(), PathError> {
+        let beating: BTreeSet<Owner> =
+            self.incarnations()?.into_keys().chain(self.owners_on(node)?).collect();
+        let mut logs = BTreeMap::new();
+        for name in self.files().list(&self.layout().logs())? {
+            let Some((stem, _)) = name.split_once(".jsonl") else { continue };
+            let Ok(owner) = stem.parse::<Owner>() else { continue };
+            if owner.node() != node || beating.contains(&owner) {
+                continue;
+            }
+            let path = self.layout().logs().join(&name);
+            let log = self.old(path, LitterKind::OldLog(owner), Duration::ZERO, now)?;
+            logs.extend(log.map(|log| ((log.modified, log.path.clone()), log)));
+        }
+        let mut bytes: u64 = logs.values().map(|log| log.bytes).sum();
+        for log in logs.into_values() {
+            let is_old = now.duration_since(log.modified).is_ok_and(|age| age >= ages.logs);
+            if is_old || bytes > ages.logs_bytes_max {
+                bytes = bytes.saturating_sub(log.bytes);
+                found.push(log);
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies there, if it was last written so long ago.
+    fn old(
+        &self,
+        path: PathBuf,
+        kind: LitterKind,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<Option<Litter>, PathError> {
+        let Some(entry) = self.files().look(&path)? else { return Ok(None) };
+        let is_old = now.duration_since(entry.modified).is_ok_and(|found| found >= age);
+        if !is_old {
+            return Ok(None);
+        }
+        let mut bytes = entry.bytes;
+        if self.files().is_dir(&path) {
+            bytes = 0;
+            for name in self.files().list(&path)? {
+                bytes += self.files().look(&path.join(name))?.map_or(0, |file| file.bytes);
+            }
+        }
+        Ok(Some(Litter { path, kind, bytes, modified: entry.modified }))
+    }
+}
