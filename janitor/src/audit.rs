@@ -3,7 +3,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::JanitorError;
 use crate::policy::Candidate;
@@ -13,7 +13,7 @@ use crate::show;
 pub const AUDIT_FILE: &str = "janitor.jsonl";
 
 /// What is told of a removal: one line before it, one after it, so that one that was cut short shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Event {
     /// It is about to be done.
@@ -62,6 +62,14 @@ impl Audit {
         Self { path: state_dir.join(AUDIT_FILE), bytes_max }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn older_path(&self) -> PathBuf {
+        self.path.with_extension("jsonl.1")
+    }
+
     pub(crate) fn record(
         &self,
         at: Timestamp,
@@ -104,7 +112,7 @@ impl Audit {
     }
 
     fn rotate(&self) -> io::Result<()> {
-        let older = self.path.with_extension("jsonl.1");
+        let older = self.older_path();
         let absent_is_fine = |done: io::Result<()>| match done {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,

@@ -1,6 +1,10 @@
 use std::time::Duration;
 
+use queue_format::LitterAges;
 use serde::{Deserialize, Serialize};
+
+use crate::disk::Watermarks;
+use crate::retain::Retention;
 
 /// The `[janitor]` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,12 +16,35 @@ pub struct Config {
     pub period_seconds: u64,
     /// The most removals of one pass; the rest waits for the next ones.
     pub deletions_max: usize,
+    /// The most removals of one hour, restarts included: more is no leftover but a mistake, of ours or of somebody who moved
+    /// the spool. Nothing is removed then until the hour is over.
+    pub deletions_per_hour_max: usize,
     /// Removals in flight.
     pub parallel_removals: usize,
     /// How long the engine may take for one answer.
     pub engine_timeout_seconds: u64,
     /// How large the audit log becomes before it is rotated; one older file is kept.
     pub audit_bytes_max: u64,
+    /// How long builds that run are waited for before images are removed; new ones wait meanwhile.
+    pub builds_wait_seconds: u64,
+    /// From this use of the node's disks on, in bytes or in inodes, images that are only kept for later use go.
+    pub disk_high_percent: u8,
+    /// Until so much is in use.
+    pub disk_low_percent: u8,
+    /// From this use on, workers of this node are asked to claim nothing until it is lower.
+    pub disk_emergency_percent: u8,
+    /// How long the image of an accepted task stays after its last use.
+    pub accepted_keep_days: u64,
+    /// What copies of repositories may take together.
+    pub repositories_bytes_max: u64,
+    /// How long files that were removed but for their last name, and results of attempts that never ended, stay in the spool.
+    pub leftovers_keep_days: u64,
+    /// How long the logs of this node's workers stay in the spool after these are gone, and what they may take together.
+    pub logs_keep_days: u64,
+    /// See `logs_keep_days`.
+    pub logs_bytes_max: u64,
+    /// Time between two looks at what lies in the spool and at copies of repositories.
+    pub spool_period_seconds: u64,
 }
 
 impl Default for Config {
@@ -26,11 +53,29 @@ impl Default for Config {
             grace_seconds: 30,
             period_seconds: 15,
             deletions_max: 200,
+            deletions_per_hour_max: 5000,
             parallel_removals: 8,
             engine_timeout_seconds: 60,
             audit_bytes_max: 8 << 20,
+            builds_wait_seconds: 20,
+            disk_high_percent: 85,
+            disk_low_percent: 75,
+            disk_emergency_percent: 95,
+            accepted_keep_days: 14,
+            repositories_bytes_max: 100 << 30,
+            leftovers_keep_days: 7,
+            logs_keep_days: 90,
+            logs_bytes_max: 1 << 30,
+            spool_period_seconds: 600,
         }
     }
+}
+
+/// Where the disk is full, what was used so recently stays until the emergency: it may be used again in a moment.
+const ACCEPTED_REST: Duration = Duration::from_secs(3600);
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days.saturating_mul(24 * 3600))
 }
 
 impl Config {
@@ -42,13 +87,45 @@ impl Config {
         let positive = [
             ("period_seconds", self.period_seconds),
             ("deletions_max", self.deletions_max as u64),
+            ("deletions_per_hour_max", self.deletions_per_hour_max as u64),
             ("parallel_removals", self.parallel_removals as u64),
             ("engine_timeout_seconds", self.engine_timeout_seconds),
             ("audit_bytes_max", self.audit_bytes_max),
+            ("disk_low_percent", u64::from(self.disk_low_percent)),
+            ("leftovers_keep_days", self.leftovers_keep_days),
+            ("spool_period_seconds", self.spool_period_seconds),
         ];
-        match positive.iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(format!("janitor.{key} is 0; it must be at least 1")),
-            None => Ok(()),
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("janitor.{key} is 0; it must be at least 1"));
+        }
+        let (low, high, emergency) =
+            (self.disk_low_percent, self.disk_high_percent, self.disk_emergency_percent);
+        if low >= high || high > emergency {
+            return Err(format!(
+                "janitor.disk_low_percent ({low}) must be below disk_high_percent ({high}), and that no more than \
+                 disk_emergency_percent ({emergency})"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        Watermarks {
+            high_percent: self.disk_high_percent,
+            low_percent: self.disk_low_percent,
+            emergency_percent: self.disk_emergency_percent,
+        }
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        Retention { accepted: days(self.accepted_keep_days), rest: ACCEPTED_REST }
+    }
+
+    pub(crate) fn litter_ages(&self) -> LitterAges {
+        LitterAges {
+            leftovers: days(self.leftovers_keep_days),
+            logs: days(self.logs_keep_days),
+            logs_bytes_max: self.logs_bytes_max,
         }
     }
 
@@ -91,5 +168,10 @@ mod tests {
         assert_eq!(Config { grace_seconds: 0, ..Config::default() }.validate(), Ok(()));
         let refused = Config { deletions_max: 0, ..Config::default() }.validate();
         assert_eq!(refused, Err("janitor.deletions_max is 0; it must be at least 1".to_owned()));
+        let refused = Config { disk_low_percent: 90, ..Config::default() }.validate();
+        assert!(
+            refused
+                .is_err_and(|why| why.contains("disk_low_percent (90) must be below disk_high_percent (85)"))
+        );
     }
 }

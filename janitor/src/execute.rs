@@ -1,10 +1,13 @@
 //! The last stage: look again, then remove.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use queue_format::{Ledger, LedgerEntry, LifeLock, ObjectKind, Owner};
+use queue_format::{BuildGate, Ledger, LedgerEntry, LifeLock, LitterKind, NoBuilds, ObjectKind, Owner};
 use systemd::Notifier;
 
 use crate::audit::{Audit, Event};
@@ -14,6 +17,9 @@ use crate::plan::Plan;
 use crate::policy::{Candidate, Target};
 use crate::show;
 use crate::verify::{Look, LookError, World};
+
+/// How long builds are kept waiting at most, give or take one wave of images.
+const ALONE_MAX: Duration = Duration::from_secs(10);
 
 /// What a pass came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,8 +32,10 @@ pub struct Report {
     pub failed: usize,
     /// Removals left for later passes, since this one was full.
     pub postponed: usize,
-    /// Leftovers whose grace period runs.
+    /// Leftovers whose grace period runs, and images that wait for builds.
     pub waiting: usize,
+    /// Things that resisted so often that they are left alone for a while.
+    pub stuck: usize,
     /// Bytes freed, as far as that is known.
     pub bytes: u64,
 }
@@ -39,6 +47,8 @@ pub(crate) struct Execution<'a> {
     pub(crate) notifier: &'a Notifier,
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) parallel: usize,
+    /// How long builds are waited for before images go.
+    pub(crate) builds_wait: Duration,
 }
 
 #[derive(Default)]
@@ -50,12 +60,35 @@ struct Tally {
     /// Once the engine has failed, nothing more is asked of it in this pass: every question would take its time-out.
     engine_down: AtomicBool,
     audit_down: AtomicBool,
+    resisted: Mutex<Vec<(Target, String)>>,
+}
+
+/// What a pass came to, and what resisted.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) report: Report,
+    pub(crate) resisted: Vec<(Target, String)>,
 }
 
 impl Execution<'_> {
-    pub(crate) async fn run(&self, plan: &Plan) -> Report {
+    pub(crate) async fn run(&self, plan: &Plan) -> Done {
         let tally = Tally::default();
+        let mut waiting = 0;
+        let mut alone: Option<(NoBuilds, Instant)> = None;
         for wave in &plan.waves {
+            if wave.iter().any(|candidate| matches!(candidate.target, Target::Image(_))) {
+                // Builds that wait meanwhile get their turn in between.
+                alone = alone.filter(|(_, since)| since.elapsed() < ALONE_MAX);
+                if alone.is_none() {
+                    alone = self.without_builds().await.map(|gate| (gate, Instant::now()));
+                }
+                if alone.is_none() {
+                    waiting += wave.len();
+                    continue;
+                }
+            } else {
+                alone = None;
+            }
             futures_util::stream::iter(wave)
                 .for_each_concurrent(self.parallel, |candidate| async {
                     self.step(candidate, &tally).await;
@@ -63,13 +96,33 @@ impl Execution<'_> {
                 })
                 .await;
         }
-        Report {
+        let report = Report {
             removed: tally.removed.into_inner(),
             kept: tally.kept.into_inner(),
             failed: tally.failed.into_inner(),
             bytes: tally.bytes.into_inner(),
             postponed: plan.postponed,
-            waiting: 0,
+            waiting,
+            stuck: 0,
+        };
+        Done { report, resisted: tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    async fn without_builds(&self) -> Option<NoBuilds> {
+        let wait = self.builds_wait;
+        let asked = self
+            .world
+            .on_files(&wait, |files, wait| Ok(BuildGate::open(&files.state_dir)?.no_builds(*wait)?));
+        match asked.await {
+            Ok(None) => {
+                tracing::info!("images wait for builds that run");
+                None
+            }
+            Ok(alone) => alone,
+            Err(error) => {
+                tracing::warn!("{error}; images stay until then");
+                None
+            }
         }
     }
 
@@ -110,15 +163,23 @@ impl Execution<'_> {
                 tracing::debug!("kept: {}: {why}", show::line(candidate, None, (self.clock)()));
                 self.note(Event::Kept, candidate, None, Some(&why), tally);
                 tally.kept.fetch_add(1, Ordering::Relaxed);
+                tally.resist(candidate, why);
             }
             Err(error) => {
-                let down = matches!(&error, LookError::Engine(engine) if engine.is_engine_down());
+                let mut down = matches!(&error, LookError::Engine(engine) if engine.is_engine_down());
+                if down && let Some(engine) = &self.world.engine {
+                    // One container that cannot be removed, its process hanging in the kernel, is no dead engine.
+                    down = !engine.answers().await;
+                }
                 // Of eight in flight that fail together, the first speaks.
                 if !down || !tally.engine_down.swap(true, Ordering::Relaxed) {
                     tracing::warn!("{} {}: {error}", show::kind(&candidate.target), candidate.name);
                 }
                 self.note(Event::Failed, candidate, None, Some(&error.to_string()), tally);
                 tally.failed.fetch_add(1, Ordering::Relaxed);
+                if !down {
+                    tally.resist(candidate, error.to_string());
+                }
             }
         }
     }
@@ -137,6 +198,13 @@ impl Execution<'_> {
             Target::Image(id) => return Ok(engine(world)?.remove_image(id).await?),
             Target::Lease(owner) => world.on_files(owner, take_back).await?,
             Target::Lock(owner) => world.on_files(owner, forget_lock).await?,
+            Target::Litter(path, kind) => {
+                return Ok(removal(world.on_files(&(path.clone(), kind.clone()), discard).await?));
+            }
+            Target::Mirror(path) => {
+                let removed = world.on_files(path, |files, path| files.remove_mirror(path)).await?;
+                return Ok(removal(removed));
+            }
             Target::WorkDir(path) => {
                 world.on_files(path, |_, path| remove_dir(path)).await?;
                 if let Some(entry) = &candidate.entry {
@@ -167,6 +235,21 @@ impl Execution<'_> {
             tracing::warn!("{error}");
         }
     }
+}
+
+impl Tally {
+    fn resist(&self, candidate: &Candidate, why: String) {
+        let mut resisted = self.resisted.lock().unwrap_or_else(PoisonError::into_inner);
+        resisted.push((candidate.target.clone(), why));
+    }
+}
+
+fn removal(removed: bool) -> Removal {
+    if removed { Removal::Done } else { Removal::InUse("it is used again".to_owned()) }
+}
+
+fn discard(files: &Files, (path, kind): &(PathBuf, LitterKind)) -> Result<bool, JanitorError> {
+    Ok(open_spool(files)?.discard(path, kind, &files.node, &files.ages, files.system_time())?)
 }
 
 fn engine(world: &World) -> Result<&Engine, LookError> {
@@ -200,7 +283,7 @@ fn forget_entry(files: &Files, entry: &LedgerEntry) -> Result<(), JanitorError> 
 }
 
 /// The standard library removes a tree by handles of its directories and follows no link inside it.
-fn remove_dir(path: &std::path::Path) -> Result<(), JanitorError> {
+pub(crate) fn remove_dir(path: &std::path::Path) -> Result<(), JanitorError> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(JanitorError::State { action: "remove", path: path.to_owned(), source }),

@@ -2,8 +2,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use queue_format::{Labels, LedgerEntry, Life, Owner, SpoolId, TaskId, Token};
+use queue_format::{Labels, LedgerEntry, Life, Litter, Owner, SpoolId, TaskId, Token};
 use uuid::Uuid;
+
+use crate::disk::Pressure;
 
 /// All that a pass knows, seen within a few seconds: engine first, then ledger, then spool. A worker goes the other
 /// way (claim, entry, object), so an object that is seen was preceded by its entry and its claim.
@@ -27,6 +29,27 @@ pub struct Inventory {
     pub leases: BTreeSet<Owner>,
     /// Every owner of this node that has a lease, a lock or an entry.
     pub lives: BTreeMap<Owner, Life>,
+    /// When it was looked.
+    pub now: Timestamp,
+    /// When images were last used, by full id; what is missing was used just now.
+    pub used_at: BTreeMap<String, Timestamp>,
+    /// What the disks demand.
+    pub pressure: Pressure,
+    /// What nobody needs any more in the spool.
+    pub litter: Vec<Litter>,
+    /// Copies of repositories.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// A copy of a repository that the node's workers keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where.
+    pub path: PathBuf,
+    /// What it takes.
+    pub bytes: u64,
+    /// When a worker last asked for it.
+    pub used_at: Timestamp,
 }
 
 /// What the engine holds.
@@ -39,7 +62,7 @@ pub struct Objects {
 }
 
 /// A container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     /// Its full id.
     pub id: String,
@@ -54,6 +77,8 @@ pub struct Container {
     /// Whether it looks like a step of a build. A container that a person starts from our image inherits its
     /// labels, and must not be taken for one.
     pub is_build_step: bool,
+    /// Whether it runs.
+    pub is_running: bool,
 }
 
 /// An image.
@@ -104,6 +129,35 @@ impl ClaimKey {
 }
 
 impl Inventory {
+    /// A node where nothing is, and whose engine does not answer.
+    #[must_use]
+    pub fn of_nothing(spool: SpoolId, node: &str) -> Self {
+        Self {
+            spool,
+            node: node.to_owned(),
+            objects: None,
+            ledger: BTreeMap::new(),
+            work_dirs: BTreeMap::new(),
+            claims: BTreeSet::new(),
+            accepted: BTreeSet::new(),
+            leases: BTreeSet::new(),
+            lives: BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
+            used_at: BTreeMap::new(),
+            pressure: Pressure::default(),
+            litter: Vec::new(),
+            mirrors: Vec::new(),
+        }
+    }
+
+    /// Whether somebody else builds an image just now: the cache that it looks into must not change meanwhile.
+    #[must_use]
+    pub fn foreign_build_runs(&self) -> bool {
+        let containers = self.objects.iter().flat_map(|objects| &objects.containers);
+        let mut steps = containers.filter(|container| container.is_build_step && container.is_running);
+        steps.any(|step| self.entry_of(&step.labels).is_none())
+    }
+
     /// Whether a claim stands and nothing proves its owner dead.
     #[must_use]
     pub fn is_live(&self, claim: &ClaimKey) -> bool {

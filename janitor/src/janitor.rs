@@ -3,25 +3,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue_format::{Ledger, Spool, node_name};
+use queue_format::{Emergency, Ledger, Spool, node_name};
 use systemd::Notifier;
 use tokio::time::Instant;
 
 use crate::audit::Audit;
+use crate::breaker::Breaker;
 use crate::config::Config;
+use crate::disk::{DiskUse, Level, Pressure, pressure};
 use crate::error::JanitorError;
 use crate::execute::{Execution, Report};
-use crate::inventory::{Inventory, Objects};
+use crate::explain::explain;
+use crate::history::history;
+use crate::inventory::Inventory;
 use crate::marks::Marks;
-use crate::observe::{Engine, Files};
+use crate::metrics::Metrics;
+use crate::observe::{Engine, Files, House, Link};
 use crate::plan::plan;
-use crate::policy::{Candidate, Patience, policy};
+use crate::policy::{Candidate, Patience, Target, policy};
 use crate::protect::protect;
+use crate::resistance::Resistance;
+use crate::retain::spent;
 use crate::show;
+use crate::uses::Uses;
 use crate::verify::{Look, World};
 
-/// The longest time for which an engine that failed is left alone.
-const ENGINE_RETRY_MAX: Duration = Duration::from_secs(240);
+/// How far back removals are counted after a restart.
+const REMEMBERED_SECONDS: i64 = 3600;
 
 /// What a janitor looks after.
 #[derive(Clone, Debug)]
@@ -44,11 +52,19 @@ pub struct Janitor {
     clock: fn() -> Timestamp,
     notifier: Notifier,
     marks: Marks,
+    resistance: Resistance,
+    breaker: Breaker,
+    is_open: bool,
     audit: Audit,
-    engine_address: Option<String>,
-    engine: Option<Engine>,
-    engine_failures: u32,
-    engine_retry_at: Option<Instant>,
+    link: Link,
+    uses: Uses,
+    house: House,
+    /// When the house was looked at last, and which bucket of results is next.
+    house_at: Option<Instant>,
+    bucket: u8,
+    pressure: Pressure,
+    emergency: Option<Emergency>,
+    metrics: Metrics,
 }
 
 impl Janitor {
@@ -72,23 +88,37 @@ impl Janitor {
         })?;
         let node = node_name(&place.hostname);
         let audit = Audit::new(&state_dir, config.audit_bytes_max);
+        let hour_ago = clock() - jiff::SignedDuration::from_secs(REMEMBERED_SECONDS);
+        let breaker = Breaker::new(audit.removed_since(hour_ago));
+        let uses = Uses::read(&state_dir);
+        // Each node begins elsewhere, and looks at everything in the end.
+        let bucket = clock().as_second() as u8 ^ node.bytes().fold(0, |sum, byte| sum ^ byte);
+        let ages = config.litter_ages();
         Ok(Self {
-            files: Arc::new(Files { spool_root: place.spool, spool_id, state_dir, node }),
+            files: Arc::new(Files { spool_root: place.spool, spool_id, state_dir, node, ages, clock }),
             config,
             clock,
             notifier,
             marks: Marks::default(),
+            resistance: Resistance::default(),
+            breaker,
+            is_open: false,
             audit,
-            engine_address: place.engine,
-            engine: None,
-            engine_failures: 0,
-            engine_retry_at: None,
+            link: Link::new(place.engine),
+            uses,
+            house: House::default(),
+            house_at: None,
+            bucket,
+            pressure: Pressure::default(),
+            emergency: None,
+            metrics: Metrics::default(),
         })
     }
 
     /// Goes by another configuration from now on, which was checked.
     pub(crate) fn follow(&mut self, config: Config) {
         self.audit = Audit::new(&self.files.state_dir, config.audit_bytes_max);
+        self.files = Arc::new(Files { ages: config.litter_ages(), ..(*self.files).clone() });
         self.config = config;
     }
 
@@ -99,7 +129,34 @@ impl Janitor {
     /// Whether the engine answered when it was last asked.
     #[must_use]
     pub fn engine_answers(&self) -> bool {
-        self.engine.is_some()
+        self.link.engine().is_some()
+    }
+
+    /// What an operator should know: a full disk, too many removals, what cannot be removed.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if self.pressure.level > Level::Calm {
+            troubles.push(self.pressure.told.clone());
+        }
+        if self.is_open {
+            troubles.push(self.breaker_told());
+        }
+        troubles.extend(self.resistance.stuck());
+        troubles
+    }
+
+    /// Looks at what lies in the spool, at the next bucket of its results, with the next pass, however soon that is.
+    pub fn look_further(&mut self) {
+        self.house_at = None;
+    }
+
+    fn breaker_told(&self) -> String {
+        format!(
+            "nothing more is removed for now: {} removals in one hour are too many (janitor.deletions_per_hour_max); \
+             bottega-janitor history tells which",
+            self.config.deletions_per_hour_max
+        )
     }
 
     /// One pass: what has been a leftover for the grace period goes.
@@ -107,13 +164,23 @@ impl Janitor {
     /// # Errors
     /// The spool or the state directory cannot be read: then nothing is removed.
     pub async fn pass(&mut self) -> Result<Report, JanitorError> {
-        let inventory = self.observe().await?;
-        let found = policy(&inventory, &protect(&inventory));
+        let inventory = self.observe().await.inspect_err(|_| self.metrics.failed_pass())?;
+        if let Err(error) = self.uses.write(&self.files.state_dir) {
+            tracing::debug!("the last uses of images are not kept: {error}");
+        }
+        let was_raised = self.emergency.is_some();
+        self.heed(&inventory.pressure)?;
+        let found = self.leftovers(&inventory);
         let total = found.len();
-        let ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
+        let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
+        self.resistance.leave_alone(&mut ripe, Instant::now().into_std());
+        if self.emergency.is_some() && !was_raised {
+            // Workers stop first; what they have begun may need what would go.
+            ripe.clear();
+        }
         let waiting = total - ripe.len();
-        let plan = plan(&inventory, ripe, self.config.deletions_max);
-        if plan.postponed > 0 {
+        let plan = plan(&inventory, ripe, self.limit());
+        if plan.postponed > 0 && !self.is_open {
             tracing::warn!(
                 "{} more removals wait for the next passes: each makes {} at most (janitor.deletions_max)",
                 plan.postponed,
@@ -126,8 +193,18 @@ impl Janitor {
             notifier: &self.notifier,
             clock: self.clock,
             parallel: self.config.parallel_removals,
+            builds_wait: Duration::from_secs(self.config.builds_wait_seconds),
         };
-        Ok(Report { waiting, ..execution.run(&plan).await })
+        let done = execution.run(&plan).await;
+        self.resistance.note(done.resisted, Instant::now().into_std());
+        self.breaker.note(done.report.removed, (self.clock)());
+        let stuck = self.resistance.stuck().len();
+        let report = Report { waiting: waiting + done.report.waiting, stuck, ..done.report };
+        self.metrics.pass(report, self.engine_answers(), &self.pressure, self.is_open);
+        if let Err(error) = self.metrics.write(&self.files.state_dir) {
+            tracing::debug!("the metrics cannot be written: {error}");
+        }
+        Ok(report)
     }
 
     /// Looks, waits for the grace period, looks again and removes; what a single run can prove, no more.
@@ -141,7 +218,7 @@ impl Janitor {
         }
         tokio::time::sleep(self.config.grace()).await;
         let second = self.pass().await?;
-        Ok(Report { removed: first.removed + second.removed, ..second })
+        Ok(Report { removed: first.removed + second.removed, bytes: first.bytes + second.bytes, ..second })
     }
 
     /// What [`Janitor::once`] would do now, a line each; changes nothing.
@@ -150,9 +227,9 @@ impl Janitor {
     /// As for [`Janitor::pass`].
     pub async fn plan(&mut self) -> Result<Vec<String>, JanitorError> {
         let inventory = self.observe().await?;
-        let mut found = policy(&inventory, &protect(&inventory));
+        let mut found = self.leftovers(&inventory);
         found.retain(|candidate| candidate.patience <= Patience::Grace);
-        let plan = plan(&inventory, found, self.config.deletions_max);
+        let plan = plan(&inventory, found, self.limit());
         let world = self.world();
         let mut lines = Vec::new();
         for candidate in plan.steps() {
@@ -162,53 +239,90 @@ impl Janitor {
             let max = self.config.deletions_max;
             lines.push(format!("{} more would wait: janitor.deletions_max is {max}", plan.postponed));
         }
+        lines.extend(self.troubles());
         Ok(lines)
     }
 
+    /// What is known of an object, and what becomes of it: a container, an image, a work directory, a task's.
+    ///
+    /// # Errors
+    /// As for [`Janitor::pass`].
+    pub async fn explain(&mut self, wanted: &str) -> Result<Vec<String>, JanitorError> {
+        let inventory = self.observe().await?;
+        let spent = spent(&inventory, &self.config.retention());
+        Ok(explain(&inventory, &spent, self.config.repositories_bytes_max, wanted))
+    }
+
+    /// What was removed, and why; only what `wanted` names.
+    #[must_use]
+    pub fn history(&self, wanted: Option<&str>) -> Vec<String> {
+        history(&self.audit.past(), wanted)
+    }
+
+    fn leftovers(&self, inventory: &Inventory) -> Vec<Candidate> {
+        let spent = spent(inventory, &self.config.retention());
+        let kept = protect(inventory, &spent);
+        let mut found = policy(inventory, &kept, &spent, self.config.repositories_bytes_max);
+        if inventory.foreign_build_runs() {
+            found.retain(|candidate| !matches!(candidate.target, Target::Image(_)));
+        }
+        found
+    }
+
+    /// The most removals of this pass; says when there are to be none.
+    fn limit(&mut self) -> usize {
+        let allowed = self.breaker.allowance(self.config.deletions_per_hour_max, (self.clock)());
+        let was_open = std::mem::replace(&mut self.is_open, allowed == 0);
+        if self.is_open && !was_open {
+            tracing::error!("{}", self.breaker_told());
+        }
+        self.config.deletions_max.min(allowed)
+    }
+
+    /// Raises the emergency, or ends it.
+    fn heed(&mut self, pressure: &Pressure) -> Result<(), JanitorError> {
+        if pressure.level > self.pressure.level {
+            tracing::warn!("{}", pressure.told);
+        }
+        self.pressure = pressure.clone();
+        if pressure.level < Level::Emergency {
+            self.emergency = None;
+        } else if self.emergency.is_none() {
+            self.emergency = Emergency::raise(&self.files.state_dir, &pressure.told)?;
+        }
+        Ok(())
+    }
+
     fn world(&self) -> World {
-        World { files: Arc::clone(&self.files), engine: self.engine.clone() }
+        World { files: Arc::clone(&self.files), engine: self.link.engine().cloned() }
     }
 
     async fn observe(&mut self) -> Result<Inventory, JanitorError> {
-        let objects = self.objects().await;
+        let now = (self.clock)();
+        let seen = self.link.objects(&self.config, self.uses.heard_at, now).await;
+        if let Some((objects, heard)) = &seen {
+            self.uses.note(objects, heard, now);
+        }
+        let world = self.world();
+        let period = Duration::from_secs(self.config.spool_period_seconds);
+        if self.house_at.is_none_or(|at| at.elapsed() >= period) {
+            self.house = world.on_files(&self.bucket, Files::house).await?;
+            self.house_at = Some(Instant::now());
+            self.bucket = self.bucket.wrapping_add(1);
+        }
         let files = Arc::clone(&self.files);
-        tokio::task::spawn_blocking(move || files.observe(objects)).await?
-    }
-
-    /// `None` while the engine does not answer: one warning, then silence, and fewer and fewer questions.
-    async fn objects(&mut self) -> Option<Objects> {
-        if self.engine_retry_at.is_some_and(|at| Instant::now() < at) {
-            return None;
-        }
-        let engine = match self.engine.take() {
-            Some(engine) => Ok(engine),
-            None => Engine::connect(self.engine_address.as_deref(), self.config.engine_timeout()).await,
-        };
-        let listed = match engine {
-            Ok(engine) => engine.list().await.map(|objects| (engine, objects)),
-            Err(error) => Err(error),
-        };
-        match listed {
-            Ok((engine, objects)) => {
-                if self.engine_failures > 0 {
-                    tracing::info!("the container engine answers again");
-                }
-                self.engine = Some(engine);
-                self.engine_failures = 0;
-                self.engine_retry_at = None;
-                Some(objects)
-            }
-            Err(error) => {
-                if self.engine_failures == 0 {
-                    tracing::warn!("{error}; containers and images are left alone until then");
-                }
-                let period = Duration::from_secs(self.config.period_seconds);
-                let pause = period.saturating_mul(1 << self.engine_failures.min(16)).min(ENGINE_RETRY_MAX);
-                self.engine_failures += 1;
-                self.engine_retry_at = Some(Instant::now() + pause);
-                None
-            }
-        }
+        let objects = seen.map(|(objects, _)| objects);
+        let inventory = tokio::task::spawn_blocking(move || files.observe(objects)).await??;
+        let root_dir = self.link.engine().and_then(Engine::root_dir);
+        let disks: Vec<DiskUse> =
+            root_dir.into_iter().chain([self.files.state_dir.as_path()]).filter_map(DiskUse::of).collect();
+        Ok(Inventory {
+            used_at: self.uses.of_images().clone(),
+            pressure: pressure(&disks, &self.config.watermarks(), self.pressure.level),
+            litter: self.house.litter.clone(),
+            mirrors: self.house.mirrors.clone(),
+            ..inventory
+        })
     }
 }
 

@@ -4,10 +4,10 @@
 //! One pass goes through five stages; only the first and the last touch the world:
 //!
 //! ```text
-//! observe ──► Inventory ──► protect ──► policy ──► marks ──► Plan ──► execute
-//! engine, ledger,           what is     zombies,   seen      order,   look again,
-//! spool, locks              kept, why   and why    long      limit    then remove
-//!                                                  enough
+//! observe ──► Inventory ──► spent ───► protect ──► policy ──► marks ──► Plan ──► execute
+//! engine, ledger, spool,    whose      what is     zombies,   seen      order,   look again,
+//! locks, disks, uses        time is    kept, why   and why    long      limit    then remove
+//!                           over                              enough
 //! ```
 //!
 //! **Default deny.** An object is ours only if its labels parse, name our spool and this node, and the node's
@@ -17,28 +17,45 @@
 //! prune endpoints are never called: they know no owners, and break builds that run.
 
 mod audit;
+mod breaker;
 mod config;
+mod disk;
 mod error;
 mod execute;
+mod explain;
+mod history;
 mod inventory;
 mod janitor;
 mod marks;
+mod metrics;
 mod observe;
 mod plan;
 mod policy;
 mod protect;
+mod resistance;
+mod retain;
 mod run;
 mod show;
+mod uses;
 mod verify;
 
 pub use audit::{AUDIT_FILE, Audit};
+pub use breaker::Breaker;
 pub use config::Config;
+pub use disk::{DiskUse, Level, Pressure, Watermarks, pressure};
 pub use error::{EngineError, JanitorError};
 pub use execute::Report;
-pub use inventory::{ClaimKey, Container, Image, Inventory, Objects, WorkDirState};
+pub use explain::explain;
+pub use history::{Past, history};
+pub use inventory::{ClaimKey, Container, Image, Inventory, Mirror, Objects, WorkDirState};
 pub use janitor::{Janitor, Place};
 pub use marks::Marks;
+pub use metrics::METRICS_FILE;
 pub use plan::{Plan, plan};
 pub use policy::{Candidate, Patience, Reason, Target, policy};
 pub use protect::{Kept, protect};
+pub use resistance::Resistance;
+pub use retain::{Retention, spent};
 pub use run::run;
+pub use uses::{Heard, Uses};
+pub use verify::{Look, judge_claim, judge_container, judge_image};

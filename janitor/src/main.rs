@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand};
 use janitor::{Config, Janitor, Place};
 use systemd::{Environment, Notifier, Reload, Shutdown, Source};
 
@@ -13,27 +13,26 @@ use systemd::{Environment, Notifier, Reload, Shutdown, Source};
 #[derive(Parser)]
 #[command(name = "bottega-janitor", version)]
 struct Arguments {
-    /// What to do.
-    #[arg(value_enum)]
+    #[command(subcommand)]
     command: Command,
     /// The spool [default: what the configuration says].
-    #[arg(long, env = "BOTTEGA_SPOOL", value_name = "DIR")]
+    #[arg(long, global = true, env = "BOTTEGA_SPOOL", value_name = "DIR")]
     spool: Option<PathBuf>,
     /// Where this node's workers keep their ledger [default: /var/lib/bottega, or the user's state directory].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
     /// The configuration; its [janitor] section counts [default: /etc/bottega/bottega.toml].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Prints the effective configuration and ends.
-    #[arg(long)]
+    #[arg(long, global = true)]
     print_config: bool,
     /// What is logged: error, warn, info, debug, or directives such as info,janitor=debug.
-    #[arg(long, default_value = "info", value_name = "FILTER")]
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
     log: String,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Subcommand)]
 enum Command {
     /// Goes on until SIGTERM.
     Run,
@@ -41,6 +40,19 @@ enum Command {
     Once,
     /// Prints what `once` would do, and does nothing.
     Plan,
+    /// Tells why something stays or goes.
+    Explain {
+        /// A container, an image, a directory or a task: by name, id or the beginning of an id.
+        object: String,
+    },
+    /// Tells what was removed, when and why, the latest last.
+    History {
+        /// Only of this container, image, directory or task.
+        object: Option<String>,
+        /// So many lines at most, the latest.
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        lines: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -110,11 +122,22 @@ async fn act(
             }
             () = shutdown.requested() => anyhow::bail!("ended by a signal; the next run goes on"),
         },
-        Command::Plan => {
-            let lines = janitor.plan().await?;
-            let mut out = std::io::stdout().lock();
-            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        Command::Plan => print(&janitor.plan().await?)?,
+        Command::Explain { object } => {
+            let lines = janitor.explain(&object).await?;
+            let looked = if janitor.engine_answers() { "" } else { "; the container engine does not answer" };
+            anyhow::ensure!(!lines.is_empty(), "nothing here is called {object}{looked}");
+            print(&lines)?;
+        }
+        Command::History { object, lines } => {
+            let told = janitor.history(object.as_deref());
+            print(&told[told.len().saturating_sub(lines)..])?;
         }
     }
     Ok(())
+}
+
+fn print(lines: &[String]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
 }

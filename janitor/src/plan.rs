@@ -23,7 +23,9 @@ pub fn plan(inventory: &Inventory, candidates: Vec<Candidate>, deletions_max: us
     for candidate in candidates {
         match candidate.target {
             Target::Lease(_) => leases.push(candidate),
-            Target::Container(_) | Target::WorkDir(_) => objects.push(candidate),
+            Target::Container(_) | Target::WorkDir(_) | Target::Litter(..) | Target::Mirror(_) => {
+                objects.push(candidate);
+            }
             Target::Image(_) => images.push(candidate),
             Target::Entry(_) | Target::Lock(_) => books.push(candidate),
         }
@@ -71,7 +73,10 @@ fn leaves_first(inventory: &Inventory, images: Vec<Candidate>) -> Vec<Vec<Candid
             break;
         }
         leaves.sort();
-        waves.push(leaves.iter().filter_map(|id| left.remove(id)).collect());
+        let mut wave: Vec<Candidate> = leaves.iter().filter_map(|id| left.remove(id)).collect();
+        // Where a pass is full, what failed goes before what is kept for later use.
+        wave.sort_by_key(|candidate| candidate.reason);
+        waves.push(wave);
     }
     waves
 }

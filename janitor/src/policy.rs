@@ -1,14 +1,19 @@
 //! What is a leftover, and why.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use queue_format::{LABEL_OBJECT, LedgerEntry, Life, ObjectKind, Owner};
+use queue_format::{LABEL_OBJECT, LedgerEntry, Life, Litter, LitterKind, ObjectKind, Owner};
 use uuid::Uuid;
 
-use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects, WorkDirState};
+use crate::disk::Level;
+use crate::inventory::{ClaimKey, Container, Image, Inventory, Mirror, Objects, WorkDirState};
 use crate::protect::{Kept, container_entry, image_entry};
+use crate::retain::Sizes;
+
+/// A copy of a repository that was asked for within this time may still be read: far longer than git works on one.
+const MIRROR_REST_SECONDS: i64 = 24 * 3600;
 
 /// Something to be done about one thing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +30,10 @@ pub enum Target {
     Entry(Uuid),
     /// Forget the lock of a dead worker of which nothing is left.
     Lock(Owner),
+    /// Remove something that nobody needs any more from the spool.
+    Litter(PathBuf, LitterKind),
+    /// Remove a copy of a repository.
+    Mirror(PathBuf),
 }
 
 /// Why.
@@ -34,6 +43,18 @@ pub enum Reason {
     OwnerDead,
     /// Its claim ended, or was taken away.
     ClaimGone,
+    /// Nobody has used it for as long as it is kept.
+    Unused,
+    /// The disk is full, and nothing else that could go was unused for longer.
+    DiskFull,
+    /// What is kept of its kind takes too much, and this was unused for longest.
+    TooMany,
+    /// It was removed, but for its last name.
+    Removed,
+    /// The attempt that wrote it never came to its end.
+    Void,
+    /// It tells of a worker that is long gone.
+    Old,
 }
 
 /// How long it must have been seen so before it is acted upon.
@@ -76,21 +97,28 @@ impl Candidate {
     }
 }
 
-/// Every leftover of the inventory; nothing that `kept` names.
+/// Every leftover of the inventory; nothing that `kept` names. `spent` is why accepted tasks' images go, and copies of
+/// repositories take `mirrors_bytes_max` at most.
 #[must_use]
-pub fn policy(inventory: &Inventory, kept: &BTreeMap<String, Kept>) -> Vec<Candidate> {
+pub fn policy(
+    inventory: &Inventory,
+    kept: &BTreeMap<String, Kept>,
+    spent: &BTreeMap<String, Reason>,
+    mirrors_bytes_max: u64,
+) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = dead_leases(inventory).collect();
     if let Some(objects) = &inventory.objects {
         let containers = objects.containers.iter().filter(|container| !kept.contains_key(&container.id));
         found.extend(containers.filter_map(|container| container_left(inventory, container)));
         let images = objects.images.iter().filter(|image| !kept.contains_key(&image.id));
-        let sizes: HashMap<&str, u64> =
-            objects.images.iter().map(|image| (image.id.as_str(), image.size_bytes)).collect();
-        found.extend(images.filter_map(|image| image_left(inventory, &sizes, image)));
+        let sizes = Sizes::of(&objects.images);
+        found.extend(images.filter_map(|image| image_left(inventory, &sizes, spent, image)));
     }
     found.extend(inventory.ledger.values().filter_map(|entry| work_dir_left(inventory, entry)));
     found.extend(entries_without_object(inventory));
     found.extend(locks_without_anything(inventory));
+    found.extend(inventory.litter.iter().map(litter_left));
+    found.extend(mirrors_left(inventory, mirrors_bytes_max));
     found
 }
 
@@ -131,18 +159,22 @@ fn container_left(inventory: &Inventory, container: &Container) -> Option<Candid
     })
 }
 
-fn image_left(inventory: &Inventory, sizes: &HashMap<&str, u64>, image: &Image) -> Option<Candidate> {
+fn image_left(
+    inventory: &Inventory,
+    sizes: &Sizes<'_>,
+    spent: &BTreeMap<String, Reason>,
+    image: &Image,
+) -> Option<Candidate> {
     let entry = image_entry(inventory, image)?;
-    // What lies below is shared; only the difference is freed.
-    let shared = image.parent_id.as_deref().and_then(|parent| sizes.get(parent)).copied();
+    let over = reason(inventory, entry)?;
     Some(Candidate {
         target: Target::Image(image.id.clone()),
-        reason: reason(inventory, entry)?,
+        reason: spent.get(&image.id).copied().unwrap_or(over),
         patience: Patience::Grace,
         name: image.tags.first().cloned().unwrap_or_else(|| "<none>".to_owned()),
         entry: Some(entry.clone()),
         created_at: image.created_at,
-        bytes: shared.map(|shared| image.size_bytes.saturating_sub(shared)),
+        bytes: sizes.own_bytes(image),
     })
 }
 
@@ -216,4 +248,49 @@ fn locks_without_anything(inventory: &Inventory) -> impl Iterator<Item = Candida
         created_at: None,
         bytes: None,
     })
+}
+
+fn litter_left(litter: &Litter) -> Candidate {
+    let reason = match litter.kind {
+        LitterKind::Leftover => Reason::Removed,
+        LitterKind::VoidResult(..) => Reason::Void,
+        LitterKind::OldLog(_) => Reason::Old,
+    };
+    Candidate {
+        target: Target::Litter(litter.path.clone(), litter.kind.clone()),
+        reason,
+        patience: Patience::Grace,
+        name: litter.path.display().to_string(),
+        entry: None,
+        created_at: Timestamp::try_from(litter.modified).ok(),
+        bytes: Some(litter.bytes),
+    }
+}
+
+/// The longest unused first, until the rest is no more than `bytes_max`; in an emergency all that rest.
+fn mirrors_left(inventory: &Inventory, bytes_max: u64) -> impl Iterator<Item = Candidate> {
+    let is_emergency = inventory.pressure.level == Level::Emergency;
+    let mut mirrors: Vec<&Mirror> = inventory.mirrors.iter().collect();
+    mirrors.sort_by_key(|mirror| (mirror.used_at, &mirror.path));
+    let mut bytes: u64 = mirrors.iter().map(|mirror| mirror.bytes).sum();
+    let now = inventory.now;
+    mirrors.retain(|mirror| {
+        let goes = mirror_rests(mirror.used_at, now) && (bytes > bytes_max || is_emergency);
+        bytes -= if goes { mirror.bytes } else { 0 };
+        goes
+    });
+    mirrors.into_iter().map(move |mirror| Candidate {
+        target: Target::Mirror(mirror.path.clone()),
+        reason: if is_emergency { Reason::DiskFull } else { Reason::TooMany },
+        patience: Patience::Grace,
+        name: mirror.path.display().to_string(),
+        entry: None,
+        created_at: Some(mirror.used_at),
+        bytes: Some(mirror.bytes),
+    })
+}
+
+/// Whether no attempt that asked for a copy of a repository can still be reading it.
+pub(crate) fn mirror_rests(used_at: Timestamp, now: Timestamp) -> bool {
+    now.as_second().saturating_sub(used_at.as_second()) >= MIRROR_REST_SECONDS
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use queue_format::{LedgerEntry, ObjectKind, image_name};
 
 use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects};
+use crate::policy::Reason;
 
 /// What base images are called; they carry no labels and outlive every task.
 const BASE_IMAGE_PREFIX: &str = "openswe-python-";
@@ -26,9 +27,9 @@ pub enum Kept {
     Needed,
 }
 
-/// The containers and images that stay, by id.
+/// The containers and images that stay, by id. Accepted tasks' images that are `spent` do not stay for their own sake.
 #[must_use]
-pub fn protect(inventory: &Inventory) -> BTreeMap<String, Kept> {
+pub fn protect(inventory: &Inventory, spent: &BTreeMap<String, Reason>) -> BTreeMap<String, Kept> {
     let Some(objects) = &inventory.objects else { return BTreeMap::new() };
     let mut kept = BTreeMap::new();
     for container in &objects.containers {
@@ -38,6 +39,7 @@ pub fn protect(inventory: &Inventory) -> BTreeMap<String, Kept> {
         kept.extend(image_kept(inventory, image).map(|why| (image.id.clone(), why)));
     }
     keep_descendants_of_accepted(objects, &mut kept);
+    kept.retain(|id, why| *why != Kept::Accepted || !spent.contains_key(id));
     keep_what_is_needed(objects, &mut kept);
     kept
 }

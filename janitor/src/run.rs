@@ -42,6 +42,9 @@ pub async fn run(
     notifier.stopping("ending");
 }
 
+/// Troubles that a status line has room for.
+const TROUBLES_TOLD_MAX: usize = 3;
+
 #[derive(PartialEq, Eq)]
 enum Next {
     Pass,
@@ -77,11 +80,16 @@ fn status(done: &Result<Report, JanitorError>, janitor: &Janitor, was_healthy: b
         Ok(report) => {
             let engine = if janitor.engine_answers() { "" } else { "; the container engine does not answer" };
             let freed = show::size(report.bytes);
-            format!(
+            let mut status = format!(
                 "removed {} ({freed}), {} wait{engine}",
                 report.removed,
                 report.waiting + report.postponed
-            )
+            );
+            for trouble in janitor.troubles().iter().take(TROUBLES_TOLD_MAX) {
+                status.push_str("; ");
+                status.push_str(trouble);
+            }
+            status
         }
         Err(error) => {
             if was_healthy {

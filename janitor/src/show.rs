@@ -3,8 +3,10 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use queue_format::LitterKind;
 
 use crate::policy::{Candidate, Reason, Target};
+use crate::protect::Kept;
 
 /// Characters of an id that tell it apart.
 const SHORT_ID_CHARS: usize = 12;
@@ -14,6 +16,25 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::OwnerDead => "its worker is dead",
             Self::ClaimGone => "its claim is gone",
+            Self::Unused => "nobody has used it for long (janitor.accepted_keep_days)",
+            Self::DiskFull => "the disk is full (janitor.disk_high_percent)",
+            Self::TooMany => "copies of repositories take too much (janitor.repositories_bytes_max)",
+            Self::Removed => "it was removed, but for its last name",
+            Self::Void => "its attempt never ended, and is over",
+            Self::Old => "its worker is long gone (janitor.logs_keep_days, janitor.logs_bytes_max)",
+        })
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Foreign => "it is not ours",
+            Self::LiveClaim => "its claim stands",
+            Self::BaseImage => "it is a base image",
+            Self::Accepted => "its task is accepted",
+            Self::OnAccepted => "it was built on the image of an accepted task",
+            Self::Needed => "something that stays needs it",
         })
     }
 }
@@ -27,6 +48,10 @@ pub(crate) fn kind(target: &Target) -> &'static str {
         Target::WorkDir(_) => "work-directory",
         Target::Entry(_) => "ledger-entry",
         Target::Lock(_) => "lock",
+        Target::Litter(_, LitterKind::Leftover) => "leftover",
+        Target::Litter(_, LitterKind::VoidResult(..)) => "void-result",
+        Target::Litter(_, LitterKind::OldLog(_)) => "old-log",
+        Target::Mirror(_) => "repository",
     }
 }
 
@@ -35,7 +60,7 @@ pub(crate) fn id(target: &Target) -> String {
     match target {
         Target::Lease(owner) | Target::Lock(owner) => owner.to_string(),
         Target::Container(id) | Target::Image(id) => id.clone(),
-        Target::WorkDir(path) => path.display().to_string(),
+        Target::WorkDir(path) | Target::Litter(path, _) | Target::Mirror(path) => path.display().to_string(),
         Target::Entry(object) => object.to_string(),
     }
 }
@@ -45,7 +70,7 @@ pub(crate) fn line(candidate: &Candidate, bytes: Option<u64>, now: Timestamp) ->
     let verb = match candidate.target {
         Target::Lease(_) => "take back",
         Target::Entry(_) | Target::Lock(_) => "forget",
-        Target::Container(_) | Target::Image(_) | Target::WorkDir(_) => "remove",
+        _ => "remove",
     };
     let mut line = format!("{verb} {} {}", kind(&candidate.target), candidate.name);
     if let Target::Container(id) | Target::Image(id) = &candidate.target {

@@ -1,19 +1,15 @@
 //! The last look: between a listing and a removal the world went on.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use queue_format::{Life, LifeLock, Owner};
+use queue_format::{LedgerEntry, Life, LifeLock, Owner};
 
 use crate::error::{EngineError, JanitorError};
-use crate::inventory::{Inventory, WorkDirState};
-use crate::observe::{Engine, Files, look_at_work_dir, open_spool};
-use crate::policy::{Candidate, Target, reason};
+use crate::inventory::{Container, Image, Inventory, WorkDirState};
+use crate::observe::{Engine, Files, allocated_bytes, look_at_work_dir, open_spool};
+use crate::policy::{Candidate, Reason, Target, reason};
 use crate::protect::{container_entry, image_entry, is_accepted, is_base};
-
-/// Entries of a directory that are counted to tell its size.
-const MEASURED_ENTRIES_MAX: usize = 200_000;
 
 /// Where a pass acts.
 #[derive(Clone, Debug)]
@@ -24,7 +20,7 @@ pub(crate) struct World {
 
 /// What the last look gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub enum Look {
     /// It is still a leftover; so many bytes are freed, where that is known.
     Remove(Option<u64>),
     /// It is not, or no longer.
@@ -40,25 +36,63 @@ pub(crate) enum LookError {
     Files(#[from] JanitorError),
 }
 
+/// Whether a claim stands that did not when the listing was made. `now` knows the entry alone, as it is now.
+#[must_use]
+pub fn judge_claim(now: &Inventory, entry: &LedgerEntry) -> Option<Look> {
+    reason(now, entry).is_none().then_some(Look::Keep("its claim stands again"))
+}
+
+/// What becomes of a container that was found as it is now, if it was found at all.
+#[must_use]
+pub fn judge_container(now: &Inventory, found: Option<&Container>) -> Look {
+    match found {
+        None => Look::Keep("it is gone"),
+        Some(container) if container_entry(now, container).is_none() => Look::Keep("it is not ours"),
+        Some(_) => Look::Remove(None),
+    }
+}
+
+/// What becomes of an image that was found as it is now, if it was found at all.
+#[must_use]
+pub fn judge_image(now: &Inventory, found: Option<&Image>, candidate: &Candidate) -> Look {
+    let Some(image) = found else { return Look::Keep("it is gone") };
+    let is_spent = matches!(candidate.reason, Reason::Unused | Reason::DiskFull);
+    match image_entry(now, image) {
+        None => Look::Keep("it is not ours"),
+        Some(_) if is_base(image) => Look::Keep("it is a base image"),
+        Some(entry) if is_accepted(now, image, entry) && !is_spent => Look::Keep("its task is accepted"),
+        Some(_) => Look::Remove(candidate.bytes),
+    }
+}
+
 impl World {
     /// Whether a candidate may go, by its claim, its worker and itself as they are now.
     pub(crate) async fn look(&self, candidate: &Candidate) -> Result<Look, LookError> {
         match (&candidate.target, &candidate.entry) {
             (Target::Lease(owner), _) => Ok(self.on_files(owner, look_at_lease).await?),
             (Target::Lock(owner), _) => Ok(self.on_files(owner, look_at_lock).await?),
+            (Target::Litter(path, _), _) => Ok(match path.symlink_metadata() {
+                // What it is, the spool looks at again when it removes it.
+                Ok(_) => Look::Remove(candidate.bytes),
+                Err(_) => Look::Keep("it is gone"),
+            }),
+            (Target::Mirror(path), _) => Ok(match self.files.mirror_rests(path) {
+                true => Look::Remove(candidate.bytes),
+                false => Look::Keep("somebody uses it"),
+            }),
             (_, None) => Ok(Look::Keep("the ledger does not know it")),
             (target, Some(entry)) => {
                 let Some(now) = self.on_files(entry, Files::observe_one).await? else {
                     return Ok(Look::Keep("its ledger entry changed"));
                 };
-                if reason(&now, entry).is_none() {
-                    return Ok(Look::Keep("its claim stands again"));
+                if let Some(keep) = judge_claim(&now, entry) {
+                    return Ok(keep);
                 }
                 match target {
                     Target::Container(id) => self.look_at_container(&now, id).await,
-                    Target::Image(id) => self.look_at_image(&now, id, candidate.bytes).await,
+                    Target::Image(id) => self.look_at_image(&now, id, candidate).await,
                     Target::WorkDir(path) => Ok(self.on_files(path, look_at_dir).await?),
-                    Target::Entry(_) | Target::Lease(_) | Target::Lock(_) => Ok(Look::Remove(None)),
+                    _ => Ok(Look::Remove(None)),
                 }
             }
         }
@@ -66,22 +100,20 @@ impl World {
 
     async fn look_at_container(&self, now: &Inventory, id: &str) -> Result<Look, LookError> {
         let Some(engine) = &self.engine else { return Ok(Look::Keep("the engine does not answer")) };
-        match engine.container(id).await? {
-            None => Ok(Look::Keep("it is gone")),
-            Some(container) if container_entry(now, &container).is_none() => Ok(Look::Keep("it is not ours")),
-            Some(_) => Ok(Look::Remove(engine.container_bytes(id).await)),
+        match judge_container(now, engine.container(id).await?.as_ref()) {
+            Look::Remove(_) => Ok(Look::Remove(engine.container_bytes(id).await)),
+            keep => Ok(keep),
         }
     }
 
-    async fn look_at_image(&self, now: &Inventory, id: &str, bytes: Option<u64>) -> Result<Look, LookError> {
+    async fn look_at_image(
+        &self,
+        now: &Inventory,
+        id: &str,
+        candidate: &Candidate,
+    ) -> Result<Look, LookError> {
         let Some(engine) = &self.engine else { return Ok(Look::Keep("the engine does not answer")) };
-        let Some(image) = engine.image(id).await? else { return Ok(Look::Keep("it is gone")) };
-        Ok(match image_entry(now, &image) {
-            None => Look::Keep("it is not ours"),
-            Some(_) if is_base(&image) => Look::Keep("it is a base image"),
-            Some(entry) if is_accepted(now, &image, entry) => Look::Keep("its task is accepted"),
-            Some(_) => Look::Remove(bytes),
-        })
+        Ok(judge_image(now, engine.image(id).await?.as_ref(), candidate))
     }
 
     /// Runs something that blocks on the spool or the node's disk.
@@ -126,27 +158,6 @@ fn look_at_dir(files: &Files, path: &PathBuf) -> Result<Look, JanitorError> {
             Look::Keep("it does not lie where work directories do")
         }
     })
-}
-
-/// What a tree takes on disk; `None` where it is too large to count.
-fn allocated_bytes(root: &Path) -> Option<u64> {
-    let (mut bytes, mut entries, mut waiting) = (0, 0, vec![root.to_owned()]);
-    while let Some(dir) = waiting.pop() {
-        for entry in std::fs::read_dir(dir).ok()? {
-            let entry = entry.ok()?;
-            let found = entry.metadata().ok()?;
-            // stat counts in units of 512 bytes, whatever the file system's blocks are.
-            bytes += found.blocks() * 512;
-            entries += 1;
-            if entries > MEASURED_ENTRIES_MAX {
-                return None;
-            }
-            if found.is_dir() {
-                waiting.push(entry.path());
-            }
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use janitor::{
-    Candidate, ClaimKey, Container, Image, Inventory, Marks, Objects, Plan, Reason, Target, WorkDirState,
-    plan, policy, protect,
+    Candidate, ClaimKey, Container, Image, Inventory, Level, Marks, Objects, Plan, Pressure, Reason,
+    Retention, Target, WorkDirState, plan, policy, protect, spent,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -14,6 +14,8 @@ use queue_format::{Incarnation, Labels, LedgerEntry, Life, ObjectKind, Owner, Sp
 use uuid::Uuid;
 
 const NODE: &str = "here";
+/// How long an accepted image is kept.
+const KEPT: Duration = Duration::from_secs(1000);
 
 fn spool(number: u8) -> SpoolId {
     Uuid::from_u128(1000 + u128::from(number)).to_string().parse().expect("a UUID")
@@ -130,13 +132,14 @@ fn containers(entries: &[LedgerEntry], images: &[Image], parts: &[Parts]) -> Vec
             labels: labels(entry, *bend),
             created_at: None,
             is_build_step: *is_build_step,
+            is_running: false,
         }
     })
     .collect()
 }
 
 prop_compose! {
-    fn inventories()(entries in entries(), bits in prop::collection::vec(any::<(bool, bool)>(), 12), lives in prop::collection::vec(0u8..4, 4), image_parts in parts(), container_parts in parts(), engine in 0u8..8) -> Inventory {
+    fn inventories()(entries in entries(), bits in prop::collection::vec(any::<(bool, bool)>(), 12), lives in prop::collection::vec(0u8..4, 4), image_parts in parts(), container_parts in parts(), engine in 0u8..8, uses in prop::collection::vec(0i64..2000, 24), level in 0u8..3) -> Inventory {
         let images = images(&entries, &image_parts);
         let containers = containers(&entries, &images, &container_parts);
         let claims: BTreeSet<ClaimKey> =
@@ -164,8 +167,6 @@ prop_compose! {
             }))
             .collect();
         Inventory {
-            spool: spool(0),
-            node: NODE.to_owned(),
             objects: (engine > 0).then_some(Objects { containers, images }),
             leases: claims.iter().map(|claim| claim.owner.clone()).filter(|o| o.node() == NODE).collect(),
             ledger: entries.into_iter().map(|entry| (entry.object, entry)).collect(),
@@ -173,13 +174,31 @@ prop_compose! {
             claims,
             accepted,
             lives,
+            now: jiff::Timestamp::from_second(2000).expect("a time"),
+            used_at: (0..24)
+                .map(|number| {
+                    let used_at = jiff::Timestamp::from_second(uses[number]).expect("a time");
+                    (format!("sha256:{number:03}"), used_at)
+                })
+                .collect(),
+            pressure: Pressure {
+                level: [Level::Calm, Level::High, Level::Emergency][usize::from(level)],
+                bytes_to_free: 250,
+                ..Pressure::default()
+            },
+            ..Inventory::of_nothing(spool(0), NODE)
         }
     }
 }
 
+fn everything(inventory: &Inventory) -> Vec<Candidate> {
+    let spent = spent(inventory, &Retention { accepted: KEPT, rest: Duration::from_secs(100) });
+    policy(inventory, &protect(inventory, &spent), &spent, u64::MAX)
+}
+
 /// What would go if every grace period were over.
 fn all_of_it(inventory: &Inventory, deletions_max: usize) -> (Vec<Candidate>, Plan) {
-    let found = policy(inventory, &protect(inventory));
+    let found = everything(inventory);
     let mut marks = Marks::default();
     let start = Instant::now();
     marks.ripe(found.clone(), start, Duration::ZERO);
@@ -219,8 +238,17 @@ fn image_may_go(inventory: &Inventory, image: &Image) -> bool {
         let accepted = inventory.accepted.contains(&(entry.task.clone(), entry.token));
         matches!(entry.kind, ObjectKind::Build { .. })
             && image.tags.iter().all(|tag| *tag == own_tag)
-            && (image.tags.is_empty() || !accepted)
+            && (image.tags.is_empty() || !accepted || its_time_is_over(inventory, image))
     })
+}
+
+fn its_time_is_over(inventory: &Inventory, image: &Image) -> bool {
+    let unused = inventory.now.as_second() - inventory.used_at[&image.id].as_second();
+    match inventory.pressure.level {
+        Level::Calm => unused >= 1000,
+        Level::High => unused >= 100,
+        Level::Emergency => true,
+    }
 }
 
 proptest! {
@@ -278,6 +306,7 @@ proptest! {
                     prop_assert!(inventory.ledger.values().all(|entry| entry.owner != *owner));
                 }
                 Target::Container(_) | Target::Image(_) => prop_assert!(inventory.objects.is_some()),
+                Target::Litter(..) | Target::Mirror(_) => prop_assert!(false, "there is none"),
             }
         }
     }
@@ -296,7 +325,12 @@ proptest! {
                 && objects.images.iter().all(|other| other.parent_id.as_ref() != Some(&image.id))
                 && objects.containers.iter().all(|container| container.image_id != image.id)
         };
-        for image in objects.images.iter().filter(alone).filter(|image| image_may_go(&inventory, image)) {
+        // Under pressure as many go as it takes, and no more.
+        let must_go = |image: &&Image| {
+            let calm = Inventory { pressure: Pressure::default(), ..inventory.clone() };
+            image_may_go(&calm, image)
+        };
+        for image in objects.images.iter().filter(alone).filter(must_go) {
             prop_assert!(going.contains(&Target::Image(image.id.clone())), "{image:?}");
         }
     }
@@ -337,7 +371,7 @@ fn the_generator_reaches_every_kind_of_leftover() {
     let (mut seen, mut reasons) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..500 {
         let inventory = inventories().new_tree(&mut runner).expect("a value").current();
-        for candidate in policy(&inventory, &protect(&inventory)) {
+        for candidate in everything(&inventory) {
             let kind = match candidate.target {
                 Target::Container(_) => "container",
                 Target::Image(_) => "image",
@@ -345,11 +379,13 @@ fn the_generator_reaches_every_kind_of_leftover() {
                 Target::Entry(_) => "entry",
                 Target::Lease(_) => "lease",
                 Target::Lock(_) => "lock",
+                Target::Litter(..) | Target::Mirror(_) => continue,
             };
             seen.insert(kind);
             reasons.insert(candidate.reason);
         }
     }
     assert_eq!(seen, BTreeSet::from(["container", "directory", "entry", "image", "lease", "lock"]));
-    assert_eq!(reasons, BTreeSet::from([Reason::OwnerDead, Reason::ClaimGone]));
+    let expected = [Reason::OwnerDead, Reason::ClaimGone, Reason::Unused, Reason::DiskFull];
+    assert_eq!(reasons, BTreeSet::from(expected));
 }

@@ -1,8 +1,12 @@
 //! Why things stay and how soon they go, one small node after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use janitor::{ClaimKey, Container, Image, Inventory, Kept, Objects, Patience, Target, policy, protect};
+use janitor::{
+    ClaimKey, Container, Image, Inventory, Kept, Level, Mirror, Objects, Patience, Pressure, Reason,
+    Retention, Target, policy, protect, spent,
+};
 use queue_format::{Incarnation, Labels, LedgerEntry, Life, ObjectKind, Owner, SpoolId, Token};
 use uuid::Uuid;
 
@@ -32,15 +36,10 @@ fn case() -> Case {
         created_at: jiff::Timestamp::UNIX_EPOCH,
     };
     let inventory = Inventory {
-        spool,
-        node: "here".to_owned(),
         objects: Some(Objects::default()),
         ledger: BTreeMap::from([(entry.object, entry)]),
-        work_dirs: BTreeMap::new(),
-        claims: BTreeSet::new(),
-        accepted: BTreeSet::new(),
-        leases: BTreeSet::new(),
         lives: BTreeMap::from([(owner, Life::Alive)]),
+        ..Inventory::of_nothing(spool, "here")
     };
     let mut case = Case { inventory, labels };
     case.image("first", "", &[]).image("second", "first", &[]).image(
@@ -78,6 +77,7 @@ impl Case {
             labels,
             created_at: None,
             is_build_step,
+            is_running: true,
         });
         self
     }
@@ -136,7 +136,7 @@ fn what_stays_and_why() {
         let mut case = case();
         change(&mut case);
         let expected = expected.iter().map(|(id, why)| ((*id).to_owned(), *why)).collect();
-        assert_eq!(protect(&case.inventory), expected, "{about}");
+        assert_eq!(protect(&case.inventory, &BTreeMap::new()), expected, "{about}");
     };
     let all = |why| [("final", why), ("first", why), ("second", why)];
     let accepted = [("final", Accepted), ("first", Needed), ("second", Needed)];
@@ -194,7 +194,7 @@ fn books_are_closed_late() {
         let mut case = case();
         *case.objects() = Objects::default();
         change(&mut case);
-        let found = policy(&case.inventory, &protect(&case.inventory));
+        let found = policy(&case.inventory, &protect(&case.inventory, &BTreeMap::new()), &BTreeMap::new(), 0);
         let found: Vec<_> = found.iter().map(|candidate| (&candidate.target, candidate.patience)).collect();
         assert_eq!(found, expected, "{about}");
     };
@@ -214,4 +214,85 @@ fn books_are_closed_late() {
 
 fn lease() -> Target {
     Target::Lease(Owner::new("here", Incarnation::new(Uuid::from_u128(2))))
+}
+
+/// Accepted images `a` to `d` of 100 bytes each on a base, last used 400, 300, 200 and 10 seconds ago.
+fn shelf(level: Level, bytes_to_free: u64, inodes_to_free: u64) -> Inventory {
+    let mut case = case();
+    case.accept(1);
+    *case.objects() = Objects::default();
+    case.image("base", "", &["openswe-python-3.11:latest"]);
+    for name in ["a", "b", "c", "d"] {
+        case.image(name, "base", &["openswe--x:latest"]);
+    }
+    let mut inventory = case.inventory;
+    for image in &mut inventory.objects.as_mut().expect("objects").images {
+        image.size_bytes = if image.id == "base" { 1000 } else { 1100 };
+    }
+    let at = |second| jiff::Timestamp::from_second(second).expect("a time");
+    inventory.now = at(1000);
+    inventory.used_at = [("base", 0), ("a", 600), ("b", 700), ("c", 800), ("d", 990)]
+        .map(|(id, s)| (id.to_owned(), at(s)))
+        .into();
+    inventory.pressure = Pressure { level, bytes_to_free, inodes_to_free, told: String::new() };
+    inventory
+}
+
+#[test]
+fn what_was_unused_for_longest_goes_until_the_rest_fits() {
+    let check = |level, bytes, inodes, days: u64, expected: &[(&str, Reason)]| {
+        let inventory = shelf(level, bytes, inodes);
+        let retention = Retention { accepted: Duration::from_secs(days), rest: Duration::from_secs(100) };
+        let spent = spent(&inventory, &retention);
+        let found: Vec<_> = spent.iter().map(|(id, why)| (id.as_str(), *why)).collect();
+        assert_eq!(found, expected, "{level:?} {bytes} {inodes} {days}");
+        // And it is what goes, with what it frees.
+        let going = policy(&inventory, &protect(&inventory, &spent), &spent, 0);
+        let going: Vec<_> = going
+            .iter()
+            .filter_map(|found| match &found.target {
+                Target::Image(id) => Some((id.as_str(), found.reason, found.bytes)),
+                _ => None,
+            })
+            .collect();
+        let expected: Vec<_> = expected.iter().map(|(id, why)| (*id, *why, Some(100))).collect();
+        assert_eq!(going, expected);
+    };
+    use Level::{Calm, Emergency, High};
+    use Reason::{DiskFull, Unused};
+    check(Calm, 0, 0, 500, &[]);
+    check(Calm, 0, 0, 300, &[("a", Unused), ("b", Unused)]);
+    check(High, 150, 0, 500, &[("a", DiskFull), ("b", DiskFull)]);
+    check(High, 150, 0, 400, &[("a", Unused), ("b", DiskFull)]);
+    check(High, 5000, 0, 500, &[("a", DiskFull), ("b", DiskFull), ("c", DiskFull)]);
+    check(High, 0, 1, 500, &[("a", DiskFull), ("b", DiskFull), ("c", DiskFull)]);
+    check(Emergency, 5000, 0, 500, &[("a", DiskFull), ("b", DiskFull), ("c", DiskFull), ("d", DiskFull)]);
+    check(Emergency, 100, 0, 500, &[("a", DiskFull)]);
+}
+
+#[test]
+fn copies_of_repositories_stay_while_they_fit_or_may_be_read() {
+    const DAY: i64 = 24 * 3600;
+    let at = |second| jiff::Timestamp::from_second(second).expect("a time");
+    let check = |level, bytes_max: u64, expected: &[(&str, Reason)]| {
+        let mut inventory = case().inventory;
+        inventory.now = at(10 * DAY);
+        inventory.pressure.level = level;
+        inventory.mirrors = [("old", 1), ("older", 0), ("day", 9 * DAY), ("new", 9 * DAY + 1)]
+            .map(|(name, used_at)| Mirror { path: name.into(), bytes: 100, used_at: at(used_at) })
+            .into();
+        let found = policy(&inventory, &BTreeMap::new(), &BTreeMap::new(), bytes_max);
+        let found: Vec<_> = found
+            .iter()
+            .filter(|found| matches!(found.target, Target::Mirror(_)))
+            .map(|found| (found.name.as_str(), found.reason))
+            .collect();
+        assert_eq!(found, expected, "{level:?} {bytes_max}");
+    };
+    use Reason::{DiskFull, TooMany};
+    check(Level::Calm, 400, &[]);
+    check(Level::Calm, 399, &[("older", TooMany)]);
+    check(Level::Calm, 200, &[("older", TooMany), ("old", TooMany)]);
+    check(Level::High, 0, &[("older", TooMany), ("old", TooMany), ("day", TooMany)]);
+    check(Level::Emergency, 400, &[("older", DiskFull), ("old", DiskFull), ("day", DiskFull)]);
 }

@@ -1,7 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use queue_format::{Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Spool, SpoolId, TaskId, Token};
+use jiff::Timestamp;
+use queue_format::{
+    Ledger, LedgerEntry, LifeLock, LitterAges, ObjectKind, Owner, Spool, SpoolId, TaskId, Token,
+};
 
 use crate::error::JanitorError;
 use crate::inventory::{ClaimKey, Inventory, Objects, WorkDirState};
@@ -13,6 +16,8 @@ pub(crate) struct Files {
     pub(crate) spool_id: SpoolId,
     pub(crate) state_dir: PathBuf,
     pub(crate) node: String,
+    pub(crate) ages: LitterAges,
+    pub(crate) clock: fn() -> Timestamp,
 }
 
 impl Files {
@@ -62,7 +67,18 @@ impl Files {
         }
         let ledger = entries.into_iter().map(|entry| (entry.object, entry)).collect();
         let (spool, node) = (self.spool_id, self.node.clone());
-        Ok(Inventory { spool, node, objects, ledger, work_dirs, claims, accepted, leases, lives })
+        let now = (self.clock)();
+        Ok(Inventory {
+            objects,
+            ledger,
+            work_dirs,
+            claims,
+            accepted,
+            leases,
+            lives,
+            now,
+            ..Inventory::of_nothing(spool, &node)
+        })
     }
 
     fn check(&self, found: SpoolId) -> Result<(), JanitorError> {

@@ -2,6 +2,10 @@
 
 mod engine;
 mod host;
+mod house;
+mod link;
 
 pub(crate) use engine::{Engine, Removal};
 pub(crate) use host::{Files, look_at_work_dir, open_spool};
+pub(crate) use house::{House, allocated_bytes};
+pub(crate) use link::Link;

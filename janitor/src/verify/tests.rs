@@ -62,7 +62,14 @@ fn case() -> Case {
         bytes: None,
     };
     let (spool_root, state_dir) = (root.join("spool"), root.join("state"));
-    let files = Arc::new(Files { spool_root, spool_id: spool.id(), state_dir, node: "here".to_owned() });
+    let files = Arc::new(Files {
+        spool_root,
+        spool_id: spool.id(),
+        state_dir,
+        node: "here".to_owned(),
+        ages: crate::Config::default().litter_ages(),
+        clock: jiff::Timestamp::now,
+    });
     let world = World { files, engine: None };
     Case { dir, world, lease, candidate }
 }

@@ -1,0 +1,149 @@
+//! How full the node's disks are, in bytes and in inodes.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::statvfs;
+
+use crate::show;
+
+/// What is left of one disk, as `df` counts it: what root alone may use is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskUse {
+    /// A directory on it.
+    pub path: PathBuf,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes in use or free.
+    pub total_bytes: u64,
+    /// Inodes in use; 0 where the file system has no such limit.
+    pub used_inodes: u64,
+    /// Inodes in use or free.
+    pub total_inodes: u64,
+}
+
+/// At which use of a disk something is done, in percent of its bytes and of its inodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// From here on, what is only kept for later use goes.
+    pub high_percent: u8,
+    /// Until so much is in use.
+    pub low_percent: u8,
+    /// From here on workers are asked to claim nothing, and what was used just now goes too.
+    pub emergency_percent: u8,
+}
+
+/// How urgent room is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// There is room.
+    #[default]
+    Calm,
+    /// The high watermark was reached, and the low one not yet again.
+    High,
+    /// Work is about to fail.
+    Emergency,
+}
+
+/// What the disks demand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// How urgent it is.
+    pub level: Level,
+    /// Bytes from here to the low watermark.
+    pub bytes_to_free: u64,
+    /// Inodes from here to the low watermark.
+    pub inodes_to_free: u64,
+    /// Which disk is how full, for people.
+    pub told: String,
+}
+
+impl DiskUse {
+    /// Of the disk that a directory lies on; `None` where it cannot be looked at: it is elsewhere.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = statvfs(path).ok()?;
+        let unit = found.fragment_size();
+        let used_blocks = found.blocks().saturating_sub(found.blocks_free());
+        let used_inodes = found.files().saturating_sub(found.files_free());
+        Some(Self {
+            path: path.to_owned(),
+            used_bytes: used_blocks * unit,
+            total_bytes: (used_blocks + found.blocks_available()) * unit,
+            used_inodes,
+            total_inodes: used_inodes + found.files_available(),
+        })
+    }
+
+    fn percent(&self) -> u64 {
+        let of = |used: u64, total: u64| (u128::from(used) * 100).div_ceil(u128::from(total.max(1))) as u64;
+        of(self.used_bytes, self.total_bytes).max(of(self.used_inodes, self.total_inodes))
+    }
+
+    fn beyond(used: u64, total: u64, percent: u8) -> u64 {
+        let limit = (u128::from(total) * u128::from(percent) / 100) as u64;
+        used.saturating_sub(limit)
+    }
+}
+
+/// What the fullest of the disks demands, after `before`: between the watermarks it goes on with what it had begun.
+#[must_use]
+pub fn pressure(disks: &[DiskUse], marks: &Watermarks, before: Level) -> Pressure {
+    let Some(fullest) = disks.iter().max_by_key(|disk| disk.percent()) else { return Pressure::default() };
+    let percent = fullest.percent();
+    let level = if percent >= u64::from(marks.emergency_percent) {
+        Level::Emergency
+    } else if percent >= u64::from(marks.high_percent)
+        || (before > Level::Calm && percent > u64::from(marks.low_percent))
+    {
+        Level::High
+    } else {
+        return Pressure::default();
+    };
+    let low = marks.low_percent;
+    let bytes_to_free = DiskUse::beyond(fullest.used_bytes, fullest.total_bytes, low);
+    let inodes_to_free = DiskUse::beyond(fullest.used_inodes, fullest.total_inodes, low);
+    let told = format!(
+        "the disk of {} is {percent} % full; {} and {inodes_to_free} inodes are to be freed",
+        fullest.path.display(),
+        show::size(bytes_to_free)
+    );
+    Pressure { level, bytes_to_free, inodes_to_free, told }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watermarks_are_of_bytes_and_of_inodes() {
+        let marks = Watermarks { high_percent: 80, low_percent: 60, emergency_percent: 95 };
+        let check = |bytes: u64, inodes: u64, before: Level, expected: (Level, u64, u64)| {
+            let disk = DiskUse {
+                path: "/".into(),
+                used_bytes: bytes,
+                total_bytes: 1000,
+                used_inodes: inodes,
+                total_inodes: 100,
+            };
+            let found = pressure(&[disk], &marks, before);
+            let found = (found.level, found.bytes_to_free, found.inodes_to_free);
+            assert_eq!(found, expected, "{bytes} {inodes} {before:?}");
+        };
+        use Level::{Calm, Emergency, High};
+        check(790, 10, Calm, (Calm, 0, 0));
+        check(791, 10, Calm, (High, 191, 0));
+        check(800, 10, Calm, (High, 200, 0));
+        check(700, 10, High, (High, 100, 0));
+        check(700, 10, Calm, (Calm, 0, 0));
+        check(600, 10, High, (Calm, 0, 0));
+        check(100, 80, Calm, (High, 0, 20));
+        check(100, 95, Calm, (Emergency, 0, 35));
+        check(950, 10, Calm, (Emergency, 350, 0));
+        check(900, 10, Emergency, (High, 300, 0));
+        check(0, 0, Calm, (Calm, 0, 0));
+        let here = DiskUse::of(Path::new("/")).expect("a disk");
+        assert!(here.used_bytes > 0 && here.used_bytes < here.total_bytes);
+        assert_eq!(DiskUse::of(Path::new("/nonexistent")), None);
+        assert_eq!(pressure(&[], &marks, Emergency), Pressure::default());
+    }
+}

@@ -1,0 +1,92 @@
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use queue_format::Litter;
+
+use super::host::{Files, open_spool};
+use crate::error::JanitorError;
+use crate::inventory::Mirror;
+use crate::policy::mirror_rests;
+
+/// Entries of a directory that are counted to tell its size.
+const MEASURED_ENTRIES_MAX: usize = 200_000;
+
+/// What is looked at now and then only.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct House {
+    pub(crate) litter: Vec<Litter>,
+    pub(crate) mirrors: Vec<Mirror>,
+}
+
+impl Files {
+    /// Leftovers of the spool, of one bucket of its results, and copies of repositories. Blocks.
+    pub(crate) fn house(&self, bucket: &u8) -> Result<House, JanitorError> {
+        let litter = open_spool(self)?.litter(&self.node, *bucket, &self.ages, self.system_time())?;
+        let dir = self.state_dir.join("repositories");
+        let mut mirrors = Vec::new();
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_mirror = entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && path.extension().is_some_and(|end| end == "git");
+            if let Some(used_at) = mirror_used_at(&path).filter(|_| is_mirror) {
+                let bytes = allocated_bytes(&path).unwrap_or(0);
+                mirrors.push(Mirror { path, bytes, used_at });
+            }
+        }
+        Ok(House { litter, mirrors })
+    }
+
+    /// Removes a copy of a repository that still rests; false where somebody uses it. Blocks.
+    pub(crate) fn remove_mirror(&self, path: &Path) -> Result<bool, JanitorError> {
+        let failed = |source| JanitorError::State { action: "remove", path: path.to_owned(), source };
+        let lock = File::options().create(true).append(true).open(lock_of(path)).map_err(failed)?;
+        if lock.try_lock().is_err() || !self.mirror_rests(path) {
+            return Ok(false);
+        }
+        super::super::execute::remove_dir(path)?;
+        Ok(true)
+    }
+
+    /// Whether nobody has asked for it for long.
+    pub(crate) fn mirror_rests(&self, path: &Path) -> bool {
+        mirror_used_at(path).is_some_and(|used_at| mirror_rests(used_at, (self.clock)()))
+    }
+
+    pub(crate) fn system_time(&self) -> SystemTime {
+        (self.clock)().into()
+    }
+}
+
+/// Workers make its lock anew whenever they ask for it.
+fn mirror_used_at(path: &Path) -> Option<Timestamp> {
+    let found = lock_of(path).metadata().or_else(|_| path.metadata()).ok()?;
+    Timestamp::try_from(found.modified().ok()?).ok()
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    path.with_extension("lock")
+}
+
+/// What a tree takes on disk; `None` where it is too large to count.
+pub(crate) fn allocated_bytes(root: &Path) -> Option<u64> {
+    let (mut bytes, mut entries, mut waiting) = (0, 0, vec![root.to_owned()]);
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(dir).ok()? {
+            let entry = entry.ok()?;
+            let found = entry.metadata().ok()?;
+            // stat counts in units of 512 bytes, whatever the file system's blocks are.
+            bytes += found.blocks() * 512;
+            entries += 1;
+            if entries > MEASURED_ENTRIES_MAX {
+                return None;
+            }
+            if found.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    Some(bytes)
+}

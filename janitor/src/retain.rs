@@ -1,0 +1,112 @@
+//! How long the images of accepted tasks stay, and which of them go first where the disk is full.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::disk::Level;
+use crate::inventory::{ClaimKey, Image, Inventory};
+use crate::policy::Reason;
+use crate::protect::{image_entry, is_accepted, is_base};
+
+/// Images that go in one pass where inodes are short: nobody can tell how many each has.
+const IMAGES_PER_PASS: usize = 8;
+
+/// What is kept for later use, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// An accepted task's image stays so long after its last use.
+    pub accepted: Duration,
+    /// Even where the disk is full it stays so long, but in an emergency.
+    pub rest: Duration,
+}
+
+/// Accepted tasks' images whose time is over, and why: those that nobody used for long, and where the disk is full those
+/// that were not used for longest, until the rest fits. Live, base and foreign images are never among them; that what
+/// is needed stays is [`protect`](crate::protect())'s.
+#[must_use]
+pub fn spent(inventory: &Inventory, retention: &Retention) -> BTreeMap<String, Reason> {
+    let Some(objects) = &inventory.objects else { return BTreeMap::new() };
+    let seconds = |image: &Image| {
+        // What was never seen in use has just been.
+        let used_at = inventory.used_at.get(&image.id).copied().unwrap_or(inventory.now);
+        inventory.now.as_second().saturating_sub(used_at.as_second()).max(0).unsigned_abs()
+    };
+    let mut kept: Vec<(u64, &Image)> = objects
+        .images
+        .iter()
+        .filter(|image| is_retained(inventory, image))
+        .map(|i| (seconds(i), i))
+        .collect();
+    kept.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.id.cmp(&y.id)));
+    let mut spent = BTreeMap::new();
+    let sizes = Sizes::of(&objects.images);
+    let mut freed = 0;
+    kept.retain(|(unused, image)| {
+        let is_old = *unused >= retention.accepted.as_secs();
+        if is_old {
+            freed += sizes.freed_with(image);
+            spent.insert(image.id.clone(), Reason::Unused);
+        }
+        !is_old
+    });
+    let rest = match inventory.pressure.level {
+        Level::Calm => return spent,
+        Level::High => retention.rest.as_secs(),
+        Level::Emergency => 0,
+    };
+    let bytes = inventory.pressure.bytes_to_free;
+    let mut by_number = if inventory.pressure.inodes_to_free > 0 { IMAGES_PER_PASS } else { 0 };
+    for (unused, image) in kept {
+        if unused < rest || (freed >= bytes && by_number == 0) {
+            break;
+        }
+        freed += sizes.freed_with(image);
+        by_number = by_number.saturating_sub(1);
+        spent.insert(image.id.clone(), Reason::DiskFull);
+    }
+    spent
+}
+
+fn is_retained(inventory: &Inventory, image: &Image) -> bool {
+    let entry = image_entry(inventory, image).filter(|_| !is_base(image));
+    entry
+        .is_some_and(|entry| is_accepted(inventory, image, entry) && !inventory.is_live(&ClaimKey::of(entry)))
+}
+
+/// What images share: each is stored as the difference to the one that it was built on.
+pub(crate) struct Sizes<'a> {
+    by_id: HashMap<&'a str, &'a Image>,
+    children: HashMap<&'a str, usize>,
+}
+
+impl<'a> Sizes<'a> {
+    pub(crate) fn of(images: &'a [Image]) -> Self {
+        let mut children: HashMap<&str, usize> = HashMap::new();
+        for parent in images.iter().filter_map(|image| image.parent_id.as_deref()) {
+            *children.entry(parent).or_default() += 1;
+        }
+        Self { by_id: images.iter().map(|image| (image.id.as_str(), image)).collect(), children }
+    }
+
+    /// What an image takes beyond the one that it was built on; `None` where that one is not to be seen.
+    pub(crate) fn own_bytes(&self, image: &Image) -> Option<u64> {
+        match image.parent_id.as_deref() {
+            None => Some(image.size_bytes),
+            Some(parent) => Some(image.size_bytes.saturating_sub(self.by_id.get(parent)?.size_bytes)),
+        }
+    }
+
+    /// What is freed with an image and the layers that it alone stands on.
+    fn freed_with(&self, image: &Image) -> u64 {
+        let (mut bytes, mut at) = (0, Some(image));
+        // No image is its own ancestor; an engine that says so is not believed.
+        for _ in 0..self.by_id.len() {
+            let Some(image) = at else { break };
+            bytes += self.own_bytes(image).unwrap_or(0);
+            let parent = image.parent_id.as_deref().and_then(|parent| self.by_id.get(parent)).copied();
+            at = parent
+                .filter(|parent| self.children.get(parent.id.as_str()) == Some(&1) && parent.tags.is_empty());
+        }
+        bytes
+    }
+}
