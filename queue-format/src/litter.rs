@@ -95,7 +95,7 @@ impl Spool {
         match kind {
             LitterKind::Leftover => self.leftovers(dir, ages, now, &mut found)?,
             LitterKind::VoidResult(id, token) => {
-                found.extend(self.void_result(path, id, *token, ages, now)?);
+                found.extend(self.void_result(path, id, *token, ages, now, true)?);
             }
             LitterKind::OldLog(_) => self.old_logs(node, ages, now, &mut found)?,
         }
@@ -140,7 +140,7 @@ impl Spool {
                 let Ok(token) = token_name.parse::<Token>() else { continue };
                 let path = dir.join(&token_name);
                 self.leftovers(&path, ages, now, found)?;
-                found.extend(self.void_result(&path, &id, token, ages, now)?);
+                found.extend(self.void_result(&path, &id, token, ages, now, false)?);
             }
             if found.len() >= FOUND_MAX {
                 break;
@@ -156,12 +156,15 @@ impl Spool {
         token: Token,
         ages: &LitterAges,
         now: SystemTime,
+        is_last_look: bool,
     ) -> Result<Option<Litter>, PathError> {
-        if self.files().is_there_now(&path.join(MANIFEST_FILE))? {
-            return Ok(None);
-        }
         let kind = LitterKind::VoidResult(id.clone(), token);
         let Some(litter) = self.old(path.to_owned(), kind, ages.leftovers, now)? else { return Ok(None) };
+        let manifest = path.join(MANIFEST_FILE);
+        // To be sure makes the directory young again: only before its end.
+        if self.files().is_there(&manifest) || (is_last_look && self.files().is_there_now(&manifest)?) {
+            return Ok(None);
+        }
         // The attempt may go on, however long ago its directory was made; what is done is never touched.
         let is_named = self
             .find(id)?

@@ -1,0 +1,252 @@
+//! What needs no engine: the spool's host side, copies of repositories, limits, and what people read of it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use janitor::{AUDIT_FILE, Config, Janitor, METRICS_FILE, Place};
+use queue_format::{
+    DoneClass, Emergency, Incarnation, Ledger, LedgerEntry, LifeLock, MANIFEST_FILE, ObjectKind, Owner,
+    Spool, TaskId, Token,
+};
+use uuid::Uuid;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+struct Node {
+    _dir: tempfile::TempDir,
+    spool: Spool,
+    place: Place,
+}
+
+fn node() -> Node {
+    let dir = tempfile::tempdir().expect("dir");
+    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("spool");
+    let state = dir.path().join("state");
+    fs::create_dir(&state).expect("made");
+    let place = Place {
+        spool: spool.layout().root().to_owned(),
+        hostname: "here".to_owned(),
+        engine: Some(format!("unix://{}", state.join("nobody.sock").display())),
+        state,
+    };
+    Node { _dir: dir, spool, place }
+}
+
+/// A disk is never full for it.
+fn config() -> Config {
+    Config {
+        grace_seconds: 0,
+        disk_low_percent: 99,
+        disk_high_percent: 100,
+        disk_emergency_percent: 101,
+        ..Config::default()
+    }
+}
+
+impl Node {
+    fn janitor(&self, config: Config) -> Janitor {
+        Janitor::open(self.place.clone(), config, jiff::Timestamp::now, systemd::Notifier::default())
+            .expect("one")
+    }
+
+    fn owner(&self, node: &str) -> Owner {
+        Owner::new(node, Incarnation::new(Uuid::now_v7()))
+    }
+
+    /// A directory of a task that ended, made by a worker that lives.
+    fn work_dir(&self, owner: &Owner, task: &str) -> PathBuf {
+        let object = Uuid::now_v7();
+        let path = self.place.state.join("work").join(object.to_string());
+        let entry = LedgerEntry {
+            object,
+            kind: ObjectKind::WorkDir { path: path.clone() },
+            spool: self.spool.id(),
+            owner: owner.clone(),
+            task: task.parse().expect("an id"),
+            token: Token(1),
+            created_at: jiff::Timestamp::now(),
+        };
+        Ledger::open(&self.place.state).expect("a ledger").record(&entry).expect("recorded");
+        fs::create_dir_all(&path).expect("made");
+        fs::write(path.join("file"), [1; 5000]).expect("written");
+        path
+    }
+}
+
+/// Last written so long ago.
+fn old(path: &Path, age: Duration) {
+    File::open(path).expect("opened").set_modified(SystemTime::now() - age).expect("set");
+}
+
+fn write(path: &Path, age: Duration) -> PathBuf {
+    fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+    fs::write(path, [1; 3000]).expect("written");
+    old(path, age);
+    path.to_owned()
+}
+
+#[tokio::test]
+async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs() {
+    let node = node();
+    let layout = node.spool.layout().clone();
+    let here = node.owner("here");
+    let attempt = |task: &str, token: u32, with_manifest: bool, age: Duration| {
+        let id: TaskId = task.parse().expect("an id");
+        let dir = layout.attempt(&id, Token(token));
+        write(&dir.join("run.log"), age);
+        if with_manifest {
+            write(&dir.join(MANIFEST_FILE), age);
+        }
+        old(&dir, age);
+        dir
+    };
+    let claimed = layout.lease(&here).join("5-build/claimed.a001.r0.json");
+    let done = layout.done_bucket(DoneClass::Completed, &"done".parse().expect("an id"));
+    let beating = node.owner("here");
+    write(&layout.nodes().join(format!("{beating}.7")), Duration::ZERO);
+
+    let kept = [
+        write(&layout.pending().join("5-build/.nfs0001"), DAY),
+        write(&layout.pending().join("5-build/.hidden"), 20 * DAY),
+        write(&claimed, 20 * DAY),
+        attempt("told", 1, true, 20 * DAY),
+        attempt("young", 1, false, DAY),
+        attempt("claimed", 1, false, 20 * DAY),
+        attempt("done", 2, false, 20 * DAY),
+        write(&done.join(format!("done.a002@{here}.r0.json")), DAY),
+        write(&layout.log(&node.owner("here")), 20 * DAY),
+        write(&layout.log(&beating), 100 * DAY),
+        write(&layout.log(&node.owner("elsewhere")), 100 * DAY),
+        write(&layout.logs().join("notes.txt"), 100 * DAY),
+    ];
+    let gone = [
+        write(&layout.pending().join("5-build/.nfs0002"), 8 * DAY),
+        write(&layout.tmp().join(".gone-0123/file"), 8 * DAY).parent().expect("a parent").to_owned(),
+        attempt("void", 3, false, 8 * DAY),
+        attempt("claimed", 9, false, 8 * DAY),
+        write(&layout.log(&node.owner("here")), 100 * DAY),
+    ];
+    old(&gone[1], 8 * DAY);
+    // Each look takes another of 256 buckets.
+    let mut removed = 0;
+    let mut planned = Vec::new();
+    let mut janitor = node.janitor(config());
+    let is_gone = |path: &PathBuf| path.symlink_metadata().is_err();
+    for _ in 0..256 {
+        janitor.look_further();
+        planned.extend(janitor.plan().await.expect("a plan"));
+        let report = janitor.once().await.expect("a pass");
+        removed += report.removed;
+        assert_eq!(report.failed, 0);
+        if gone.iter().all(is_gone) {
+            break;
+        }
+    }
+    for path in &gone {
+        assert!(is_gone(path), "{} is still there", path.display());
+        let line = planned.iter().find(|line| line.contains(&path.display().to_string()));
+        assert!(line.expect("a line").starts_with("remove "), "{planned:#?}");
+    }
+    for path in &kept {
+        assert!(path.exists(), "{} is gone", path.display());
+    }
+    assert_eq!(removed, gone.len());
+    let history = janitor.history(Some("void"));
+    assert_eq!(history.len(), 1, "{history:#?}");
+    assert!(history[0].contains("removed void-result") && history[0].contains("its attempt never ended"));
+}
+
+#[tokio::test]
+async fn a_copy_of_a_repository_goes_only_while_nobody_uses_it() {
+    let node = node();
+    let mirror = |name: &str, age: Duration| {
+        let dir = node.place.state.join("repositories").join(format!("{name}.git"));
+        write(&dir.join("HEAD"), age);
+        write(&dir.with_extension("lock"), age);
+        dir
+    };
+    let (old, locked, young) = (mirror("old", 3 * DAY), mirror("locked", 2 * DAY), mirror("young", DAY / 2));
+    let elsewhere = write(&node.place.state.join("repositories/notes"), 9 * DAY);
+    let lock = File::open(locked.with_extension("lock")).expect("opened");
+    lock.lock_shared().expect("locked");
+    let mut janitor = node.janitor(Config { repositories_bytes_max: 1, ..config() });
+    let report = janitor.once().await.expect("a pass");
+    assert_eq!((report.removed, report.kept, report.failed), (1, 1, 0));
+    assert!(!old.exists() && locked.exists() && young.exists() && elsewhere.exists());
+}
+
+#[tokio::test]
+async fn too_many_removals_of_an_hour_stop_all_even_over_a_restart() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    for _ in 0..7 {
+        node.work_dir(&owner, "ended");
+    }
+    let left = || fs::read_dir(node.place.state.join("work")).expect("work").count();
+    let config = Config { deletions_per_hour_max: 5, ..config() };
+    let mut janitor = node.janitor(config.clone());
+    janitor.once().await.expect("a pass");
+    assert_eq!(left(), 2);
+    assert_eq!(janitor.once().await.expect("a pass").removed, 0);
+    assert!(janitor.troubles()[0].contains("5 removals in one hour are too many"));
+    let mut janitor = node.janitor(config);
+    assert_eq!(janitor.once().await.expect("a pass").removed, 0);
+    let metrics = fs::read_to_string(node.place.state.join(METRICS_FILE)).expect("metrics");
+    assert!(metrics.contains("\nbottega_janitor_breaker_open 1\n"), "{metrics}");
+    assert!(metrics.contains("# TYPE bottega_janitor_removed_total counter\n"));
+    let mut janitor = node.janitor(self::config());
+    janitor.once().await.expect("a pass");
+    assert_eq!(left(), 0);
+}
+
+#[tokio::test]
+async fn in_an_emergency_workers_stop_before_anything_goes() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    let dir = node.work_dir(&owner, "ended");
+    // A disk is always so full.
+    let full = Config { disk_low_percent: 1, disk_high_percent: 2, disk_emergency_percent: 2, ..config() };
+    let mut janitor = node.janitor(full);
+    janitor.plan().await.expect("a plan");
+    assert_eq!(Emergency::raised(&node.place.state), None, "a plan changes nothing");
+    // The first look marks, and would remove in the same breath without a grace period.
+    let report = janitor.pass().await.expect("a pass");
+    assert_eq!(report.removed, 0);
+    let why = Emergency::raised(&node.place.state).expect("workers are told");
+    assert!(why.contains("% full"), "{why}");
+    assert!(dir.exists());
+    janitor.pass().await.expect("a pass");
+    assert!(!dir.exists());
+    drop(janitor);
+    assert_eq!(Emergency::raised(&node.place.state), None, "nobody is told so by the dead");
+}
+
+#[tokio::test]
+async fn it_is_explained_why_something_stays_or_goes() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    let dir = node.work_dir(&owner, "ended");
+    let mut janitor = node.janitor(config());
+    let lines = janitor.explain("ended").await.expect("explained");
+    assert_eq!(lines.len(), 1);
+    for part in [
+        "work directory",
+        &dir.display().to_string(),
+        "of ended a001",
+        "its claim is gone",
+        "its worker lives",
+        "it goes: its claim is gone",
+    ] {
+        assert!(lines[0].contains(part), "{part} is not in {}", lines[0]);
+    }
+    let lease = node.spool.layout().lease(&owner).join("5-build/ended.a001.r0.json");
+    write(&lease, Duration::ZERO);
+    let lines = janitor.explain("ended").await.expect("explained");
+    assert!(lines[0].contains("its claim stands") && lines[0].ends_with("; it stays"), "{lines:?}");
+    assert_eq!(janitor.explain("nothing").await.expect("explained"), [""; 0]);
+    assert!(!node.place.state.join(AUDIT_FILE).exists());
+}
