@@ -23,6 +23,9 @@ test-podman: ## the tests on the engine again, on Podman; ends with 77 where it 
 test-full-node: ## the worker's tests on Docker and Podman under systemd and cgroup v2, in QEMU; an hour, 77 where it cannot run
 	@tests/full-node.sh
 
+janitor-long: ## the janitor in a million schedules, and on an engine of its own beside thousands of objects
+	cargo test -p janitor --test races --test engine -- --ignored --nocapture --test-threads=1
+
 lint: ## formatting, clippy, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -32,9 +35,10 @@ lint: ## formatting, clippy, licences and sources of dependencies
 corpus: set-up build ## every task of the corpus, against what is expected of it
 	@tests/corpus.sh
 
-bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue (target/bench); containers beside bare calls
+bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue (target/bench); containers beside bare calls; the janitor
 	cargo bench -p queue-format --bench spool
 	cargo bench -p worker --bench containers
+	cargo bench -p janitor --bench leftovers
 
 lab = cargo build --workspace --bins && target/debug/lab
 
@@ -67,4 +71,4 @@ rpm: build ## a package for RPM distributions, in target/generate-rpm
 tarball: ## statically linked programs and an install.sh, for any distribution, in target/package
 	systemd/package/tarball.sh $(package) $(version)
 
-.PHONY: help set-up build demo test test-podman test-full-node lint corpus bench lab lab-status lab-down chaos deb rpm tarball
+.PHONY: help set-up build demo test test-podman test-full-node janitor-long lint corpus bench lab lab-status lab-down chaos deb rpm tarball

@@ -60,7 +60,7 @@ impl Default for Config {
             builds_wait_seconds: 20,
             disk_high_percent: 85,
             disk_low_percent: 75,
-            disk_emergency_percent: 95,
+            disk_emergency_percent: 98,
             accepted_keep_days: 14,
             repositories_bytes_max: 100 << 30,
             leftovers_keep_days: 7,

@@ -100,12 +100,8 @@ impl Past {
             Event::Kept => "kept",
             Event::Failed => "failed",
         };
-        let mut line = format!(
-            "{} {verb} {} {}",
-            self.at.round(jiff::Unit::Second).unwrap_or(self.at),
-            self.what,
-            self.name
-        );
+        let mut line =
+            format!("{} {verb} {} {}", self.at.strftime("%Y-%m-%dT%H:%M:%SZ"), self.what, self.name);
         if let (Some(task), Some(token)) = (&self.task, &self.token) {
             line.push_str(&format!(" of {task} {token}"));
         }

@@ -31,6 +31,9 @@ use crate::verify::{Look, World};
 /// How far back removals are counted after a restart.
 const REMEMBERED_SECONDS: i64 = 3600;
 
+/// How often the last uses of images are written.
+const USES_PERIOD: Duration = Duration::from_secs(60);
+
 /// What a janitor looks after.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -58,6 +61,7 @@ pub struct Janitor {
     audit: Audit,
     link: Link,
     uses: Uses,
+    uses_kept_at: Option<Instant>,
     house: House,
     /// When the house was looked at last, and which bucket of results is next.
     house_at: Option<Instant>,
@@ -106,6 +110,7 @@ impl Janitor {
             audit,
             link: Link::new(place.engine),
             uses,
+            uses_kept_at: None,
             house: House::default(),
             house_at: None,
             bucket,
@@ -165,9 +170,7 @@ impl Janitor {
     /// The spool or the state directory cannot be read: then nothing is removed.
     pub async fn pass(&mut self) -> Result<Report, JanitorError> {
         let inventory = self.observe().await.inspect_err(|_| self.metrics.failed_pass())?;
-        if let Err(error) = self.uses.write(&self.files.state_dir) {
-            tracing::debug!("the last uses of images are not kept: {error}");
-        }
+        self.keep_uses();
         let was_raised = self.emergency.is_some();
         self.heed(&inventory.pressure)?;
         let found = self.leftovers(&inventory);
@@ -235,9 +238,12 @@ impl Janitor {
         for candidate in plan.steps() {
             lines.extend(planned(&world, candidate, (self.clock)()).await);
         }
-        if plan.postponed > 0 {
+        if plan.postponed > 0 && !self.is_open {
             let max = self.config.deletions_max;
             lines.push(format!("{} more would wait: janitor.deletions_max is {max}", plan.postponed));
+        }
+        if inventory.foreign_build_runs() {
+            lines.push("images would wait: somebody else's build runs".to_owned());
         }
         lines.extend(self.troubles());
         Ok(lines)
@@ -291,6 +297,17 @@ impl Janitor {
             self.emergency = Emergency::raise(&self.files.state_dir, &pressure.told)?;
         }
         Ok(())
+    }
+
+    /// What is lost with a crash is heard again, as far as the engine remembers.
+    fn keep_uses(&mut self) {
+        if self.uses_kept_at.is_some_and(|at| at.elapsed() < USES_PERIOD) {
+            return;
+        }
+        self.uses_kept_at = Some(Instant::now());
+        if let Err(error) = self.uses.write(&self.files.state_dir) {
+            tracing::debug!("the last uses of images are not kept: {error}");
+        }
     }
 
     fn world(&self) -> World {

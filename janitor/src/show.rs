@@ -19,7 +19,7 @@ impl fmt::Display for Reason {
             Self::Unused => "nobody has used it for long (janitor.accepted_keep_days)",
             Self::DiskFull => "the disk is full (janitor.disk_high_percent)",
             Self::TooMany => "copies of repositories take too much (janitor.repositories_bytes_max)",
-            Self::Removed => "it was removed, but for its last name",
+            Self::Removed => "it was removed, and only its last name is left",
             Self::Void => "its attempt never ended, and is over",
             Self::Old => "its worker is long gone (janitor.logs_keep_days, janitor.logs_bytes_max)",
         })

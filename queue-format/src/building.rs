@@ -8,6 +8,8 @@ use crate::{Ledger, PathError};
 
 /// How long a build waits for those who remove images; who has the lock for longer hangs, and removes nothing.
 const BUILD_WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long a look may take.
+const LOOK_MAX: Duration = Duration::from_millis(500);
 /// The pause between two looks at a lock.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -107,7 +109,8 @@ impl Emergency {
     /// The state directory cannot be written.
     pub fn raise(state_dir: &Path, why: &str) -> Result<Option<Self>, PathError> {
         let path = state_dir.join("emergency");
-        let Some(lock) = take(&path, true, Instant::now())? else { return Ok(None) };
+        // Who looks has it for a moment too.
+        let Some(lock) = take(&path, true, Instant::now() + LOOK_MAX)? else { return Ok(None) };
         // Who cannot write on a full disk raises it all the same.
         if lock.set_len(0).is_ok() {
             let _ = std::io::Write::write_all(&mut &lock, why.as_bytes());

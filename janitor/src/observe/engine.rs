@@ -68,7 +68,8 @@ impl Engine {
         let unreachable = |source| EngineError::Unreachable { address: address.to_owned(), source };
         let seconds = timeout.as_secs();
         let version = bollard::API_DEFAULT_VERSION;
-        let docker = if address.starts_with("tcp://") || address.starts_with("http://") {
+        let is_local = !address.starts_with("tcp://") && !address.starts_with("http://");
+        let docker = if !is_local {
             Docker::connect_with_http(address, seconds, version)
         } else {
             Docker::connect_with_unix(address, seconds, version)
@@ -79,7 +80,8 @@ impl Engine {
         let docker = docker.map_err(unreachable)?;
         let mut engine = Self { docker, timeout, root_dir: None, layers: Arc::default() };
         let info = engine.call("tell what it is", engine.docker.info()).await?;
-        engine.root_dir = info.docker_root_dir.map(PathBuf::from);
+        // Elsewhere, the same path is another disk.
+        engine.root_dir = info.docker_root_dir.filter(|_| is_local).map(PathBuf::from);
         Ok(engine)
     }
 
@@ -124,10 +126,9 @@ impl Engine {
             .filters(&filters)
             .build();
         let told = self.docker.events(Some(options)).take(EVENTS_MAX).try_collect::<Vec<_>>();
-        let told = match tokio::time::timeout(self.timeout, told).await {
-            Ok(Ok(told)) => told,
+        let Ok(Ok(told)) = tokio::time::timeout(self.timeout, told).await else {
             // What it does not tell costs nothing but the age of images.
-            Ok(Err(_)) | Err(_) => return Ok(Heard { is_partial: true, uses: Vec::new() }),
+            return Ok(Heard { is_partial: true, uses: Vec::new() });
         };
         let is_partial = told.len() >= EVENTS_KEPT;
         Ok(Heard { uses: told.into_iter().filter_map(use_told).collect(), is_partial })

@@ -2,6 +2,8 @@
 
 mod crash;
 mod daemon;
+mod mass;
 mod node;
+mod own;
 mod ownership;
 mod sorrows;

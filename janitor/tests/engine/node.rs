@@ -21,6 +21,9 @@ use queue_format::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
+/// For the binary: this machine's disks may be as full as they like.
+const NEVER_FULL: &str = "disk_low_percent = 99\ndisk_high_percent = 100\ndisk_emergency_percent = 101\n";
+
 /// A label of the tests' own.
 const UNIQUE: &str = "janitor-test";
 
@@ -29,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) docker: Docker,
     pub(crate) spool: Spool,
     pub(crate) hostname: String,
+    /// As in `DOCKER_HOST`, where it is not the usual one.
+    engine: Option<String>,
     dir: TempDir,
     made: Mutex<Made>,
 }
@@ -49,13 +54,24 @@ pub(crate) struct Shape<'a> {
 
 impl Node {
     pub(crate) async fn new() -> Self {
-        let docker = Docker::connect_with_local_defaults().expect("these tests need a container engine");
+        let docker = Docker::connect_with_defaults().expect("these tests need a container engine");
+        Self::on(docker, None).await
+    }
+
+    /// On an engine of the test's own.
+    pub(crate) async fn at(address: &str) -> Self {
+        let docker =
+            Docker::connect_with_unix(address, 120, bollard::API_DEFAULT_VERSION).expect("an engine");
+        Self::on(docker, Some(address.to_owned())).await
+    }
+
+    async fn on(docker: Docker, engine: Option<String>) -> Self {
         let docker =
             docker.negotiate_version().await.expect("these tests need a container engine that answers");
         let dir = tempfile::tempdir().expect("a directory");
         let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("a spool");
         let hostname = format!("n{}", &Uuid::now_v7().simple().to_string()[16..]);
-        Self { docker, spool, hostname, dir, made: Mutex::default() }
+        Self { docker, spool, hostname, engine, dir, made: Mutex::default() }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -168,6 +184,20 @@ impl Node {
         labels: &HashMap<String, String>,
         tag: &str,
     ) -> Vec<String> {
+        let files: [(&str, &[u8]); 2] = [("one", b"1"), ("two", b"2")];
+        // The look into the cache fails a build if any image of the engine is removed meanwhile (seen, 20.10).
+        self.try_build(from, labels, tag, &files, true).await.expect("built")
+    }
+
+    /// The same with files of the caller's, a layer each; the first line of what went wrong.
+    pub(crate) async fn try_build(
+        &self,
+        from: &str,
+        labels: &HashMap<String, String>,
+        tag: &str,
+        files: &[(&str, &[u8])],
+        nocache: bool,
+    ) -> Result<Vec<String>, String> {
         // One instruction for all labels, as the worker writes it: a step between two would have only some of them.
         // One of them differs every time, so that no layer is another build's.
         let unique = Uuid::now_v7().to_string();
@@ -177,35 +207,40 @@ impl Node {
             .chain([(UNIQUE, unique.as_str())])
             .map(|(key, value)| format!(" {key}=\"{value}\""))
             .collect::<String>();
-        let dockerfile = format!("FROM {from}\nLABEL{pairs}\nCOPY one /one\nCOPY two /two\n");
-        let context = archive(&[("Dockerfile", dockerfile.as_bytes()), ("one", b"1"), ("two", b"2")]);
+        let copies: String = files.iter().map(|(name, _)| format!("COPY {name} /{name}\n")).collect();
+        let dockerfile = format!("FROM {from}\nLABEL{pairs}\n{copies}");
+        let mut all = vec![("Dockerfile", dockerfile.as_bytes())];
+        all.extend(files);
         let options = BuildImageOptions {
             t: Some(tag.to_owned()),
             dockerfile: "Dockerfile".to_owned(),
             rm: true,
-            // The look into the cache fails a build if any image of the engine is removed meanwhile (seen, 20.10).
-            nocache: true,
+            nocache,
             ..BuildImageOptions::default()
         };
-        let mut output = self.docker.build_image(options, None, Some(bollard::body_full(context.into())));
+        let context = bollard::body_full(archive(&all).into());
+        let mut output = self.docker.build_image(options, None, Some(context));
         let mut ids = Vec::new();
         while let Some(line) = output.next().await {
-            let line: BuildInfo = line.expect("the build goes on");
-            assert!(line.error_detail.is_none(), "{line:?}");
+            let line: BuildInfo = line.map_err(|error| error.to_string())?;
+            if let Some(error) = line.error_detail {
+                return Err(error.message.unwrap_or_default());
+            }
             let text = line.stream.unwrap_or_default();
             let step = text.trim().strip_prefix("---> ").filter(|id| id.len() == 12);
             ids.extend(step.map(ToOwned::to_owned));
         }
         let mut full = Vec::new();
         for id in ids {
-            full.push(self.docker.inspect_image(&id).await.expect("the image").id.expect("its id"));
+            let found = self.docker.inspect_image(&id).await.map_err(|error| error.to_string())?;
+            full.push(found.id.expect("its id"));
         }
         // The first id is the image that was built on.
         if from != "scratch" {
             full.remove(0);
         }
         self.made.lock().expect("unpoisoned").images.extend(full.clone());
-        full
+        Ok(full)
     }
 
     pub(crate) async fn tag(&self, image: &str, repository: &str, version: &str) {
@@ -230,7 +265,7 @@ impl Node {
             spool: self.spool.layout().root().to_owned(),
             state: self.state(),
             hostname: self.hostname.clone(),
-            engine: None,
+            engine: self.engine.clone().or_else(|| std::env::var("DOCKER_HOST").ok()),
         }
     }
 
@@ -239,17 +274,17 @@ impl Node {
     }
 
     pub(crate) fn janitor_at(&self, place: Place) -> Janitor {
-        let config = Config { grace_seconds: 0, engine_timeout_seconds: 60, ..Config::default() };
-        Janitor::open(place, config, jiff::Timestamp::now, systemd::Notifier::default()).expect("a janitor")
+        Janitor::open(place, config(), jiff::Timestamp::now, systemd::Notifier::default()).expect("a janitor")
     }
 
     /// The real binary; its node is this host, so owners must be made for that name.
     pub(crate) fn command(&self, what: &str, config: &str) -> Command {
         let file = self.dir.path().join("bottega.toml");
-        fs::write(&file, format!("[janitor]\n{config}")).expect("a file");
+        fs::write(&file, format!("[janitor]\n{NEVER_FULL}{config}")).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_bottega-janitor"));
         command.arg(what).arg("--spool").arg(self.spool.layout().root());
         command.arg("--state").arg(self.state()).arg("--config").arg(file);
+        command.envs(self.engine.iter().map(|engine| ("DOCKER_HOST", engine)));
         command
     }
 
@@ -278,6 +313,17 @@ impl Drop for Node {
             });
         });
         let _ = clean.join();
+    }
+}
+
+/// Without a grace period, on disks that are never full.
+pub(crate) fn config() -> Config {
+    Config {
+        grace_seconds: 0,
+        disk_low_percent: 99,
+        disk_high_percent: 100,
+        disk_emergency_percent: 101,
+        ..Config::default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use janitor::{Config, Janitor, JanitorError, Place};
 use queue_format::{ObjectKind, State};
 
-use crate::node::{Node, id};
+use crate::node::{Node, config, id};
 
 async fn files_are_looked_after(node: &Node, place: Place, config: Config) {
     let (owner, _lock) = node.living_owner();
@@ -30,7 +30,7 @@ async fn files_are_looked_after(node: &Node, place: Place, config: Config) {
 async fn an_absent_engine_stops_nothing_else() {
     let node = Node::new().await;
     let socket = format!("unix://{}", node.state().join("nobody.sock").display());
-    let config = Config { grace_seconds: 0, ..Config::default() };
+    let config = config();
     files_are_looked_after(&node, Place { engine: Some(socket), ..node.place() }, config).await;
 }
 
@@ -40,7 +40,7 @@ async fn a_hung_engine_stops_nothing_else() {
     let socket = node.spool.layout().root().join("hung.sock");
     // It accepts, by the kernel's queue, and never answers.
     let _listener = UnixListener::bind(&socket).expect("a socket");
-    let config = Config { grace_seconds: 0, engine_timeout_seconds: 1, ..Config::default() };
+    let config = Config { engine_timeout_seconds: 1, ..config() };
     let engine = Some(format!("unix://{}", socket.display()));
     files_are_looked_after(&node, Place { engine, ..node.place() }, config).await;
 }
@@ -105,7 +105,7 @@ async fn a_pass_removes_no_more_than_it_may() {
         node.work_dir(&node.labels(&owner, "ended", 1));
     }
     let left = || fs::read_dir(node.state().join("work")).expect("work").count();
-    let config = Config { grace_seconds: 0, deletions_max: 3, ..Config::default() };
+    let config = Config { deletions_max: 3, ..config() };
     let mut janitor = Janitor::open(node.place(), config, jiff::Timestamp::now, systemd::Notifier::default())
         .expect("a janitor");
     assert_eq!(

@@ -1,0 +1,207 @@
+//! What a pass costs beside the engine's own lists, removals beside one after the other, and what others leave and take of
+//! the same: on an engine of its own. Prints Markdown tables. Needs root, dockerd, docker; docuum where it is on PATH or
+//! cargo can install it.
+#![expect(clippy::unwrap_used, reason = "a bench")]
+
+#[path = "../tests/engine/node.rs"]
+#[expect(dead_code, reason = "the tests use all of it")]
+mod node;
+#[path = "../tests/engine/own.rs"]
+mod own;
+
+use std::collections::{BTreeSet, HashMap};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use janitor::{Config, Janitor};
+use node::{Node, Shape, config};
+use own::OwnEngine;
+
+const DISK_BYTES: u64 = 2 << 30;
+const CONTAINERS: usize = 1000;
+/// Each is three images.
+const BUILDS: usize = 334;
+const ZOMBIES: usize = 200;
+const CANARIES: usize = 50;
+const ROUNDS: usize = 7;
+/// docuum never ends by itself.
+const DOCUUM_SECONDS: u64 = 30;
+
+fn janitor(node: &Node, config: Config) -> Janitor {
+    Janitor::open(node.place(), config, jiff::Timestamp::now, systemd::Notifier::default()).unwrap()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[tokio::main]
+async fn main() {
+    // `cargo test` asks benches for their lists too.
+    if std::env::args().any(|argument| argument == "--list") {
+        return;
+    }
+    let engine = OwnEngine::start(DISK_BYTES);
+    idle(&engine).await;
+    drop(engine);
+    zombies().await;
+    peers().await;
+}
+
+async fn idle(engine: &OwnEngine) {
+    let node = Node::at(&engine.address()).await;
+    let mut image = String::new();
+    for nth in 0..BUILDS {
+        image = node.raw_build("scratch", &HashMap::new(), &format!("foreign-{nth}")).await.pop().unwrap();
+    }
+    for _ in 0..CONTAINERS {
+        node.raw_container(&image, HashMap::new(), Shape::default()).await;
+    }
+    let mut janitor = janitor(&node, config());
+    let (mut passes, mut lists) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        janitor.pass().await.unwrap();
+        passes.push(began.elapsed());
+        let began = Instant::now();
+        let options = ListContainersOptionsBuilder::new().all(true).build();
+        node.docker.list_containers(Some(options)).await.unwrap();
+        let options = ListImagesOptionsBuilder::new().all(true).build();
+        node.docker.list_images(Some(options)).await.unwrap();
+        lists.push(began.elapsed());
+    }
+    let (pass, list) = (median(passes), median(lists));
+    println!("| a pass with nothing to do over {CONTAINERS} containers and {} images | ms |", BUILDS * 3);
+    println!("|---|---|");
+    println!("| the engine's own lists | {} |", list.as_millis());
+    println!("| beyond them | {} |", pass.saturating_sub(list).as_millis());
+    println!("| resident, as a daemon, kB | {} |\n", resident_kilobytes(&node).await);
+}
+
+/// The most that the daemon held, after some passes.
+async fn resident_kilobytes(node: &Node) -> String {
+    let mut child =
+        node.command("run", "grace_seconds = 0\nperiod_seconds = 1\n").stderr(Stdio::null()).spawn().unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    line.trim().trim_end_matches(" kB").to_owned()
+}
+
+/// Containers of tasks that ended.
+async fn make_zombies(node: &Node) -> queue_format::LifeLock {
+    let (owner, alive) = node.living_owner();
+    let image = node.raw_build("scratch", &HashMap::new(), "zombies").await.pop().unwrap();
+    for _ in 0..ZOMBIES {
+        node.container(&image, &node.labels(&owner, "ended", 1)).await;
+    }
+    alive
+}
+
+async fn zombies() {
+    println!("| {ZOMBIES} zombies | s | times one by one |\n|---|---|---|");
+    let mut serial = None;
+    for parallel in [1, 8, 16, 32] {
+        let engine = OwnEngine::start(DISK_BYTES);
+        let node = Node::at(&engine.address()).await;
+        let _alive = make_zombies(&node).await;
+        let mut janitor = janitor(&node, Config { parallel_removals: parallel, ..config() });
+        janitor.pass().await.unwrap();
+        let began = Instant::now();
+        let report = janitor.pass().await.unwrap();
+        let took = began.elapsed().as_secs_f64();
+        assert_eq!(report.removed, ZOMBIES);
+        let serial = *serial.get_or_insert(took);
+        println!("| {parallel} in flight | {took:.2} | {:.1} |", serial / took);
+    }
+    println!();
+}
+
+/// The same leftovers and canaries for each.
+async fn peers() {
+    println!(
+        "| on the same node | s | leftovers left of {} | foreign objects taken of {} |",
+        ZOMBIES + 3,
+        CANARIES + 3
+    );
+    println!("|---|---|---|---|");
+    peer("bottega-janitor once", async |node| {
+        let mut janitor = janitor(node, config());
+        janitor.once().await.unwrap();
+        true
+    })
+    .await;
+    peer("docker container prune", async |node| {
+        docker(node, &["container", "prune", "--force"]);
+        true
+    })
+    .await;
+    peer("docker system prune --all", async |node| {
+        docker(node, &["system", "prune", "--all", "--force"]);
+        true
+    })
+    .await;
+    peer("docuum", async |node| {
+        let Some(docuum) = docuum() else { return false };
+        let mut command = Command::new(docuum);
+        command.args(["--threshold", "1 B"]).env("DOCKER_HOST", node.place().engine.unwrap());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_secs(DOCUUM_SECONDS)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        true
+    })
+    .await;
+}
+
+async fn peer(name: &str, sweep: impl AsyncFn(&Node) -> bool) {
+    let engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let mut foreign: BTreeSet<String> =
+        node.raw_build("scratch", &HashMap::new(), "canary").await.into_iter().collect();
+    let image = foreign.last().unwrap().clone();
+    for _ in 0..CANARIES {
+        foreign.insert(node.raw_container(&image, HashMap::new(), Shape::default()).await);
+    }
+    let (owner, _alive) = node.living_owner();
+    node.build(&node.labels(&owner, "ended", 1)).await;
+    for _ in 0..ZOMBIES {
+        node.container(&image, &node.labels(&owner, "ended", 1)).await;
+    }
+    let began = Instant::now();
+    if !sweep(&node).await {
+        println!("| {name} | not installed | | |");
+        return;
+    }
+    let took = began.elapsed().as_secs_f64();
+    let left = node.left().await;
+    let taken = foreign.difference(&left).count();
+    println!("| {name} | {took:.2} | {} | {taken} |", left.difference(&foreign).count());
+}
+
+fn docker(node: &Node, arguments: &[&str]) {
+    let mut command = Command::new("docker");
+    let done = command.args(arguments).env("DOCKER_HOST", node.place().engine.unwrap()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// From PATH, or from the registry into a directory of the bench's own.
+fn docuum() -> Option<String> {
+    let answers = |program: &str| {
+        Command::new(program).arg("--version").output().is_ok_and(|done| done.status.success())
+    };
+    if answers("docuum") {
+        return Some("docuum".to_owned());
+    }
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench/docuum");
+    let program = format!("{root}/bin/docuum");
+    if !answers(&program) {
+        let _ =
+            Command::new("cargo").args(["install", "docuum", "--locked", "--quiet", "--root", root]).status();
+    }
+    answers(&program).then_some(program)
+}

@@ -1,0 +1,312 @@
+//! Many objects, builds all the time, a full disk, an engine that comes and goes: on an engine of the test's own.
+
+use std::collections::{BTreeSet, HashMap};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bollard::models::VolumeCreateRequest;
+use janitor::{Config, DiskUse, Janitor};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use queue_format::{BuildGate, Incarnation, LifeLock, ObjectKind, Owner};
+use uuid::Uuid;
+
+use crate::node::{Node, config, container_name};
+use crate::own::OwnEngine;
+
+/// The disk of an engine of the tests' own.
+const DISK_BYTES: u64 = 400 << 20;
+/// What one accepted image takes in the test of the full disk.
+const IMAGE_BYTES: usize = 24 << 20;
+/// Passes within which a node must be clean.
+const PASSES_MAX: usize = 40;
+
+fn janitor(node: &Node, config: Config) -> Janitor {
+    Janitor::open(node.place(), config, jiff::Timestamp::now, systemd::Notifier::default())
+        .expect("a janitor")
+}
+
+/// Foreign objects of every kind, `number` of each, and every one of them next to being ours.
+async fn canaries(node: &Node, owner: &Owner, number: usize) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    let plain = node.raw_build("scratch", &HashMap::new(), "canary").await;
+    let image = plain.last().expect("an image").clone();
+    all.extend(plain);
+    for nth in 0..number {
+        let forged = node.labels(owner, "forged", 1);
+        let labels = match nth % 4 {
+            0 => HashMap::new(),
+            1 => forged.to_map(),
+            2 => {
+                let recorded = queue_format::Labels { token: queue_format::Token(9), ..forged.clone() };
+                node.record(&recorded, ObjectKind::Container { name: container_name(&forged) });
+                forged.to_map()
+            }
+            _ => {
+                let other = node.labels(owner, "other", 1);
+                let other = queue_format::Labels {
+                    spool: Uuid::now_v7().to_string().parse().expect("a spool"),
+                    ..other
+                };
+                node.record(&other, ObjectKind::Container { name: container_name(&other) });
+                other.to_map()
+            }
+        };
+        all.insert(node.raw_container(&image, labels.clone(), Default::default()).await);
+        let volume = VolumeCreateRequest {
+            name: Some(format!("canary-{nth}")),
+            labels: Some(labels.clone()),
+            ..Default::default()
+        };
+        node.docker.create_volume(volume).await.expect("a volume");
+        // Three images each: what it is tagged, and what it stands on.
+        if nth % 3 == 0 {
+            let tag = if nth % 2 == 0 { format!("canary-{nth}") } else { format!("openswe--task-{nth}") };
+            all.extend(node.raw_build("scratch", &labels, &tag).await);
+        }
+    }
+    all
+}
+
+async fn volumes(node: &Node) -> usize {
+    let listed = node
+        .docker
+        .list_volumes(None::<bollard::query_parameters::ListVolumesOptions>)
+        .await
+        .expect("volumes");
+    listed.volumes.unwrap_or_default().len()
+}
+
+/// What a dead worker and ended tasks leave, `number` of each kind.
+async fn leftovers(node: &Node, owner: &Owner, number: usize) {
+    let built = node.build(&node.labels(owner, &format!("ended-{}", node.hostname), 1)).await;
+    let image = built.last().expect("an image").clone();
+    for _ in 0..number {
+        node.container(&image, &node.labels(owner, "ended", 1)).await;
+        node.work_dir(&node.labels(owner, "ended", 1));
+    }
+}
+
+async fn clean(node: &Node, janitor: &mut Janitor, kept: &BTreeSet<String>) {
+    for _ in 0..PASSES_MAX {
+        janitor.pass().await.expect("a pass");
+        if node.left().await == *kept {
+            return;
+        }
+    }
+    let left = node.left().await;
+    let lost: Vec<_> = kept.difference(&left).collect();
+    let more: Vec<_> = left.difference(kept).collect();
+    panic!("lost {lost:?}, and still there {more:?}: {:?}", janitor.troubles());
+}
+
+async fn canaries_survive(number: usize) {
+    let engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let (owner, _alive) = node.living_owner();
+    let kept = canaries(&node, &owner, number).await;
+    leftovers(&node, &owner, 20).await;
+    clean(&node, &mut janitor(&node, config()), &kept).await;
+    assert_eq!(volumes(&node).await, number);
+}
+
+#[tokio::test]
+async fn canaries_of_every_kind_survive() {
+    canaries_survive(24).await;
+}
+
+#[tokio::test]
+#[ignore = "a thousand of each kind take minutes; make janitor-long"]
+async fn a_thousand_canaries_of_every_kind_survive() {
+    canaries_survive(1000).await;
+}
+
+/// What became of builds beside a janitor in a tight loop.
+#[derive(Debug)]
+struct Built {
+    done: usize,
+    failed: Vec<String>,
+    removed: usize,
+}
+
+async fn build_beside_a_janitor(builds: usize, with_gate: bool) -> Built {
+    let engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let (owner, _alive) = node.living_owner();
+    let gate = BuildGate::open(&node.state()).expect("a gate");
+    node.raw_build("scratch", &HashMap::new(), "from").await;
+    let (ended, failed) = (AtomicUsize::new(0), std::sync::Mutex::new(Vec::new()));
+    let is_over = AtomicBool::new(false);
+    let one = async |slot: usize| {
+        for nth in 0..builds {
+            let task = format!("built-{slot}-{nth}");
+            let claim = node.claim(&owner, &task, 1);
+            let labels = node.labels(&owner, &task, 1);
+            node.record(&labels, ObjectKind::Build { image: queue_format::image_name(&labels.task) });
+            let _building = match with_gate {
+                true => {
+                    let gate = gate.clone();
+                    Some(
+                        tokio::task::spawn_blocking(move || gate.build())
+                            .await
+                            .expect("asked")
+                            .expect("a lock"),
+                    )
+                }
+                false => None,
+            };
+            // With a look into the cache at each of its steps.
+            let files: [(&str, &[u8]); 4] = [("one", b"1"), ("two", b"2"), ("three", b"3"), ("four", b"4")];
+            let tag = queue_format::image_name(&labels.task);
+            if let Err(error) = node.try_build("from", &labels.to_map(), &tag, &files, false).await {
+                failed.lock().expect("unpoisoned").push(error);
+            }
+            ended.fetch_add(1, Ordering::Relaxed);
+            std::fs::remove_file(claim).expect("the task ended");
+        }
+    };
+    let building = async {
+        futures_util::future::join_all((0..3).map(one)).await;
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let sweeping = async {
+        let mut janitor = janitor(&node, Config { builds_wait_seconds: 60, ..config() });
+        let mut removed = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            removed += janitor.pass().await.expect("a pass").removed;
+        }
+        removed
+    };
+    let ((), removed) = tokio::join!(building, sweeping);
+    Built { done: ended.into_inner(), failed: failed.into_inner().expect("unpoisoned"), removed }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_build_fails_beside_a_janitor_in_a_tight_loop() {
+    let built = build_beside_a_janitor(6, true).await;
+    assert_eq!((built.done, built.failed.as_slice()), (18, [].as_slice()));
+    assert!(built.removed > 0, "images went meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "hundreds of builds take minutes; make janitor-long"]
+async fn none_of_hundreds_of_builds_fails_and_without_the_lock_some_may() {
+    let built = build_beside_a_janitor(80, true).await;
+    assert_eq!(built.failed, [""; 0]);
+    println!(
+        "with the lock: {} builds, {} failed, {} removals",
+        built.done,
+        built.failed.len(),
+        built.removed
+    );
+    let bare = build_beside_a_janitor(80, false).await;
+    println!(
+        "without it: {} builds, {} failed, {} removals: {:?}",
+        bare.done,
+        bare.failed.len(),
+        bare.removed,
+        bare.failed.first()
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_is_freed_to_the_low_mark_oldest_first() {
+    let engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let (owner, _alive) = node.living_owner();
+    let used = || DiskUse::of(&engine.root()).expect("a disk");
+    let percent = |disk: &DiskUse| disk.used_bytes * 100 / disk.total_bytes;
+    let mut images = Vec::new();
+    let mut nth = 0u8;
+    while percent(&used()) < 90 {
+        let task = format!("accepted-{nth}-{}", node.hostname);
+        let labels = node.labels(&owner, &task, 1);
+        node.record(&labels, ObjectKind::Build { image: queue_format::image_name(&labels.task) });
+        let content = vec![nth; IMAGE_BYTES];
+        let tag = queue_format::image_name(&labels.task);
+        let built = node
+            .try_build("scratch", &labels.to_map(), &tag, &[("file", &content)], true)
+            .await
+            .expect("built");
+        node.accept(&owner, &task, 1);
+        images.push(built);
+        nth += 1;
+    }
+    // A foreign image, and a live one, older than all that is used from here on.
+    let canary = node.raw_build("scratch", &HashMap::new(), "canary").await;
+    let live = images.remove(0);
+    node.claim(&owner, &format!("accepted-0-{}", node.hostname), 1);
+    let full = Config { disk_low_percent: 60, disk_high_percent: 80, disk_emergency_percent: 85, ..config() };
+    let mut janitor = janitor(&node, full);
+    let before = used();
+    let (mut told, mut passes) = (0, 0);
+    while percent(&used()) > 60 && passes < PASSES_MAX {
+        told += janitor.pass().await.expect("a pass").bytes;
+        passes += 1;
+    }
+    let after = used();
+    assert!(percent(&after) <= 60, "{after:?} after {passes} passes: {:?}", janitor.troubles());
+    let freed = before.used_bytes - after.used_bytes;
+    assert!(told.abs_diff(freed) * 20 <= freed, "told {told}, freed {freed}");
+    let left = node.left().await;
+    assert!(live.iter().chain(&canary).all(|id| left.contains(id)), "live and foreign images stay");
+    let stay = images.iter().filter(|image| left.contains(image.last().expect("an image"))).count();
+    assert!(stay > 0 && stay < images.len(), "no more goes than must: {stay} of {}", images.len());
+}
+
+#[tokio::test]
+async fn an_engine_that_is_restarted_in_the_middle_is_cleaned_in_the_end() {
+    let mut engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let (owner, _alive) = node.living_owner();
+    let kept = canaries(&node, &owner, 6).await;
+    leftovers(&node, &owner, 12).await;
+    let slow = Config { parallel_removals: 1, engine_timeout_seconds: 30, period_seconds: 1, ..config() };
+    let mut janitor = janitor(&node, slow);
+    janitor.pass().await.expect("a pass");
+    // Killed while removals go on: what fails is told, and nothing else is touched.
+    let restart = async {
+        while node.audit().iter().filter(|line| line["event"] == "removed").count() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        engine.kill();
+    };
+    let (report, ()) = tokio::join!(janitor.pass(), restart);
+    report.expect("a pass");
+    assert_eq!(janitor.pass().await.expect("a pass without an engine").failed, 0);
+    engine.up();
+    // It is asked less and less often; this one forgets that.
+    let mut janitor = self::janitor(&node, config());
+    clean(&node, &mut janitor, &kept).await;
+}
+
+async fn killed_at_random(kills: u64) {
+    let engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let owner = Owner::new(&systemd::hostname(), Incarnation::new(Uuid::now_v7()));
+    drop(LifeLock::hold(&node.state(), &owner).expect("a lock"));
+    let kept = canaries(&node, &owner, 6).await;
+    for nth in 0..kills {
+        leftovers(&node, &owner, 4).await;
+        let mut child =
+            node.command("once", "grace_seconds = 0\n").stderr(Stdio::null()).spawn().expect("started");
+        // Anywhere from its start to its end, which takes some hundred milliseconds.
+        tokio::time::sleep(Duration::from_millis(nth * 37 % 600)).await;
+        let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+        let _ = child.wait();
+    }
+    for _ in 0..3 {
+        let ended = node.command("once", "grace_seconds = 0\n").output().expect("run");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    assert_eq!(node.left().await, kept);
+    let entries = node.ledger().entries().expect("entries");
+    assert!(entries.iter().all(|entry| entry.task.as_str() != "ended"), "{entries:?}");
+}
+
+#[tokio::test]
+#[ignore = "takes minutes; make janitor-long"]
+async fn whenever_it_is_killed_the_next_one_finishes() {
+    killed_at_random(40).await;
+}
