@@ -1,0 +1,532 @@
+//! A node: engine, ledger, spool, workers, people; and what each of them may do next.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ::janitor::{ClaimKey, Container, Image, Inventory, Level, Objects, Pressure};
+use jiff::Timestamp;
+use queue_format::{
+    Incarnation, Labels, LedgerEntry, Life, ObjectKind, Owner, SpoolId, TaskId, Token, image_name,
+};
+use uuid::Uuid;
+
+pub(crate) const NODE: &str = "here";
+const BASE: &str = "sha256:base";
+const BASE_TAG: &str = "openswe-python-3.11:latest";
+const TASKS: u64 = 3;
+
+/// Numbers that a seed determines (splitmix64).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % bound
+    }
+
+    fn of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+        let bound = all.len() as u64;
+        (bound > 0).then(|| all[self.below(bound) as usize].clone())
+    }
+}
+
+/// Whose an object is, whatever its labels say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Ours(ClaimKey),
+    Foreign,
+}
+
+/// A build that runs, as far as it has come; it holds the node's lock, unless it is a person's.
+#[derive(Clone, Debug)]
+struct Build {
+    labels: Labels,
+    whose: Whose,
+    at: String,
+    steps: u64,
+}
+
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) objects: Objects,
+    pub(crate) whose: HashMap<String, Whose>,
+    pub(crate) ledger: BTreeMap<Uuid, LedgerEntry>,
+    pub(crate) claims: BTreeSet<ClaimKey>,
+    pub(crate) accepted: BTreeSet<(TaskId, Token)>,
+    pub(crate) lives: BTreeMap<Owner, Life>,
+    pub(crate) used_at: BTreeMap<String, Timestamp>,
+    pub(crate) now: i64,
+    pub(crate) level: Level,
+    pub(crate) no_builds: bool,
+    builds: Vec<Build>,
+    tokens: BTreeMap<TaskId, u32>,
+    unique: u128,
+    /// What went wrong, the first of it.
+    pub(crate) violation: Option<String>,
+    pub(crate) removed: BTreeMap<&'static str, u64>,
+    pub(crate) events: u64,
+}
+
+pub(crate) fn spool() -> SpoolId {
+    Uuid::from_u128(1).to_string().parse().expect("a UUID")
+}
+
+impl World {
+    pub(crate) fn new(random: Random) -> Self {
+        let mut world = Self {
+            random,
+            objects: Objects::default(),
+            whose: HashMap::new(),
+            ledger: BTreeMap::new(),
+            claims: BTreeSet::new(),
+            accepted: BTreeSet::new(),
+            lives: BTreeMap::new(),
+            used_at: BTreeMap::new(),
+            now: 1000,
+            level: Level::Calm,
+            no_builds: false,
+            builds: Vec::new(),
+            tokens: BTreeMap::new(),
+            unique: 10,
+            violation: None,
+            removed: BTreeMap::new(),
+            events: 0,
+        };
+        world.image(BASE.to_owned(), None, vec![BASE_TAG.to_owned()], HashMap::new(), Whose::Foreign);
+        world
+    }
+
+    pub(crate) fn at(&self) -> Timestamp {
+        Timestamp::from_second(self.now).expect("a time")
+    }
+
+    /// An inventory with nothing in it but what holds for the whole of it.
+    pub(crate) fn blank(&self) -> Inventory {
+        Inventory {
+            now: self.at(),
+            pressure: Pressure { level: self.level, bytes_to_free: 300, ..Pressure::default() },
+            ..Inventory::of_nothing(spool(), NODE)
+        }
+    }
+
+    /// Whatever somebody does next.
+    pub(crate) fn step(&mut self) {
+        self.events += 1;
+        self.now += self.random.below(20) as i64;
+        match self.random.below(24) {
+            0 | 1 => self.claim(),
+            2 | 3 => self.run_container(),
+            4 | 5 => self.begin_build(),
+            6..=9 => self.go_on_building(),
+            10 | 11 => self.end_claim(),
+            12 => self.worker_dies(),
+            13 => self.successor_adopts(),
+            14 => self.person_runs(),
+            15 => self.person_builds(),
+            16 => self.person_tags(),
+            17 => self.person_renames(),
+            18 => self.person_forges(),
+            19 => self.person_removes(),
+            20 => self.task_is_retried(),
+            21 => self.crash_leaves_a_step(),
+            22 => self.image_is_used(),
+            _ => {
+                let levels = [Level::Calm, Level::Calm, Level::High, Level::Emergency];
+                self.level = levels[self.random.below(4) as usize];
+            }
+        }
+    }
+
+    fn fresh(&mut self) -> Uuid {
+        self.unique += 1;
+        Uuid::from_u128(self.unique)
+    }
+
+    fn image(
+        &mut self,
+        id: String,
+        parent_id: Option<String>,
+        tags: Vec<String>,
+        labels: HashMap<String, String>,
+        whose: Whose,
+    ) {
+        // A name moves: whoever had it has it no more.
+        for image in &mut self.objects.images {
+            image.tags.retain(|tag| !tags.contains(tag));
+        }
+        self.whose.insert(id.clone(), whose);
+        self.used_at.insert(id.clone(), self.at());
+        let size_bytes = 100 * (1 + self.depth(parent_id.as_deref()));
+        self.objects.images.push(Image { id, parent_id, tags, labels, created_at: None, size_bytes });
+    }
+
+    fn depth<'a>(&'a self, mut id: Option<&'a str>) -> u64 {
+        let mut depth = 0;
+        while let Some(image) = id.and_then(|id| self.objects.images.iter().find(|image| image.id == id)) {
+            depth += 1;
+            id = image.parent_id.as_deref();
+        }
+        depth
+    }
+
+    fn container(
+        &mut self,
+        name: String,
+        image: &Image,
+        labels: HashMap<String, String>,
+        step: bool,
+        whose: Whose,
+    ) {
+        let id = format!("c{}", self.fresh());
+        self.whose.insert(id.clone(), whose);
+        self.used_at.insert(image.id.clone(), self.at());
+        // A container inherits what it does not say itself.
+        let mut all = image.labels.clone();
+        all.extend(labels);
+        self.objects.containers.push(Container {
+            id,
+            names: vec![name],
+            image_id: image.id.clone(),
+            labels: all,
+            created_at: None,
+            is_build_step: step,
+            is_running: self.random.below(2) == 0,
+        });
+    }
+
+    fn labels(&mut self, claim: &ClaimKey) -> Labels {
+        Labels {
+            spool: spool(),
+            owner: claim.owner.clone(),
+            task: claim.task.clone(),
+            token: claim.token,
+            object: self.fresh(),
+        }
+    }
+
+    fn record(&mut self, labels: &Labels, kind: ObjectKind) {
+        let entry = LedgerEntry {
+            object: labels.object,
+            kind,
+            spool: labels.spool,
+            owner: labels.owner.clone(),
+            task: labels.task.clone(),
+            token: labels.token,
+            created_at: self.at(),
+        };
+        self.ledger.insert(labels.object, entry);
+    }
+
+    fn living(&self) -> Vec<Owner> {
+        self.lives.iter().filter(|(_, life)| **life == Life::Alive).map(|(owner, _)| owner.clone()).collect()
+    }
+
+    fn a_live_claim(&mut self) -> Option<ClaimKey> {
+        let claims: Vec<ClaimKey> = self
+            .claims
+            .iter()
+            .filter(|claim| self.lives.get(&claim.owner) == Some(&Life::Alive))
+            .cloned()
+            .collect();
+        self.random.of(&claims)
+    }
+
+    fn claim(&mut self) {
+        let living = self.living();
+        let owner = match self.random.of(&living) {
+            Some(owner) if self.random.below(4) > 0 => owner,
+            _ => {
+                let owner = Owner::new(NODE, Incarnation::new(self.fresh()));
+                self.lives.insert(owner.clone(), Life::Alive);
+                owner
+            }
+        };
+        let task: TaskId = format!("task-{}", self.random.below(TASKS)).parse().expect("an id");
+        if self.claims.iter().any(|claim| claim.task == task) {
+            return;
+        }
+        let token = self.tokens.entry(task.clone()).or_default();
+        *token += 1;
+        let token = Token(*token);
+        self.claims.insert(ClaimKey { owner, task, token });
+    }
+
+    fn run_container(&mut self) {
+        let Some(claim) = self.a_live_claim() else { return };
+        let images = self.objects.images.clone();
+        let Some(image) = self.random.of(&images) else { return };
+        let labels = self.labels(&claim);
+        let name = format!("run-{}", labels.object);
+        self.record(&labels, ObjectKind::Container { name: name.clone() });
+        // The claim may be lost between the entry and the container: it is made all the same.
+        if self.random.below(6) == 0 {
+            self.claims.remove(&claim);
+        }
+        self.container(name, &image, labels.to_map(), false, Whose::Ours(claim));
+    }
+
+    fn begin_build(&mut self) {
+        let Some(claim) = self.a_live_claim().filter(|_| !self.no_builds) else { return };
+        let labels = self.labels(&claim);
+        let kind = ObjectKind::Build { image: format!("bottega-draft:{}", labels.object.simple()) };
+        self.record(&labels, kind);
+        let steps = 1 + self.random.below(3);
+        self.builds.push(Build { labels, whose: Whose::Ours(claim), at: BASE.to_owned(), steps });
+    }
+
+    fn go_on_building(&mut self) {
+        if self.builds.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.builds.len() as u64) as usize;
+        let mut build = self.builds.swap_remove(at);
+        if !self.objects.images.iter().any(|image| image.id == build.at) {
+            self.violation.get_or_insert(format!("a build of {} lost what it stands on", build.labels.task));
+            return;
+        }
+        build.steps -= 1;
+        let id = format!("sha256:{}", self.fresh().simple());
+        let tags = match (&build.whose, build.steps) {
+            (_, 1..) => vec![],
+            (Whose::Ours(_), 0) => vec![format!("bottega-draft:{}", build.labels.object.simple())],
+            (Whose::Foreign, 0) => vec![format!("mine-{}:1", self.unique)],
+        };
+        self.image(id.clone(), Some(build.at.clone()), tags, build.labels.to_map(), build.whose.clone());
+        build.at = id;
+        // Whoever builds may be cut off: its layers stay.
+        if build.steps > 0 && self.random.below(8) > 0 {
+            self.builds.push(build);
+        }
+    }
+
+    fn end_claim(&mut self) {
+        let Some(claim) = self.a_live_claim() else { return };
+        // A worker waits for its builds.
+        self.builds.retain(|build| build.whose != Whose::Ours(claim.clone()));
+        if self.random.below(4) > 0 {
+            let built = self.whose.clone();
+            let of_claim = |image: &&mut Image| built.get(&image.id) == Some(&Whose::Ours(claim.clone()));
+            let image = self.objects.images.iter_mut().filter(of_claim).find(|image| !image.tags.is_empty());
+            if let Some(id) = image.map(|image| image.id.clone()) {
+                let name = format!("{}:latest", image_name(&claim.task));
+                for image in &mut self.objects.images {
+                    image.tags.retain(|tag| *tag != name);
+                    if image.id == id {
+                        image.tags = vec![name.clone()];
+                    }
+                }
+                self.accepted.retain(|(task, _)| *task != claim.task);
+                self.accepted.insert((claim.task.clone(), claim.token));
+            }
+        }
+        self.claims.remove(&claim);
+    }
+
+    fn worker_dies(&mut self) {
+        let living = self.living();
+        let Some(owner) = self.random.of(&living) else { return };
+        let life = if self.random.below(2) == 0 { Life::Left } else { Life::Dead };
+        self.lives.insert(owner.clone(), life);
+        // The engine ends the builds of whoever hangs up, and the kernel drops its locks.
+        self.builds.retain(|build| !matches!(&build.whose, Whose::Ours(claim) if claim.owner == owner));
+        if life == Life::Dead && self.random.below(2) == 0 {
+            self.claims.retain(|claim| claim.owner != owner);
+        }
+    }
+
+    /// The successor goes on as the same incarnation, with its claims and containers.
+    fn successor_adopts(&mut self) {
+        let left: Vec<Owner> = self
+            .lives
+            .iter()
+            .filter(|(_, life)| **life == Life::Left)
+            .map(|(owner, _)| owner.clone())
+            .collect();
+        if let Some(owner) = self.random.of(&left) {
+            self.lives.insert(owner, Life::Alive);
+        }
+    }
+
+    fn person_runs(&mut self) {
+        let images = self.objects.images.clone();
+        let Some(image) = self.random.of(&images) else { return };
+        let name = format!("mine-{}", self.unique);
+        self.container(name, &image, HashMap::new(), false, Whose::Foreign);
+    }
+
+    /// On whatever there is; what stands on one of our images inherits its labels.
+    fn person_builds(&mut self) {
+        let images = self.objects.images.clone();
+        let Some(from) = self.random.of(&images) else { return };
+        let id = format!("sha256:{}", self.fresh().simple());
+        let tags = vec![format!("mine-{}:1", self.unique)];
+        self.image(id, Some(from.id), tags, from.labels, Whose::Foreign);
+    }
+
+    /// A name of one's own makes an image one's own.
+    fn person_tags(&mut self) {
+        let ids: Vec<String> = self.objects.images.iter().map(|image| image.id.clone()).collect();
+        let Some(id) = self.random.of(&ids).filter(|id| id != BASE) else { return };
+        let tag = format!("mine-{}:1", self.fresh());
+        let takes_away = self.random.below(2) == 0;
+        for image in self.objects.images.iter_mut().filter(|image| image.id == id) {
+            if takes_away {
+                image.tags.clear();
+            }
+            image.tags.push(tag.clone());
+        }
+        self.whose.insert(id, Whose::Foreign);
+    }
+
+    fn person_renames(&mut self) {
+        let ids: Vec<String> = self.objects.containers.iter().map(|container| container.id.clone()).collect();
+        let Some(id) = self.random.of(&ids) else { return };
+        let name = format!("kept-{}", self.fresh());
+        for container in self.objects.containers.iter_mut().filter(|container| container.id == id) {
+            if container.is_build_step {
+                return;
+            }
+            container.names = vec![name.clone()];
+        }
+        self.whose.insert(id, Whose::Foreign);
+    }
+
+    /// Labels that lie, each in another way.
+    fn person_forges(&mut self) {
+        let entries: Vec<LedgerEntry> = self.ledger.values().cloned().collect();
+        let Some(entry) = self.random.of(&entries) else { return };
+        let mut labels = Labels {
+            spool: entry.spool,
+            owner: entry.owner,
+            task: entry.task,
+            token: entry.token,
+            object: entry.object,
+        };
+        match self.random.below(5) {
+            0 => labels.object = self.fresh(),
+            1 => labels.token = Token(labels.token.0 + 100),
+            2 => labels.spool = Uuid::from_u128(2).to_string().parse().expect("a UUID"),
+            3 => labels.owner = Owner::new("there", Incarnation::new(self.fresh())),
+            _ => labels.task = "task-other".parse().expect("an id"),
+        }
+        let images = self.objects.images.clone();
+        let Some(base) = images.first() else { return };
+        let name = format!("run-{}", labels.object);
+        match self.random.below(3) {
+            0 => self.container(name, base, labels.to_map(), false, Whose::Foreign),
+            1 => self.container(name, base, labels.to_map(), true, Whose::Foreign),
+            _ => {
+                let id = format!("sha256:{}", self.fresh().simple());
+                self.image(id, Some(BASE.to_owned()), vec![], labels.to_map(), Whose::Foreign);
+            }
+        }
+    }
+
+    fn person_removes(&mut self) {
+        let ids: Vec<String> = self.objects.containers.iter().map(|container| container.id.clone()).collect();
+        if let Some(id) = self.random.of(&ids) {
+            self.objects.containers.retain(|container| container.id != id);
+        }
+    }
+
+    /// What was accepted is so no more.
+    fn task_is_retried(&mut self) {
+        let accepted: Vec<_> = self.accepted.iter().cloned().collect();
+        if let Some(one) = self.random.of(&accepted) {
+            self.accepted.remove(&one);
+        }
+    }
+
+    /// The container of a build's step, of a worker that was killed.
+    fn crash_leaves_a_step(&mut self) {
+        let built: Vec<Image> = self
+            .objects
+            .images
+            .iter()
+            .filter(|image| matches!(self.whose.get(&image.id), Some(Whose::Ours(_))))
+            .cloned()
+            .collect();
+        let Some(image) = self.random.of(&built) else { return };
+        let whose = self.whose[&image.id].clone();
+        let name = format!("step-{}", self.unique);
+        self.container(name, &image, HashMap::new(), true, whose);
+    }
+
+    fn image_is_used(&mut self) {
+        let ids: Vec<String> = self.objects.images.iter().map(|image| image.id.clone()).collect();
+        if let Some(id) = self.random.of(&ids) {
+            let at = self.at();
+            self.used_at.insert(id, at);
+        }
+    }
+
+    fn is_live(&self, claim: &ClaimKey) -> bool {
+        self.claims.contains(claim) && self.lives.get(&claim.owner) != Some(&Life::Dead)
+    }
+
+    pub(crate) fn remove_container(&mut self, id: &str) {
+        let Some(at) = self.objects.containers.iter().position(|container| container.id == id) else {
+            return;
+        };
+        let container = self.objects.containers.swap_remove(at);
+        match &self.whose[id] {
+            Whose::Foreign => self.violate(format!("a foreign container went: {container:?}")),
+            Whose::Ours(claim) if self.is_live(claim) => {
+                let why = format!("a container of {claim:?} went, which is live");
+                self.violate(why);
+            }
+            Whose::Ours(_) => {
+                *self
+                    .removed
+                    .entry(if container.is_build_step { "step" } else { "container" })
+                    .or_default() += 1;
+            }
+        }
+    }
+
+    /// As the engine does it without force: what is in use stays, and so does what has two names.
+    pub(crate) fn remove_image(&mut self, id: &str) {
+        let Some(at) = self.objects.images.iter().position(|image| image.id == id) else { return };
+        let is_used = self.objects.containers.iter().any(|container| container.image_id == id)
+            || self.objects.images.iter().any(|image| image.parent_id.as_deref() == Some(id));
+        if is_used || self.objects.images[at].tags.len() > 1 {
+            return;
+        }
+        if self.builds.iter().any(|build| build.whose != Whose::Foreign) {
+            self.violate("an image went while a build looked for its cache".to_owned());
+        }
+        let image = self.objects.images.swap_remove(at);
+        match self.whose[id].clone() {
+            Whose::Foreign => self.violate(format!("a foreign image went: {image:?}")),
+            Whose::Ours(claim) if self.is_live(&claim) => {
+                self.violate(format!("an image of {claim:?} went, which is live"));
+            }
+            Whose::Ours(claim) => {
+                let is_accepted =
+                    !image.tags.is_empty() && self.accepted.contains(&(claim.task, claim.token));
+                let what = match (is_accepted, image.tags.is_empty()) {
+                    (true, _) => "spent",
+                    (false, true) => "layer",
+                    (false, false) => "image",
+                };
+                *self.removed.entry(what).or_default() += 1;
+            }
+        }
+    }
+
+    pub(crate) fn violate(&mut self, why: String) {
+        self.violation.get_or_insert(why);
+    }
+
+    /// The lock that builds share, if nobody has it.
+    pub(crate) fn lock_out_builds(&mut self) -> bool {
+        self.no_builds = self.builds.iter().all(|build| build.whose == Whose::Foreign);
+        self.no_builds
+    }
+}
