@@ -18,7 +18,7 @@ use crate::own::OwnEngine;
 /// The disk of an engine of the tests' own.
 const DISK_BYTES: u64 = 400 << 20;
 /// What one accepted image takes in the test of the full disk.
-const IMAGE_BYTES: usize = 24 << 20;
+const IMAGE_BYTES: usize = 16 << 20;
 /// Passes within which a node must be clean.
 const PASSES_MAX: usize = 40;
 
@@ -219,7 +219,8 @@ async fn a_full_disk_is_freed_to_the_low_mark_oldest_first() {
     let percent = |disk: &DiskUse| disk.used_bytes * 100 / disk.total_bytes;
     let mut images = Vec::new();
     let mut nth = 0u8;
-    while percent(&used()) < 90 {
+    // A build needs room for its context too.
+    while percent(&used()) < 82 {
         let task = format!("accepted-{nth}-{}", node.hostname);
         let labels = node.labels(&owner, &task, 1);
         node.record(&labels, ObjectKind::Build { image: queue_format::image_name(&labels.task) });
@@ -237,16 +238,16 @@ async fn a_full_disk_is_freed_to_the_low_mark_oldest_first() {
     let canary = node.raw_build("scratch", &HashMap::new(), "canary").await;
     let live = images.remove(0);
     node.claim(&owner, &format!("accepted-0-{}", node.hostname), 1);
-    let full = Config { disk_low_percent: 60, disk_high_percent: 80, disk_emergency_percent: 85, ..config() };
+    let full = Config { disk_low_percent: 50, disk_high_percent: 70, disk_emergency_percent: 80, ..config() };
     let mut janitor = janitor(&node, full);
     let before = used();
     let (mut told, mut passes) = (0, 0);
-    while percent(&used()) > 60 && passes < PASSES_MAX {
+    while percent(&used()) > 50 && passes < PASSES_MAX {
         told += janitor.pass().await.expect("a pass").bytes;
         passes += 1;
     }
     let after = used();
-    assert!(percent(&after) <= 60, "{after:?} after {passes} passes: {:?}", janitor.troubles());
+    assert!(percent(&after) <= 50, "{after:?} after {passes} passes: {:?}", janitor.troubles());
     let freed = before.used_bytes - after.used_bytes;
     assert!(told.abs_diff(freed) * 20 <= freed, "told {told}, freed {freed}");
     let left = node.left().await;

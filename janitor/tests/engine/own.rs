@@ -51,14 +51,17 @@ impl OwnEngine {
         for name in ["docker.sock", "docker.pid"] {
             let _ = std::fs::remove_file(self.file(name));
         }
+        // By the number in there the next one would take a process that is dead, but not yet reaped, for its containerd.
+        let _ = std::fs::remove_dir_all(self.file("exec/containerd"));
     }
 
     pub(crate) fn up(&mut self) {
         use std::os::unix::process::CommandExt;
         let log = std::fs::File::create(self.file("log")).expect("a log");
-        let mut command = Command::new("dockerd");
+        // In a network of its own: without a bridge, a daemon removes docker0, whoever's that is.
+        let mut command = Command::new("unshare");
         command
-            .arg("--data-root")
+            .args(["--net", "--", "dockerd", "--data-root"])
             .arg(self.root())
             .arg("--exec-root")
             .arg(self.file("exec"))
@@ -69,7 +72,7 @@ impl OwnEngine {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);
-        self.daemon = Some(command.spawn().expect("dockerd is installed, and this runs as root"));
+        self.daemon = Some(command.spawn().expect("unshare is there"));
         for _ in 0..LOOKS_MAX {
             if std::os::unix::net::UnixStream::connect(self.file("docker.sock")).is_ok() {
                 return;
