@@ -88,7 +88,7 @@ fn cost(cluster: &Cluster, node: &Node, name: &str, bundle: usize, settled: usiz
         "seq {TASKS} | runuser -u bottega -- bottega run --spool {SPOOL} --native --name {name} --cores 1 --memory 64MiB \
          --array - --bundle {bundle} -- true"
     );
-    on(&cluster.nodes[0], &format!("cd /tmp; {publish}; rm -f {SPOOL}/control/pause"))?;
+    on(&cluster.nodes[0], &format!("cd /tmp; {publish}"))?;
     on(&cluster.nodes[0], &as_user("bottega resume"))?;
     let (before, began) = (requests(node)?, Instant::now());
     anyhow::ensure!(cluster.until_settled(settled, SETTLE_MAX)?, "the tasks came to no end");
