@@ -1,0 +1,239 @@
+//! Builds: what they make, what they may use, and that nothing of one is left.
+
+use super::*;
+
+#[tokio::test]
+async fn a_build_makes_a_labelled_image_and_keeps_its_cache() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("repo/.git")).unwrap();
+    std::fs::write(dir.path().join("repo/.git/HEAD"), "ref").unwrap();
+    std::os::unix::fs::symlink("gone", dir.path().join("repo/link")).unwrap();
+    let dockerfile = format!(
+        "FROM {BASE_IMAGE}\nCOPY repo /testbed\nRUN cat /testbed/.git/HEAD && readlink /testbed/link && ulimit -n\nENTRYPOINT [\"false\"]\n"
+    );
+    let request = build_request(&node, dir.path(), &dockerfile);
+    let first = node.docker.build(&request).await.unwrap();
+    let BuildEnd::Built(id) = &first.end else { panic!("{first:?}") };
+    let nofile = request.limits.nofile_max;
+    assert!(first.log.contains("\nref") && first.log.contains(&format!("gone\n{nofile}\n")), "{}", first.log);
+    let again = node.docker.build(&request).await.unwrap();
+    assert_eq!(again.end, first.end);
+    assert!(again.log.contains("Using cache"), "{}", again.log);
+    let images = node.docker.images(&request.image_name).await.unwrap();
+    assert_eq!(images.get(&request.image_name), Some(id));
+    assert!(node.ledger.get(request.labels.object).is_some());
+
+    let mut run = run_request(&node, "env -i ls -A /testbed");
+    run.image.clone_from(id);
+    assert_eq!(node.docker.run(&run).await.unwrap().log, ".git\nlink\n");
+    assert!(first.own_bytes.is_some_and(|bytes| bytes < 1 << 20), "two small files: {:?}", first.own_bytes);
+    node.docker.remove_image(&request.image_name).await.unwrap();
+    node.docker.remove_image(&request.image_name).await.unwrap();
+    assert!(node.docker.images(&request.image_name).await.unwrap().is_empty());
+    assert_eq!(node.ledger.get(request.labels.object), None);
+}
+
+/// Two spools may build the same task on one node: what fails in one takes nothing from the other.
+#[tokio::test]
+async fn a_name_stays_with_the_image_it_was_given_to() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    let request =
+        |text: &str| build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN echo {text} > /x\n"));
+    let kept = request("kept");
+    let BuildEnd::Built(id) = node.docker.build(&kept).await.unwrap().end else { panic!("not built") };
+    let name = format!("{}-accepted", kept.image_name);
+    node.docker.tag_image(&id, &name).await.unwrap();
+    node.docker.remove_image(&kept.image_name).await.unwrap();
+    let dropped = request("dropped");
+    node.docker.build(&dropped).await.unwrap();
+    node.docker.remove_image(&dropped.image_name).await.unwrap();
+    assert_eq!(node.docker.images(&kept.image_name).await.unwrap(), [(name, id)].into());
+    assert!(node.ledger.get(kept.labels.object).is_some(), "the image is still ours to sweep");
+    assert_eq!(node.ledger.get(dropped.labels.object), None);
+    node.remove_images(kept.labels.object).await;
+}
+
+#[tokio::test]
+async fn a_failed_build_tells_why() {
+    let node = Node::connect().await;
+    let step = if node.docker.facts().is_podman { "exit status 3" } else { "returned a non-zero code: 3" };
+    let dir = tempfile::tempdir().unwrap();
+    for (dockerfile, expected) in [
+        (format!("FROM {BASE_IMAGE}\nRUN echo telling && exit 3\n"), step),
+        (format!("FROM {BASE_IMAGE}\nENV x\n"), "ENV"),
+        (format!("FROM {BASE_IMAGE}\nCOPY missing /x\n"), "missing"),
+        (
+            "FROM nobody/has-this\n".to_owned(),
+            "line 1: FROM nobody/has-this: nobody/has-this is no base image",
+        ),
+        (format!("FROM {BASE_IMAGE}\nLABEL x=y\n"), "line 2: LABEL x=y: labels tell whose an image is"),
+        (String::new(), "there is no FROM"),
+    ] {
+        let request = build_request(&node, dir.path(), &dockerfile);
+        let outcome = node.docker.build(&request).await.unwrap();
+        let sentence = match &outcome.end {
+            BuildEnd::Failed(sentence) => sentence.clone(),
+            BuildEnd::Refused(refused) => refused.to_string(),
+            _ => panic!("{outcome:?}"),
+        };
+        assert!(sentence.contains(expected), "{sentence}");
+        assert!(outcome.log.contains(expected), "{}", outcome.log);
+        assert!(!node.has_containers(request.labels.object).await);
+        node.remove_images(request.labels.object).await;
+    }
+    let request = build_request(&node, dir.path(), "FROM openswe-python-0.0\n");
+    let error = node.docker.build(&request).await.unwrap_err();
+    assert!(matches!(&error, EngineError::NoImage(name) if name == "openswe-python-0.0"), "{error}");
+}
+
+#[tokio::test]
+async fn the_processes_of_a_build_are_bounded() {
+    let node = Node::connect().await;
+    if !node.docker.facts().limits_build_processes {
+        assert!(
+            node.docker
+                .facts()
+                .warnings
+                .iter()
+                .any(|warning| warning.contains("processes cannot be limited"))
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dockerfile =
+        format!("FROM {BASE_IMAGE}\nRUN bash -c 'for i in $(seq 300); do sleep 5 & done'; exit 1\n");
+    let mut request = build_request(&node, dir.path(), &dockerfile);
+    request.limits.pids_max = 64;
+    // No CPU of this machine: no other worker's group.
+    let group = 9_000 + std::process::id() % 1_000_000;
+    node.confine(group, &mut request.limits).unwrap();
+    let outcome = node.docker.build(&request).await.unwrap();
+    assert!(outcome.log.contains("Resource temporarily unavailable"), "{}", outcome.log);
+    // The same group holds a run, which has its own limits below.
+    let mut run = run_request(&node, "nproc; sleep 3");
+    run.limits = Limits { cpuset_cpus: "1".to_owned(), pids_max: 32, ..request.limits.clone() };
+    let (outcome, groups) = tokio::join!(node.docker.run(&run), node.groups_of(run.labels.object));
+    let outcome = outcome.unwrap();
+    let slot = [format!("/bottega-slot{group}/"), format!("/bottega-slot{group}.slice/")];
+    assert!(slot.iter().any(|slot| groups.contains(slot)), "{groups}");
+    assert_eq!(outcome.log, "1\n");
+    assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    let held = outcome.node.unwrap();
+    assert_eq!((held.cpuset_cpus.as_deref(), held.pids_max), (Some("1"), Some(32)));
+    assert_eq!(
+        (held.cpuset_mems.as_deref(), held.memory_bytes),
+        (Some("0"), Some(request.limits.memory_bytes))
+    );
+    // It is fitted anew to what it is given next, larger or smaller.
+    for cpus in ["1", "0-1"] {
+        run.limits.cpuset_cpus = cpus.to_owned();
+        node.confine(group, &mut run.limits).unwrap();
+    }
+    node.docker.remove_groups();
+    let name = format!("bottega-slot{group}");
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/cpuset"] {
+        assert!(!Path::new(root).join(&name).exists(), "{root}");
+    }
+    node.remove_images(request.labels.object).await;
+}
+
+#[tokio::test]
+async fn a_build_that_is_late_or_dropped_leaves_nothing_running() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    // Known by its time among all that the host runs: Podman lists no builds.
+    let step = format!("sleep 600{:07}", std::process::id());
+    let dockerfile = format!("FROM {BASE_IMAGE}\nRUN {step}\n");
+    let request =
+        || BuildRequest { limits: node.slot_limits(), ..build_request(&node, dir.path(), &dockerfile) };
+    let mut late = request();
+    // A busy host comes to the step only after a while, and it is the step that must be cut off.
+    for seconds in [3, 9, 27, 81] {
+        late.timeout = Duration::from_secs(seconds);
+        let outcome = node.docker.build(&late).await.unwrap();
+        assert_eq!(outcome.end, BuildEnd::TimedOut);
+        assert!(!node.has_containers(late.labels.object).await);
+        assert!(!is_running(&step));
+        if outcome.log.contains(&step) {
+            break;
+        }
+        assert!(seconds < 81, "the step never began: {}", outcome.log);
+    }
+
+    let dropped = request();
+    {
+        let mut build = std::pin::pin!(node.docker.build(&dropped));
+        tokio::select! {
+            outcome = &mut build => panic!("{outcome:?}"),
+            () = until_running(&step) => {}
+        }
+    }
+    assert!(node.docker.settle(patient(Duration::from_secs(20))).await);
+    assert!(!node.has_containers(dropped.labels.object).await);
+    assert!(!is_running(&step));
+    node.docker.remove_groups();
+    for request in [late, dropped] {
+        assert!(node.ledger.get(request.labels.object).is_some());
+        node.remove_images(request.labels.object).await;
+    }
+}
+
+/// What a worker that died left of a build is ended before the slot is given out again, and before the build that it was
+/// is begun anew.
+#[tokio::test]
+async fn what_an_engine_lists_nowhere_is_ended_before_its_slot_is_used() {
+    let node = Node::connect().await;
+    if !node.docker.facts().is_podman {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let group = 8_000 + std::process::id() % 1_000_000;
+    for is_begun_anew in [false, true] {
+        let step = format!("sleep 60{}{:07}", u8::from(is_begun_anew), std::process::id());
+        let mut request = build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN {step}\n"));
+        node.docker.confine(group, &mut request.limits).unwrap();
+        // A connection that is cut without a word, as by kill -9: nothing of the worker's own ends the build.
+        let builder = std::thread::spawn({
+            let (request, step) = (request.clone(), step.clone());
+            move || {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                runtime.block_on(async {
+                    let node = Node::connect().await;
+                    let build = node.docker.build(&request);
+                    tokio::select! { _ = build => panic!("it ended"), () = until_running(&step) => {} }
+                });
+                runtime.shutdown_background();
+            }
+        });
+        builder.join().unwrap();
+        assert!(is_running(&step), "Podman goes on with it");
+        if is_begun_anew {
+            std::fs::write(dir.path().join("Dockerfile"), format!("FROM {BASE_IMAGE}\nRUN true\n")).unwrap();
+            let outcome = node.docker.build(&request).await.unwrap();
+            assert!(matches!(outcome.end, BuildEnd::Built(_)), "{outcome:?}");
+        } else {
+            node.docker.clear(&[group]).await.unwrap();
+        }
+        assert!(!is_running(&step));
+        node.remove_images(request.labels.object).await;
+    }
+    node.docker.remove_groups();
+}
+
+fn is_running(command: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| line == [command.replace(' ', "\0").as_bytes(), b"\0"].concat())
+}
+
+async fn until_running(command: &str) {
+    for _ in 0..300 {
+        if is_running(command) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{command} never ran");
+}
