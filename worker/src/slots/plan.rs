@@ -247,7 +247,14 @@ fn tell(
             "a slot has {memory:.1} of the {:.1} GiB it should have: {} slots share {:.1} GiB after what is reserved",
             config.slot_memory_gib,
             slots.len(),
-            topology.memory_bytes as f64 / GIB - config.reserved_memory_gib,
+            slots.iter().map(|slot| slot.limits.memory_bytes).sum::<u64>() as f64 / GIB,
+        ));
+    }
+    let half = topology.memory_bytes as f64 / GIB / 2.0;
+    if config.reserved_memory_gib > half {
+        notices.push(format!(
+            "of the {:.1} GiB of memory that are to be left to the host, {half:.1} are: half of what there is",
+            config.reserved_memory_gib,
         ));
     }
     let disk = least(|slot| slot.limits.disk_bytes);
