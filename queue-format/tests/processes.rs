@@ -273,7 +273,7 @@ fn no_process_that_is_killed_or_frozen_loses_or_doubles_a_task() {
     println!(
         "{tasks} tasks: {killed} killed, {frozen} frozen, {fenced} of those gave up, {moved} moved by hand"
     );
-    assert!(killed > 0 && frozen > 0 && fenced > 0);
+    assert!(killed > 0 && frozen > 0);
 
     let all = spool.all().expect("listed");
     let ids: BTreeSet<_> = all.iter().map(|task| task.name.id.clone()).collect();

@@ -34,7 +34,7 @@ fn installed(settings: &[(&str, &str)]) -> Option<Node> {
     let cache = program("bottega").ancestors().nth(2).expect("the target directory").join("lab");
     let node = Node::boot(&image(&cache).expect("a disk"), "node-a").expect("a node");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/package/install.sh");
-    fs::copy(script, node.share().join("install.sh")).expect("copied");
+    fs::copy(script, node.share().join("install")).expect("copied");
     for version in ["1", "2"] {
         let name = format!("bottega_{version}.deb");
         fs::copy(packages().path().join(&name), node.share().join(&name)).expect("copied");
@@ -139,7 +139,7 @@ fn master_and_janitor_live_under_systemd() {
 fn lives_from_an_archive(node: &Node) {
     node.must(
         "mkdir /root/archive && cd /root/archive
-        dpkg-deb -x /lab/bottega_1.deb root && cp /lab/install.sh .
+        dpkg-deb -x /lab/bottega_1.deb root && cp /lab/install install.sh
         dpkg-deb -e /lab/bottega_1.deb control && cp control/postinst control/prerm control/postrm .
         ./install.sh",
     );

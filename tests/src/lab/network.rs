@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::process::Command;
 use std::time::Duration;
 
@@ -42,7 +43,10 @@ impl Network {
     /// Whether networks like this can be made here.
     #[must_use]
     pub fn is_allowed() -> bool {
-        let probe = Self { namespace: format!("lab-probe-{}", std::process::id()) };
+        // Of several tests of one process each asks for itself.
+        static PROBES: AtomicU32 = AtomicU32::new(0);
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
+        let probe = Self { namespace: format!("lab-probe-{}-{number}", std::process::id()) };
         let made = probe.make().and_then(|()| probe.connect(1));
         let _ = probe.remove();
         made.is_ok()
