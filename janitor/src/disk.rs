@@ -44,7 +44,7 @@ pub enum Level {
     Emergency,
 }
 
-/// What the disks demand.
+/// What a disk demands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
     /// How urgent it is.
@@ -85,11 +85,12 @@ impl DiskUse {
     }
 }
 
-/// What the fullest of the disks demands, after `before`: between the watermarks it goes on with what it had begun.
+/// What a disk demands, after `before`: between the watermarks it goes on with what it had begun. A disk that cannot be
+/// looked at demands nothing.
 #[must_use]
-pub fn pressure(disks: &[DiskUse], marks: &Watermarks, before: Level) -> Pressure {
-    let Some(fullest) = disks.iter().max_by_key(|disk| disk.percent()) else { return Pressure::default() };
-    let percent = fullest.percent();
+pub fn pressure(disk: Option<&DiskUse>, marks: &Watermarks, before: Level) -> Pressure {
+    let Some(disk) = disk else { return Pressure::default() };
+    let percent = disk.percent();
     let level = if percent >= u64::from(marks.emergency_percent) {
         Level::Emergency
     } else if percent >= u64::from(marks.high_percent)
@@ -100,11 +101,11 @@ pub fn pressure(disks: &[DiskUse], marks: &Watermarks, before: Level) -> Pressur
         return Pressure::default();
     };
     let low = marks.low_percent;
-    let bytes_to_free = DiskUse::beyond(fullest.used_bytes, fullest.total_bytes, low);
-    let inodes_to_free = DiskUse::beyond(fullest.used_inodes, fullest.total_inodes, low);
+    let bytes_to_free = DiskUse::beyond(disk.used_bytes, disk.total_bytes, low);
+    let inodes_to_free = DiskUse::beyond(disk.used_inodes, disk.total_inodes, low);
     let told = format!(
         "the disk of {} is {percent} % full; {} and {inodes_to_free} inodes are to be freed",
-        fullest.path.display(),
+        disk.path.display(),
         show::size(bytes_to_free)
     );
     Pressure { level, bytes_to_free, inodes_to_free, told }
@@ -125,7 +126,7 @@ mod tests {
                 used_inodes: inodes,
                 total_inodes: 100,
             };
-            let found = pressure(&[disk], &marks, before);
+            let found = pressure(Some(&disk), &marks, before);
             let found = (found.level, found.bytes_to_free, found.inodes_to_free);
             assert_eq!(found, expected, "{bytes} {inodes} {before:?}");
         };
@@ -144,6 +145,6 @@ mod tests {
         let here = DiskUse::of(Path::new("/")).expect("a disk");
         assert!(here.used_bytes > 0 && here.used_bytes < here.total_bytes);
         assert_eq!(DiskUse::of(Path::new("/nonexistent")), None);
-        assert_eq!(pressure(&[], &marks, Emergency), Pressure::default());
+        assert_eq!(pressure(None, &marks, Emergency), Pressure::default());
     }
 }

@@ -33,8 +33,10 @@ pub struct Inventory {
     pub now: Timestamp,
     /// When images were last used, by full id; what is missing was used just now.
     pub used_at: BTreeMap<String, Timestamp>,
-    /// What the disks demand.
+    /// What the disk demands on which the engine keeps images.
     pub pressure: Pressure,
+    /// What the disk of the state directory demands.
+    pub state_pressure: Pressure,
     /// What nobody needs any more in the spool.
     pub litter: Vec<Litter>,
     /// Copies of repositories.
@@ -145,6 +147,7 @@ impl Inventory {
             now: Timestamp::UNIX_EPOCH,
             used_at: BTreeMap::new(),
             pressure: Pressure::default(),
+            state_pressure: Pressure::default(),
             litter: Vec::new(),
             mirrors: Vec::new(),
         }

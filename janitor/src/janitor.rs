@@ -66,7 +66,9 @@ pub struct Janitor {
     /// When the house was looked at last, and which bucket of results is next.
     house_at: Option<Instant>,
     bucket: u8,
+    /// What the disk of images demanded last, and that of the state directory.
     pressure: Pressure,
+    state_pressure: Pressure,
     emergency: Option<Emergency>,
     metrics: Metrics,
 }
@@ -115,6 +117,7 @@ impl Janitor {
             house_at: None,
             bucket,
             pressure: Pressure::default(),
+            state_pressure: Pressure::default(),
             emergency: None,
             metrics: Metrics::default(),
         })
@@ -141,8 +144,8 @@ impl Janitor {
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
-        if self.pressure.level > Level::Calm {
-            troubles.push(self.pressure.told.clone());
+        if self.worse().level > Level::Calm {
+            troubles.push(self.worse().told.clone());
         }
         if self.is_open {
             troubles.push(self.breaker_told());
@@ -172,7 +175,7 @@ impl Janitor {
         let inventory = self.observe().await.inspect_err(|_| self.metrics.failed_pass())?;
         self.keep_uses();
         let was_raised = self.emergency.is_some();
-        self.heed(&inventory.pressure)?;
+        self.heed(&inventory)?;
         let found = self.leftovers(&inventory);
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
@@ -203,7 +206,7 @@ impl Janitor {
         self.breaker.note(done.report.removed, (self.clock)());
         let stuck = self.resistance.stuck().len();
         let report = Report { waiting: waiting + done.report.waiting, stuck, ..done.report };
-        self.metrics.pass(report, self.engine_answers(), &self.pressure, self.is_open);
+        self.metrics.pass(report, self.engine_answers(), self.worse().level, self.is_open);
         if let Err(error) = self.metrics.write(&self.files.state_dir) {
             tracing::debug!("the metrics cannot be written: {error}");
         }
@@ -286,17 +289,25 @@ impl Janitor {
     }
 
     /// Raises the emergency, or ends it.
-    fn heed(&mut self, pressure: &Pressure) -> Result<(), JanitorError> {
-        if pressure.level > self.pressure.level {
-            tracing::warn!("{}", pressure.told);
+    fn heed(&mut self, inventory: &Inventory) -> Result<(), JanitorError> {
+        let before = self.worse().level;
+        self.pressure = inventory.pressure.clone();
+        self.state_pressure = inventory.state_pressure.clone();
+        let Pressure { level, told, .. } = self.worse().clone();
+        if level > before {
+            tracing::warn!("{told}");
         }
-        self.pressure = pressure.clone();
-        if pressure.level < Level::Emergency {
+        if level < Level::Emergency {
             self.emergency = None;
         } else if self.emergency.is_none() {
-            self.emergency = Emergency::raise(&self.files.state_dir, &pressure.told)?;
+            self.emergency = Emergency::raise(&self.files.state_dir, &told)?;
         }
         Ok(())
+    }
+
+    /// What the fuller of the disks demands: work fails on either.
+    fn worse(&self) -> &Pressure {
+        if self.state_pressure.level > self.pressure.level { &self.state_pressure } else { &self.pressure }
     }
 
     /// What is lost with a crash is heard again, as far as the engine remembers.
@@ -331,11 +342,13 @@ impl Janitor {
         let objects = seen.map(|(objects, _)| objects);
         let inventory = tokio::task::spawn_blocking(move || files.observe(objects)).await??;
         let root_dir = self.link.engine().and_then(Engine::root_dir);
-        let disks: Vec<DiskUse> =
-            root_dir.into_iter().chain([self.files.state_dir.as_path()]).filter_map(DiskUse::of).collect();
+        let images_disk = root_dir.and_then(DiskUse::of);
+        let state_disk = DiskUse::of(&self.files.state_dir);
+        let marks = self.config.watermarks();
         Ok(Inventory {
             used_at: self.uses.of_images().clone(),
-            pressure: pressure(&disks, &self.config.watermarks(), self.pressure.level),
+            pressure: pressure(images_disk.as_ref(), &marks, self.pressure.level),
+            state_pressure: pressure(state_disk.as_ref(), &marks, self.state_pressure.level),
             litter: self.house.litter.clone(),
             mirrors: self.house.mirrors.clone(),
             ..inventory

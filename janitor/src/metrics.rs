@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::disk::{Level, Pressure};
+use crate::disk::Level;
 use crate::execute::Report;
 
 /// The file in the state directory, for the textfile collector of Prometheus' node_exporter.
@@ -25,14 +25,14 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn pass(&mut self, report: Report, engine_answers: bool, pressure: &Pressure, is_open: bool) {
+    pub(crate) fn pass(&mut self, report: Report, engine_answers: bool, level: Level, is_open: bool) {
         self.passes += 1;
         self.removed += report.removed as u64;
         self.failed += report.failed as u64;
         self.freed_bytes += report.bytes;
         self.last = report;
         self.engine_answers = engine_answers;
-        self.level = pressure.level;
+        self.level = level;
         self.is_open = is_open;
     }
 

@@ -269,7 +269,7 @@ fn litter_left(litter: &Litter) -> Candidate {
 
 /// The longest unused first, until the rest is no more than `bytes_max`; in an emergency all that rest.
 fn mirrors_left(inventory: &Inventory, bytes_max: u64) -> impl Iterator<Item = Candidate> {
-    let is_emergency = inventory.pressure.level == Level::Emergency;
+    let is_emergency = inventory.state_pressure.level == Level::Emergency;
     let mut mirrors: Vec<&Mirror> = inventory.mirrors.iter().collect();
     mirrors.sort_by_key(|mirror| (mirror.used_at, &mirror.path));
     let mut bytes: u64 = mirrors.iter().map(|mirror| mirror.bytes).sum();

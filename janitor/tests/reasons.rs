@@ -235,6 +235,9 @@ fn shelf(level: Level, bytes_to_free: u64, inodes_to_free: u64) -> Inventory {
         .map(|(id, s)| (id.to_owned(), at(s)))
         .into();
     inventory.pressure = Pressure { level, bytes_to_free, inodes_to_free, told: String::new() };
+    // No image lies on the disk of the state directory.
+    inventory.state_pressure =
+        Pressure { level: Level::Emergency, bytes_to_free: 5000, ..Pressure::default() };
     inventory
 }
 
@@ -277,7 +280,9 @@ fn copies_of_repositories_stay_while_they_fit_or_may_be_read() {
     let check = |level, bytes_max: u64, expected: &[(&str, Reason)]| {
         let mut inventory = case().inventory;
         inventory.now = at(10 * DAY);
-        inventory.pressure.level = level;
+        inventory.state_pressure.level = level;
+        // That of the engine's images is another disk: no copy lies there.
+        inventory.pressure = Pressure { level: Level::Emergency, bytes_to_free: 5000, ..Pressure::default() };
         inventory.mirrors = [("old", 1), ("older", 0), ("day", 9 * DAY), ("new", 9 * DAY + 1)]
             .map(|(name, used_at)| Mirror { path: name.into(), bytes: 100, used_at: at(used_at) })
             .into();
