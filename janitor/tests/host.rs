@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use janitor::{AUDIT_FILE, Config, Janitor, METRICS_FILE, Place};
 use queue_format::{
-    DoneClass, Emergency, Incarnation, Ledger, LedgerEntry, LifeLock, MANIFEST_FILE, ObjectKind, Owner,
-    Spool, TaskId, Token,
+    DoneClass, Emergency, FailureReason, Incarnation, Ledger, LedgerEntry, LifeLock, MANIFEST_FILE,
+    ObjectKind, Owner, Spool, TaskId, Token,
 };
 use uuid::Uuid;
 
@@ -103,6 +103,7 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
     };
     let claimed = layout.lease(&here).join("5-build/claimed.a001.r0.json");
     let done = layout.done_bucket(DoneClass::Completed, &"done".parse().expect("an id"));
+    let dead_letter = layout.failed_for(FailureReason::BadSpec).join("failed.a004.r0.json");
     let beating = node.owner("here");
     write(&layout.nodes().join(format!("{beating}.7")), Duration::ZERO);
 
@@ -114,6 +115,8 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
         attempt("young", 1, false, DAY),
         attempt("claimed", 1, false, 20 * DAY),
         attempt("done", 2, false, 20 * DAY),
+        attempt("failed", 4, false, 20 * DAY),
+        write(&dead_letter, DAY),
         write(&done.join(format!("done.a002@{here}.r0.json")), DAY),
         write(&layout.log(&node.owner("here")), 20 * DAY),
         write(&layout.log(&beating), 100 * DAY),

@@ -165,11 +165,12 @@ impl Spool {
         if self.files().is_there(&manifest) || (is_last_look && self.files().is_there_now(&manifest)?) {
             return Ok(None);
         }
-        // The attempt may go on, however long ago its directory was made; what is done is never touched.
-        let is_named = self
-            .find(id)?
-            .iter()
-            .any(|task| task.name.token == token && matches!(task.state, State::Claimed(_) | State::Done(_)));
+        // The attempt may go on, however long ago its directory was made; what is done or failed is never touched: a
+        // dead letter may have its error alone, and no manifest.
+        let is_named = self.find(id)?.iter().any(|task| {
+            task.name.token == token
+                && matches!(task.state, State::Claimed(_) | State::Done(_) | State::Failed(_))
+        });
         Ok((!is_named).then_some(litter))
     }
 
