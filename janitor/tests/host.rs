@@ -104,12 +104,17 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
     let claimed = layout.lease(&here).join("5-build/claimed.a001.r0.json");
     let done = layout.done_bucket(DoneClass::Completed, &"done".parse().expect("an id"));
     let dead_letter = layout.failed_for(FailureReason::BadSpec).join("failed.a004.r0.json");
+    let mounted = layout.tmp().join(".nfs0003");
+    fs::create_dir_all(&mounted).expect("made");
+    old(&mounted, 20 * DAY);
     let beating = node.owner("here");
     write(&layout.nodes().join(format!("{beating}.7")), Duration::ZERO);
 
     let kept = [
         write(&layout.pending().join("5-build/.nfs0001"), DAY),
         write(&layout.pending().join("5-build/.hidden"), 20 * DAY),
+        write(&layout.tmp().join(".gone-fishing"), 20 * DAY),
+        mounted.clone(),
         write(&claimed, 20 * DAY),
         attempt("told", 1, true, 20 * DAY),
         attempt("young", 1, false, DAY),
@@ -122,10 +127,14 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
         write(&layout.log(&beating), 100 * DAY),
         write(&layout.log(&node.owner("elsewhere")), 100 * DAY),
         write(&layout.logs().join("notes.txt"), 100 * DAY),
+        write(&layout.logs().join(format!("{}.jsonl.bak", node.owner("here"))), 100 * DAY),
     ];
     let gone = [
         write(&layout.pending().join("5-build/.nfs0002"), 8 * DAY),
-        write(&layout.tmp().join(".gone-0123/file"), 8 * DAY).parent().expect("a parent").to_owned(),
+        write(&layout.tmp().join(".gone-0193a1c2d3e4f5061728394a5b6c7d8e/file"), 8 * DAY)
+            .parent()
+            .expect("a parent")
+            .to_owned(),
         attempt("void", 3, false, 8 * DAY),
         attempt("claimed", 9, false, 8 * DAY),
         write(&layout.log(&node.owner("here")), 100 * DAY),

@@ -2,11 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::log::owner_of;
 use crate::{MANIFEST_FILE, Owner, PathError, Spool, State, TaskId, Token};
-
-/// What NFS clients rename files to that somebody still had open when they were removed, and what this crate renames
-/// directories to before it removes them: whoever dies in between leaves them.
-const LEFTOVER_PREFIXES: [&str; 2] = [".nfs", ".gone-"];
 
 /// Things that one look finds at most; the rest is found once these are gone.
 const FOUND_MAX: usize = 1000;
@@ -117,9 +114,9 @@ impl Spool {
         found: &mut Vec<Litter>,
     ) -> Result<(), PathError> {
         for name in self.files().list_hidden(dir)? {
-            if LEFTOVER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-                let litter = self.old(dir.join(name), LitterKind::Leftover, ages.leftovers, now)?;
-                found.extend(litter);
+            let path = dir.join(&name);
+            if is_nameless(&name) || (is_silly_rename(&name) && self.files().is_file(&path)) {
+                found.extend(self.old(path, LitterKind::Leftover, ages.leftovers, now)?);
             }
         }
         Ok(())
@@ -186,8 +183,7 @@ impl Spool {
             self.incarnations()?.into_keys().chain(self.owners_on(node)?).collect();
         let mut logs = BTreeMap::new();
         for name in self.files().list(&self.layout().logs())? {
-            let Some((stem, _)) = name.split_once(".jsonl") else { continue };
-            let Ok(owner) = stem.parse::<Owner>() else { continue };
+            let Some(owner) = owner_of(&name) else { continue };
             if owner.node() != node || beating.contains(&owner) {
                 continue;
             }
@@ -227,5 +223,40 @@ impl Spool {
             }
         }
         Ok(Some(Litter { path, kind, bytes, modified: entry.modified }))
+    }
+}
+
+/// What NFS clients rename a file to that somebody still has open when it is removed: who dies then leaves it.
+fn is_silly_rename(name: &str) -> bool {
+    name.strip_prefix(".nfs").is_some_and(is_hex)
+}
+
+/// What this crate renames a directory to before it removes it.
+fn is_nameless(name: &str) -> bool {
+    name.strip_prefix(".gone-").is_some_and(|rest| rest.len() == 32 && is_hex(rest))
+}
+
+fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_machines_give_are_leftovers() {
+        let check = |name: &str, expected: (bool, bool)| {
+            assert_eq!((is_silly_rename(name), is_nameless(name)), expected, "{name}");
+        };
+        check(".nfs00000000012c0b8f00000003", (true, false));
+        check(".nfs", (false, false));
+        check(".nfs-notes", (false, false));
+        check(".nfsd", (true, false));
+        check(".gone-0193a1c2d3e4f5061728394a5b6c7d8e", (false, true));
+        check(".gone-0193a1c2d3e4f5061728394a5b6c7d8", (false, false));
+        check(".gone-0193a1c2-d3e4-f506-1728-394a5b6c7d", (false, false));
+        check(".gone-fishing", (false, false));
+        check("0193a1c2d3e4f5061728394a5b6c7d8e", (false, false));
     }
 }
