@@ -189,7 +189,10 @@ impl Execution<'_> {
         match &candidate.target {
             Target::Container(id) => {
                 let removal = engine(world)?.remove_container(id).await?;
-                if let Some(entry @ LedgerEntry { kind: ObjectKind::Container { .. }, .. }) = &candidate.entry
+                // What the engine keeps must stay ours, or nobody ever removes it.
+                if !matches!(removal, Removal::InUse(_))
+                    && let Some(entry @ LedgerEntry { kind: ObjectKind::Container { .. }, .. }) =
+                        &candidate.entry
                 {
                     world.on_files(entry, forget_entry).await?;
                 }
