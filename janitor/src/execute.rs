@@ -74,13 +74,16 @@ impl Execution<'_> {
     pub(crate) async fn run(&self, plan: &Plan) -> Done {
         let tally = Tally::default();
         let mut waiting = 0;
+        let mut is_refused = false;
         let mut alone: Option<(NoBuilds, Instant)> = None;
         for wave in &plan.waves {
             if wave.iter().any(|candidate| matches!(candidate.target, Target::Image(_))) {
                 // Builds that wait meanwhile get their turn in between.
                 alone = alone.filter(|(_, since)| since.elapsed() < ALONE_MAX);
-                if alone.is_none() {
+                // Who closes the door again and again, a wave after the other, keeps every new build out.
+                if alone.is_none() && !is_refused {
                     alone = self.without_builds().await.map(|gate| (gate, Instant::now()));
+                    is_refused = alone.is_none();
                 }
                 if alone.is_none() {
                     waiting += wave.len();
