@@ -48,7 +48,7 @@ impl RepositoryCache {
         let name = blake3::hash(url.as_bytes()).to_hex()[..24].to_owned();
         let dir = self.dir.join(format!("{name}.git"));
         let unwritable = |source| ProvisionError::Disk { path: dir.clone(), source };
-        std::fs::create_dir_all(&dir).map_err(unwritable)?;
+        std::fs::create_dir_all(&self.dir).map_err(unwritable)?;
         // One fetch a repository at a time; the kernel drops the lock with the process.
         let lock_path = dir.with_extension("lock");
         let lock = std::fs::File::create(&lock_path).map_err(unwritable)?;
@@ -57,6 +57,8 @@ impl RepositoryCache {
             .map_err(std::io::Error::other)
             .flatten()
             .map_err(unwritable)?;
+        // The janitor may have removed it until now.
+        std::fs::create_dir_all(&dir).map_err(unwritable)?;
         let git = Git::new(&dir, self.timeout);
         if !dir.join("HEAD").is_file() {
             git.run(&["init", "--quiet", "--bare", "--template="]).await?;
