@@ -1,6 +1,7 @@
 //! What needs no engine: the spool's host side, copies of repositories, limits, and what people read of it.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -208,6 +209,8 @@ async fn too_many_removals_of_an_hour_stop_all_even_over_a_restart() {
     let metrics = fs::read_to_string(node.place.state.join(METRICS_FILE)).expect("metrics");
     assert!(metrics.contains("\nbottega_janitor_breaker_open 1\n"), "{metrics}");
     assert!(metrics.contains("# TYPE bottega_janitor_removed_total counter\n"));
+    let mode = fs::metadata(node.place.state.join(METRICS_FILE)).expect("metrics").permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "another user collects them");
     let mut janitor = node.janitor(self::config());
     janitor.once().await.expect("a pass");
     assert_eq!(left(), 0);
