@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue_format::{Emergency, Ledger, Spool, node_name};
+use queue_format::{BuildGate, Emergency, Ledger, Spool, node_name};
 use systemd::Notifier;
 use tokio::time::Instant;
 
@@ -92,6 +92,9 @@ impl Janitor {
             path: place.state.clone(),
             source,
         })?;
+        if let Err(error) = BuildGate::prepare(&state_dir) {
+            tracing::warn!("{error}; images stay until then");
+        }
         let node = node_name(&place.hostname);
         let audit = Audit::new(&state_dir, config.audit_bytes_max);
         let hour_ago = clock() - jiff::SignedDuration::from_secs(REMEMBERED_SECONDS);
@@ -175,7 +178,7 @@ impl Janitor {
         let inventory = self.observe().await.inspect_err(|_| self.metrics.failed_pass())?;
         self.keep_uses();
         let was_raised = self.emergency.is_some();
-        self.heed(&inventory)?;
+        self.heed(&inventory);
         let found = self.leftovers(&inventory);
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
@@ -289,7 +292,7 @@ impl Janitor {
     }
 
     /// Raises the emergency, or ends it.
-    fn heed(&mut self, inventory: &Inventory) -> Result<(), JanitorError> {
+    fn heed(&mut self, inventory: &Inventory) {
         let before = self.worse().level;
         self.pressure = inventory.pressure.clone();
         self.state_pressure = inventory.state_pressure.clone();
@@ -300,9 +303,12 @@ impl Janitor {
         if level < Level::Emergency {
             self.emergency = None;
         } else if self.emergency.is_none() {
-            self.emergency = Emergency::raise(&self.files.state_dir, &told)?;
+            // Room is made in any case.
+            self.emergency = Emergency::raise(&self.files.state_dir, &told).unwrap_or_else(|error| {
+                tracing::warn!("{error}; workers are not told to stop");
+                None
+            });
         }
-        Ok(())
     }
 
     /// What the fuller of the disks demands: work fails on either.

@@ -225,6 +225,12 @@ async fn in_an_emergency_workers_stop_before_anything_goes() {
     // A disk is always so full.
     let full = Config { disk_low_percent: 1, disk_high_percent: 2, disk_emergency_percent: 2, ..config() };
     let mut janitor = node.janitor(full);
+    for name in ["emergency", "builds/door", "builds/lock"] {
+        assert!(
+            node.place.state.join(name).exists(),
+            "{name} cannot be made once the disk has no inode left"
+        );
+    }
     janitor.plan().await.expect("a plan");
     assert_eq!(Emergency::raised(&node.place.state), None, "a plan changes nothing");
     // The first look marks, and would remove in the same breath without a grace period.

@@ -1,4 +1,6 @@
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -58,6 +60,18 @@ impl BuildGate {
         Ok(Self { door: dir.join("door"), lock: dir.join("lock") })
     }
 
+    /// Makes what is needed later and for [`Emergency::raise`]: on a disk without a free inode nothing can be made.
+    ///
+    /// # Errors
+    /// A lock's file cannot be made.
+    pub fn prepare(state_dir: &Path) -> Result<Self, PathError> {
+        let gate = Self::open(state_dir)?;
+        for path in [&gate.door, &gate.lock, &Emergency::file(state_dir)] {
+            open(path)?;
+        }
+        Ok(gate)
+    }
+
     /// Waits until no image is being removed. Blocks. A holder that hangs for minutes is not waited for any longer.
     ///
     /// # Errors
@@ -81,7 +95,26 @@ impl BuildGate {
 }
 
 fn take(path: &Path, alone: bool, until: Instant) -> Result<Option<File>, PathError> {
-    let file = File::options().create(true).append(true).open(path).on_path("open", path)?;
+    lock(open(path)?, path, alone, until)
+}
+
+/// For reading alone, where it is there: a lock needs no more, and it may be root who made it.
+fn open(path: &Path) -> Result<File, PathError> {
+    match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => make(path),
+        opened => opened.on_path("open", path),
+    }
+}
+
+/// For all users that may enter its directory, whatever the umask of who comes first.
+fn make(path: &Path) -> Result<File, PathError> {
+    let made = File::options().create(true).append(true).open(path).on_path("make", path)?;
+    // Where two make it at once, it is the other's, who does the same.
+    let _ = made.set_permissions(Permissions::from_mode(0o666));
+    Ok(made)
+}
+
+fn lock(file: File, path: &Path, alone: bool, until: Instant) -> Result<Option<File>, PathError> {
     loop {
         let locked = match alone {
             true => fs2::FileExt::try_lock_exclusive(&file),
@@ -103,14 +136,20 @@ pub struct Emergency {
 }
 
 impl Emergency {
+    fn file(state_dir: &Path) -> PathBuf {
+        state_dir.join("emergency")
+    }
+
     /// Raises it; `why` is what people read. `None`: somebody else has raised it.
     ///
     /// # Errors
     /// The state directory cannot be written.
     pub fn raise(state_dir: &Path, why: &str) -> Result<Option<Self>, PathError> {
-        let path = state_dir.join("emergency");
+        let path = Self::file(state_dir);
+        // It may be root's; then nobody else writes why.
+        let file = make(&path).or_else(|_| open(&path))?;
         // Who looks has it for a moment too.
-        let Some(lock) = take(&path, true, Instant::now() + LOOK_MAX)? else { return Ok(None) };
+        let Some(lock) = lock(file, &path, true, Instant::now() + LOOK_MAX)? else { return Ok(None) };
         // Who cannot write on a full disk raises it all the same.
         if lock.set_len(0).is_ok() {
             let _ = std::io::Write::write_all(&mut &lock, why.as_bytes());
@@ -121,7 +160,7 @@ impl Emergency {
     /// Why nothing may be claimed on this node, while somebody says so.
     #[must_use]
     pub fn raised(state_dir: &Path) -> Option<String> {
-        let path = state_dir.join("emergency");
+        let path = Self::file(state_dir);
         let file = File::open(&path).ok()?;
         match fs2::FileExt::try_lock_shared(&file) {
             Err(e) if e.kind() == fs2::lock_contended_error().kind() => {
@@ -179,6 +218,26 @@ mod tests {
         drop(old);
         drop(alone.join().unwrap());
         drop(gate.build().unwrap());
+    }
+
+    #[test]
+    fn locks_that_another_user_made_serve_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let gate = BuildGate::open(dir.path()).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        drop(gate.no_builds(SOON).unwrap().expect("nobody builds"));
+        drop(Emergency::raise(dir.path(), "full").unwrap());
+        let files = [gate.door.clone(), gate.lock.clone(), dir.path().join("emergency")];
+        for path in &files {
+            assert_eq!(mode(path), 0o666, "{}", path.display());
+            // Another user's, which may only be read.
+            std::fs::set_permissions(path, Permissions::from_mode(0o444)).unwrap();
+        }
+        drop(gate.build().unwrap());
+        drop(gate.no_builds(SOON).unwrap().expect("nobody builds"));
+        let held = Emergency::raise(dir.path(), "full").unwrap().expect("nobody else");
+        assert!(Emergency::raised(dir.path()).is_some());
+        drop(held);
     }
 
     #[test]
