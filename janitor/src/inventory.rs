@@ -25,6 +25,8 @@ pub struct Inventory {
     pub claims: BTreeSet<ClaimKey>,
     /// What is accepted and with which token, among the tasks that the ledger has images of.
     pub accepted: BTreeSet<(TaskId, Token)>,
+    /// The images that claimed tasks of this node are to run in, as those name them.
+    pub named_images: BTreeSet<String>,
     /// This node's owners with a lease directory.
     pub leases: BTreeSet<Owner>,
     /// Every owner of this node that has a lease, a lock or an entry.
@@ -142,6 +144,7 @@ impl Inventory {
             work_dirs: BTreeMap::new(),
             claims: BTreeSet::new(),
             accepted: BTreeSet::new(),
+            named_images: BTreeSet::new(),
             leases: BTreeSet::new(),
             lives: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
@@ -165,6 +168,15 @@ impl Inventory {
     #[must_use]
     pub fn is_live(&self, claim: &ClaimKey) -> bool {
         self.claims.contains(claim) && self.life(&claim.owner) != Life::Dead
+    }
+
+    /// Whether a claimed task is to run in an image, and has perhaps no container of it yet.
+    #[must_use]
+    pub fn is_named(&self, image: &Image) -> bool {
+        self.named_images.iter().any(|name| {
+            let is_tag = |tag: &String| tag == name || tag.strip_suffix(":latest") == Some(name);
+            image.id == *name || image.tags.iter().any(is_tag)
+        })
     }
 
     /// What is known of an owner.

@@ -40,6 +40,9 @@ pub fn protect(inventory: &Inventory, spent: &BTreeMap<String, Reason>) -> BTree
     }
     keep_descendants_of_accepted(objects, &mut kept);
     kept.retain(|id, why| *why != Kept::Accepted || !spent.contains_key(id));
+    for image in objects.images.iter().filter(|image| inventory.is_named(image)) {
+        kept.entry(image.id.clone()).or_insert(Kept::Needed);
+    }
     keep_what_is_needed(objects, &mut kept);
     kept
 }

@@ -69,8 +69,8 @@ pub fn spent(inventory: &Inventory, retention: &Retention) -> BTreeMap<String, R
 
 fn is_retained(inventory: &Inventory, image: &Image) -> bool {
     let entry = image_entry(inventory, image).filter(|_| !is_base(image));
-    entry
-        .is_some_and(|entry| is_accepted(inventory, image, entry) && !inventory.is_live(&ClaimKey::of(entry)))
+    let is_free = |entry| !inventory.is_live(&ClaimKey::of(entry)) && !inventory.is_named(image);
+    entry.is_some_and(|entry| is_accepted(inventory, image, entry) && is_free(entry))
 }
 
 /// What images share: each is stored as the difference to the one that it was built on.

@@ -60,6 +60,7 @@ pub fn judge_image(now: &Inventory, found: Option<&Image>, candidate: &Candidate
     match image_entry(now, image) {
         None => Look::Keep("it is not ours"),
         Some(_) if is_base(image) => Look::Keep("it is a base image"),
+        Some(_) if now.is_named(image) => Look::Keep("a claimed task is to run in it"),
         Some(entry) if is_accepted(now, image, entry) && !is_spent => Look::Keep("its task is accepted"),
         Some(_) => Look::Remove(candidate.bytes),
     }
@@ -90,7 +91,7 @@ impl World {
                 }
                 match target {
                     Target::Container(id) => self.look_at_container(&now, id).await,
-                    Target::Image(id) => self.look_at_image(&now, id, candidate).await,
+                    Target::Image(id) => self.look_at_image(now, id, candidate).await,
                     Target::WorkDir(path) => Ok(self.on_files(path, look_at_dir).await?),
                     _ => Ok(Look::Remove(None)),
                 }
@@ -108,12 +109,17 @@ impl World {
 
     async fn look_at_image(
         &self,
-        now: &Inventory,
+        mut now: Inventory,
         id: &str,
         candidate: &Candidate,
     ) -> Result<Look, LookError> {
         let Some(engine) = &self.engine else { return Ok(Look::Keep("the engine does not answer")) };
-        Ok(judge_image(now, engine.image(id).await?.as_ref(), candidate))
+        let found = engine.image(id).await?;
+        // A layer has no name: it is of use to builds alone.
+        if found.as_ref().is_some_and(|image| !image.tags.is_empty()) {
+            now.named_images = self.on_files(&(), |files, ()| files.named_images()).await?;
+        }
+        Ok(judge_image(&now, found.as_ref(), candidate))
     }
 
     /// Runs something that blocks on the spool or the node's disk.

@@ -94,6 +94,11 @@ impl Case {
         self
     }
 
+    fn name(&mut self, image: &str) -> &mut Self {
+        self.inventory.named_images.insert(image.to_owned());
+        self
+    }
+
     fn forget(&mut self) -> &mut Self {
         self.inventory.ledger.clear();
         self
@@ -181,6 +186,10 @@ fn what_stays_and_why() {
         &[("other", Foreign)],
     );
     check("another version of our tag", &|case| case.image("other", "", &["openswe--x:2"]), &[]);
+    check("a claimed task is to run in it", &|case| case.name("openswe--x"), &all(Needed));
+    check("by its whole name", &|case| case.name("openswe--x:latest"), &all(Needed));
+    check("by its id", &|case| case.name("second"), &[("first", Needed), ("second", Needed)]);
+    check("in another", &|case| case.name("openswe--x:2"), &[]);
     check("no engine", &|case| case.without_engine(), &[]);
     check("another node's ledger entry", &|case| case.on_node("there"), &all(Foreign));
 }

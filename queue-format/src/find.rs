@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::files::Files;
-use crate::{Class, DoneClass, FailureReason, Owner, PathError, Spool, TaskId, TaskName};
+use crate::files::{Files, is_gone};
+use crate::{
+    Class, DoneClass, FailureReason, Owner, PathError, Spool, SpoolError, TaskId, TaskName, TaskSpec, Work,
+};
 
 /// Looks for a task that lies nowhere: it may be on its way from one directory to the next.
 const LOOKS_MAX: usize = 3;
@@ -227,6 +229,28 @@ impl Spool {
         Ok(found)
     }
 
+    /// The images that the tasks are to run in which one incarnation has claimed. What has moved meanwhile or is not
+    /// valid names none.
+    ///
+    /// # Errors
+    /// The directory cannot be listed, or a task file cannot be read.
+    pub fn images_of_claims(&self, owner: &Owner) -> Result<BTreeSet<String>, SpoolError> {
+        let mut runs = Vec::new();
+        let state = State::Claimed(owner.clone());
+        let see = &mut |located: Located| runs.push(located);
+        Look::remembered(self.files()).collect(&self.layout().lease(owner), &state, true, see)?;
+        let mut images = BTreeSet::new();
+        for task in runs.iter().filter(|task| may_name_image(&task.path)) {
+            match self.read_task(task) {
+                Ok(TaskSpec { work: Work::Run(run), .. }) => images.extend(run.image),
+                Ok(_) | Err(SpoolError::Damaged { .. }) => {}
+                Err(SpoolError::Path(error)) if is_gone(&error.source) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(images)
+    }
+
     /// The accepted tasks in the same buckets of `done/` as `id`, that task among them if it is accepted.
     ///
     /// # Errors
@@ -326,4 +350,10 @@ impl<'a> Look<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether its class does not say that it is another kind of work.
+fn may_name_image(task: &Path) -> bool {
+    let class = task.parent().and_then(|dir| dir.file_name()?.to_str()?.parse::<Class>().ok());
+    class.is_none_or(|class| class.work() == "run")
 }

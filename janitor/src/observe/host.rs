@@ -30,7 +30,8 @@ impl Files {
         let intakes = spool.intakes_on(&self.node)?;
         let mut known = LifeLock::known(&self.state_dir)?;
         known.retain(|owner| !intakes.contains(owner));
-        self.look(&spool, objects, entries, leases, &known)
+        let named_images = images_of_claims(&spool, &leases)?;
+        Ok(Inventory { named_images, ..self.look(&spool, objects, entries, leases, &known)? })
     }
 
     /// What they say now of one object; `None`: the ledger no longer has it as it was. Blocks.
@@ -39,6 +40,12 @@ impl Files {
         let Some(found) = found else { return Ok(None) };
         let leases = BTreeSet::from([entry.owner.clone()]);
         self.look(&open_spool(self)?, None, vec![found], leases, &[]).map(Some)
+    }
+
+    /// The images that claimed tasks of this node are to run in, as they are now. Blocks.
+    pub(crate) fn named_images(&self) -> Result<BTreeSet<String>, JanitorError> {
+        let spool = open_spool(self)?;
+        images_of_claims(&spool, &spool.owners_on(&self.node)?.into_iter().collect())
     }
 
     fn look(
@@ -103,6 +110,14 @@ fn claims(spool: &Spool, owners: &BTreeSet<Owner>) -> Result<BTreeSet<ClaimKey>,
         claims.extend(names.map(|name| ClaimKey { owner: owner.clone(), task: name.id, token: name.token }));
     }
     Ok(claims)
+}
+
+fn images_of_claims(spool: &Spool, owners: &BTreeSet<Owner>) -> Result<BTreeSet<String>, JanitorError> {
+    let mut images = BTreeSet::new();
+    for owner in owners {
+        images.extend(spool.images_of_claims(owner)?);
+    }
+    Ok(images)
 }
 
 /// What `done/` says of the tasks whose images the ledger has. Costs a listing of each class for each bucket that they fall into.

@@ -1,6 +1,9 @@
 use super::*;
 use crate::policy::{Patience, Reason};
-use queue_format::{Incarnation, Ledger, LedgerEntry, ObjectKind, Spool, Token};
+use queue_format::{
+    Incarnation, Ledger, LedgerEntry, ObjectKind, Resources, RunTask, Spool, TaskSpec, Token,
+};
+use std::collections::BTreeSet;
 use std::fs;
 use uuid::Uuid;
 
@@ -113,4 +116,34 @@ async fn the_last_look_sees_what_changed() {
         Err("is not a spool"),
     )
     .await;
+}
+
+#[test]
+fn claimed_runs_name_their_images() {
+    let case = case();
+    let write = |class: &str, task: &str, text: &str| {
+        let dir = case.lease.with_file_name(class);
+        fs::create_dir_all(&dir).expect("a class");
+        fs::write(dir.join(format!("{task}.a001.r0.json")), text).expect("a claim");
+    };
+    let run = |task: &str, image: Option<&str>| {
+        let work = RunTask {
+            image: image.map(str::to_owned),
+            commands: vec![vec!["true".to_owned()]],
+            ..RunTask::default()
+        };
+        let id = task.parse().expect("an id");
+        let spec = TaskSpec::run(id, 5, Resources::default(), work).expect("a task");
+        serde_json::to_string(&spec).expect("JSON")
+    };
+    write("5-run", "one", &run("one", Some("openswe--x")));
+    write("5-run-2c", "two", &run("two", Some("python:3")));
+    write("5-native", "three", &run("three", None));
+    write("5-run", "torn", "{");
+    // Nobody reads a task of a class that says that it is a build.
+    write("5-build", "four", &run("four", Some("never")));
+    let named = case.world.files.named_images().expect("names");
+    assert_eq!(named, BTreeSet::from(["openswe--x".to_owned(), "python:3".to_owned()]));
+    let leases = case.world.files.observe(None).expect("an inventory");
+    assert_eq!(leases.named_images, named);
 }
