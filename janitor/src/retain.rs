@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::disk::Level;
 use crate::inventory::{ClaimKey, Image, Inventory};
 use crate::policy::Reason;
-use crate::protect::{image_entry, is_accepted, is_base};
+use crate::protect::{image_entry, is_accepted, is_base, protect};
 
 /// Images that go in one pass where inodes are short: nobody can tell how many each has.
 const IMAGES_PER_PASS: usize = 8;
@@ -54,6 +54,10 @@ pub fn spent(inventory: &Inventory, retention: &Retention) -> BTreeMap<String, R
         Level::High => retention.rest.as_secs(),
         Level::Emergency => 0,
     };
+    // In an emergency nothing is waited for: what goes anyway may resist.
+    if inventory.pressure.level == Level::High {
+        freed += bytes_going_anyway(inventory, &objects.images, &sizes);
+    }
     let bytes = inventory.pressure.bytes_to_free;
     let mut by_number = if inventory.pressure.inodes_to_free > 0 { IMAGES_PER_PASS } else { 0 };
     for (unused, image) in kept {
@@ -65,6 +69,13 @@ pub fn spent(inventory: &Inventory, retention: &Retention) -> BTreeMap<String, R
         spent.insert(image.id.clone(), Reason::DiskFull);
     }
     spent
+}
+
+/// What is freed with images that nobody keeps: those of failed tasks, and old ones of accepted ones.
+fn bytes_going_anyway(inventory: &Inventory, images: &[Image], sizes: &Sizes<'_>) -> u64 {
+    let kept = protect(inventory, &BTreeMap::new());
+    let going = images.iter().filter(|image| !kept.contains_key(&image.id));
+    going.filter_map(|image| sizes.own_bytes(image)).sum()
 }
 
 fn is_retained(inventory: &Inventory, image: &Image) -> bool {

@@ -283,6 +283,38 @@ fn what_was_unused_for_longest_goes_until_the_rest_fits() {
 }
 
 #[test]
+fn accepted_images_stay_where_failed_ones_free_enough() {
+    let check = |level, bytes, expected: &[&str]| {
+        let mut inventory = shelf(level, bytes, 0);
+        let mut failed = inventory.ledger.values().next().expect("an entry").clone();
+        (failed.object, failed.token) = (Uuid::from_u128(9), Token(2));
+        let objects = inventory.objects.as_mut().expect("objects");
+        let mut image = objects.images.last().expect("an image").clone();
+        image.id = "failed".to_owned();
+        image.tags.clear();
+        image.labels = Labels {
+            spool: failed.spool,
+            owner: failed.owner.clone(),
+            task: failed.task.clone(),
+            token: failed.token,
+            object: failed.object,
+        }
+        .to_map();
+        objects.images.push(image);
+        inventory.ledger.insert(failed.object, failed);
+        let retention = Retention { accepted: Duration::from_secs(500), rest: Duration::from_secs(100) };
+        let spent = spent(&inventory, &retention);
+        assert_eq!(spent.keys().collect::<Vec<_>>(), expected, "{level:?} {bytes}");
+        let going = policy(&inventory, &protect(&inventory, &spent), &spent, 0);
+        let is_there = |id: &str| going.iter().any(|found| found.target == Target::Image(id.to_owned()));
+        assert!(is_there("failed") && expected.iter().all(|id| is_there(id)));
+    };
+    check(Level::High, 100, &[]);
+    check(Level::High, 150, &["a"]);
+    check(Level::Emergency, 150, &["a", "b"]);
+}
+
+#[test]
 fn copies_of_repositories_stay_while_they_fit_or_may_be_read() {
     const DAY: i64 = 24 * 3600;
     let at = |second| jiff::Timestamp::from_second(second).expect("a time");
