@@ -25,7 +25,7 @@ use crate::protect::protect;
 use crate::resistance::Resistance;
 use crate::retain::spent;
 use crate::show;
-use crate::uses::Uses;
+use crate::uses::{Moment, Uses};
 use crate::verify::{Look, World};
 
 /// How far back removals are counted after a restart.
@@ -62,6 +62,7 @@ pub struct Janitor {
     link: Link,
     uses: Uses,
     uses_kept_at: Option<Instant>,
+    uses_noted_at: Option<Moment>,
     house: House,
     /// When the house was looked at last, and which bucket of results is next.
     house_at: Option<Instant>,
@@ -116,6 +117,7 @@ impl Janitor {
             link: Link::new(place.engine),
             uses,
             uses_kept_at: None,
+            uses_noted_at: None,
             house: House::default(),
             house_at: None,
             bucket,
@@ -332,9 +334,15 @@ impl Janitor {
     }
 
     async fn observe(&mut self) -> Result<Inventory, JanitorError> {
-        let now = (self.clock)();
-        let seen = self.link.objects(&self.config, self.uses.heard_at, now).await;
-        if let Some((objects, heard)) = &seen {
+        let (now, looked_at) = ((self.clock)(), Instant::now().into_std());
+        let mut seen = self.link.objects(&self.config, self.uses.heard_at, now).await;
+        if let Some((objects, heard)) = &mut seen {
+            let moment = Moment { wall: now, steady: looked_at };
+            if self.uses_noted_at.is_some_and(|before| moment.is_after_jump(before)) {
+                tracing::warn!("the clock was set; every image counts as used now");
+                heard.is_partial = true;
+            }
+            self.uses_noted_at = Some(moment);
             self.uses.note(objects, heard, now);
         }
         let world = self.world();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use crate::inventory::Objects;
 
 /// The file in the state directory.
 const USES_FILE: &str = "janitor-uses.json";
+/// A clock is put right by less than this, but for once.
+const CLOCK_STEP_MAX: Duration = Duration::from_secs(600);
 /// The largest such file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -21,6 +24,23 @@ pub struct Uses {
     pub heard_at: Option<Timestamp>,
     /// By full id.
     images: BTreeMap<String, Timestamp>,
+}
+
+/// The time by both clocks: the one that people set, and the one that nobody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) wall: Timestamp,
+    pub(crate) steady: Instant,
+}
+
+impl Moment {
+    /// Whether somebody has set the clock since `before`: ages that were noted then mean nothing now.
+    pub(crate) fn is_after_jump(self, before: Self) -> bool {
+        let wall = self.wall.duration_since(before.wall);
+        let steady = self.steady.saturating_duration_since(before.steady);
+        let steady = jiff::SignedDuration::try_from(steady).unwrap_or(jiff::SignedDuration::MAX);
+        (wall.saturating_sub(steady)).unsigned_abs() > CLOCK_STEP_MAX
+    }
 }
 
 /// What the engine told since it was last asked.
@@ -126,6 +146,28 @@ mod tests {
         check(70, &["a", "b"], &[], &partial, &[("a", 70), ("b", 70)]);
         // The clock was set back.
         check(5, &["a"], &[], &none, &[("a", 5)]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed() {
+        let start = Instant::now();
+        let moment = |wall, steady| Moment {
+            wall: Timestamp::from_second(wall).expect("a time"),
+            steady: start + Duration::from_secs(steady),
+        };
+        let check = |wall, steady, expected| {
+            let before = moment(100_000, 0);
+            assert_eq!(moment(wall, steady).is_after_jump(before), expected, "{wall} {steady}");
+        };
+        check(100_010, 10, false);
+        check(100_600, 0, false);
+        check(100_601, 0, true);
+        check(99_400, 0, false);
+        check(99_399, 0, true);
+        check(110_000, 10_000, false);
+        check(100_010, 10_000, true);
+        check(40_000_000, 10, true);
+        check(0, 10, true);
     }
 
     #[test]
