@@ -1,0 +1,108 @@
+//! An engine that refuses to remove a container keeps it ours.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use janitor::{Config, Janitor, Place};
+use queue_format::{Incarnation, Labels, Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Spool, Token};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const NAME: &str = "bottega-stuck";
+
+/// An engine with one container, to whose removal it answers with this status.
+fn engine(socket: UnixListener, labels: &Labels, status: Arc<AtomicU16>) {
+    let labels = json!(labels.to_map());
+    std::thread::spawn(move || {
+        for stream in socket.incoming() {
+            let _ = answer(&stream.expect("a connection"), &labels, status.load(Ordering::SeqCst));
+        }
+    });
+}
+
+fn answer(mut stream: &UnixStream, labels: &Value, status_of_removal: u16) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let request = lines.next().transpose()?.unwrap_or_default();
+    // The rest of the head; no request here has a body.
+    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let state = json!({"Running": true});
+    let (status, body) = match request.split('?').next().unwrap_or_default() {
+        path if path.starts_with("DELETE ") => (status_of_removal, json!({"message": "it is being removed"})),
+        path if path.contains("/version") => (200, json!({"ApiVersion": "1.41"})),
+        path if path.contains("/containers/json") => {
+            let listed = json!({"Id": "c1", "Names": [format!("/{NAME}")], "ImageID": "i", "Labels": labels});
+            (200, json!([listed]))
+        }
+        path if path.contains("/containers/c1/json") => {
+            let config = json!({"Labels": labels});
+            (
+                200,
+                json!({"Id": "c1", "Name": format!("/{NAME}"), "Image": "i", "Config": config, "State": state}),
+            )
+        }
+        path if path.contains("/images/json") => (200, json!([])),
+        path if path.contains("/info") => (200, json!({})),
+        _ => (404, json!({"message": "there is no such thing"})),
+    };
+    let body = if status == 204 { String::new() } else { body.to_string() };
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn what_the_engine_does_not_remove_is_not_forgotten() {
+    let dir = tempfile::tempdir().expect("dir");
+    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("spool");
+    let state = dir.path().join("state");
+    let owner = Owner::new("here", Incarnation::new(Uuid::now_v7()));
+    let labels = Labels {
+        spool: spool.id(),
+        owner: owner.clone(),
+        task: "ended".parse().expect("an id"),
+        token: Token(1),
+        object: Uuid::now_v7(),
+    };
+    let ledger = Ledger::open(&state).expect("a ledger");
+    let _alive = LifeLock::hold(&state, &owner).expect("a lock");
+    let entry = LedgerEntry {
+        object: labels.object,
+        kind: ObjectKind::Container { name: NAME.to_owned() },
+        spool: labels.spool,
+        owner,
+        task: labels.task.clone(),
+        token: labels.token,
+        created_at: jiff::Timestamp::now(),
+    };
+    ledger.record(&entry).expect("recorded");
+    let socket = dir.path().join("engine.sock");
+    let status = Arc::new(AtomicU16::new(409));
+    engine(UnixListener::bind(&socket).expect("a socket"), &labels, Arc::clone(&status));
+    let config = Config {
+        grace_seconds: 0,
+        disk_low_percent: 99,
+        disk_high_percent: 100,
+        disk_emergency_percent: 101,
+        ..Config::default()
+    };
+    let place = Place {
+        spool: spool.layout().root().to_owned(),
+        state,
+        hostname: "here".to_owned(),
+        engine: Some(format!("unix://{}", socket.display())),
+    };
+    for (answer, expected) in [(409, (0, 1, 0)), (500, (0, 0, 1)), (204, (1, 0, 0))] {
+        status.store(answer, Ordering::SeqCst);
+        // What resisted is left alone for a while by the one that it resisted.
+        let notifier = systemd::Notifier::default();
+        let mut janitor =
+            Janitor::open(place.clone(), config.clone(), jiff::Timestamp::now, notifier).expect("a janitor");
+        let report = janitor.once().await.expect("a pass");
+        assert_eq!((report.removed, report.kept, report.failed), expected, "{answer}");
+        assert_eq!(ledger.get(labels.object).is_some(), answer != 204, "{answer}");
+    }
+}
