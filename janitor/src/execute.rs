@@ -21,6 +21,9 @@ use crate::verify::{Look, LookError, World};
 /// How long builds are kept waiting at most, give or take one wave of images.
 const ALONE_MAX: Duration = Duration::from_secs(10);
 
+/// Then the door is left open for so long: who waits looks several times in it.
+const HAND_OVER: Duration = Duration::from_millis(200);
+
 /// What a pass came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -79,7 +82,10 @@ impl Execution<'_> {
         for wave in &plan.waves {
             if wave.iter().any(|candidate| matches!(candidate.target, Target::Image(_))) {
                 // Builds that wait meanwhile get their turn in between.
-                alone = alone.filter(|(_, since)| since.elapsed() < ALONE_MAX);
+                if alone.as_ref().is_some_and(|(_, since)| since.elapsed() >= ALONE_MAX) {
+                    alone = None;
+                    tokio::time::sleep(HAND_OVER).await;
+                }
                 // Who closes the door again and again, a wave after the other, keeps every new build out.
                 if alone.is_none() && !is_refused {
                     alone = self.without_builds().await.map(|gate| (gate, Instant::now()));
