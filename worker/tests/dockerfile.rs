@@ -112,7 +112,8 @@ fn the_engine_sees_the_instructions_that_we_see() {
             // It runs nothing of it. What it names as unknown must be an instruction to us too.
             Err(refusal) => {
                 if let Some((_, word)) = refusal.split_once("unknown instruction: ") {
-                    let known = ours.iter().any(|one| word.to_lowercase().starts_with(&one.keyword.to_lowercase()));
+                    let known =
+                        ours.iter().any(|one| word.to_lowercase().starts_with(&one.keyword.to_lowercase()));
                     prop_assert!(known, "{:?}: {}", dockerfile, refusal);
                 }
             }

@@ -75,7 +75,10 @@ fn another_workers_cores_are_left_to_it() {
 fn what_cannot_be_left_to_the_host_is_said() {
     let config = WorkerConfig { reserved_memory_gib: 1000.0, ..WorkerConfig::default() };
     let notices = plan(&machine(1, 8, 1, 64 << 30), &config).notices.join("\n");
-    assert!(notices.contains("of the 1000.0 GiB of memory that are to be left to the host, 32.0 are"), "{notices}");
+    assert!(
+        notices.contains("of the 1000.0 GiB of memory that are to be left to the host, 32.0 are"),
+        "{notices}"
+    );
     assert!(notices.contains("slots share 32.0 GiB after what is reserved"), "{notices}");
 }
 
