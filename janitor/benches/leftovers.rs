@@ -3,6 +3,8 @@
 //! cargo can install it.
 #![expect(clippy::unwrap_used, reason = "a bench")]
 
+#[path = "../tests/common/mod.rs"]
+mod common;
 #[path = "../tests/engine/node.rs"]
 #[expect(dead_code, reason = "the tests use all of it")]
 mod node;
@@ -14,8 +16,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use common::config;
 use janitor::{Config, Janitor};
-use node::{Node, Shape, config};
+use node::{Node, Shape};
 use own::OwnEngine;
 
 const DISK_BYTES: u64 = 2 << 30;

@@ -1,10 +1,13 @@
 //! What needs no engine: the spool's host side, copies of repositories, limits, and what people read of it.
 
+mod common;
+
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use common::config;
 use janitor::{AUDIT_FILE, Config, Janitor, METRICS_FILE, Place};
 use queue_format::{
     DoneClass, Emergency, FailureReason, Incarnation, Ledger, LedgerEntry, LifeLock, MANIFEST_FILE,
@@ -32,17 +35,6 @@ fn node() -> Node {
         state,
     };
     Node { _dir: dir, spool, place }
-}
-
-/// A disk is never full for it.
-fn config() -> Config {
-    Config {
-        grace_seconds: 0,
-        disk_low_percent: 99,
-        disk_high_percent: 100,
-        disk_emergency_percent: 101,
-        ..Config::default()
-    }
 }
 
 impl Node {
@@ -212,7 +204,7 @@ async fn too_many_removals_of_an_hour_stop_all_even_over_a_restart() {
     assert!(metrics.contains("# TYPE bottega_janitor_removed_total counter\n"));
     let mode = fs::metadata(node.place.state.join(METRICS_FILE)).expect("metrics").permissions().mode();
     assert_eq!(mode & 0o777, 0o644, "another user collects them");
-    let mut janitor = node.janitor(self::config());
+    let mut janitor = node.janitor(common::config());
     janitor.once().await.expect("a pass");
     assert_eq!(left(), 0);
 }

@@ -7,7 +7,7 @@ use janitor::{
     ClaimKey, Container, Image, Inventory, Kept, Level, Mirror, Objects, Patience, Pressure, Reason,
     Retention, Target, policy, protect, spent,
 };
-use queue_format::{Incarnation, Labels, LedgerEntry, Life, ObjectKind, Owner, SpoolId, Token};
+use queue_format::{Incarnation, Labels, Life, ObjectKind, Owner, SpoolId, Token};
 use uuid::Uuid;
 
 /// A node with one finished build of task `x`, of three layers, and what a test adds.
@@ -26,15 +26,8 @@ fn case() -> Case {
         token: Token(1),
         object: Uuid::from_u128(3),
     };
-    let entry = LedgerEntry {
-        object: labels.object,
-        kind: ObjectKind::Build { image: "openswe--x".to_owned() },
-        spool,
-        owner: owner.clone(),
-        task: labels.task.clone(),
-        token: labels.token,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-    };
+    let entry =
+        labels.entry(ObjectKind::Build { image: "openswe--x".to_owned() }, jiff::Timestamp::UNIX_EPOCH);
     let inventory = Inventory {
         objects: Some(Objects::default()),
         ledger: BTreeMap::from([(entry.object, entry)]),

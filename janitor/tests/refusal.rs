@@ -1,12 +1,15 @@
 //! An engine that refuses to remove a container keeps it ours.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use janitor::{Config, Janitor, Place};
-use queue_format::{Incarnation, Labels, Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Spool, Token};
+use common::config;
+use janitor::{Janitor, Place};
+use queue_format::{Incarnation, Labels, Ledger, LifeLock, ObjectKind, Owner, Spool, Token};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -69,26 +72,12 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
     };
     let ledger = Ledger::open(&state).expect("a ledger");
     let _alive = LifeLock::hold(&state, &owner).expect("a lock");
-    let entry = LedgerEntry {
-        object: labels.object,
-        kind: ObjectKind::Container { name: NAME.to_owned() },
-        spool: labels.spool,
-        owner,
-        task: labels.task.clone(),
-        token: labels.token,
-        created_at: jiff::Timestamp::now(),
-    };
+    let entry = labels.entry(ObjectKind::Container { name: NAME.to_owned() }, jiff::Timestamp::now());
     ledger.record(&entry).expect("recorded");
     let socket = dir.path().join("engine.sock");
     let status = Arc::new(AtomicU16::new(409));
     engine(UnixListener::bind(&socket).expect("a socket"), &labels, Arc::clone(&status));
-    let config = Config {
-        grace_seconds: 0,
-        disk_low_percent: 99,
-        disk_high_percent: 100,
-        disk_emergency_percent: 101,
-        ..Config::default()
-    };
+    let config = config();
     let place = Place {
         spool: spool.layout().root().to_owned(),
         state,

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use crate::{Owner, SpoolId, TaskId, Token};
+use crate::{LedgerEntry, ObjectKind, Owner, SpoolId, TaskId, Token};
 
 /// The spool that an object belongs to.
 pub const LABEL_SPOOL: &str = "bottega.spool";
@@ -44,6 +44,20 @@ impl Labels {
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into()
+    }
+
+    /// What the ledger is to say of the object that carries them.
+    #[must_use]
+    pub fn entry(&self, kind: ObjectKind, created_at: jiff::Timestamp) -> LedgerEntry {
+        LedgerEntry {
+            object: self.object,
+            kind,
+            spool: self.spool,
+            owner: self.owner.clone(),
+            task: self.task.clone(),
+            token: self.token,
+            created_at,
+        }
     }
 
     /// From an object's labels; `None` where one is missing or malformed.

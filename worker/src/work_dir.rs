@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use queue_format::{Labels, Ledger, LedgerEntry, ObjectKind, PathError, SpoolError};
+use queue_format::{Labels, Ledger, ObjectKind, PathError, SpoolError};
 use uuid::Uuid;
 
 /// Does what may wait for a disk or a mount for long, and leaves the runtime's threads to the other slots meanwhile: to
@@ -21,17 +21,10 @@ pub(crate) struct WorkDir<'a> {
 
 impl<'a> WorkDir<'a> {
     pub(crate) fn make(state_dir: &Path, ledger: &'a Ledger, labels: &Labels) -> Result<Self, SpoolError> {
-        let object = Uuid::now_v7();
+        let labels = Labels { object: Uuid::now_v7(), ..labels.clone() };
+        let object = labels.object;
         let path = state_dir.join("work").join(object.to_string());
-        ledger.record(&LedgerEntry {
-            object,
-            kind: ObjectKind::WorkDir { path: path.clone() },
-            spool: labels.spool,
-            owner: labels.owner.clone(),
-            task: labels.task.clone(),
-            token: labels.token,
-            created_at: Timestamp::now(),
-        })?;
+        ledger.record(&labels.entry(ObjectKind::WorkDir { path: path.clone() }, Timestamp::now()))?;
         std::fs::create_dir_all(&path).map_err(|source| PathError {
             action: "make directory",
             path: path.clone(),

@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 use queue_format::{BuildGate, Incarnation, LifeLock, ObjectKind, Owner};
 use uuid::Uuid;
 
-use crate::node::{Node, config, container_name};
+use crate::common::config;
+use crate::node::{Node, container_name};
 use crate::own::OwnEngine;
 
 /// The disk of an engine of the tests' own.

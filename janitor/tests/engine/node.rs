@@ -13,10 +13,12 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures_util::StreamExt;
-use janitor::{Config, Janitor, Place};
+use janitor::{Janitor, Place};
+
+use crate::common::config;
 use queue_format::{
-    AcceptanceClass, DoneClass, Incarnation, Labels, Ledger, LedgerEntry, LifeLock, ObjectKind, Owner, Spool,
-    TaskId, Token, image_name,
+    AcceptanceClass, DoneClass, Incarnation, Labels, Ledger, LifeLock, ObjectKind, Owner, Spool, TaskId,
+    Token, image_name,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -121,15 +123,7 @@ impl Node {
     }
 
     pub(crate) fn record(&self, labels: &Labels, kind: ObjectKind) {
-        let entry = LedgerEntry {
-            object: labels.object,
-            kind,
-            spool: labels.spool,
-            owner: labels.owner.clone(),
-            task: labels.task.clone(),
-            token: labels.token,
-            created_at: jiff::Timestamp::now(),
-        };
+        let entry = labels.entry(kind, jiff::Timestamp::now());
         self.ledger().record(&entry).expect("recorded");
     }
 
@@ -313,17 +307,6 @@ impl Drop for Node {
             });
         });
         let _ = clean.join();
-    }
-}
-
-/// Without a grace period, on disks that are never full.
-pub(crate) fn config() -> Config {
-    Config {
-        grace_seconds: 0,
-        disk_low_percent: 99,
-        disk_high_percent: 100,
-        disk_emergency_percent: 101,
-        ..Config::default()
     }
 }
 

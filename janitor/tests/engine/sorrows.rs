@@ -7,7 +7,8 @@ use std::os::unix::net::UnixListener;
 use janitor::{Config, Janitor, JanitorError, Place};
 use queue_format::{ObjectKind, State};
 
-use crate::node::{Node, config, id};
+use crate::common::config;
+use crate::node::{Node, id};
 
 async fn files_are_looked_after(node: &Node, place: Place, config: Config) {
     let (owner, _lock) = node.living_owner();

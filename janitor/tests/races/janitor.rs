@@ -238,16 +238,7 @@ fn believe(
         Some(name) => ObjectKind::Container { name: name.clone() },
         None => ObjectKind::Build { image: image_name(&said.task) },
     };
-    let created_at = jiff::Timestamp::UNIX_EPOCH;
-    let entry = LedgerEntry {
-        object: said.object,
-        kind,
-        spool: said.spool,
-        owner: said.owner,
-        task: said.task,
-        token: said.token,
-        created_at,
-    };
+    let entry = said.entry(kind, jiff::Timestamp::UNIX_EPOCH);
     ledger.insert(said.object, entry);
 }
 

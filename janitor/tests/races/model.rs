@@ -211,15 +211,7 @@ impl World {
     }
 
     fn record(&mut self, labels: &Labels, kind: ObjectKind) {
-        let entry = LedgerEntry {
-            object: labels.object,
-            kind,
-            spool: labels.spool,
-            owner: labels.owner.clone(),
-            task: labels.task.clone(),
-            token: labels.token,
-            created_at: self.at(),
-        };
+        let entry = labels.entry(kind, self.at());
         self.ledger.insert(labels.object, entry);
     }
 

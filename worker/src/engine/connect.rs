@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bollard::models::SystemInfo;
-use queue_format::{Labels, Ledger, LedgerEntry, ObjectKind};
+use queue_format::{Labels, Ledger, ObjectKind};
 use tokio::sync::watch;
 
 use super::EngineError;
@@ -134,15 +134,7 @@ impl Docker {
 impl Inner {
     /// Records an object that is about to be made.
     pub(super) async fn record(&self, labels: &Labels, kind: ObjectKind) -> Result<(), EngineError> {
-        let entry = LedgerEntry {
-            object: labels.object,
-            kind,
-            spool: labels.spool,
-            owner: labels.owner.clone(),
-            task: labels.task.clone(),
-            token: labels.token,
-            created_at: (self.options.now)(),
-        };
+        let entry = labels.entry(kind, (self.options.now)());
         let ledger = self.options.ledger.clone();
         let written = tokio::task::spawn_blocking(move || ledger.record(&entry)).await;
         Ok(written.map_err(|source| failed("write the ledger", source))??)
