@@ -165,6 +165,7 @@ fn explain_tells_what_fits_a_slot() {
         cpuset: cpuset.to_owned(),
         memory_bytes: gib << 30,
         group: None,
+        out_of_service: None,
         activity,
     };
     let slots = vec![slot(0, "0-3", 8, Some(activity)), slot(1, "4-5", 16, None)];

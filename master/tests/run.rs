@@ -277,8 +277,14 @@ fn what_no_worker_has_room_for_is_said_when_it_is_published() {
     let run = |cores: &str| house.run(&["run", "--cores", cores, "a", "--", "true"]);
     let note = "no slot of the workers here now is as large";
     assert!(!run("99").out.contains(note), "of workers that are not here nothing is known");
-    let slot =
-        SlotStatus { slot: 0, cpuset: "0-3".to_owned(), memory_bytes: 8 << 30, group: None, activity: None };
+    let slot = SlotStatus {
+        slot: 0,
+        cpuset: "0-3".to_owned(),
+        memory_bytes: 8 << 30,
+        group: None,
+        out_of_service: None,
+        activity: None,
+    };
     let status = WorkerStatus {
         owner: owner("n1"),
         at: jiff::Timestamp::now(),

@@ -35,6 +35,7 @@ fn furnished() -> (House, Lease) {
         cpuset: "0-3".to_owned(),
         memory_bytes: 24 << 30,
         group: None,
+        out_of_service: None,
         activity: Some(activity),
     };
     let idle = SlotStatus { slot: 1, activity: None, ..slot.clone() };

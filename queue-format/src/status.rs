@@ -38,6 +38,9 @@ pub struct SlotStatus {
     /// Slots of one group can be joined for a task that needs several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<u32>,
+    /// Why it is given nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_service: Option<String>,
     /// What it works on.
     pub activity: Option<SlotActivity>,
 }
@@ -47,6 +50,12 @@ impl SlotStatus {
     #[must_use]
     pub fn fits(&self, shape: &Shape) -> bool {
         shape.fits(cores_of(&self.cpuset), self.memory_bytes)
+    }
+
+    /// Whether it could be given something, and has nothing.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.activity.is_none() && self.out_of_service.is_none()
     }
 }
 
@@ -250,6 +259,7 @@ mod tests {
             cpuset: cpuset.to_owned(),
             memory_bytes: 1 << 30,
             group,
+            out_of_service: None,
             activity: None,
         };
         let owner = "node~018f0000-0000-7000-8000-000000000000".parse().expect("an owner");

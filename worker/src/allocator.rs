@@ -153,13 +153,12 @@ impl Allocator {
         }
     }
 
-    /// Why slots are out of service, a sentence each.
+    /// Which slots are out of service, and why.
     #[must_use]
-    pub fn reasons(&self) -> Vec<String> {
-        let reasons = self.seats.iter().flat_map(|seat| {
-            seat.out.values().map(move |why| format!("slot {} is out of service: {why}", seat.slot.number))
-        });
-        reasons.collect()
+    pub fn out_of_service(&self) -> BTreeMap<u32, String> {
+        let out = self.seats.iter().filter(|seat| !seat.out.is_empty());
+        let why = |seat: &Seat| seat.out.values().cloned().collect::<Vec<_>>().join("; ");
+        out.map(|seat| (seat.slot.number, why(seat))).collect()
     }
 
     /// Whether tasks of a class need more than one slot, and slots of some group can be joined to hold one.

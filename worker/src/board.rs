@@ -1,5 +1,6 @@
 //! What the slots are doing, for whoever looks at the spool.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -34,6 +35,7 @@ impl Board {
                 cpuset: slot.limits.cpuset_cpus.clone(),
                 memory_bytes: slot.limits.memory_bytes,
                 group: Some(slot.group),
+                out_of_service: None,
                 activity: None,
             })
             .collect();
@@ -52,6 +54,21 @@ impl Board {
     /// A slot has nothing to do.
     pub fn idle(&self, slot: u32) {
         self.set(slot, None);
+    }
+
+    /// Which slots are given nothing, and why; gives what is news, in the order of slots.
+    pub fn set_out_of_service(&self, out: &BTreeMap<u32, String>) -> Vec<(u32, Option<String>)> {
+        let mut state = self.lock();
+        let mut news = Vec::new();
+        for status in &mut state.slots {
+            let why = out.get(&status.slot).cloned();
+            if status.out_of_service != why {
+                news.push((status.slot, why.clone()));
+                status.out_of_service = why;
+            }
+        }
+        state.changed |= !news.is_empty();
+        news
     }
 
     /// Says something once that people should know.
@@ -104,7 +121,11 @@ impl Board {
     pub fn line(&self) -> String {
         let state = self.lock();
         let busy = state.slots.iter().filter(|slot| slot.activity.is_some()).count();
-        let line = format!("{busy} of {} slots at work", state.slots.len());
+        let mut line = format!("{busy} of {} slots at work", state.slots.len());
+        let out = state.slots.iter().filter(|slot| slot.out_of_service.is_some()).count();
+        if out > 0 {
+            line = format!("{line}, {out} out of service");
+        }
         match &state.obstacle {
             Some(obstacle) => format!("{line}; nothing is claimed: {obstacle}"),
             None => line,
@@ -179,5 +200,22 @@ mod tests {
         assert!(board.status().1);
         board.idle(0);
         assert!(board.status().1);
+    }
+
+    #[test]
+    fn a_slot_out_of_service_says_why_and_is_not_idle() {
+        let slots = plan(&machine(1, 2, 1, 4 << 30), &WorkerConfig::default()).slots;
+        let board = Board::new(Owner::new("node", Incarnation::new(Uuid::now_v7())), &slots, Vec::new());
+        let check = |out: &[(u32, &str)], news: usize, idle: [bool; 2], line: &str| {
+            let out = out.iter().map(|(slot, why)| (*slot, (*why).to_owned())).collect();
+            assert_eq!(board.set_out_of_service(&out).len(), news);
+            let (status, _) = board.status();
+            assert_eq!([0, 1].map(|slot| status.slots[slot].is_idle()), idle);
+            assert_eq!(board.line(), line);
+        };
+        check(&[], 0, [true, true], "0 of 2 slots at work");
+        check(&[(1, "offline")], 1, [true, false], "0 of 2 slots at work, 1 out of service");
+        check(&[(1, "offline")], 0, [true, false], "0 of 2 slots at work, 1 out of service");
+        check(&[(0, "taken")], 2, [false, true], "0 of 2 slots at work, 1 out of service");
     }
 }

@@ -95,7 +95,6 @@ impl Seats {
 
     /// A slot cannot be used, nor those joined to it: they are out of service until the next look, which tries again.
     pub fn set_aside(&self, number: u32, why: &str) {
-        tracing::warn!(slot = number, "out of service for a while: {why}");
         self.change(|state| {
             for joined in state.allocator.joined_to(number) {
                 state.allocator.set_out(joined, Cause::Occupied, Some(why.to_owned()));
@@ -129,8 +128,8 @@ impl Seats {
     }
 
     /// Looks again which slots are in service: `usable` CPUs are online and ours, `occupied` ones are those of containers
-    /// that are not ours, asked for after [`Self::take_locks`]. Gives the sentences that hold now.
-    pub fn look(&self, usable: &CpuSet, occupied: &[CpuSet]) -> Vec<String> {
+    /// that are not ours, asked for after [`Self::take_locks`].
+    pub fn look(&self, usable: &CpuSet, occupied: &[CpuSet]) {
         self.change(|state| {
             state.usable = Some(usable.clone());
             for slot in state.allocator.slots() {
@@ -144,7 +143,12 @@ impl Seats {
                 state.allocator.set_out(number, Cause::Occupied, reason);
             }
         });
-        self.state().allocator.reasons()
+    }
+
+    /// Which slots are out of service, and why.
+    #[must_use]
+    pub fn out_of_service(&self) -> BTreeMap<u32, String> {
+        self.state().allocator.out_of_service()
     }
 
     /// Whether none of these CPUs is left: what runs on them the kernel moves to others', as they are.

@@ -1,4 +1,4 @@
-use queue_format::{Class, Owner, RETRIES_MAX, Shape, State, WorkerStatus};
+use queue_format::{Class, Owner, RETRIES_MAX, Shape, SlotStatus, State, WorkerStatus};
 
 use super::Scene;
 use crate::text::{bytes, clean_line, duration, plural};
@@ -97,14 +97,19 @@ impl Scene {
             ));
         } else if fitting.is_empty() && !slots.is_empty() {
             said.push(format!(
-                "it asks for {}, and no slot has as much: give workers fewer, larger slots (slot_cores)",
-                asked(&shape)
+                "it asks for {}, and no slot has as much: give workers fewer, larger slots ({})",
+                asked(&shape),
+                keys_for(&shape, &slots)
             ));
+        } else if let Some(why) = fitting.iter().find_map(|slot| slot.out_of_service.as_ref())
+            && fitting.iter().all(|slot| slot.out_of_service.is_some())
+        {
+            said.push(format!("every slot that is large enough is out of service: {}", clean_line(why)));
         }
         if fitting.is_empty() || said.len() > before {
             return;
         }
-        let idle = fitting.iter().filter(|slot| slot.activity.is_none()).count();
+        let idle = fitting.iter().filter(|slot| slot.is_idle()).count();
         if idle > 0 {
             said.push(format!(
                 "it waits its turn: {} idle, one will take it within seconds",
@@ -181,6 +186,18 @@ impl Scene {
 }
 
 /// What a class asks for, in words.
+/// Which keys of the configuration give slots what the largest of these lack.
+fn keys_for(shape: &Shape, slots: &[&SlotStatus]) -> &'static str {
+    let fits = |shape: Shape| slots.iter().any(|slot| slot.fits(&shape));
+    let cores = fits(Shape { memory_bytes: None, ..*shape });
+    let memory = fits(Shape { cores: None, ..*shape });
+    match (cores, memory) {
+        (true, false) => "slot_memory_gib",
+        (false, true) => "slot_cores",
+        _ => "slot_cores, slot_memory_gib",
+    }
+}
+
 fn asked(shape: &Shape) -> String {
     let cores = shape.cores.map(|cores| plural(cores as usize, "core"));
     let memory = shape.memory_bytes.map(|memory| format!("{} of memory", bytes(memory)));

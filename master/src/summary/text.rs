@@ -146,12 +146,13 @@ fn worker_lines(worker: &WorkerStatus, now: Timestamp) -> String {
 
 /// `slot 0  cores 0-3  24.0 GiB  build (2nd) for 12 s  pallets__click-1`.
 pub(crate) fn slot_line(slot: &SlotStatus, now: Timestamp) -> String {
-    let doing = slot.activity.as_ref().map_or_else(
-        || "idle".to_owned(),
-        |activity| {
+    let doing = match (&slot.activity, &slot.out_of_service) {
+        (Some(activity), _) => {
             let age = duration(now.duration_since(activity.since).as_secs_f64());
             format!("{:12} {age:>12}  {}", clean_line(&activity.stage), activity.task)
-        },
-    );
+        }
+        (None, Some(why)) => format!("out of service: {}", clean_line(why)),
+        (None, None) => "idle".to_owned(),
+    };
     format!("slot {}  cores {}  {}  {doing}", slot.slot, slot.cpuset, bytes(slot.memory_bytes))
 }

@@ -93,9 +93,10 @@ impl Progress<'_> {
                 let node = if several { format!("{} ", worker.owner.node()) } else { String::new() };
                 let shape = format!(" (cores {}, {})", slot.cpuset, bytes(slot.memory_bytes));
                 let place = format!("{node}slot {}{}", slot.slot, if with_shape { &shape } else { "" });
-                lines.push(match &slot.activity {
-                    None => format!("{place}  idle"),
-                    Some(activity) => {
+                lines.push(match (&slot.activity, &slot.out_of_service) {
+                    (None, None) => format!("{place}  idle"),
+                    (None, Some(why)) => format!("{place}  out of service: {}", clean_line(why)),
+                    (Some(activity), _) => {
                         let age = duration(self.now.duration_since(activity.since).as_secs_f64());
                         format!("{place}  {:14} {age:>12}  {}", clean_line(&activity.stage), activity.task)
                     }

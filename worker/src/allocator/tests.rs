@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -114,7 +116,7 @@ fn what_is_out_of_service_is_not_given() {
     assert!(allocator.set_out(0, Cause::Locked, Some("taken".to_owned())));
     assert!(!allocator.is_free(0, at(0)) && !allocator.has_room(1, &shape(8, 0), at(0)));
     assert!(!allocator.needs_joining(&"5-run-8c".parse().unwrap()));
-    assert_eq!(allocator.reasons(), ["slot 0 is out of service: taken", "slot 0 is out of service: gone"]);
+    assert_eq!(allocator.out_of_service(), BTreeMap::from([(0, "taken; gone".to_owned())]));
     allocator.set_out(0, Cause::Offline, None);
     assert!(!allocator.is_free(0, at(0)));
     assert!(allocator.set_out(0, Cause::Locked, None) && allocator.is_free(0, at(0)));

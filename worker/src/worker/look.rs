@@ -22,17 +22,17 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     /// Looks until it is aborted.
-    pub(super) async fn look_after_slots(self: Arc<Self>, mut said: Vec<String>) {
+    pub(super) async fn look_after_slots(self: Arc<Self>) {
         let mut pause = LOOK_PERIOD;
         loop {
             tokio::time::sleep(pause).await;
-            pause = if self.look_at_slots(&mut said).await { LOOK_PERIOD } else { LOOK_AGAIN };
+            pause = if self.look_at_slots().await { LOOK_PERIOD } else { LOOK_AGAIN };
         }
     }
 
-    /// Takes slots out of service and back; `said` is what people were told of that. False where nothing could be seen:
-    /// what was in service stays so, and a slot whose CPUs were taken meanwhile does not come into it.
-    pub(super) async fn look_at_slots(&self, said: &mut Vec<String>) -> bool {
+    /// Takes slots out of service and back. False where nothing could be seen: what was in service stays so, and a slot
+    /// whose CPUs were taken meanwhile does not come into it.
+    pub(super) async fn look_at_slots(&self) -> bool {
         // Locks first: who gives one up may leave a container behind.
         if let Err(error) = on_disk(|| self.seats.take_locks()) {
             tracing::warn!(%error, "cannot look after the locks of slots");
@@ -45,8 +45,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                 return false;
             }
         };
-        let reasons = on_disk(|| self.seats.look(&Topology::read(Path::new("/")).usable(), &occupied));
-        self.tell_of_slots(said, reasons);
+        on_disk(|| self.seats.look(&Topology::read(Path::new("/")).usable(), &occupied));
+        self.tell_of_slots();
         match on_disk(|| self.large_pending()) {
             Ok(large) => self.seats.saw(&large),
             Err(error) => tracing::debug!(%error, "cannot look for large tasks"),
@@ -77,16 +77,14 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         }
     }
 
-    fn tell_of_slots(&self, said: &mut Vec<String>, reasons: Vec<String>) {
-        for gone in said.iter().filter(|gone| !reasons.contains(gone)) {
-            tracing::info!("no longer so: {gone}");
-            self.board.withdraw(gone);
+    /// Tells people which slots are out of service now.
+    pub(super) fn tell_of_slots(&self) {
+        for (slot, why) in self.board.set_out_of_service(&self.seats.out_of_service()) {
+            match why {
+                Some(why) => tracing::warn!(slot, "out of service: {why}"),
+                None => tracing::info!(slot, "in service again"),
+            }
         }
-        for reason in reasons.iter().filter(|reason| !said.contains(reason)) {
-            tracing::warn!("{reason}");
-            self.board.notice(reason);
-        }
-        *said = reasons;
     }
 
     /// What containers use that other incarnations have made. They have no business on CPUs whose locks are ours,
