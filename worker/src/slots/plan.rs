@@ -69,8 +69,8 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
     notices.extend(choose(&mut pools, &mut banks, size, least, disk, config));
     let slots = make(machine, config, &pools, &banks, size, disk);
 
-    tell(&slots, topology, config, fitting, &mut notices);
     let reserved: CpuSet = reserved.iter().flat_map(|core| core.cpus.iter()).collect();
+    tell(&slots, topology, &reserved, config, fitting, &mut notices);
     let used: CpuSet = slots.iter().flat_map(|slot| slot.cpus.iter().copied()).collect();
     let unused = topology.usable().minus(&used).minus(&reserved);
     Plan { slots, reserved, unused, notices }
@@ -219,6 +219,7 @@ fn cut<'a>(cores: &[&'a Core], size: usize) -> Vec<Vec<&'a Core>> {
 fn tell(
     slots: &[Slot],
     topology: &Topology,
+    reserved: &CpuSet,
     config: &WorkerConfig,
     fitting: usize,
     notices: &mut Vec<String>,
@@ -248,6 +249,14 @@ fn tell(
             config.slot_memory_gib,
             slots.len(),
             slots.iter().map(|slot| slot.limits.memory_bytes).sum::<u64>() as f64 / GIB,
+        ));
+    }
+    if let ReservedCores::Cpus(wanted) = config.reserved_cores
+        && (reserved.len() as u64) < u64::from(wanted)
+    {
+        notices.push(format!(
+            "of the {wanted} CPUs that are to be left to the host, {} are: a slot needs one core",
+            reserved.len(),
         ));
     }
     let half = topology.memory_bytes as f64 / GIB / 2.0;

@@ -73,13 +73,16 @@ fn another_workers_cores_are_left_to_it() {
 
 #[test]
 fn what_cannot_be_left_to_the_host_is_said() {
-    let config = WorkerConfig { reserved_memory_gib: 1000.0, ..WorkerConfig::default() };
-    let notices = plan(&machine(1, 8, 1, 64 << 30), &config).notices.join("\n");
-    assert!(
-        notices.contains("of the 1000.0 GiB of memory that are to be left to the host, 32.0 are"),
-        "{notices}"
-    );
-    assert!(notices.contains("slots share 32.0 GiB after what is reserved"), "{notices}");
+    let check = |config: WorkerConfig, expected: &str| {
+        let notices = plan(&machine(1, 8, 1, 64 << 30), &config).notices.join("\n");
+        assert!(notices.contains(expected), "{notices}");
+    };
+    let default = WorkerConfig::default;
+    let memory = || WorkerConfig { reserved_memory_gib: 1000.0, ..default() };
+    check(memory(), "of the 1000.0 GiB of memory that are to be left to the host, 32.0 are");
+    check(memory(), "slots share 32.0 GiB after what is reserved");
+    let cores = WorkerConfig { reserved_cores: ReservedCores::Cpus(99), ..default() };
+    check(cores, "of the 99 CPUs that are to be left to the host, 7 are");
 }
 
 #[test]
