@@ -107,9 +107,7 @@ pub(crate) async fn serve(
         if mandate.as_ref().is_some_and(|mandate| mandate.is_at_work(slot)) {
             continue;
         }
-        // What a process before this one built in it, in slots of other cores perhaps.
-        engine.clear(&slot.cpus).await.map_err(anyhow::Error::msg)?;
-        let why_not = engine.confine(slot.cpus[0], &mut slot.limits).map_err(anyhow::Error::msg)?;
+        let why_not = engine.make_ready(&slot.cpus, &mut slot.limits).await.map_err(anyhow::Error::msg)?;
         notices.extend(why_not.filter(|why_not| !notices.contains(why_not)));
     }
     for notice in &notices {

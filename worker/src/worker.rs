@@ -130,9 +130,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         if let Err(error) = &listening {
             tracing::info!("pending/ is looked at now and then only: {error}");
         }
-        let mut said = Vec::new();
-        self.look_at_slots(&mut said).await;
-        let looking = tokio::spawn(self.clone().look_after_slots(said));
+        self.look_at_slots().await;
+        let looking = tokio::spawn(self.clone().look_after_slots());
         let turns: Vec<_> = slots
             .into_iter()
             .map(|slot| {
@@ -224,10 +223,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 
     /// Makes a slot that was given fit for what is to run in it.
     async fn make_ready(&self, given: &mut Slot) -> Result<(), String> {
-        // What a process before this one began.
-        self.shop.engine.clear(&given.cpus).await?;
-        let first = given.cpus.first().copied().unwrap_or_default();
-        if let Some(why_not) = self.shop.engine.confine(first, &mut given.limits)? {
+        if let Some(why_not) = self.shop.engine.make_ready(&given.cpus, &mut given.limits).await? {
             self.board.notice(&why_not);
         }
         Ok(())
@@ -337,6 +333,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
                         Ok(()) => Ok(Some((*claim, given))),
                         Err(why) => {
                             self.seats.set_aside(number, &why);
+                            self.tell_of_slots();
                             self.give_back(&claim).map(|()| None)
                         }
                     },

@@ -90,8 +90,7 @@ impl Cgroup {
 
     /// Its processes.
     pub(super) fn processes(&self) -> Vec<i32> {
-        let text = read(&self.pids_dir.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        processes_in(&self.pids_dir)
     }
 
     /// Where the kernel tells what it makes processes wait for: a file of the group, or of the whole node.
@@ -135,6 +134,12 @@ impl Effective {
         }
         sentences
     }
+}
+
+/// The processes of the group that a directory is, without those below it.
+pub(crate) fn processes_in(dir: &Path) -> Vec<i32> {
+    let text = read(&dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 fn read(path: &Path) -> Option<String> {

@@ -342,6 +342,22 @@ pub trait Engine: Send + Sync {
         async { Ok(()) }
     }
 
+    /// Prepares what a task is about to be given: nothing runs there any more, and its control group has these limits, or
+    /// a sentence says why it has none.
+    ///
+    /// # Errors
+    /// It must not be used: a sentence.
+    fn make_ready(
+        &self,
+        cpus: &[u32],
+        limits: &mut Limits,
+    ) -> impl Future<Output = Result<Option<String>, String>> + Send {
+        async {
+            self.clear(cpus).await?;
+            self.confine(cpus.first().copied().unwrap_or_default(), limits)
+        }
+    }
+
     /// Waits until what dropped runs and builds have left is removed; for a while at most.
     fn settled(&self) -> impl Future<Output = ()> + Send {
         async {}

@@ -26,7 +26,7 @@ mod strain;
 mod unlisted;
 mod watch;
 
-pub(crate) use cgroup::Cgroup;
+pub(crate) use cgroup::{Cgroup, processes_in};
 pub use connect::{Docker, DockerOptions, EngineFacts};
 pub use contract::*;
 pub(crate) use files::too_large;

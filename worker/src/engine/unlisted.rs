@@ -6,6 +6,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{AccessFlags, Pid, access, geteuid};
 
+use super::processes_in;
+
 /// How often processes are ended that make new ones meanwhile, and the pause in between.
 const ENDS_MAX: u32 = 100;
 const END_AGAIN: Duration = Duration::from_millis(20);
@@ -95,8 +97,7 @@ pub(super) fn remove_below(dir: &Path) {
 
 /// Those of a group and of all groups below it.
 fn processes(dir: &Path) -> Vec<i32> {
-    let own = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let own = own.lines().filter_map(|line| line.parse().ok());
+    let own = processes_in(dir).into_iter();
     own.chain(below(dir).iter().flat_map(|group| processes(group))).collect()
 }
 

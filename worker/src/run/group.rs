@@ -2,7 +2,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::Cgroup;
+use crate::engine::{Cgroup, processes_in};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers of v1 that a group is made under.
@@ -131,9 +131,4 @@ fn roots() -> Vec<PathBuf> {
 
 fn enter(procs: &Path) -> io::Result<()> {
     fs::write(procs, std::process::id().to_string())
-}
-
-fn processes_in(dir: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
