@@ -139,7 +139,7 @@ fn what_is_missing_is_named_before_anything_is_done() {
         (missing.status, missing.err.as_str(), pending(&house)),
         (
             1,
-            "bottega: cannot open nowhere.jsonl: No such file or directory (os error 2); check the path, or give - for standard input\n",
+            "bottega: cannot open nowhere.jsonl: No such file or directory (os error 2); check the path\n",
             0
         )
     );

@@ -38,6 +38,9 @@ pub enum LogError {
     Again(#[from] TryInitError),
 }
 
+/// It warns of every directory that goes while it is watched: those of a spool come and go.
+const QUIET: &str = "notify=error";
+
 /// What lets the filter be changed; there is one process-wide subscriber, and so one of these.
 static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 
@@ -88,7 +91,7 @@ pub fn check_filter(filter: &str) -> Result<(), LogError> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
-    let parsed = EnvFilter::builder().parse(filter);
+    let parsed = EnvFilter::builder().parse(format!("{QUIET},{filter}"));
     parsed.map_err(|source| LogError::Filter { filter: filter.to_owned(), source })
 }
 
@@ -132,6 +135,10 @@ mod tests {
         assert!(!is_heard());
         set_filter("debug").expect("a level");
         assert!(is_heard());
+        let is_watcher_heard = || tracing::enabled!(target: "notify::inotify", tracing::Level::WARN);
+        assert!(!is_watcher_heard());
+        set_filter("debug,notify=debug").expect("a level");
+        assert!(is_watcher_heard());
         set_filter("info,janitor=loud").expect_err("no level");
         assert!(is_heard(), "what is malformed changes nothing");
         set_filter("error").expect("a level");

@@ -29,6 +29,8 @@ pub struct Reload<T> {
     hangup: Signal,
     changes: Changes,
     is_applied: bool,
+    /// What was wrong when it was read last.
+    trouble: Option<String>,
 }
 
 impl<T> Reload<T>
@@ -60,6 +62,7 @@ where
             hangup,
             changes,
             is_applied: true,
+            trouble: None,
         })
     }
 
@@ -92,12 +95,11 @@ where
         }
         let loaded = config::load::<T>(&self.source, self.section).map_err(|error| chain(&error));
         let checked = loaded.and_then(|config| (self.check)(&config).map(|()| config));
-        self.notifier.trouble(
-            checked
-                .as_ref()
-                .err()
-                .map(|why| format!("the configuration is invalid, the one before holds: {why}")),
-        );
+        let wrong = |why: &String| format!("the configuration is invalid, the one before holds: {why}");
+        let trouble = checked.as_ref().err().map(wrong);
+        self.notifier.trouble(trouble.clone());
+        let is_news = self.trouble != trouble;
+        self.trouble.clone_from(&trouble);
         match checked {
             Ok(config) if config == self.holds => {
                 if is_asked {
@@ -110,8 +112,11 @@ where
                 self.holds = config.clone();
                 Some(config)
             }
-            Err(why) => {
-                tracing::error!("the configuration is invalid, the one before holds: {why}");
+            Err(_) => {
+                // A SIGHUP after an edit is told, but not the edit that is seen after its SIGHUP.
+                if is_asked || is_news {
+                    tracing::error!("{}", trouble.unwrap_or_default());
+                }
                 None
             }
         }

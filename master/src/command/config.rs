@@ -13,6 +13,11 @@ use crate::daemon::MasterConfig;
 use crate::text::clean;
 use crate::up::Role;
 
+/// What TimeoutStopSec= of the worker's unit leaves time for.
+const DRAIN_SECONDS_MAX: u64 = 600;
+/// What a worker needs after its drain, to hand back and remove what is left.
+const DRAIN_SLACK_SECONDS: u64 = 60;
+
 /// Prints what the daemons make of a configuration, or tells what is wrong with it.
 pub(super) fn run(
     arguments: &ConfigArguments,
@@ -37,17 +42,22 @@ fn check(file: &Path, host: &Host, out: &mut dyn Write) -> Result<Success, Comma
     // Said once, instead of by each daemon.
     File::open(file).map_err(|source| CommandError::Open { path: file.to_owned(), source })?;
     let mut errors: Vec<String> = Vec::new();
+    let mut effective = String::new();
     for role in Role::ALL {
-        if let Err(why) = ask(role, Some(file), host)? {
-            let new: Vec<_> = why.lines().filter(|line| !errors.iter().any(|said| said == line)).collect();
-            errors.extend(new.into_iter().map(ToOwned::to_owned));
+        match ask(role, Some(file), host)? {
+            Ok(printed) => effective.push_str(&printed),
+            Err(why) => {
+                let new: Vec<_> =
+                    why.lines().filter(|line| !errors.iter().any(|said| said == line)).collect();
+                errors.extend(new.into_iter().map(ToOwned::to_owned));
+            }
         }
     }
     if !errors.is_empty() {
         return Err(CommandError::Program(errors.join("\n")));
     }
     writeln!(out, "{}: every key is known to the three daemons", file.display())?;
-    for note in notes(file, host) {
+    for note in notes(file, host).into_iter().chain(long_drain(&effective)) {
         writeln!(out, "note: {note}")?;
     }
     Ok(Success::Yes)
@@ -81,6 +91,19 @@ fn notes(file: &Path, host: &Host) -> Vec<String> {
         }
     }
     notes
+}
+
+/// A drain that the units of systemd cut off.
+fn long_drain(effective: &str) -> Option<String> {
+    let values = effective.lines().filter_map(|line| line.strip_prefix("drain_seconds = "));
+    let seconds: u64 =
+        values.filter_map(|value| value.parse().ok()).find(|seconds| *seconds > DRAIN_SECONDS_MAX)?;
+    Some(format!(
+        "worker.drain_seconds: systemd ends a worker {} s after it was told to stop; for {seconds} s, give it \
+         TimeoutStopSec={} by: systemctl edit bottega-worker",
+        DRAIN_SECONDS_MAX + DRAIN_SLACK_SECONDS,
+        seconds + DRAIN_SLACK_SECONDS,
+    ))
 }
 
 /// The outer error: the daemon cannot be asked. The inner one: what it says is wrong, without its own name.

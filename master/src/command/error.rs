@@ -32,7 +32,7 @@ pub enum CommandError {
     #[error(transparent)]
     Up(#[from] UpError),
     /// A file that was named cannot be opened.
-    #[error("cannot open {}: {source}; check the path, or give - for standard input", path.display())]
+    #[error("cannot open {}: {source}; check the path", path.display())]
     Open {
         /// The file.
         path: PathBuf,
