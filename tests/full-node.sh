@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# `make test-full-node [ONLY=ENGINE]`: the worker's tests on the engines of a whole machine under QEMU, with control
-# groups v2 managed by systemd. Bounded in time; leaves nothing but the machine's disk in target/lab. Says SKIPPED, and
-# ends with 77, where QEMU is missing.
+# `make test-full-node [ONLY=ENGINE] [SUITES="NAME..."]`: the worker's tests on the engines of a whole machine under QEMU, with
+# control groups v2 managed by systemd. Bounded in time; leaves nothing but the machine's disk in target/lab. Says
+# SKIPPED, and ends with 77, where QEMU is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -37,13 +37,13 @@ docker run --rm --network none --user 0 --entrypoint tar "$base" -C / -c --one-f
   --exclude='./usr/lib/x86_64-linux-gnu/gconv' --exclude='./usr/bin/*-linux-gnu-*' --exclude='./usr/lib/*BLT*' \
   --exclude='./var/lib/dpkg' --exclude='./var/cache/*' . >"$work/base.tar"
 
-cargo build -p worker --bins
+cargo build --bins
 strip -o "$work/hand-in/bin/bottega-worker" target/debug/bottega-worker
 cargo test -p worker --no-run --message-format=json |
   sed -n 's/.*"kind":\["test"\].*"name":"\([a-z]*\)".*"executable":"\([^"]*\)".*/\1 \2/p' |
   while read -r name program; do strip -o "$work/hand-in/bin/$name" "$program"; done
 
-export FULL_NODE_HAND_IN=$work/hand-in FULL_NODE_BASE=$work/base.tar FULL_NODE_ONLY=${ONLY:-} TMPDIR=$work
+export FULL_NODE_HAND_IN=$work/hand-in FULL_NODE_BASE=$work/base.tar FULL_NODE_ONLY=${ONLY:-} FULL_NODE_SUITES=${SUITES:-} TMPDIR=$work
 timeout --kill-after=30 "$seconds_max" cargo test -p tests --test full_node -- --ignored --nocapture &
 tests=$!
 wait "$tests" && status=0 || status=$?

@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use crate::harness::{printed, wait_for};
-pub use crate::node::Said;
+pub use crate::machine::Said;
+use crate::machine::{self, NO_END};
 
 const CPUS: &str = "2";
 const MEMORY_MIB: &str = "3072";
@@ -20,15 +18,12 @@ const MEMORY_MIB: &str = "3072";
 const BOOT_MAX: Duration = Duration::from_mins(10);
 /// What its disk is made of, beside what it shares with [`crate::node`]'s.
 const RECIPE: [&str; 4] = ["full/image.sh", "full/lab.mount", "agent", "lab.service"];
-/// Lines of the console that an error has.
-const CONSOLE_LINES: usize = 40;
 
 /// A running machine. It is gone when this is dropped, or when the thread ends that booted it, and its disk with it.
 #[derive(Debug)]
 pub struct FullNode {
     dir: tempfile::TempDir,
     machine: Child,
-    scripts: u32,
 }
 
 /// The directory with the kernel, the initrd and the disk that machines begin with, made once and kept in `cache`
@@ -37,22 +32,7 @@ pub struct FullNode {
 /// # Errors
 /// It cannot be made.
 pub fn image(cache: &Path) -> io::Result<PathBuf> {
-    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab");
-    let mut texts = Vec::new();
-    for name in RECIPE {
-        texts.extend(fs::read(lab.join(name))?);
-    }
-    let digest = Sha256::digest(&texts);
-    let name = format!("full-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
-    let path = cache.join(name);
-    if !path.is_dir() {
-        fs::create_dir_all(cache)?;
-        let made = Command::new(lab.join("full/image.sh")).arg(&path).stdin(Stdio::null()).output()?;
-        if !made.status.success() {
-            return Err(io::Error::other(format!("no disk for full nodes: {}", printed(&made))));
-        }
-    }
-    Ok(path)
+    machine::image(cache, "full", &RECIPE)
 }
 
 impl FullNode {
@@ -93,9 +73,9 @@ impl FullNode {
             .stdout(said.try_clone()?)
             .stderr(said)
             .spawn()?;
-        let mut node = Self { dir, machine, scripts: 0 };
+        let node = Self { dir, machine };
         match node.run(BOOT_MAX, "systemctl is-system-running --wait") {
-            Some(Said { status: 0, .. }) => Ok(node),
+            Said { status: 0, .. } => Ok(node),
             other => {
                 Err(io::Error::other(format!("the machine did not come up: {other:?}\n{}", node.console())))
             }
@@ -108,37 +88,29 @@ impl FullNode {
         self.dir.path().join("share")
     }
 
-    /// Runs a shell script as root there, and gives what it said and how it ended, or nothing where that takes longer
+    /// Runs a shell script as root there, and gives what it said and how it ended: with -1 where that takes longer
     /// than `at_most`.
-    pub fn run(&mut self, at_most: Duration, script: &str) -> Option<Said> {
-        self.scripts += 1;
-        let path = |end: &str| self.share().join(format!("{}.{end}", self.scripts));
-        let (new, rc, out) =
-            (tempfile::NamedTempFile::new_in(self.dir.path()).ok()?, path("rc"), path("out"));
-        fs::write(new.path(), script).ok()?;
-        new.persist(path("sh")).ok()?;
-        let status = wait_for(at_most, || fs::read_to_string(&rc).ok())?;
-        let text = String::from_utf8_lossy(&fs::read(&out).ok()?).into_owned();
-        Some(Said { status: status.trim().parse().ok()?, text })
+    pub fn run(&self, at_most: Duration, script: &str) -> Said {
+        let mut said = machine::run(&self.share(), script, at_most);
+        if said.status == NO_END {
+            said.text += &format!("\nno end within {at_most:?}; the console:\n{}", self.console());
+        }
+        said
     }
 
     /// As [`FullNode::run`], of a script that succeeds; gives what it said, trimmed.
     ///
     /// # Errors
     /// It fails, or does not end in time: what it said.
-    pub fn must(&mut self, at_most: Duration, script: &str) -> Result<String, String> {
+    pub fn must(&self, at_most: Duration, script: &str) -> Result<String, String> {
         match self.run(at_most, script) {
-            Some(Said { status: 0, text }) => Ok(text.trim().to_owned()),
-            Some(Said { status, text }) => Err(format!("ended with {status}: {script}\n{text}")),
-            None => Err(format!("no end within {at_most:?}: {script}\n{}", self.console())),
+            Said { status: 0, text } => Ok(text.trim().to_owned()),
+            Said { status, text } => Err(format!("ended with {status}: {script}\n{text}")),
         }
     }
 
     fn console(&self) -> String {
-        let read = |name: &str| fs::read(self.dir.path().join(name)).unwrap_or_default();
-        let text = String::from_utf8_lossy(&[read("qemu"), read("console")].concat()).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
+        ["qemu", "console"].map(|name| machine::last_lines(&self.dir.path().join(name))).join("\n")
     }
 }
 

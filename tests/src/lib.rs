@@ -4,4 +4,5 @@ pub mod corpus;
 pub mod full_node;
 pub mod harness;
 pub mod lab;
+mod machine;
 pub mod node;

@@ -11,11 +11,13 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use crate::harness::wait_for;
+pub use crate::machine::Said;
+use crate::machine::{self, NO_END};
 
+/// What its disk is made of.
+const RECIPE: [&str; 6] = ["image.sh", "agent", "network", "lab.mount", "lab.service", "lab-network.service"];
 /// Its memory.
 const MEMORY: &str = "512M";
 /// How long it may take to come up; ten seconds on an idle machine.
@@ -61,15 +63,6 @@ pub struct Node {
     _dir: Option<tempfile::TempDir>,
 }
 
-/// What a script on a node said.
-#[derive(Clone, Debug)]
-pub struct Said {
-    /// Its exit status.
-    pub status: i32,
-    /// Both its streams.
-    pub text: String,
-}
-
 /// Whether nodes can run here. Where they cannot and cannot be installed either, says so for all to see.
 ///
 /// # Panics
@@ -108,22 +101,7 @@ pub(crate) fn say_skipped(why: &str) {
 /// # Errors
 /// It cannot be made.
 pub fn image(cache: &Path) -> io::Result<PathBuf> {
-    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab");
-    let mut texts = Vec::new();
-    for name in ["image.sh", "agent", "network", "lab.mount", "lab.service", "lab-network.service"] {
-        texts.extend(fs::read(recipe.join(name))?);
-    }
-    let digest = Sha256::digest(&texts);
-    let path =
-        cache.join(format!("node-{:02x}{:02x}{:02x}{:02x}.img", digest[0], digest[1], digest[2], digest[3]));
-    if !path.is_file() {
-        fs::create_dir_all(cache)?;
-        let made = Command::new(recipe.join("image.sh")).arg(&path).stdin(Stdio::null()).output()?;
-        if !made.status.success() {
-            return Err(io::Error::other(format!("no disk for nodes: {}", crate::harness::printed(&made))));
-        }
-    }
-    Ok(path)
+    machine::image(cache, "node", &RECIPE)
 }
 
 impl Node {
@@ -289,27 +267,13 @@ impl Node {
     /// As [`Node::run`]; `None` where it does not end within `at_most`. Others can be run meanwhile, and afterwards.
     #[must_use]
     pub fn try_run(&self, script: &str, at_most: Duration) -> Option<Said> {
-        let name = Uuid::now_v7().simple().to_string();
-        let path = |end: &str| self.share().join(format!("{name}.{end}"));
-        let new = tempfile::NamedTempFile::new_in(&self.machine.dir).ok()?;
-        fs::write(new.path(), script).ok()?;
-        new.persist(path("sh")).ok()?;
-        let status = wait_for(at_most, || fs::read_to_string(path("rc")).ok())?;
-        let text = String::from_utf8_lossy(&fs::read(path("out")).ok()?).into_owned();
-        for end in ["run", "out", "rc"] {
-            let _ = fs::remove_file(path(end));
-        }
-        Some(Said { status: status.trim().parse().ok()?, text })
+        Some(machine::run(&self.share(), script, at_most)).filter(|said| said.status != NO_END)
     }
 
     /// What it printed last, while no script could run.
     #[must_use]
     pub fn console(&self) -> String {
-        const LINES: usize = 40;
-        let text = fs::read(self.machine.dir.join("console")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
+        machine::last_lines(&self.machine.dir.join("console"))
     }
 }
 

@@ -1,0 +1,76 @@
+#!/bin/sh
+# A worker as the package runs it, on Docker: its slices, its key, and a container that it goes on with after a restart.
+# service.sh PACKAGE.deb. Says "test ... ok" of each, as libtest does.
+set -eu
+
+package=${1:?usage: service.sh PACKAGE.deb}
+spool=/srv/bottega/spool
+unit=bottega-worker@node
+ticks=120
+
+ok() { echo "test service::$1 ... ok"; }
+fail() {
+    echo "test service::$1 ... FAILED"
+    journalctl --no-pager -n 60 -u "$unit" -u bottega-master
+    exit 1
+}
+# until_true SECONDS NAME COMMAND...
+until_true() {
+    left=$1 name=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        left=$((left - 1))
+        [ "$left" -gt 0 ] || fail "$name"
+        sleep 1
+    done
+}
+running() { docker ps --no-trunc --quiet --filter label=bottega.task=long; }
+is_running() { [ -n "$(running)" ]; }
+is_done() { bottega show --spool "$spool" --json long | grep -q '"state": *"done'; }
+
+dpkg -i "$package"
+chown -R bottega:bottega /var/lib/bottega
+install -d -o bottega -g bottega /srv/bottega
+runuser -u bottega -- bottega init --spool "$spool"
+sed -i "s|^# spool = .*|spool = \"$spool\"|; s|^#reserved_disk_gib = .*|reserved_disk_gib = 0.5|" /etc/bottega/bottega.toml
+cp /etc/bottega/bottega.toml /etc/bottega/node.toml
+install -d -m 700 /etc/bottega/keys
+(umask 077 && echo canary-in-a-credential >/etc/bottega/keys/model.key)
+install -D -m 644 /usr/share/doc/bottega/examples/credentials.conf \
+    "/etc/systemd/system/bottega-worker@.service.d/credentials.conf"
+systemctl daemon-reload
+systemctl start bottega-master "$unit" || fail starts
+ok starts
+
+prepared=$(systemctl show --property ExecStartPre "$unit")
+case "$prepared" in *status=0*) ok prepares ;; *) echo "$prepared"; fail prepares ;; esac
+slice=/sys/fs/cgroup/bottega.slice/bottega-slot0.slice
+[ "$(cat "$slice/cpuset.cpus")" = 0 ] || fail slices
+ok slices
+pid=$(systemctl show --value --property MainPID "$unit")
+key=/run/credentials/$unit.service/model.key
+[ "$(cat "$key")" = canary-in-a-credential ] || fail key
+! tr '\0' '\n' <"/proc/$pid/environ" | grep -q canary || fail key
+ok key
+
+runuser -u bottega -- bottega run --spool "$spool" --name long --cores 1 --memory 256MiB openswe-python-3.11 -- \
+    sh -c "for i in \$(seq 1 $ticks); do echo tick \$i of $ticks; sleep 1; done"
+until_true 240 runs is_running
+container=$(running)
+[ -n "$(find /sys/fs/cgroup/bottega.slice -name "docker-$container.scope")" ] || fail runs_in_its_slice
+ok runs_in_its_slice
+systemctl restart "$unit" || fail restarts
+new=$(systemctl show --value --property MainPID "$unit")
+[ "$new" != "$pid" ] && [ "$(running)" = "$container" ] || fail goes_on
+until_true 600 goes_on is_done
+result=$(find "$spool" -path '*long*' -name manifest.json | head -n 1)
+grep -q 'started again' "$result" || fail goes_on
+said=$(grep -c "of $ticks" "$(dirname "$result")/output.log")
+[ "$said" = "$ticks" ] || fail goes_on
+ok goes_on
+
+systemctl stop "$unit" || fail drains
+[ "$(systemctl show --value --property Result "$unit")" = success ] || fail drains
+! grep -rqs canary-in-a-credential "$spool" /var/lib/bottega || fail keeps_its_key_to_itself
+! journalctl --no-pager | grep -q canary-in-a-credential || fail keeps_its_key_to_itself
+ok keeps_its_key_to_itself
