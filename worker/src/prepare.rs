@@ -61,7 +61,7 @@ pub fn prepare(facts: &EngineFacts, slots: &[Slot], owner: Owner) -> Vec<String>
             // What runs on for the next worker keeps what it was promised.
             "systemd" if groups.is_in_use(first) => Ok(()),
             "systemd" => {
-                let commands = slice_commands(&groups.name(first), slot, facts.is_rootless);
+                let commands = slice_commands(&groups.name(first), slot, facts.rootless_uid);
                 commands
                     .iter()
                     .try_for_each(|command| run(command))
@@ -90,16 +90,28 @@ fn give(path: &Path, owner: Owner) -> Result<(), String> {
 
 /// A slice stays until the node restarts, and so do the properties of `--runtime`
 /// (systemd.resource-control(5); `AllowedCPUs=` works on v2 alone).
-fn slice_commands(slice: &str, slot: &Slot, is_users: bool) -> [Vec<String>; 2] {
+fn slice_commands(slice: &str, slot: &Slot, rootless_uid: Option<u32>) -> [Vec<String>; 2] {
     let limits = &slot.limits;
-    let of = if is_users { "--user" } else { "--system" };
-    let mut set = ["systemctl", of, "set-property", "--runtime", slice].map(str::to_owned).to_vec();
+    let systemctl: Vec<String> =
+        ["systemctl".to_owned()].into_iter().chain(systemd_of(rootless_uid)).collect();
+    let start = ["start", slice].map(str::to_owned).to_vec();
+    let mut set = ["set-property", "--runtime", slice].map(str::to_owned).to_vec();
     set.push(format!("AllowedCPUs={}", limits.cpuset_cpus));
     set.extend(limits.cpuset_mems.as_ref().map(|mems| format!("AllowedMemoryNodes={mems}")));
     set.push(format!("MemoryMax={}", SlotGroups::memory_bytes(limits)));
     set.push("MemorySwapMax=0".to_owned());
     set.push(format!("TasksMax={}", limits.pids_max));
-    [["systemctl", of, "start", slice].map(str::to_owned).to_vec(), set]
+    [start, set].map(|arguments| [systemctl.clone(), arguments].concat())
+}
+
+/// Which systemd has an engine's groups, as options of systemctl: the system's, or that of the engine's user.
+#[must_use]
+pub fn systemd_of(rootless_uid: Option<u32>) -> Vec<String> {
+    match rootless_uid {
+        None => vec!["--system".to_owned()],
+        Some(uid) if Uid::from_raw(uid) == geteuid() => vec!["--user".to_owned()],
+        Some(uid) => vec!["--user".to_owned(), format!("--machine={uid}@.host")],
+    }
 }
 
 fn run(command: &[String]) -> Result<(), String> {
@@ -121,9 +133,13 @@ mod tests {
     #[test]
     fn a_slice_has_all_limits_of_its_slot() {
         let slot = plan(&machine(2, 4, 2, 256 << 30), &WorkerConfig::default()).slots.remove(3);
-        let [start, _] = slice_commands("bottega-slot12.slice", &slot, true);
-        assert_eq!(start.join(" "), "systemctl --user start bottega-slot12.slice");
-        let [start, set] = slice_commands("bottega-slot12.slice", &slot, false);
+        let check = |uid: u32, expected: &str| {
+            let [start, _] = slice_commands("bottega-slot12.slice", &slot, Some(uid));
+            assert_eq!(start.join(" "), expected);
+        };
+        check(geteuid().as_raw(), "systemctl --user start bottega-slot12.slice");
+        check(12345, "systemctl --user --machine=12345@.host start bottega-slot12.slice");
+        let [start, set] = slice_commands("bottega-slot12.slice", &slot, None);
         assert_eq!(start.join(" "), "systemctl --system start bottega-slot12.slice");
         assert_eq!(
             set.join(" "),

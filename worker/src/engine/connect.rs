@@ -1,3 +1,4 @@
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -39,8 +40,8 @@ impl DockerOptions {
 pub struct EngineFacts {
     /// Whether it is Podman, which speaks the same API in its own way here and there.
     pub is_podman: bool,
-    /// Whether it is not root's: its containers' groups are below those of its user.
-    pub is_rootless: bool,
+    /// The user that runs it where that is not root: its containers' groups are below those of that user.
+    pub rootless_uid: Option<u32>,
     /// Its own version.
     pub version: String,
     /// The API version spoken with it.
@@ -104,14 +105,15 @@ impl Docker {
         let api_version = client.client_version();
         let api_version = format!("{}.{}", api_version.major_version, api_version.minor_version);
         let (raw, raw_url) = raw_client(&address, &api_version)?;
-        if is_rootless(&info) {
-            let controllers = parent::mount(true).join("cgroup.controllers");
+        let rootless_uid = is_rootless(&info).then(|| owner_of(&address));
+        if rootless_uid.is_some() {
+            let controllers = parent::mount(rootless_uid).join("cgroup.controllers");
             let missing = not_delegated(&std::fs::read_to_string(controllers).unwrap_or_default());
             if !missing.is_empty() {
                 return Err(EngineError::NotDelegated { address, missing: missing.join(", ") });
             }
         }
-        let facts = facts(info, api_version, is_podman);
+        let facts = facts(info, api_version, is_podman, rootless_uid);
         let limits_disk = AtomicBool::new(facts.limits_disk);
         let removals = watch::Sender::new(0);
         let groups = SlotGroups::new(&facts);
@@ -203,6 +205,12 @@ fn is_rootless(info: &SystemInfo) -> bool {
         .is_some_and(|options| options.iter().any(|option| option == "name=rootless"))
 }
 
+/// The user that runs an engine without root: its socket's owner, or this process's where there is no socket to look at.
+fn owner_of(address: &str) -> u32 {
+    let socket = address.strip_prefix("unix://").and_then(|path| std::fs::metadata(path).ok());
+    socket.map_or_else(|| nix::unistd::geteuid().as_raw(), |socket| socket.uid())
+}
+
 /// What the systemd of an engine's user hands down no controller for: the engine takes such limits, and drops them. Podman
 /// does not tell, for its `CPUSet` is about the group of its own service.
 fn not_delegated(controllers: &str) -> Vec<&'static str> {
@@ -211,8 +219,7 @@ fn not_delegated(controllers: &str) -> Vec<&'static str> {
     needed.into_iter().filter(|(_, name)| is_missing(name)).map(|(what, _)| what).collect()
 }
 
-fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts {
-    let is_rootless = is_rootless(&info);
+fn facts(info: SystemInfo, api_version: String, is_podman: bool, rootless_uid: Option<u32>) -> EngineFacts {
     let storage_driver = info.driver.unwrap_or_default();
     let backing =
         info.driver_status.unwrap_or_default().into_iter().find(|row| row[0] == "Backing Filesystem");
@@ -230,7 +237,7 @@ fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts 
     }
     let cgroup_version = if info.cgroup_version.is_some_and(|v| v.to_string() == "2") { 2 } else { 1 };
     let cgroup_driver = info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default();
-    let limits_build_processes = parent::is_possible(&cgroup_driver, cgroup_version, is_rootless);
+    let limits_build_processes = parent::is_possible(&cgroup_driver, cgroup_version, rootless_uid);
     if !limits_build_processes {
         warnings.push(
             "the number of a build's processes cannot be limited here, for slots have no control groups: run \
@@ -245,7 +252,7 @@ fn facts(info: SystemInfo, api_version: String, is_podman: bool) -> EngineFacts 
     }
     EngineFacts {
         is_podman,
-        is_rootless,
+        rootless_uid,
         version: info.server_version.unwrap_or_default(),
         api_version,
         cgroup_version,

@@ -49,7 +49,7 @@ impl SlotGroups {
     /// As an engine manages its groups.
     #[must_use]
     pub fn new(facts: &EngineFacts) -> Self {
-        let mount = mount(facts.is_rootless);
+        let mount = mount(facts.rootless_uid);
         Self::below(&mount, facts.cgroup_version == 2, facts.cgroup_driver == "systemd")
     }
 
@@ -266,17 +266,15 @@ impl Setting {
 }
 
 /// What an engine's groups are below: those of all, or of the user whose systemd makes them.
-pub(super) fn mount(is_rootless: bool) -> PathBuf {
-    let uid = nix::unistd::geteuid();
-    let below =
-        if is_rootless { format!("user.slice/user-{uid}.slice/user@{uid}.service") } else { String::new() };
-    Path::new(MOUNT).join(below)
+pub(super) fn mount(rootless_uid: Option<u32>) -> PathBuf {
+    let below = rootless_uid.map(|uid| format!("user.slice/user-{uid}.slice/user@{uid}.service"));
+    Path::new(MOUNT).join(below.unwrap_or_default())
 }
 
 /// Whether groups can be made on this host, or a root-only step has: the engine manages them as files, and so may we;
 /// or systemd does, and the slices are there.
-pub(super) fn is_possible(cgroup_driver: &str, cgroup_version: u8, is_rootless: bool) -> bool {
-    let mount = mount(is_rootless);
+pub(super) fn is_possible(cgroup_driver: &str, cgroup_version: u8, rootless_uid: Option<u32>) -> bool {
+    let mount = mount(rootless_uid);
     let pids = if cgroup_version == 1 { mount.join("pids") } else { mount };
     let prepared = |dir: &Path| {
         let names = fs::read_dir(dir).into_iter().flatten().flatten();

@@ -93,7 +93,7 @@ impl Node {
 
     fn systemctl(&self) -> Command {
         let mut command = Command::new("systemctl");
-        command.arg(if self.docker.facts().is_rootless { "--user" } else { "--system" });
+        command.args(prepare::systemd_of(self.docker.facts().rootless_uid));
         command
     }
 
