@@ -54,7 +54,11 @@ pub(crate) fn run(share: &Path, script: &str, at_most: Duration) -> Said {
     let name = Uuid::now_v7().simple().to_string();
     let path = |end: &str| share.join(format!("{name}.{end}"));
     // The agent there runs what is called .sh: it appears whole.
-    if let Err(error) = fs::write(path("new"), script).and_then(|()| fs::rename(path("new"), path("sh"))) {
+    let handed_in = tempfile::NamedTempFile::new_in(share).and_then(|new| {
+        fs::write(new.path(), script)?;
+        Ok(new.persist(path("sh"))?)
+    });
+    if let Err(error) = handed_in {
         return Said { status: NO_END, text: format!("cannot hand in a script: {error}") };
     }
     let ended = wait_for(at_most, || fs::read_to_string(path("rc")).ok()?.trim().parse().ok());
