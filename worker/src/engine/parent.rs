@@ -91,6 +91,12 @@ impl SlotGroups {
             self.hand_down(&self.mount);
             self.hand_down(&self.mount.join(&name));
         }
+        if self.is_systemd && self.is_joined(&name, limits) {
+            return Err(
+                "joined slots have no control group below systemd: builds in them have no limit of processes"
+                    .to_owned(),
+            );
+        }
         let settings = self.settings(&name, limits);
         let differing: Vec<&Setting> = settings.iter().filter(|setting| !setting.holds()).collect();
         if !differing.is_empty() {
@@ -241,6 +247,16 @@ impl SlotGroups {
         settings
     }
 
+    /// Whether limits are of several slots, of which the group is that of the first.
+    fn is_joined(&self, name: &str, limits: &Limits) -> bool {
+        let held =
+            self.dirs(name).into_iter().find_map(|dir| fs::read_to_string(dir.join("cpuset.cpus")).ok());
+        let held = held.and_then(|held| held.trim().parse::<CpuSet>().ok());
+        let wanted = limits.cpuset_cpus.parse::<CpuSet>().ok();
+        held.zip(wanted)
+            .is_some_and(|(held, wanted)| held.len() < wanted.len() && held.minus(&wanted).is_empty())
+    }
+
     /// v2: a group has the files of those controllers that the one above hands down. Who may not write this is told by
     /// the files that are missing.
     fn hand_down(&self, dir: &Path) {
@@ -375,6 +391,10 @@ mod tests {
         assert!(why.contains("pids.max"), "{why}");
         assert_eq!(fs::read_to_string(slice.join("pids.max")).unwrap(), "max");
         assert_eq!(limits.cgroup_parent, None);
+
+        let mut joined = Limits { cpuset_cpus: "4-7".to_owned(), ..limits.clone() };
+        let why = groups.confine(4, &mut joined).unwrap_err();
+        assert!(why.starts_with("joined slots") && !why.contains("prepare"), "{why}");
 
         fs::write(slice.join("pids.max"), "100").unwrap();
         assert_eq!(groups.confine(4, &mut limits), Ok(()));
