@@ -39,9 +39,10 @@ pub(crate) struct Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        for slice in self.slices.lock().unwrap().iter() {
+        let slices = self.slices.lock().unwrap();
+        if !slices.is_empty() {
             for verb in ["revert", "stop"] {
-                let _ = self.systemctl().args([verb, slice]).output();
+                let _ = self.systemctl().arg(verb).args(slices.iter()).output();
             }
         }
     }
