@@ -288,7 +288,11 @@ impl Spool {
         }
         let mut found = Vec::new();
         for (class, dir) in classes.into_iter().zip(dirs) {
-            if !self.files().list(&dir)?.is_empty() {
+            // The directories of what was claimed stay for a while.
+            let mut has_task = false;
+            let pending = State::Pending(class.clone());
+            Look::remembered(self.files()).collect(&dir, &pending, true, &mut |_| has_task = true)?;
+            if has_task {
                 found.push(class);
             }
         }
