@@ -24,6 +24,12 @@ pub enum SpoolError {
     /// There is no spool here.
     #[error("{} is not a spool (it has no spool.toml); make one with: bottega init --spool {}", .0.display(), .0.display())]
     NotASpool(PathBuf),
+    /// It is not for this user to look at.
+    #[error(
+        "{} is not for this user to look at; ask as the daemons' user: runuser -u bottega -- …, for root may be nobody on NFS",
+        .0.display()
+    )]
+    Denied(PathBuf),
     /// spool.toml cannot be read.
     #[error("{}: {why}; mend it: uuid and format are as bottega init wrote them, and only [timing] is a person's", path.display())]
     Identity {
@@ -108,7 +114,7 @@ fn remedy(action: &str, source: &io::Error) -> &'static str {
             " (nothing can be made there; choose another place)"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (free space there, then start again; nothing was lost)"
+            " (free space there and try again, as daemons do by themselves; nothing was lost)"
         }
         io::ErrorKind::PermissionDenied => " (the daemon's user must own the spool or be in its group)",
         io::ErrorKind::ReadOnlyFilesystem => " (remount it read-write)",

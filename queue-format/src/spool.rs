@@ -1,4 +1,5 @@
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -40,11 +41,9 @@ struct Identity {
 impl Identity {
     fn read(files: &Files, layout: &Layout) -> Result<Self, SpoolError> {
         let path = layout.identity();
-        if !files.is_there(&path) {
-            return Err(SpoolError::NotASpool(layout.root().to_owned()));
-        }
         let damaged = |why: String| SpoolError::Identity { path: path.clone(), why };
-        let bytes = files.read_regular(&path, IDENTITY_BYTES_MAX)?;
+        let read = files.read_regular(&path, IDENTITY_BYTES_MAX);
+        let bytes = read.map_err(|error| no_spool(layout.root(), error))?;
         let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
         let identity: Self = toml::from_str(&text).map_err(|e| damaged(e.to_string()))?;
         if identity.format > FORMAT {
@@ -53,6 +52,15 @@ impl Identity {
         }
         identity.timing.check().map_err(&damaged)?;
         Ok(identity)
+    }
+}
+
+/// Why a spool cannot be opened: it is missing only where the system says so.
+fn no_spool(root: &Path, error: PathError) -> SpoolError {
+    match error.source.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => SpoolError::NotASpool(root.to_owned()),
+        ErrorKind::PermissionDenied => SpoolError::Denied(root.to_owned()),
+        _ => error.into(),
     }
 }
 
@@ -92,7 +100,9 @@ impl Spool {
     /// # Errors
     /// There is no spool, its identity is damaged, or it is of a newer format.
     pub fn open(root: &Path) -> Result<Self, SpoolError> {
-        let root = root.canonicalize().map_err(|_| SpoolError::NotASpool(root.to_owned()))?;
+        let found = root.canonicalize();
+        let found = found.map_err(|source| PathError { action: "find", path: root.to_owned(), source });
+        let root = found.map_err(|error| no_spool(root, error))?;
         Self::open_on(Arc::new(Disk), &root)
     }
 
