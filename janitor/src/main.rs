@@ -71,8 +71,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     let environment = Environment::from_os(std::env::vars_os());
     let source = Source::named_or_default(arguments.config);
-    let config: Config = systemd::config::load(&source, "janitor")?;
-    config.validate().map_err(anyhow::Error::msg)?;
+    let config = systemd::config::load_checked(&source, "janitor", Config::validate)?;
     if arguments.print_config {
         write!(std::io::stdout(), "{}", systemd::config::print(&config, "janitor")?)?;
         return Ok(());

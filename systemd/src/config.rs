@@ -90,6 +90,16 @@ pub enum ConfigError {
         /// What was expected.
         detail: String,
     },
+    /// A value that its daemon cannot work with.
+    #[error("{}{}: {detail}", path.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// Where, from 1; nowhere, where it is a default beside what the file says.
+        line: Option<usize>,
+        /// The key, and what is expected.
+        detail: String,
+    },
     /// More than one thing, each in a line.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<ConfigError>),
@@ -122,6 +132,31 @@ where
         Some(text) => parse(source.path(), &text, section),
         None => Ok(T::default()),
     }
+}
+
+/// As [`load`], of what `check` finds fit too: what it says is wrong is a line for each key, which it begins with.
+///
+/// # Errors
+/// As for [`load`], and what is not fit.
+pub fn load_checked<T>(
+    source: &Source,
+    section: &str,
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Result<T, ConfigError>
+where
+    T: Serialize + DeserializeOwned + Default,
+{
+    let config = load(source, section)?;
+    let Err(wrong) = check(&config) else { return Ok(config) };
+    let path = source.path();
+    let text = text_of(source)?.unwrap_or_default();
+    let root = table(path, &text)?;
+    let errors = wrong.lines().map(|detail| {
+        let key: Vec<&str> = detail.split(' ').next().unwrap_or_default().split('.').collect();
+        let line = offset_of(&root, &key).map(|offset| line_at(&text, offset));
+        ConfigError::Unfit { path: path.to_owned(), line, detail: detail.to_owned() }
+    });
+    one_or_several(config, errors.collect())
 }
 
 /// As [`load`], of a text; `path` is what errors call it.

@@ -1,5 +1,5 @@
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -31,6 +31,8 @@ pub struct Reload<T> {
     is_applied: bool,
     /// What was wrong when it was read last.
     trouble: Option<String>,
+    /// The spool that it named then.
+    spool: Option<PathBuf>,
 }
 
 impl<T> Reload<T>
@@ -53,6 +55,7 @@ where
     ) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
         let changes = Changes::watch(source.path());
+        let spool = config::spool(&source).ok().flatten();
         Ok(Self {
             source,
             section,
@@ -63,6 +66,7 @@ where
             changes,
             is_applied: true,
             trouble: None,
+            spool,
         })
     }
 
@@ -93,8 +97,9 @@ where
             tracing::info!("there is no {}: what holds goes on", path.display());
             return None;
         }
-        let loaded = config::load::<T>(&self.source, self.section).map_err(|error| chain(&error));
-        let checked = loaded.and_then(|config| (self.check)(&config).map(|()| config));
+        let checked = config::load_checked::<T>(&self.source, self.section, &self.check);
+        let checked = checked.map_err(|error| chain(&error));
+        self.look_at_spool();
         let wrong = |why: &String| format!("the configuration is invalid, the one before holds: {why}");
         let trouble = checked.as_ref().err().map(wrong);
         self.notifier.trouble(trouble.clone());
@@ -102,7 +107,9 @@ where
         self.trouble.clone_from(&trouble);
         match checked {
             Ok(config) if config == self.holds => {
-                if is_asked {
+                if is_news {
+                    tracing::info!("the configuration is valid again: nothing in [{}] is new", self.section);
+                } else if is_asked {
                     tracing::info!("the configuration was read again: nothing in [{}] is new", self.section);
                 }
                 None
@@ -119,6 +126,19 @@ where
                 }
                 None
             }
+        }
+    }
+}
+
+impl<T> Reload<T> {
+    /// A daemon serves the spool that it has begun with.
+    fn look_at_spool(&mut self) {
+        let Ok(spool) = config::spool(&self.source) else { return };
+        if spool != self.spool {
+            tracing::warn!(
+                "spool has changed in the configuration, which holds after: systemctl daemon-reload, and a restart"
+            );
+            self.spool = spool;
         }
     }
 }
@@ -151,19 +171,26 @@ impl Changes {
     }
 }
 
-/// Watches the file's directory: editors and package managers do not write a file, they replace it.
+/// Watches the file's directory: editors and package managers do not write a file, they replace it. And the directory of
+/// what it is a link to.
 fn watch(path: &Path, seen: Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let name = path.file_name().unwrap_or_default().to_owned();
+    let mut paths = vec![path.to_owned()];
+    paths.extend(path.canonicalize().ok().filter(|target| target.file_name().is_some()));
+    let names: Vec<_> = paths.iter().filter_map(|path| Some(path.file_name()?.to_owned())).collect();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let is_ours = |event: &notify::Event| event.paths.iter().any(|path| path.file_name() == Some(&name));
+        let is_one =
+            |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|one| one == name));
+        let is_ours = |event: &notify::Event| event.paths.iter().any(is_one);
         // Reading it ourselves is an event too.
         if event.is_ok_and(|event| !event.kind.is_access() && is_ours(&event)) {
             // Full: one is waited out already.
             let _ = seen.try_send(());
         }
     })?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    for path in paths {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    }
     Ok(watcher)
 }
 
@@ -183,7 +210,6 @@ async fn settle_events(mut events: Receiver<()>, settle: Sender<()>) {
 mod tests {
     use std::fs;
     use std::os::unix::net::UnixDatagram;
-    use std::path::PathBuf;
 
     use nix::sys::signal::{Signal as Kind, raise};
     use serde::Deserialize;
@@ -260,6 +286,19 @@ mod tests {
         fs::write(new.path(), "[worker]\nslots = 5\n").expect("written");
         new.persist(&room.path).expect("renamed");
         assert_eq!(room.next().await, 5, "a file that was put in its place counts as well");
+    }
+
+    #[tokio::test]
+    async fn a_change_behind_a_link_is_seen() {
+        let mut room = Room::new();
+        let target = room.path.with_file_name("site").join("real.toml");
+        fs::create_dir(target.parent().expect("a directory")).expect("made");
+        fs::write(&target, "[worker]\nslots = 1\n").expect("written");
+        std::os::unix::fs::symlink(&target, &room.path).expect("linked");
+        assert_eq!(room.next().await, 1);
+        room.reload.changes = Changes::watch(&room.path);
+        fs::write(&target, "[worker]\nslots = 2\n").expect("written");
+        assert_eq!(room.next().await, 2);
     }
 
     #[tokio::test]

@@ -121,44 +121,46 @@ impl WorkerConfig {
     /// # Errors
     /// The key that is wrong, and what is expected.
     pub fn check(&self) -> Result<(), String> {
-        let within = |key: &str, value: f64, from: f64, to: f64| match value >= from && value <= to {
-            true => Ok(()),
-            false => Err(format!("worker.{key} is {value}, expected {from} to {to}")),
+        let mut wrong = Vec::new();
+        let mut within = |key: &str, value: f64, from: f64, to: f64| {
+            if !(value >= from && value <= to) {
+                wrong.push(format!("worker.{key} is {value}, expected {from} to {to}"));
+            }
         };
+        within("slot_memory_gib", self.slot_memory_gib, 0.25, 1e6);
+        within("slot_disk_gib", self.slot_disk_gib, 0.25, 1e6);
+        within("reserved_memory_gib", self.reserved_memory_gib, 0.0, 1e6);
+        within("reserved_disk_gib", self.reserved_disk_gib, 0.0, 1e6);
         #[expect(clippy::cast_precision_loss, reason = "the limits are far below where that begins")]
-        let whole =
+        let mut whole =
             |key: &str, value: u64, from: u64, to: u64| within(key, value as f64, from as f64, to as f64);
-        whole("slots", self.slots.into(), 0, 4096)?;
-        whole("slot_cores", self.slot_cores.into(), 1, 4096)?;
+        whole("slots", self.slots.into(), 0, 4096);
+        whole("slot_cores", self.slot_cores.into(), 1, 4096);
         if let ReservedCores::Cpus(cpus) = self.reserved_cores {
-            whole("reserved_cores", cpus.into(), 0, 4096)?;
+            whole("reserved_cores", cpus.into(), 0, 4096);
         }
-        within("slot_memory_gib", self.slot_memory_gib, 0.25, 1e6)?;
-        within("slot_disk_gib", self.slot_disk_gib, 0.25, 1e6)?;
-        within("reserved_memory_gib", self.reserved_memory_gib, 0.0, 1e6)?;
-        within("reserved_disk_gib", self.reserved_disk_gib, 0.0, 1e6)?;
-        whole("join_wait_seconds", self.join_wait_seconds, 0, SECONDS_MAX)?;
-        whole("iterations_max", self.iterations_max.into(), 1, 100)?;
-        whole("repeats", self.repeats.into(), 1, 100)?;
-        whole("build_timeout_seconds", self.build_timeout_seconds, 1, SECONDS_MAX)?;
-        whole("run_timeout_seconds", self.run_timeout_seconds, 1, SECONDS_MAX)?;
-        whole("git_timeout_seconds", self.git_timeout_seconds, 1, SECONDS_MAX)?;
-        whole("log_bytes_max", self.log_bytes_max as u64, 1 << 10, 1 << 30)?;
-        whole("output_bytes_max", self.output_bytes_max as u64, 1 << 10, 1 << 30)?;
-        whole("drain_seconds", self.drain_seconds, 0, SECONDS_MAX)?;
-        whole("pids_max", self.pids_max, 16, 1 << 22)?;
+        whole("join_wait_seconds", self.join_wait_seconds, 0, SECONDS_MAX);
+        whole("iterations_max", self.iterations_max.into(), 1, 100);
+        whole("repeats", self.repeats.into(), 1, 100);
+        whole("build_timeout_seconds", self.build_timeout_seconds, 1, SECONDS_MAX);
+        whole("run_timeout_seconds", self.run_timeout_seconds, 1, SECONDS_MAX);
+        whole("git_timeout_seconds", self.git_timeout_seconds, 1, SECONDS_MAX);
+        whole("log_bytes_max", self.log_bytes_max as u64, 1 << 10, 1 << 30);
+        whole("output_bytes_max", self.output_bytes_max as u64, 1 << 10, 1 << 30);
+        whole("drain_seconds", self.drain_seconds, 0, SECONDS_MAX);
+        whole("pids_max", self.pids_max, 16, 1 << 22);
         if !self.containers && !self.native {
-            return Err(
+            wrong.push(
                 "worker.containers and worker.native are both false: there is nothing that this worker could do"
                     .to_owned(),
             );
         }
         if self.accept.is_empty() {
-            return Err(
-                "worker.accept is empty, expected at least one class: nothing would be accepted".to_owned()
+            wrong.push(
+                "worker.accept is empty, expected at least one class: nothing would be accepted".to_owned(),
             );
         }
-        Ok(())
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 }
 

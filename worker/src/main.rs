@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit};
 use queue_format::{Ledger, PathError};
 use systemd::{Environment, Source};
+use worker::attempt::journal::boot_id;
+use worker::awaited_cpus;
 use worker::config::WorkerConfig;
 use worker::engine::{Docker, DockerOptions};
 use worker::prepare;
@@ -38,7 +40,7 @@ struct Cli {
     config: Option<PathBuf>,
     /// What this worker is called among those of its node; each of several has a name of its own, and goes on with what
     /// the last one of its name left.
-    #[arg(long, env = "BOTTEGA_INSTANCE", default_value = "worker", value_parser = instance_name)]
+    #[arg(long, env = "BOTTEGA_INSTANCE", default_value = "worker", global = true, value_parser = instance_name)]
     instance: String,
     /// Print the effective configuration as TOML and end.
     #[arg(long)]
@@ -93,8 +95,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let environment = Environment::from_os(std::env::vars_os());
     let source = Source::named_or_default(cli.config.clone());
-    let config: WorkerConfig = systemd::config::load(&source, "worker")?;
-    config.check().map_err(anyhow::Error::msg)?;
+    let config = systemd::config::load_checked(&source, "worker", WorkerConfig::check)?;
     if cli.print_config {
         print!("{}", systemd::config::print(&config, "worker")?);
         return Ok(());
@@ -140,9 +141,21 @@ async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environmen
         }
     };
     let mut machine = machine(&[&state_dir, &engine.facts().root_dir])?;
-    machine.taken = owner.act(|| locks.taken(&machine.topology.cores))??;
+    machine.taken = owner.act(|| taken(&locks, &machine, &state_dir, &boot_id(), &cli.instance))??;
     prepare::prepare(engine.facts(), &plan(&machine, config).slots, owner).iter().for_each(|why| say(why));
     Ok(())
+}
+
+/// CPUs that other workers of the node have, or will have again: those of attempts that wait for them.
+pub(crate) fn taken(
+    locks: &CpuLocks,
+    machine: &Machine,
+    state_dir: &Path,
+    boot: &str,
+    instance: &str,
+) -> Result<CpuSet, PathError> {
+    let (locked, awaited) = (locks.taken(&machine.topology.cores)?, awaited_cpus(state_dir, boot, instance)?);
+    Ok(locked.iter().chain(awaited.iter()).collect())
 }
 
 fn tell_topology(cli: &Cli, config: &WorkerConfig, environment: &Environment) -> anyhow::Result<String> {

@@ -47,10 +47,9 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let environment = Environment::from_os(std::env::vars_os());
     let source = Source::named_or_default(cli.config);
-    let config: MasterConfig = config::load(&source, "master")?;
     let here = std::env::current_dir()?;
     let check = move |config: &MasterConfig| config.check().and_then(|()| config.template(&here).map(drop));
-    check(&config)?;
+    let config = config::load_checked(&source, "master", &check)?;
     if cli.print_config {
         print!("{}", config::print(&config, "master")?);
         return Ok(());

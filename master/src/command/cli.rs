@@ -304,12 +304,11 @@ Examples:
 
 /// Arguments of `bottega config`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct ConfigArguments {
     #[command(subcommand)]
     pub(super) action: Option<ConfigAction>,
     /// The file to begin with [default: /etc/bottega/bottega.toml where it is there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(super) config: Option<PathBuf>,
 }
 
@@ -318,8 +317,8 @@ pub struct ConfigArguments {
 pub(super) enum ConfigAction {
     /// Check a file: every key must be known, every value fit; notes tell which paths are missing
     Check {
-        /// The file
-        #[arg(value_name = "FILE", default_value = systemd::config::DEFAULT_PATH)]
-        file: PathBuf,
+        /// The file; as well by --config
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
     },
 }

@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use queue_format::Spool;
@@ -34,7 +34,10 @@ pub(super) fn run(
             }
             Ok(Success::Yes)
         }
-        Some(ConfigAction::Check { file }) => check(file, host, out),
+        Some(ConfigAction::Check { file }) => {
+            let named = file.as_ref().or(arguments.config.as_ref());
+            check(named.map_or(Path::new(systemd::config::DEFAULT_PATH), PathBuf::as_path), host, out)
+        }
     }
 }
 
