@@ -89,7 +89,8 @@ fn a_pause_and_a_drain_are_said_everywhere() {
     let _beat = Heartbeat::begin(&house.spool(), node.clone()).expect("a heartbeat");
     let (notices, slots) = (Vec::new(), Vec::new());
     let obstacle = house.spool().control().expect("read").obstacle("node07");
-    let mut status = WorkerStatus { owner: node, at: jiff::Timestamp::now(), notices, obstacle, slots };
+    let mut status =
+        WorkerStatus { owner: node, at: jiff::Timestamp::now(), notices, obstacle, kinds: Vec::new(), slots };
     house.spool().write_worker_status(&status).expect("said");
     let text = check(&house, &["explain", "a"], 0, &["the spool is paused"]);
     assert_eq!(text.matches("is paused").count(), 1, "{text}");
@@ -170,7 +171,14 @@ fn explain_tells_what_fits_a_slot() {
     };
     let slots = vec![slot(0, "0-3", 8, Some(activity)), slot(1, "4-5", 16, None)];
     let (notices, obstacle) = (Vec::new(), None);
-    let status = WorkerStatus { owner: worker, at: jiff::Timestamp::now(), notices, obstacle, slots };
+    let status = WorkerStatus {
+        owner: worker,
+        at: jiff::Timestamp::now(),
+        notices,
+        obstacle,
+        kinds: Vec::new(),
+        slots,
+    };
     spool.write_worker_status(&status).expect("said");
     let explain = |name: &str, expected: &str| check(&house, &["explain", name], 0, &[expected]);
     explain("large-build", "it waits its turn: 1 slot idle, one will take it within seconds");

@@ -290,6 +290,7 @@ fn what_no_worker_has_room_for_is_said_when_it_is_published() {
         at: jiff::Timestamp::now(),
         notices: Vec::new(),
         obstacle: None,
+        kinds: Vec::new(),
         slots: vec![slot],
     };
     let lease = Lease::open(&house.spool(), status.owner.clone()).expect("a lease");

@@ -42,7 +42,8 @@ fn furnished() -> (House, Lease) {
     let notices = vec!["1 slot instead of 2: too little memory".to_owned()];
     let obstacle = Some("/state has less than 5 GiB free".to_owned());
     let slots = vec![slot, idle];
-    let status = WorkerStatus { owner: lease.owner().clone(), at: since, notices, obstacle, slots };
+    let status =
+        WorkerStatus { owner: lease.owner().clone(), at: since, notices, obstacle, kinds: Vec::new(), slots };
     spool.write_worker_status(&status).expect("written");
     assert_eq!(house.submit(&rows(&["waits"])).status, 0);
     (house, lease)

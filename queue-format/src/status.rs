@@ -22,6 +22,9 @@ pub struct WorkerStatus {
     /// Why it claims nothing, while that is so, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<String>,
+    /// The kinds of work that it does; none where it is of a version that did not say.
+    #[serde(default)]
+    pub kinds: Vec<String>,
     /// Its slots.
     pub slots: Vec<SlotStatus>,
 }
@@ -60,6 +63,12 @@ impl SlotStatus {
 }
 
 impl WorkerStatus {
+    /// Whether it does work of a kind.
+    #[must_use]
+    pub fn does(&self, work: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == work)
+    }
+
     /// Whether a task that asks for so much can be worked on here: in one slot, or in all of a group.
     #[must_use]
     pub fn fits(&self, shape: &Shape) -> bool {
@@ -265,7 +274,7 @@ mod tests {
         let owner = "node~018f0000-0000-7000-8000-000000000000".parse().expect("an owner");
         let slots = vec![slot("0-3", Some(0)), slot("4-7", Some(0)), slot("8-15", None), slot("16-23", None)];
         let (at, notices) = (jiff::Timestamp::UNIX_EPOCH, Vec::new());
-        let worker = WorkerStatus { owner, at, notices, obstacle: None, slots };
+        let worker = WorkerStatus { owner, at, notices, obstacle: None, kinds: Vec::new(), slots };
         let check = |cores, gib: u64, expected| {
             let shape = Shape { cores: Some(cores), memory_bytes: Some(gib << 30) };
             assert_eq!(worker.fits(&shape), expected, "{shape:?}");

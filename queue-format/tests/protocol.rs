@@ -398,6 +398,7 @@ fn what_the_gone_said_of_themselves_is_not_told() {
             at: "2024-01-01T00:00:00Z".parse().expect("a time"),
             notices: Vec::new(),
             obstacle: None,
+            kinds: Vec::new(),
             slots: Vec::new(),
         };
         spool.write_worker_status(&status).expect("written");

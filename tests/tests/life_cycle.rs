@@ -43,10 +43,15 @@ impl Node {
     }
 
     fn worker(&self) -> Worker {
+        self.worker_called("worker")
+    }
+
+    fn worker_called(&self, instance: &str) -> Worker {
         let log = fs::File::options().create(true).append(true).open(self.log()).expect("a log");
         let mut command = std::process::Command::new(program("bottega-worker"));
         command.arg("--spool").arg(self.house.spool_dir()).arg("--state").arg(self.house.state_dir());
         command.arg("--config").arg(self.house.path("bottega.toml")).stdin(Stdio::null());
+        command.args(["--instance", instance]);
         Worker(command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts"))
     }
 
@@ -197,6 +202,34 @@ async fn containers_run_on_while_their_worker_is_away() {
     assert!(third.until_ended().success());
     assert!(node.house.containers(&node.spool).await.expect("listed").is_empty());
     assert!(node.spool.incarnations().expect("listed").is_empty());
+}
+
+/// An upgrade restarts all workers of a node at once, and they come back in any order.
+#[tokio::test]
+async fn each_of_two_workers_goes_on_with_its_own_whoever_is_back_first() {
+    let node = Node::new("[worker]\nslots = 1\nslot_cores = 1\nreserved_cores = 0\n");
+    let start = |instance: &str, task: &str| {
+        node.run(task, &ticks(40));
+        node.worker_called(instance)
+    };
+    let first = start("alpha", "one");
+    let one = node.until_running("one").await;
+    let second = start("beta", "two");
+    let two = node.until_running("two").await;
+    for worker in [first, second] {
+        worker.signal(Signal::SIGUSR1);
+        assert!(worker.until_ended().success());
+    }
+    // Alone, it could have either's cores.
+    let _second = node.worker_called("beta");
+    node.until_said("going on with what the process before this one left", 1);
+    let _first = node.worker_called("alpha");
+    for (task, container) in [("one", one), ("two", two)] {
+        assert_eq!(node.until_running(task).await, container, "the same container:\n{}", node.said());
+        let (manifest, _) = node.until_done(task);
+        assert!(went_on(&manifest), "{manifest:#}\n{}", node.said());
+        assert_eq!(node.find(task).name.token.0, 1, "{}", node.said());
+    }
 }
 
 #[tokio::test]

@@ -98,3 +98,23 @@ fn packages_hold_what_is_staged() {
         assert!(workspace().join("master").join(scripts(key)).is_file(), "{key}");
     }
 }
+
+#[test]
+fn every_command_of_a_unit_is_one_that_its_program_takes() {
+    let mut tried = 0;
+    for unit in fs::read_dir(workspace().join("systemd/units")).expect("the units").flatten() {
+        let Ok(text) = fs::read_to_string(unit.path()) else { continue };
+        for line in text.lines().filter(|line| line.starts_with("Exec") && line.contains("/usr/bin/bottega"))
+        {
+            let command =
+                line.split_once("/usr/bin/").expect("a program").1.replace("%S", "/state").replace("%i", "x");
+            let mut words = command.split(' ');
+            // What comes before --help is looked at, and nothing is done.
+            let mut program = Command::new(program(words.next().expect("a program")));
+            let asked = program.args(words).arg("--help").output().expect("it runs");
+            assert!(asked.status.success(), "{}: {line}\n{}", unit.path().display(), printed(&asked));
+            tried += 1;
+        }
+    }
+    assert!(tried >= 7, "{tried}");
+}

@@ -17,8 +17,12 @@ pub struct Board {
 
 #[derive(Debug)]
 struct State {
+    kinds: Vec<String>,
     notices: Vec<String>,
+    /// What is not as it should be with a slot, by its number.
+    of_slots: BTreeMap<u32, String>,
     trouble: Option<String>,
+    waiting: Option<String>,
     obstacle: Option<String>,
     slots: Vec<SlotStatus>,
     changed: bool,
@@ -41,8 +45,24 @@ impl Board {
             .collect();
         Self {
             owner,
-            state: Mutex::new(State { notices, trouble: None, obstacle: None, slots, changed: true }),
+            state: Mutex::new(State {
+                kinds: Vec::new(),
+                notices,
+                of_slots: BTreeMap::new(),
+                trouble: None,
+                waiting: None,
+                obstacle: None,
+                slots,
+                changed: true,
+            }),
         }
+    }
+
+    /// The kinds of work that are done from now on.
+    pub fn set_kinds(&self, kinds: impl Iterator<Item = &'static str>) {
+        let mut state = self.lock();
+        state.kinds = kinds.map(str::to_owned).collect();
+        state.changed = true;
     }
 
     /// A slot begins a stage of a task.
@@ -80,6 +100,18 @@ impl Board {
         }
     }
 
+    /// What people should know of a slot, in the place of what was said of it before; gives what is news.
+    pub fn notice_of_slot<'a>(&self, slot: u32, text: Option<&'a str>) -> Option<&'a str> {
+        let mut state = self.lock();
+        let is_known = text.is_some_and(|text| state.of_slots.values().any(|known| known == text));
+        let before = match text {
+            Some(text) => state.of_slots.insert(slot, text.to_owned()),
+            None => state.of_slots.remove(&slot),
+        };
+        state.changed |= before.as_deref() != text;
+        text.filter(|_| !is_known)
+    }
+
     /// Takes a notice back.
     pub fn withdraw(&self, text: &str) {
         self.keep_notices(|known| known != text);
@@ -106,6 +138,13 @@ impl Board {
         }
     }
 
+    /// What idle slots wait for, `None` once they do not.
+    pub fn waiting(&self, text: Option<&str>) {
+        let mut state = self.lock();
+        state.changed |= state.waiting.as_deref() != text;
+        state.waiting = text.map(str::to_owned);
+    }
+
     /// Why nothing is claimed now, `None` once that is over; gives whether that is news.
     pub fn obstacle(&self, text: Option<&str>) -> bool {
         let mut state = self.lock();
@@ -115,6 +154,11 @@ impl Board {
             state.changed = true;
         }
         is_news
+    }
+
+    /// Whether a slot has nothing to do though it could.
+    pub fn has_idle_slot(&self) -> bool {
+        self.lock().slots.iter().any(SlotStatus::is_idle)
     }
 
     /// How it goes, in one line.
@@ -135,10 +179,17 @@ impl Board {
     /// The status to publish, and whether it has changed since the last call.
     pub fn status(&self) -> (WorkerStatus, bool) {
         let mut state = self.lock();
+        let mut notices: Vec<String> = state.notices.clone();
+        for text in state.of_slots.values().chain(&state.waiting).chain(&state.trouble) {
+            if !notices.contains(text) {
+                notices.push(text.clone());
+            }
+        }
         let status = WorkerStatus {
             owner: self.owner.clone(),
             at: Timestamp::now(),
-            notices: state.notices.iter().chain(&state.trouble).cloned().collect(),
+            notices,
+            kinds: state.kinds.clone(),
             obstacle: state.obstacle.clone(),
             slots: state.slots.clone(),
         };

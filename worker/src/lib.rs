@@ -22,4 +22,4 @@ pub mod topology;
 mod work_dir;
 mod worker;
 
-pub use worker::{Begun, Left, Mandate, Worker, left_behind};
+pub use worker::{Begun, Left, Mandate, Worker, awaited_cpus, left_behind};

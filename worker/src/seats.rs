@@ -11,7 +11,7 @@ use crate::allocator::{Allocator, Cause};
 use crate::slots::{CpuLocks, HeldCpus, Slot};
 use crate::topology::CpuSet;
 
-/// How often a slot that may not be given anything asks again, should nobody tell it: a wait may have run out.
+/// How long a slot that may not be given anything waits to be told otherwise: a wait may have run out.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Shared by the loops of all slots.
@@ -51,12 +51,13 @@ impl Seats {
         Ok(seats)
     }
 
-    /// Waits until a slot can be given something.
-    pub async fn until_free(&self, number: u32) {
+    /// Waits for a while until a slot can be given something; gives whether it can.
+    pub async fn wait_for(&self, number: u32) -> bool {
         let mut changes = self.changed.subscribe();
-        while !self.is_free(number) {
+        if !self.is_free(number) {
             let _ = tokio::time::timeout(ASK_AGAIN, changes.changed()).await;
         }
+        self.is_free(number)
     }
 
     /// Whether a slot can be given something now.
@@ -115,16 +116,19 @@ impl Seats {
         self.state().allocator.needs_joining(class)
     }
 
-    /// Which of the classes that need several slots have tasks pending.
-    pub fn saw(&self, pending: &[Class]) {
-        if self.change(|state| state.allocator.saw(pending, (self.clock)())) {
-            match self.state().allocator.waiting((self.clock)()) {
-                Some((shape, group)) => {
-                    tracing::info!(?shape, group, "slots wait for each other: a task needs several");
-                }
-                None => tracing::info!("slots wait for each other no longer"),
-            }
-        }
+    /// Which of the classes that need several slots have tasks pending. Gives whether slots wait for each other now, where
+    /// that is news: a sentence, or nothing any more.
+    pub fn saw(&self, pending: &[Class]) -> Option<Option<String>> {
+        let is_news = self.change(|state| state.allocator.saw(pending, (self.clock)()));
+        is_news.then(|| {
+            let (shape, group) = self.state().allocator.waiting((self.clock)())?;
+            let asked = [
+                shape.cores.map(|cores| format!("{cores} cores")),
+                shape.memory_bytes.map(|bytes| format!("{} MiB", bytes >> 20)),
+            ];
+            let asked = asked.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            Some(format!("idle slots of group {group} wait for each other: a pending task needs {asked}"))
+        })
     }
 
     /// Looks again which slots are in service: `usable` CPUs are online and ours, `occupied` ones are those of containers
@@ -155,6 +159,12 @@ impl Seats {
     #[must_use]
     pub fn are_gone(&self, cpus: &CpuSet) -> bool {
         self.state().usable.as_ref().is_some_and(|usable| !usable.touches(cpus))
+    }
+
+    /// Whether the locks of a slot are ours: nobody else's worker uses its cores.
+    #[must_use]
+    pub fn is_held(&self, number: u32) -> bool {
+        self.state().held.contains_key(&number)
     }
 
     /// Takes the locks that are still missing. What runs on their CPUs is not known before a look that comes after.

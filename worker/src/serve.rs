@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,14 +21,14 @@ use worker::config::{BuildNetwork, WorkerConfig};
 use worker::disk::DiskReserve;
 use worker::engine::{Docker, DockerOptions, Engine, Network, NodeEngine};
 use worker::repository::RepositoryCache;
-use worker::run::end_native_commands_of;
+use worker::run::{end_native_commands_of, kinds};
 use worker::seats::Seats;
 use worker::slots::{CpuLocks, Slot, plan};
 use worker::synthesis::Rules;
 use worker::{Mandate, Worker};
 
 use crate::predecessor::{Node, SETTLE_MAX, free_disk_to_plan_with};
-use crate::{Cli, machine};
+use crate::{Cli, machine, taken};
 
 /// The exit status of a worker that ends since others take it for dead; its supervisor starts it again.
 const EXIT_FENCED: i32 = 75;
@@ -51,7 +52,14 @@ pub(crate) async fn serve(
     let notifier = Notifier::new(environment);
     let spool = systemd::config::named_or_said_spool(cli.spool.clone(), &source)?;
     let (live, reading) = watch::channel(config.clone());
-    let reload = Reload::listen(source, "worker", config.clone(), WorkerConfig::check, notifier.clone())?;
+    // Some keys hold at once and others after a restart: both now and then it must be fit.
+    let check = {
+        let started_with = config.clone();
+        move |config: &WorkerConfig| {
+            config.check().and_then(|()| config.clone().reloaded(&started_with).0.check())
+        }
+    };
+    let reload = Reload::listen(source, "worker", config.clone(), check, notifier.clone())?;
     let shutdown = Shutdown::on_signals_draining({
         let reading = reading.clone();
         move || reading.borrow().drain_max()
@@ -71,8 +79,8 @@ pub(crate) async fn serve(
     let locks = CpuLocks::open(&state_dir)?;
     let choosing = locks.choose()?;
     let mut machine = machine(&local)?;
-    machine.taken = locks.taken(&machine.topology.cores)?;
     let boot = boot_id();
+    machine.taken = taken(&locks, &machine, &state_dir, &boot, &cli.instance)?;
     machine.free_disk_bytes =
         free_disk_to_plan_with(&state_dir, &cli.instance, &boot, machine.free_disk_bytes)?;
     let plan = plan(&machine, &config);
@@ -102,13 +110,14 @@ pub(crate) async fn serve(
         node.clean_up(&owner, mandate).await?;
     }
 
+    let mut of_slots = Vec::new();
     for slot in &mut slots {
         // What goes on has the group that it began with.
         if mandate.as_ref().is_some_and(|mandate| mandate.is_at_work(slot)) {
             continue;
         }
         let why_not = engine.make_ready(&slot.cpus, &mut slot.limits).await.map_err(anyhow::Error::msg)?;
-        notices.extend(why_not.filter(|why_not| !notices.contains(why_not)));
+        of_slots.extend(why_not.map(|why_not| (slot.number, why_not)));
     }
     for notice in &notices {
         tracing::warn!("{notice}");
@@ -118,19 +127,29 @@ pub(crate) async fn serve(
     if config.containers && pythons.is_empty() {
         anyhow::bail!("no base image is on this node; make them with: bottega images build");
     }
-    let build_network = match (&mandate, remembered_network(&state_dir)) {
-        // Its containers have the cores that a probe would need.
-        (Some(_), Some(network)) => network,
-        _ => build_network(&config, &engine, &spool, &owner, &pythons, &slots).await?,
+    // A probe needs cores that are ours, and on which nothing goes on.
+    let is_free = |slot: &&Slot| {
+        seats.is_held(slot.number) && !mandate.as_ref().is_some_and(|mandate| mandate.is_at_work(slot))
+    };
+    let build_network = match (slots.iter().find(is_free), remembered_network(&state_dir)) {
+        (None, Some(network)) if config.build_network == BuildNetwork::Auto => network,
+        (free, _) => build_network(&config, &engine, &spool, &owner, &pythons, free).await?,
     };
     std::fs::write(state_dir.join(BUILD_NETWORK), format!("{build_network:?}\n"))?;
     let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
     tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
     let mut disks = vec![spool.layout().root().to_owned()];
     disks.extend(local.iter().map(|dir| dir.to_path_buf()));
+    let board = Board::new(owner.clone(), &slots, notices);
+    board.set_kinds(kinds(&config));
+    for (slot, why_not) in &of_slots {
+        if let Some(news) = board.notice_of_slot(*slot, Some(why_not)) {
+            tracing::warn!("{news}");
+        }
+    }
     let git_timeout = Duration::from_secs(config.git_timeout_seconds);
     let worker = Worker {
-        board: Board::new(owner.clone(), &slots, notices),
+        board,
         shop: Workshop {
             repositories: RepositoryCache::new(&state_dir.join("repositories"), git_timeout),
             engine: engine.clone(),
@@ -144,6 +163,7 @@ pub(crate) async fn serve(
         notifier: notifier.clone(),
         new_brain: Rules::default,
         seats,
+        turned_at: AtomicU64::new(time_since_boot().as_secs()),
         listed_at: std::sync::Mutex::new(None),
         poll: Arc::default(),
         breaker: std::sync::Mutex::new(Breaker::untested()),
@@ -203,11 +223,16 @@ async fn connect(
     if !config.containers {
         return Ok(Some(NodeEngine::None));
     }
+    let mut has_waited = false;
     loop {
         match Docker::connect(options.clone()).await {
+            Ok(docker) if has_waited && !docker.facts().limits_build_processes => anyhow::bail!(
+                "the container engine came after this start, which made no control groups of slots without it: beginning anew"
+            ),
             Ok(docker) => return Ok(Some(NodeEngine::Docker(docker))),
             Err(error) if notifier.watchdog_interval().is_none() => return Err(error.into()),
             Err(error) => {
+                has_waited = true;
                 tracing::warn!("waiting for the container engine: {error}");
                 notifier.waiting(&format!("waiting for the container engine: {error}"), CONNECT_PAUSE * 3);
             }
@@ -225,7 +250,7 @@ async fn build_network(
     spool: &Spool,
     owner: &Owner,
     pythons: &[PythonVersion],
-    slots: &[Slot],
+    free: Option<&Slot>,
 ) -> anyhow::Result<Network> {
     let (NodeEngine::Docker(docker), Some(newest)) = (engine, pythons.last()) else {
         return Ok(Network::None);
@@ -241,7 +266,11 @@ async fn build_network(
                 token: Token(0),
                 object: Uuid::now_v7(),
             };
-            docker.probe_build_network(&newest.image(), &labels, &slots[0].limits).await?
+            let free = free.context(
+                "every core is another worker's, and none is free to find out what builds can reach: give this worker cores \
+                 of its own (worker.slots of the other), or say worker.build_network",
+            )?;
+            docker.probe_build_network(&newest.image(), &labels, &free.limits).await?
         }
     })
 }
@@ -278,10 +307,14 @@ async fn heed_reloads(
         let (config, keys) = reload.next().await.reloaded(&started_with);
         worker.board.withdraw_group(RESTART_NEEDED);
         if !keys.is_empty() {
-            let said = format!("{RESTART_NEEDED}: worker.{}", keys.join(", worker."));
+            let mut said = format!("{RESTART_NEEDED}: worker.{}", keys.join(", worker."));
+            if keys.iter().any(|key| ["slots", "slot_cores", "reserved_cores"].contains(key)) {
+                said += "; what runs in slots of other cores then begins again, unless the worker is drained first";
+            }
             tracing::warn!("{said}");
             worker.board.notice(&said);
         }
+        worker.board.set_kinds(kinds(&config));
         live.send_replace(config);
     }
 }

@@ -5,6 +5,7 @@ mod mandate;
 mod turn;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use systemd::{Notifier, Phase, Shutdown};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use mandate::{Begun, Left, Mandate, left_behind};
+pub use mandate::{Begun, Left, Mandate, awaited_cpus, left_behind};
 
 use crate::attempt::Workshop;
 use crate::attempt::journal::Journal;
@@ -41,6 +42,9 @@ const STATUS_PERIOD: Duration = Duration::from_secs(1);
 const STATUS_PERIODS_UNCHANGED: u32 = 60;
 /// The pause of a slot after the node failed a task.
 const NODE_FAULT_PAUSE: Duration = Duration::from_secs(10);
+/// An idle slot that has not looked for work for so long hangs: the pause between two looks, and what a look, a claim or
+/// a self-test may take.
+const TURN_SECONDS_MAX: u64 = 600;
 /// What people read while the engine is away.
 const ENGINE_AWAY: &str = "the container engine does not answer; start it (systemctl start docker)";
 
@@ -75,6 +79,8 @@ pub struct Worker<E, B> {
     pub program: PathBuf,
     /// What the node knows to be ours.
     pub ledger: Ledger,
+    /// When a slot last looked for work, in seconds of the clock.
+    pub turned_at: AtomicU64,
     /// Where the slots write what they do.
     pub board: Board,
     /// When pending was last listed.
@@ -132,6 +138,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         }
         self.look_at_slots().await;
         let looking = tokio::spawn(self.clone().look_after_slots());
+        let draining = tokio::spawn(self.clone().tell_of_drain(shutdown.clone()));
         let turns: Vec<_> = slots
             .into_iter()
             .map(|slot| {
@@ -145,6 +152,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             }
         }
         looking.abort();
+        draining.abort();
         status.abort();
         // It may be writing just now, and must not write once its file is removed.
         let _ = status.await;
@@ -154,6 +162,15 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             lease.into_inner().unwrap_or_else(PoisonError::into_inner).close()?;
         }
         Ok(())
+    }
+
+    async fn tell_of_drain(self: Arc<Self>, shutdown: Shutdown) {
+        shutdown.draining().await;
+        let seconds = self.config.borrow().drain_max().as_secs();
+        let said =
+            format!("it was told to end: what runs may finish for {seconds} s, and is handed back then");
+        tracing::info!("nothing is claimed: {said}");
+        self.board.obstacle(Some(&said));
     }
 
     async fn work(
@@ -223,8 +240,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
 
     /// Makes a slot that was given fit for what is to run in it.
     async fn make_ready(&self, given: &mut Slot) -> Result<(), String> {
-        if let Some(why_not) = self.shop.engine.make_ready(&given.cpus, &mut given.limits).await? {
-            self.board.notice(&why_not);
+        let why_not = self.shop.engine.make_ready(&given.cpus, &mut given.limits).await?;
+        if let Some(news) = self.board.notice_of_slot(given.number, why_not.as_deref()) {
+            tracing::warn!("{news}");
         }
         Ok(())
     }
@@ -232,7 +250,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     /// The turn to look, for a slot that can be given something.
     async fn turn_of(&self, number: u32) -> Turn<'_> {
         loop {
-            self.seats.until_free(number).await;
+            self.turned_at.store((self.clock)().as_secs(), Ordering::Relaxed);
+            if !self.seats.wait_for(number).await {
+                continue;
+            }
             let turn = self.poll.turn().await;
             // A neighbour may have joined it since.
             if self.seats.is_free(number) {
@@ -381,13 +402,22 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         self.log.note(Timestamp::now(), event);
     }
 
+    /// Whether the work goes on: an idle slot looks for some again and again. What one works on has bounds of its own.
+    fn is_turning(&self) -> bool {
+        !self.board.has_idle_slot()
+            || (self.clock)().as_secs().saturating_sub(self.turned_at.load(Ordering::Relaxed))
+                < TURN_SECONDS_MAX
+    }
+
     /// Tells people and systemd how it goes. The spool may hang for long: that is the fence's business, and neither keeps
     /// the watchdog from hearing that the work goes on, nor is it waited for.
     async fn publish_status(self: Arc<Self>) {
         let mut unchanged = 0;
         let mut writing: Option<tokio::task::JoinHandle<()>> = None;
         loop {
-            self.notifier.watchdog();
+            if self.is_turning() {
+                self.notifier.watchdog();
+            }
             if writing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                 let (status, changed) = self.board.status();
                 unchanged = if changed { 0 } else { unchanged + 1 };

@@ -85,7 +85,14 @@ impl Scene {
                 said.push(format!("{node} claims nothing: {}", clean_line(obstacle)));
             }
         }
-        let able = heard.iter().filter(|w| w.obstacle.is_none() && !self.control.is_drained(w.owner.node()));
+        let doing: Vec<_> = heard.into_iter().filter(|worker| worker.does(class.work())).collect();
+        if doing.is_empty() && said.len() == before {
+            said.push(format!(
+                "no worker that was heard does work of kind {}: see worker.containers and worker.native in their configuration",
+                class.work()
+            ));
+        }
+        let able = doing.iter().filter(|w| w.obstacle.is_none() && !self.control.is_drained(w.owner.node()));
         let able: Vec<_> = able.collect();
         let slots: Vec<_> = able.iter().flat_map(|worker| &worker.slots).collect();
         let shape = class.shape();

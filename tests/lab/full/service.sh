@@ -32,7 +32,8 @@ dpkg -i "$package"
 chown -R bottega:bottega /var/lib/bottega
 install -d -o bottega -g bottega /srv/bottega
 runuser -u bottega -- bottega init --spool "$spool"
-sed -i "s|^# spool = .*|spool = \"$spool\"|; s|^#reserved_disk_gib = .*|reserved_disk_gib = 0.5|" /etc/bottega/bottega.toml
+sed -i "s|^# spool = .*|spool = \"$spool\"|; s|^#reserved_disk_gib = .*|reserved_disk_gib = 0.5|
+    s|^#build_network = .*|build_network = \"bridge\"|" /etc/bottega/bottega.toml
 cp /etc/bottega/bottega.toml /etc/bottega/node.toml
 install -d -m 700 /etc/bottega/keys
 (umask 077 && echo canary-in-a-credential >/etc/bottega/keys/model.key)

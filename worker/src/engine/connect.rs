@@ -35,6 +35,10 @@ impl DockerOptions {
     }
 }
 
+/// How often an engine that hangs up is asked, and the pause in between.
+const AGREE_TRIES_MAX: u32 = 3;
+const AGREE_PAUSE: Duration = Duration::from_millis(500);
+
 /// What an engine is, as it told when it was connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineFacts {
@@ -98,7 +102,7 @@ impl Docker {
         let address = options.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
         let unreachable = |source| EngineError::Unreachable { address: address.clone(), source };
         let client = bollard::Docker::connect_with_host(&address).map_err(unreachable)?;
-        let client = client.negotiate_version().await.map_err(unreachable)?;
+        let client = agree(client).await.map_err(unreachable)?;
         let info = client.info().await.map_err(unreachable)?;
         let components = client.version().await.map_err(unreachable)?.components.unwrap_or_default();
         let is_podman = components.iter().any(|component| component.name.starts_with("Podman"));
@@ -148,6 +152,20 @@ impl Inner {
             tracing::warn!(%object, %error, "the ledger still knows an object that is gone");
         }
     }
+}
+
+/// Agrees on a version. Podman's service ends when it was idle for some seconds: a request that comes just then is hung up
+/// on, and the next starts it again.
+async fn agree(client: bollard::Docker) -> Result<bollard::Docker, bollard::errors::Error> {
+    for _ in 1..AGREE_TRIES_MAX {
+        match client.clone().negotiate_version().await {
+            Err(bollard::errors::Error::HyperLegacyError { err }) if !err.is_connect() => {
+                tokio::time::sleep(AGREE_PAUSE).await;
+            }
+            agreed => return agreed,
+        }
+    }
+    client.negotiate_version().await
 }
 
 /// The error of a request that failed.

@@ -20,5 +20,5 @@ mod verdict;
 
 pub use job::{Job, RunError, run};
 pub use native::{end_native_commands_of, end_native_commands_of_the_dead};
-pub use share::{knows, takes};
+pub use share::{kinds, knows, takes};
 pub use supervisor::{SUPERVISE, supervise};

@@ -7,14 +7,16 @@ use crate::topology::CpuSet;
 /// /dev/shm takes at most this part of the memory.
 const SHM_SHARE: u64 = 4;
 
+/// The kinds of work that this worker does.
+pub fn kinds(config: &WorkerConfig) -> impl Iterator<Item = &'static str> {
+    let kinds = [("build", config.containers), ("run", config.containers), ("native", config.native)];
+    kinds.into_iter().filter_map(|(kind, is_done)| is_done.then_some(kind))
+}
+
 /// Whether tasks of a class are such that this worker does them, in a slot that has room.
 #[must_use]
 pub fn knows(class: &Class, config: &WorkerConfig) -> bool {
-    match class.work() {
-        "build" | "run" => config.containers,
-        "native" => config.native,
-        _ => false,
-    }
+    kinds(config).any(|kind| kind == class.work())
 }
 
 /// Whether tasks of a class can be worked on here.

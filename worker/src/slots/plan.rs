@@ -45,7 +45,7 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
     let rest = if free.is_empty() { ours } else { &free };
     if rest.len() < ours.len() {
         notices.push(format!(
-            "another worker on this node has CPUs {}: slots are made of the rest; restart this worker once that one has ended",
+            "another worker on this node has CPUs {}, or goes on there soon: slots are made of the rest until the next restart",
             machine.taken
         ));
     }

@@ -48,7 +48,17 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         on_disk(|| self.seats.look(&Topology::read(Path::new("/")).usable(), &occupied));
         self.tell_of_slots();
         match on_disk(|| self.large_pending()) {
-            Ok(large) => self.seats.saw(&large),
+            Ok(large) => match self.seats.saw(&large) {
+                Some(Some(waiting)) => {
+                    tracing::info!("{waiting}");
+                    self.board.waiting(Some(&waiting));
+                }
+                Some(None) => {
+                    tracing::info!("slots wait for each other no longer");
+                    self.board.waiting(None);
+                }
+                None => {}
+            },
             Err(error) => tracing::debug!(%error, "cannot look for large tasks"),
         }
         true

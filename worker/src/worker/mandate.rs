@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use queue_format::{Claim, Lease, Life, LifeLock, Owner, PathError, Presence, Spool, SpoolError};
+use queue_format::{Claim, Lease, Life, LifeLock, Owner, PathError, Presence, Spool, SpoolError, TaskName};
 use uuid::Uuid;
 
 use crate::attempt::journal::{Begun as Beginning, Journal};
@@ -67,8 +67,14 @@ impl Mandate {
                 (Some(journal), Some((given, numbers))) if seats.adopt(&numbers) => {
                     begun.insert(given.number, Begun { claim, journal, given });
                 }
-                (journal, _) => {
-                    tracing::info!(task = %claim.name().id, token = %claim.name().token, "handed back: it cannot be gone on with");
+                (journal, given) => {
+                    let why = match (&journal, given) {
+                        (None, _) => "it had not begun, or before the machine was started anew",
+                        (_, None) => "slots are made of other cores now",
+                        _ => "another worker has its cores",
+                    };
+                    let TaskName { id, token, .. } = claim.name();
+                    tracing::warn!(task = %id, %token, "handed back, to begin again: {why}");
                     // Where that fails it is a stray, and the next looks hand it back.
                     if let Err(error) = claim.release() {
                         tracing::warn!(task = %claim.name().id, %error, "cannot hand the task back yet");
@@ -149,6 +155,23 @@ pub fn left_behind(
         }
     }
     Ok(found)
+}
+
+/// The CPUs of attempts that wait for a worker of another name to go on with them: workers of a node that are restarted
+/// together come back one after the other.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub fn awaited_cpus(state_dir: &Path, boot: &str, instance: &str) -> Result<CpuSet, PathError> {
+    let mut cpus = Vec::new();
+    for owner in LifeLock::known(state_dir)? {
+        if LifeLock::look(state_dir, &owner)? == Life::Left {
+            let begun = Beginning::all_of(state_dir, &owner).into_iter();
+            let awaited = begun.filter(|begun| begun.boot == boot && begun.instance != instance);
+            cpus.extend(awaited.flat_map(|begun| begun.cpus));
+        }
+    }
+    Ok(cpus.into_iter().collect())
 }
 
 /// What an attempt was given, and the slots that are that, the one that leads first; `None` where slots are made otherwise

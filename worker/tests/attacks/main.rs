@@ -198,9 +198,8 @@ impl Suite {
         (attack.change)(&mut request);
         // As of a slot, of CPUs that no machine has: what limits the processes of a build.
         let group = GROUP_FIRST + self.groups.fetch_add(1, Ordering::Relaxed);
-        if attack.end != Ends::TimedOut {
-            request.timeout = patient(request.timeout);
-        }
+        // Also of what is cut off: before, it must have got to what it does.
+        request.timeout = patient(request.timeout);
         let unconfined = self.node.confine(group, &mut request.limits).err();
         let began = Instant::now();
         let outcome = self.node.docker.build(&request).await;
@@ -267,9 +266,17 @@ impl Suite {
     async fn left(&self, object: Uuid, slot: Option<&str>) -> Vec<String> {
         let filter = [("label".to_owned(), vec![format!("{LABEL_OBJECT}={object}")])].into();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
-        let listed = self.node.raw.list_containers(Some(options)).await.unwrap();
-        let mut left: Vec<String> =
-            listed.into_iter().map(|one| format!("container {}", one.id.unwrap_or_default())).collect();
+        let list = async || {
+            let listed = self.node.raw.list_containers(Some(options.clone())).await.unwrap();
+            listed.into_iter().map(|one| format!("container {}", one.id.unwrap_or_default())).collect()
+        };
+        let began = Instant::now();
+        let mut left: Vec<String> = list().await;
+        // An emulated engine deletes a hundred thousand files for longer than a worker waits.
+        while !left.is_empty() && began.elapsed() < patient(REAPED_MAX).saturating_sub(REAPED_MAX) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            left = list().await;
+        }
         let mut names = self.made.lock().unwrap().get(&object.to_string()).cloned().unwrap_or_default();
         names.push(format!("bottega-{}", object.simple()));
         let began = Instant::now();
