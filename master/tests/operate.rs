@@ -171,7 +171,7 @@ fn explain_tells_what_fits_a_slot() {
     };
     let slots = vec![slot(0, "0-3", 8, Some(activity)), slot(1, "4-5", 16, None)];
     let (notices, obstacle) = (Vec::new(), None);
-    let status = WorkerStatus {
+    let mut status = WorkerStatus {
         owner: worker,
         at: jiff::Timestamp::now(),
         notices,
@@ -185,6 +185,13 @@ fn explain_tells_what_fits_a_slot() {
     explain("wide", "it asks for 3 cores and 12.0 GiB of memory, and no slot has as much");
     explain("cores", "it waits its turn: 1 slot at work, none idle");
     explain("memory", "it waits its turn: 1 slot idle");
+
+    status.slots[1].out_of_service = Some("CPUs 4-5 are offline".to_owned());
+    spool.write_worker_status(&status).expect("said");
+    explain("memory", "every slot that is large enough is out of service: CPUs 4-5 are offline");
+    status.kinds = vec!["native".to_owned()];
+    spool.write_worker_status(&status).expect("said");
+    explain("cores", "no worker that was heard does work of kind run");
 }
 
 #[test]

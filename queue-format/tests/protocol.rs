@@ -41,6 +41,35 @@ fn a_task_goes_from_pending_to_done() {
 }
 
 #[test]
+fn a_class_is_pending_only_where_a_task_of_it_is() {
+    let (_dir, spool) = spool();
+    publish(&spool, &["a", "b"]);
+    let pending = || spool.pending_work(|_| true).expect("listed").len();
+    let mut lease = Lease::open(&spool, owner("n1")).expect("a lease");
+    assert_eq!(pending(), 1);
+    let first = claim(&mut lease);
+    assert_eq!(pending(), 1);
+    claim(&mut lease);
+    assert_eq!(pending(), 0, "what held them may still be there");
+    first.release().expect("handed back");
+    assert_eq!(pending(), 1);
+}
+
+#[test]
+fn a_spool_is_said_to_be_missing_only_where_it_is() {
+    let (dir, spool) = spool();
+    let check = |path: &Path, expected: &str| {
+        let why = Spool::open(path).expect_err("no spool").to_string();
+        assert!(why.contains(expected), "{why}");
+    };
+    check(&dir.path().join("nowhere"), "is not a spool");
+    check(&spool.layout().identity(), "is not a spool");
+    let link = dir.path().join("loop");
+    std::os::unix::fs::symlink(&link, &link).expect("linked");
+    check(&link, "cannot find");
+}
+
+#[test]
 fn publishing_again_changes_nothing() {
     let (_dir, spool) = spool();
     publish(&spool, &["a", "b"]);
