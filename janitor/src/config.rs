@@ -71,6 +71,11 @@ impl Default for Config {
     }
 }
 
+/// A week, a century, and more than any node has: what is larger is a mistake.
+const SECONDS_MAX: u64 = 7 * 24 * 3600;
+const DAYS_MAX: u64 = 36_500;
+const COUNT_MAX: u64 = 1 << 32;
+
 /// Where the disk is full, what was used so recently stays until the emergency: it may be used again in a moment.
 const ACCEPTED_REST: Duration = Duration::from_secs(3600);
 
@@ -84,29 +89,34 @@ impl Config {
     /// # Errors
     /// There is one.
     pub fn validate(&self) -> Result<(), String> {
-        let positive = [
-            ("period_seconds", self.period_seconds),
-            ("deletions_max", self.deletions_max as u64),
-            ("deletions_per_hour_max", self.deletions_per_hour_max as u64),
-            ("parallel_removals", self.parallel_removals as u64),
-            ("engine_timeout_seconds", self.engine_timeout_seconds),
-            ("audit_bytes_max", self.audit_bytes_max),
-            ("disk_low_percent", u64::from(self.disk_low_percent)),
-            ("leftovers_keep_days", self.leftovers_keep_days),
-            ("spool_period_seconds", self.spool_period_seconds),
+        let ranges = [
+            ("grace_seconds", self.grace_seconds, 0, SECONDS_MAX),
+            ("period_seconds", self.period_seconds, 1, SECONDS_MAX),
+            ("deletions_max", self.deletions_max as u64, 1, COUNT_MAX),
+            ("deletions_per_hour_max", self.deletions_per_hour_max as u64, 1, COUNT_MAX),
+            ("parallel_removals", self.parallel_removals as u64, 1, 1024),
+            ("engine_timeout_seconds", self.engine_timeout_seconds, 1, SECONDS_MAX),
+            ("audit_bytes_max", self.audit_bytes_max, 1, u64::MAX),
+            ("builds_wait_seconds", self.builds_wait_seconds, 0, SECONDS_MAX),
+            ("disk_low_percent", u64::from(self.disk_low_percent), 1, 100),
+            ("accepted_keep_days", self.accepted_keep_days, 0, DAYS_MAX),
+            ("leftovers_keep_days", self.leftovers_keep_days, 1, DAYS_MAX),
+            ("logs_keep_days", self.logs_keep_days, 0, DAYS_MAX),
+            ("spool_period_seconds", self.spool_period_seconds, 1, SECONDS_MAX),
         ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("janitor.{key} is 0; it must be at least 1"));
-        }
+        let outside = ranges.iter().filter(|(_, value, from, to)| !(from..=to).contains(&value));
+        let mut wrong: Vec<String> = outside
+            .map(|(key, value, from, to)| format!("janitor.{key} is {value}, expected {from} to {to}"))
+            .collect();
         let (low, high, emergency) =
             (self.disk_low_percent, self.disk_high_percent, self.disk_emergency_percent);
         if low >= high || high > emergency {
-            return Err(format!(
+            wrong.push(format!(
                 "janitor.disk_low_percent ({low}) must be below disk_high_percent ({high}), and that no more than \
                  disk_emergency_percent ({emergency})"
             ));
         }
-        Ok(())
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 
     pub(crate) fn watermarks(&self) -> Watermarks {
@@ -167,7 +177,7 @@ mod tests {
         assert_eq!(Config::default().validate(), Ok(()));
         assert_eq!(Config { grace_seconds: 0, ..Config::default() }.validate(), Ok(()));
         let refused = Config { deletions_max: 0, ..Config::default() }.validate();
-        assert_eq!(refused, Err("janitor.deletions_max is 0; it must be at least 1".to_owned()));
+        assert_eq!(refused, Err("janitor.deletions_max is 0, expected 1 to 4294967296".to_owned()));
         let refused = Config { disk_low_percent: 90, ..Config::default() }.validate();
         assert!(
             refused

@@ -74,7 +74,7 @@ async fn errors_name_their_remedy() {
         "",
         "line 5: there is no key \"janitor.grace\"; did you mean \"janitor.grace_seconds\"?",
     );
-    check("deletions_max = 0", "", "janitor.deletions_max is 0; it must be at least 1");
+    check("deletions_max = 0", "", "janitor.deletions_max is 0, expected 1 to 4294967296");
     let printed = node.command("plan", "grace_seconds = 7").arg("--print-config").output().expect("run");
     let text = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert!(text.starts_with("[janitor]\ngrace_seconds = 7\nperiod_seconds = 15\n"), "{text}");
