@@ -3,10 +3,12 @@
 mod container;
 mod images;
 mod labels;
+mod lookup;
 mod owner;
 
 pub use images::{AvailableImage, available};
 pub use labels::{LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE, LABEL_SUITE};
+pub use lookup::{ListedContainer, Lookup, LookupError, Which};
 
 pub(crate) use container::{Finished, Job, Lines, chunks};
 pub(crate) use images::{Engine, Found};

@@ -128,8 +128,8 @@ impl Inner {
         let cannot = |source: reqwest::Error| failed("build", error_chain(&source));
         let body = reqwest::Body::wrap_stream(context::stream(request.context_dir.clone(), text));
         let sent = self
-            .raw
-            .post(format!("{}/build", self.raw_url))
+            .lookup
+            .post("/build")
             .query(&self.parameters(request))
             .header("Content-Type", "application/x-tar")
             .body(body)

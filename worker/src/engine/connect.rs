@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use base_images::Lookup;
 use bollard::models::SystemInfo;
 use queue_format::{Labels, Ledger, ObjectKind};
 use tokio::sync::watch;
@@ -81,9 +82,8 @@ pub struct Docker {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) client: bollard::Docker,
-    /// For requests that bollard's types cannot express.
-    pub(super) raw: reqwest::Client,
-    pub(super) raw_url: String,
+    /// For answers that bollard's types cannot express, and such requests.
+    pub(super) lookup: Lookup,
     pub(super) facts: EngineFacts,
     pub(super) options: DockerOptions,
     pub(super) groups: SlotGroups,
@@ -108,7 +108,7 @@ impl Docker {
         let is_podman = components.iter().any(|component| component.name.starts_with("Podman"));
         let api_version = client.client_version();
         let api_version = format!("{}.{}", api_version.major_version, api_version.minor_version);
-        let (raw, raw_url) = raw_client(&address, &api_version)?;
+        let lookup = Lookup::new(&address, &api_version)?;
         let rootless_uid = is_rootless(&info).then(|| owner_of(&address));
         if rootless_uid.is_some() {
             let controllers = parent::mount(rootless_uid).join("cgroup.controllers");
@@ -121,7 +121,7 @@ impl Docker {
         let limits_disk = AtomicBool::new(facts.limits_disk);
         let removals = watch::Sender::new(0);
         let groups = SlotGroups::new(&facts);
-        let inner = Inner { client, raw, raw_url, facts, options, groups, limits_disk, removals };
+        let inner = Inner { client, lookup, facts, options, groups, limits_disk, removals };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -204,17 +204,6 @@ pub(super) fn status(error: &bollard::errors::Error) -> Option<u16> {
         bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
     }
-}
-
-fn raw_client(address: &str, api_version: &str) -> Result<(reqwest::Client, String), EngineError> {
-    let builder = reqwest::Client::builder().no_proxy();
-    let (builder, base) = match (address.strip_prefix("unix://"), address.split_once("://")) {
-        (Some(path), _) => (builder.unix_socket(path), "http://engine".to_owned()),
-        (None, Some((_, host))) => (builder, format!("http://{host}")),
-        (None, None) => (builder, format!("http://{address}")),
-    };
-    let client = builder.build().map_err(|source| failed("make an HTTP client", source))?;
-    Ok((client, format!("{base}/v{api_version}")))
 }
 
 fn is_rootless(info: &SystemInfo) -> bool {

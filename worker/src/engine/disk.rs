@@ -7,7 +7,7 @@ use queue_format::LABEL_OBJECT;
 use uuid::Uuid;
 
 use super::connect::Inner;
-use super::lookup::{Listed, Which};
+use base_images::{ListedContainer, Which};
 
 /// How often the file system's free space is looked at, which costs nothing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ impl DiskWatch<'_> {
     async fn containers(&self) -> Vec<(String, u64)> {
         let label = format!("{LABEL_OBJECT}={}", self.object);
         let listed = self.inner.list_containers(Which::AllWithSizes, &label).await.unwrap_or_default();
-        let size = |row: &Listed| row.size_bytes.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        let size = |row: &ListedContainer| row.size_rw.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
         listed.into_iter().map(|row| (size(&row), row.id)).map(|(size, id)| (id, size)).collect()
     }
 
@@ -113,8 +113,8 @@ impl DiskWatch<'_> {
     async fn has_more_files(&self, containers: &[(String, u64)], files_max: u64) -> bool {
         let mut count = 0;
         for (id, _) in containers {
-            let url = format!("{}/containers/{id}/changes", self.inner.raw_url);
-            let Ok(answer) = self.inner.raw.get(url).send().await else { continue };
+            let asked = self.inner.lookup.get(&format!("/containers/{id}/changes"));
+            let Ok(answer) = asked.send().await else { continue };
             let mut pieces = answer.bytes_stream();
             let mut text = Vec::new();
             while let Some(Ok(piece)) = pieces.next().await {

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use base_images::{ListedContainer, Which};
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
     TagImageOptionsBuilder,
@@ -9,7 +10,6 @@ use futures_util::StreamExt;
 use queue_format::{LABEL_OBJECT, ObjectKind};
 
 use super::connect::{Docker, Inner, failed, is_missing};
-use super::lookup::{Listed, Which};
 use super::{
     BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest, RunningContainer,
 };
@@ -44,7 +44,8 @@ impl Engine for Docker {
 
     async fn running(&self) -> Result<Vec<RunningContainer>, EngineError> {
         let mut running = Vec::new();
-        for Listed { id, labels, .. } in self.inner.list_containers(Which::Running, LABEL_OBJECT).await? {
+        for ListedContainer { id, labels, .. } in
+            self.inner.list_containers(Which::Running, LABEL_OBJECT).await? {
             let object = labels.as_ref().and_then(|labels| labels.get(LABEL_OBJECT)?.parse().ok());
             let Some(object) = object else { continue };
             // A label can be forged; the ledger cannot.

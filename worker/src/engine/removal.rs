@@ -2,12 +2,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base_images::Which;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use queue_format::{LABEL_NODE, LABEL_OBJECT, ObjectKind, Owner, SpoolError};
 use uuid::Uuid;
 
 use super::connect::{Docker, Inner, failed, is_missing};
-use super::lookup::Which;
 use super::unlisted::Unlisted;
 use super::{EngineError, Limits};
 
