@@ -3,9 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::ImageInspect;
-use bollard::query_parameters::RemoveImageOptionsBuilder;
 use futures_util::StreamExt;
-use queue_format::{LABEL_OBJECT, ObjectKind};
+use queue_format::ObjectKind;
 use reqwest::StatusCode;
 
 use super::build_stream::BuildStream;
@@ -64,7 +63,6 @@ impl Docker {
         stream: &mut BuildStream,
     ) -> Result<BuildEnd, EngineError> {
         let inner = &self.inner;
-        let before = inner.image_id(&request.image_name).await?;
         inner.record(&request.labels, ObjectKind::Build { image: request.image_name.clone() }).await?;
         let removal = Removal::of_build(Arc::clone(inner), request.labels.object, &request.limits);
         // A process before this one may have begun the same, and what hangs up on Podman ends nothing.
@@ -102,11 +100,6 @@ impl Docker {
             }
         };
         removal.disarm();
-        if let (BuildEnd::Built(id), Some(before)) = (&end, before)
-            && *id != before
-        {
-            inner.remove_superseded(&before, request).await;
-        }
         Ok(end)
     }
 }
@@ -233,20 +226,6 @@ impl Inner {
             Ok(image) => Ok(Some(image)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(failed("inspect an image", error)),
-        }
-    }
-
-    /// Removes the image that had the tag before, if an earlier build of the same object made it. Without force:
-    /// layers that the new image shares stay. What cannot be removed is the janitor's.
-    async fn remove_superseded(&self, id: &str, request: &BuildRequest) {
-        let Ok(image) = self.client.inspect_image(id).await else { return };
-        let labels = image.config.and_then(|config| config.labels).unwrap_or_default();
-        let is_ours = labels.get(LABEL_OBJECT) == Some(&request.labels.object.to_string());
-        if is_ours && image.repo_tags.unwrap_or_default().is_empty() {
-            let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
-            if let Err(error) = self.client.remove_image(id, Some(options), None).await {
-                tracing::debug!(id, %error, "a superseded image is left to the janitor");
-            }
         }
     }
 }

@@ -11,7 +11,8 @@ use queue_format::{LABEL_OBJECT, ObjectKind};
 
 use super::connect::{Docker, Inner, failed, is_missing};
 use super::{
-    BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest, RunningContainer,
+    BuildEnd, BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest,
+    RunningContainer,
 };
 
 /// How long a registry may say nothing.
@@ -24,9 +25,17 @@ impl Engine for Docker {
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
         let builds = self.inner.options.ledger.builds().map_err(queue_format::SpoolError::from)?;
         let building = tokio::task::spawn_blocking(move || builds.build()).await;
-        let _building =
+        let building =
             building.map_err(|source| failed("build", source))?.map_err(queue_format::SpoolError::from)?;
-        self.build_image(request).await
+        let before = self.inner.image_id(&request.image_name).await?;
+        let built = self.build_image(request).await?;
+        drop(building);
+        if let (BuildEnd::Built(id), Some(before)) = (&built.end, before)
+            && *id != before
+        {
+            self.remove_superseded(&before, request).await;
+        }
+        Ok(built)
     }
 
     async fn run(&self, request: &RunRequest) -> Result<RunOutcome, EngineError> {
@@ -45,7 +54,8 @@ impl Engine for Docker {
     async fn running(&self) -> Result<Vec<RunningContainer>, EngineError> {
         let mut running = Vec::new();
         for ListedContainer { id, labels, .. } in
-            self.inner.list_containers(Which::Running, LABEL_OBJECT).await? {
+            self.inner.list_containers(Which::Running, LABEL_OBJECT).await?
+        {
             let object = labels.as_ref().and_then(|labels| labels.get(LABEL_OBJECT)?.parse().ok());
             let Some(object) = object else { continue };
             // A label can be forged; the ledger cannot.
@@ -155,6 +165,22 @@ fn short_name(name: &str) -> &str {
 }
 
 impl Docker {
+    /// Removes the image that had the tag before, if an earlier build of the same object made it. Without force:
+    /// layers that the new image shares stay. What cannot be removed, or not while others build, is the janitor's.
+    async fn remove_superseded(&self, id: &str, request: &BuildRequest) {
+        let alone = self.inner.options.ledger.builds().and_then(|builds| builds.no_builds(Duration::ZERO));
+        let Ok(Some(_alone)) = alone else { return };
+        let Ok(image) = self.inner.client.inspect_image(id).await else { return };
+        let labels = image.config.and_then(|config| config.labels).unwrap_or_default();
+        let is_ours = labels.get(LABEL_OBJECT) == Some(&request.labels.object.to_string());
+        if is_ours && image.repo_tags.unwrap_or_default().is_empty() {
+            let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
+            if let Err(error) = self.inner.client.remove_image(id, Some(options), None).await {
+                tracing::debug!(id, %error, "a superseded image is left to the janitor");
+            }
+        }
+    }
+
     /// Whether an image goes with this name.
     async fn is_last_name(&self, name: &str) -> Result<bool, EngineError> {
         match self.inner.client.inspect_image(name).await {
