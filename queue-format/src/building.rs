@@ -77,9 +77,18 @@ impl BuildGate {
     /// # Errors
     /// The lock's file cannot be made or locked.
     pub fn build(&self) -> Result<Building, PathError> {
-        let until = Instant::now() + BUILD_WAIT_MAX;
-        let Some(_door) = take(&self.door, false, until)? else { return Ok(Building { _lock: None }) };
-        Ok(Building { _lock: take(&self.lock, false, until)? })
+        Ok(self.build_within(BUILD_WAIT_MAX)?.unwrap_or(Building { _lock: None }))
+    }
+
+    /// Waits `at_most` so long until no image is being removed. Blocks. `None`: some still are.
+    ///
+    /// # Errors
+    /// The lock's file cannot be made or locked.
+    pub fn build_within(&self, at_most: Duration) -> Result<Option<Building>, PathError> {
+        let until = Instant::now() + at_most;
+        let Some(_door) = take(&self.door, false, until)? else { return Ok(None) };
+        let lock = take(&self.lock, false, until)?;
+        Ok(lock.map(|lock| Building { _lock: Some(lock) }))
     }
 
     /// Keeps new builds out and waits for those that run, `at_most` so long. Blocks. `None`: some still run.

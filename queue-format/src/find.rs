@@ -239,8 +239,14 @@ impl Spool {
         let state = State::Claimed(owner.clone());
         let see = &mut |located: Located| runs.push(located);
         Look::remembered(self.files()).collect(&self.layout().lease(owner), &state, true, see)?;
+        runs.retain(may_name_image);
+        self.images_of(&runs)
+    }
+
+    /// What has moved meanwhile or is not valid names none.
+    fn images_of(&self, runs: &[Located]) -> Result<BTreeSet<String>, SpoolError> {
         let mut images = BTreeSet::new();
-        for task in runs.iter().filter(|task| may_name_image(&task.path)) {
+        for task in runs {
             match self.read_task(task) {
                 Ok(TaskSpec { work: Work::Run(run), .. }) => images.extend(run.image),
                 Ok(_) | Err(SpoolError::Damaged { .. }) => {}
@@ -249,6 +255,25 @@ impl Spool {
             }
         }
         Ok(images)
+    }
+
+    /// The images that tasks are to run in which wait for a worker, a time or a person; of `tasks_max` at most. Gives
+    /// whether these were all.
+    ///
+    /// # Errors
+    /// A directory cannot be listed, or a task file cannot be read.
+    pub fn images_of_waiting(&self, tasks_max: usize) -> Result<(BTreeSet<String>, bool), SpoolError> {
+        let mut runs = Vec::new();
+        let mut seen = 0;
+        self.visit_places(&[Place::Ledger, Place::Pending, Place::Delayed, Place::Hold], |task| {
+            if may_name_image(&task) {
+                seen += 1;
+                if seen <= tasks_max {
+                    runs.push(task);
+                }
+            }
+        })?;
+        Ok((self.images_of(&runs)?, seen <= tasks_max))
     }
 
     /// The accepted tasks in the same buckets of `done/` as `id`, that task among them if it is accepted.
@@ -357,7 +382,10 @@ impl<'a> Look<'a> {
 }
 
 /// Whether its class does not say that it is another kind of work.
-fn may_name_image(task: &Path) -> bool {
-    let class = task.parent().and_then(|dir| dir.file_name()?.to_str()?.parse::<Class>().ok());
-    class.is_none_or(|class| class.work() == "run")
+fn may_name_image(task: &Located) -> bool {
+    let said = match &task.state {
+        State::Pending(class) | State::Delayed { class, .. } => Some(class.clone()),
+        _ => task.path.parent().and_then(|dir| dir.file_name()?.to_str()?.parse().ok()),
+    };
+    said.is_none_or(|class| class.work() == "run")
 }
