@@ -137,6 +137,22 @@ impl Files {
         }
     }
 
+    /// Removes a directory with all that is in it; it loses its name first.
+    ///
+    /// # Errors
+    /// Something of it stays, perhaps under a name that nobody looks at: [`Spool::litter`](crate::Spool::litter) finds it.
+    pub(crate) fn remove_dir(&self, path: &Path) -> Result<(), PathError> {
+        let nameless = path.with_file_name(format!(".gone-{}", self.unique().simple()));
+        if self.rename(path, &nameless)? == Moved::Gone {
+            return Ok(());
+        }
+        self.remove_tree(&nameless);
+        match self.is_there(&nameless) {
+            true => Err(io::Error::from(ErrorKind::DirectoryNotEmpty)).on_path("remove", &nameless),
+            false => Ok(()),
+        }
+    }
+
     fn remove_tree(&self, path: &Path) {
         for name in self.0.list(path).unwrap_or_default() {
             self.remove_any(&path.join(name));

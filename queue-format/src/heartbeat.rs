@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::files::Moved;
 use crate::{Owner, PathError, Spool, SpoolError};
@@ -84,6 +84,12 @@ impl Spool {
             }
         }
         Ok(found)
+    }
+
+    /// The incarnations that have a heartbeat, be it old or new.
+    pub(crate) fn heartbeats(&self) -> Result<BTreeSet<Owner>, PathError> {
+        let names = self.files().list(&self.layout().nodes())?;
+        Ok(names.iter().filter_map(|name| Some(parse(name)?.0)).collect())
     }
 
     /// Moves the heartbeat of an incarnation away. Gives whether it is gone: false where it beats on.

@@ -3,10 +3,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::log::owner_of;
-use crate::{MANIFEST_FILE, Owner, PathError, Spool, State, TaskId, Token};
+use crate::{DoneClass, FailureReason, MANIFEST_FILE, Owner, PathError, Spool, State, TaskId, Token};
 
 /// Things that one look finds at most; the rest is found once these are gone.
 const FOUND_MAX: usize = 1000;
+
+/// Directories that one look goes into at most.
+const DIRS_MAX: usize = 20_000;
 
 /// Something that nobody needs any more, in a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +27,8 @@ pub struct Litter {
 /// What kind of thing is left.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LitterKind {
-    /// A file or a directory that was removed, but for its last name.
+    /// A file or a directory that was removed, but for its last name; a half-written file, a probe; the empty staging
+    /// directory of who is gone.
     Leftover,
     /// What an attempt wrote that never came to its end: without a manifest it is no report of anything.
     VoidResult(TaskId, Token),
@@ -35,7 +39,7 @@ pub enum LitterKind {
 /// From which age on things are litter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LitterAges {
-    /// Files whose last name is `.nfs…`, and void results.
+    /// Leftovers, and void results.
     pub leftovers: Duration,
     /// Logs of incarnations that are gone.
     pub logs: Duration,
@@ -58,17 +62,27 @@ impl Spool {
     ) -> Result<Vec<Litter>, PathError> {
         let mut found = Vec::new();
         let layout = self.layout();
-        let mut dirs = vec![layout.root().to_owned(), layout.nodes(), layout.nodes_gone(), layout.logs()];
-        dirs.extend([layout.status(), layout.worker_status(), layout.tmp(), layout.incoming()]);
-        dirs.extend([layout.rejected(), layout.read(), layout.pending(), layout.claimed()]);
-        let results = layout.results().join(format!("{bucket:02x}"));
-        dirs.push(results.clone());
-        for dir in self.pending_classes()? {
-            dirs.push(dir);
+        let bucket = format!("{bucket:02x}");
+        let results = layout.results().join(&bucket);
+        let mut dirs = vec![layout.root().to_owned(), layout.logs(), results.clone()];
+        dirs.extend([layout.inputs(), layout.inputs().join(&bucket)]);
+        for dir in [layout.nodes(), layout.status(), layout.incoming(), layout.control()] {
+            self.dirs_below(dir, 1, &mut dirs)?;
+        }
+        for dir in [layout.tmp(), layout.pending(), layout.delayed(), layout.hold(), layout.claimed()] {
+            self.dirs_below(dir, 2, &mut dirs)?;
+        }
+        self.dirs_below(layout.ledger(), 3, &mut dirs)?;
+        for dir in DoneClass::all().map(|class| layout.done_of(class)) {
+            dirs.extend([dir.join(&bucket), dir]);
+        }
+        for dir in FailureReason::ALL.iter().map(|reason| layout.failed_for(*reason)) {
+            dirs.extend([dir.join(&bucket), dir]);
         }
         for dir in &dirs {
             self.leftovers(dir, ages, now, &mut found)?;
         }
+        self.empty_staging(ages, now, &mut found)?;
         self.void_results(&results, ages, now, &mut found)?;
         self.old_logs(node, ages, now, &mut found)?;
         found.truncate(FOUND_MAX);
@@ -90,20 +104,60 @@ impl Spool {
         let mut found = Vec::new();
         let Some(dir) = path.parent() else { return Ok(false) };
         match kind {
+            LitterKind::Leftover if dir == self.layout().tmp() && is_owner(path) => {
+                self.empty_staging(ages, now, &mut found)?;
+            }
             LitterKind::Leftover => self.leftovers(dir, ages, now, &mut found)?,
             LitterKind::VoidResult(id, token) => {
-                found.extend(self.void_result(path, id, *token, ages, now, true)?);
+                let void = self.void_result(path, id, *token, ages, now, true)?;
+                found.extend(self.not_named(void.into_iter().collect())?);
             }
             LitterKind::OldLog(_) => self.old_logs(node, ages, now, &mut found)?,
         }
         if !found.iter().any(|now| now.path == path && now.kind == *kind) {
             return Ok(false);
         }
-        match self.files().is_dir(path) {
-            true => self.files().discard_dir(path),
-            false => self.files().remove_file(path)?,
+        if !self.files().is_dir(path) {
+            self.files().remove_file(path)?;
+        } else if is_owner(path) {
+            return self.files().remove_if_empty(path);
+        } else {
+            self.files().remove_dir(path)?;
         }
         Ok(true)
+    }
+
+    /// A directory, and those below it to a depth, as far as their names can be directories'.
+    fn dirs_below(&self, dir: PathBuf, depth: usize, dirs: &mut Vec<PathBuf>) -> Result<(), PathError> {
+        if depth > 0 && dirs.len() < DIRS_MAX {
+            for name in self.files().list(&dir)? {
+                let below = dir.join(&name);
+                if !name.ends_with(".json") && self.files().is_dir(&below) {
+                    self.dirs_below(below, depth - 1, dirs)?;
+                }
+            }
+        }
+        dirs.push(dir);
+        Ok(())
+    }
+
+    /// Of daemons that beat no more, and whose intake was adopted.
+    fn empty_staging(
+        &self,
+        ages: &LitterAges,
+        now: SystemTime,
+        found: &mut Vec<Litter>,
+    ) -> Result<(), PathError> {
+        let beating = self.heartbeats()?;
+        for name in self.files().list(&self.layout().tmp())? {
+            let Ok(owner) = name.parse::<Owner>() else { continue };
+            let path = self.layout().staging(&owner);
+            if !beating.contains(&owner) && self.files().list(&path)?.is_empty() && self.files().is_dir(&path)
+            {
+                found.extend(self.old(path, LitterKind::Leftover, ages.leftovers, now)?);
+            }
+        }
+        Ok(())
     }
 
     fn leftovers(
@@ -115,7 +169,8 @@ impl Spool {
     ) -> Result<(), PathError> {
         for name in self.files().list_hidden(dir)? {
             let path = dir.join(&name);
-            if is_nameless(&name) || (is_silly_rename(&name) && self.files().is_file(&path)) {
+            let is_file = is_silly_rename(&name) || is_staged(&name);
+            if is_nameless(&name) || (is_file && self.files().is_file(&path)) {
                 found.extend(self.old(path, LitterKind::Leftover, ages.leftovers, now)?);
             }
         }
@@ -129,6 +184,7 @@ impl Spool {
         now: SystemTime,
         found: &mut Vec<Litter>,
     ) -> Result<(), PathError> {
+        let mut void = Vec::new();
         for id_name in self.files().list(bucket)? {
             let Ok(id) = id_name.parse::<TaskId>() else { continue };
             let dir = bucket.join(&id_name);
@@ -137,12 +193,13 @@ impl Spool {
                 let Ok(token) = token_name.parse::<Token>() else { continue };
                 let path = dir.join(&token_name);
                 self.leftovers(&path, ages, now, found)?;
-                found.extend(self.void_result(&path, &id, token, ages, now, false)?);
+                void.extend(self.void_result(&path, &id, token, ages, now, false)?);
             }
-            if found.len() >= FOUND_MAX {
+            if found.len() + void.len() >= FOUND_MAX {
                 break;
             }
         }
+        found.extend(self.not_named(void)?);
         Ok(())
     }
 
@@ -162,13 +219,22 @@ impl Spool {
         if self.files().is_there(&manifest) || (is_last_look && self.files().is_there_now(&manifest)?) {
             return Ok(None);
         }
-        // The attempt may go on, however long ago its directory was made; what is done or failed is never touched: a
-        // dead letter may have its error alone, and no manifest.
-        let is_named = self.find(id)?.iter().any(|task| {
-            task.name.token == token
-                && matches!(task.state, State::Claimed(_) | State::Done(_) | State::Failed(_))
-        });
-        Ok((!is_named).then_some(litter))
+        Ok(Some(litter))
+    }
+
+    /// Void results of which no task tells. The attempt may go on, however long ago its directory was made; what is done
+    /// or failed is never touched: a dead letter may have its error alone, and no manifest.
+    fn not_named(&self, mut void: Vec<Litter>) -> Result<Vec<Litter>, PathError> {
+        let attempt = |litter: &Litter| match &litter.kind {
+            LitterKind::VoidResult(id, token) => Some((id.clone(), *token)),
+            LitterKind::Leftover | LitterKind::OldLog(_) => None,
+        };
+        let ids = void.iter().filter_map(|litter| Some(attempt(litter)?.0)).collect();
+        let is_told = |state: &State| matches!(state, State::Claimed(_) | State::Done(_) | State::Failed(_));
+        let tasks = self.find_all(&ids)?.into_iter().filter(|task| is_told(&task.state));
+        let named: BTreeSet<(TaskId, Token)> = tasks.map(|task| (task.name.id, task.name.token)).collect();
+        void.retain(|litter| attempt(litter).is_some_and(|attempt| !named.contains(&attempt)));
+        Ok(void)
     }
 
     /// By age; and where the rest is too much, the oldest of it.
@@ -236,6 +302,16 @@ fn is_nameless(name: &str) -> bool {
     name.strip_prefix(".gone-").is_some_and(|rest| rest.len() == 32 && is_hex(rest))
 }
 
+/// What this crate calls a file until it has its name, and one that only makes a client look.
+fn is_staged(name: &str) -> bool {
+    let rest = name.strip_prefix(".new-").or_else(|| name.strip_prefix(".look-"));
+    rest.is_some_and(|rest| rest.len() == 32 && is_hex(rest))
+}
+
+fn is_owner(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()?.parse::<Owner>().ok()).is_some()
+}
+
 fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -247,7 +323,7 @@ mod tests {
     #[test]
     fn only_names_that_machines_give_are_leftovers() {
         let check = |name: &str, expected: (bool, bool)| {
-            assert_eq!((is_silly_rename(name), is_nameless(name)), expected, "{name}");
+            assert_eq!((is_silly_rename(name), is_nameless(name) || is_staged(name)), expected, "{name}");
         };
         check(".nfs00000000012c0b8f00000003", (true, false));
         check(".nfs", (false, false));
@@ -257,6 +333,10 @@ mod tests {
         check(".gone-0193a1c2d3e4f5061728394a5b6c7d8", (false, false));
         check(".gone-0193a1c2-d3e4-f506-1728-394a5b6c7d", (false, false));
         check(".gone-fishing", (false, false));
+        check(".new-0193a1c2d3e4f5061728394a5b6c7d8e", (false, true));
+        check(".look-0193a1c2d3e4f5061728394a5b6c7d8e", (false, true));
+        check(".new-ideas", (false, false));
+        check(".look-here", (false, false));
         check("0193a1c2d3e4f5061728394a5b6c7d8e", (false, false));
     }
 }
