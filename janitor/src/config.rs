@@ -37,7 +37,8 @@ pub struct Config {
     pub accepted_keep_days: u64,
     /// What copies of repositories may take together.
     pub repositories_bytes_max: u64,
-    /// How long files that were removed but for their last name, and results of attempts that never ended, stay in the spool.
+    /// How long files that were removed but for their last name or never got one, and results of attempts that never ended,
+    /// stay in the spool.
     pub leftovers_keep_days: u64,
     /// How long the logs of this node's workers stay in the spool after these are gone, and what they may take together.
     pub logs_keep_days: u64,

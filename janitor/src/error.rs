@@ -66,6 +66,9 @@ pub enum EngineError {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// It told something else, or nothing.
+    #[error("the container engine does not answer as one does: {0}")]
+    Lookup(#[from] base_images::LookupError),
     /// It refused.
     #[error("the container engine could not {action}: {source}")]
     Failed {

@@ -1,28 +1,34 @@
 //! The last stage: look again, then remove.
 
-use std::path::PathBuf;
+use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use queue_format::{BuildGate, Ledger, LedgerEntry, LifeLock, LitterKind, NoBuilds, ObjectKind, Owner};
+use queue_format::{LedgerEntry, ObjectKind, image_name};
 use systemd::Notifier;
 
-use crate::audit::{Audit, Event};
-use crate::error::{EngineError, JanitorError};
-use crate::observe::{Engine, Files, Removal, open_spool};
+use crate::audit::Event;
+use crate::error::EngineError;
 use crate::plan::Plan;
 use crate::policy::{Candidate, Target};
 use crate::show;
-use crate::verify::{Look, LookError, World};
+use crate::verify::Look;
+use crate::world::{LookError, Removal, World};
 
-/// How long builds are kept waiting at most, give or take one wave of images.
-const ALONE_MAX: Duration = Duration::from_secs(10);
+/// How long builds are kept waiting at most, give or take what is in flight.
+pub(crate) const ALONE_MAX: Duration = Duration::from_secs(10);
 
 /// Then the door is left open for so long: who waits looks several times in it.
 const HAND_OVER: Duration = Duration::from_millis(200);
+
+/// How long builds wait for an image whose removal the engine was too slow for: far shorter than until they give up.
+const SETTLE_MAX: Duration = Duration::from_secs(120);
+
+/// The pause between two looks at such an image.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a pass came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,14 +50,15 @@ pub struct Report {
 }
 
 /// Carries out one plan.
-pub(crate) struct Execution<'a> {
-    pub(crate) world: &'a World,
-    pub(crate) audit: &'a Audit,
+pub(crate) struct Execution<'a, W: World> {
+    pub(crate) world: &'a W,
     pub(crate) notifier: &'a Notifier,
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) parallel: usize,
     /// How long builds are waited for before images go.
     pub(crate) builds_wait: Duration,
+    /// How long builds that come then are kept waiting.
+    pub(crate) alone_max: Duration,
 }
 
 #[derive(Default)]
@@ -62,6 +69,8 @@ struct Tally {
     bytes: AtomicU64,
     /// Once the engine has failed, nothing more is asked of it in this pass: every question would take its time-out.
     engine_down: AtomicBool,
+    /// No more images go in this pass.
+    images_over: AtomicBool,
     audit_down: AtomicBool,
     resisted: Mutex<Vec<(Target, String)>>,
 }
@@ -73,37 +82,18 @@ pub(crate) struct Done {
     pub(crate) resisted: Vec<(Target, String)>,
 }
 
-impl Execution<'_> {
+impl<W: World> Execution<'_, W> {
     pub(crate) async fn run(&self, plan: &Plan) -> Done {
         let tally = Tally::default();
         let mut waiting = 0;
-        let mut is_refused = false;
-        let mut alone: Option<(NoBuilds, Instant)> = None;
+        let mut alone = None;
         for wave in &plan.waves {
             if wave.iter().any(|candidate| matches!(candidate.target, Target::Image(_))) {
-                // Builds that wait meanwhile get their turn in between.
-                if alone.as_ref().is_some_and(|(_, since)| since.elapsed() >= ALONE_MAX) {
-                    alone = None;
-                    tokio::time::sleep(HAND_OVER).await;
-                }
-                // Who closes the door again and again, a wave after the other, keeps every new build out.
-                if alone.is_none() && !is_refused {
-                    alone = self.without_builds().await.map(|gate| (gate, Instant::now()));
-                    is_refused = alone.is_none();
-                }
-                if alone.is_none() {
-                    waiting += wave.len();
-                    continue;
-                }
+                waiting += self.images(wave, &mut alone, &tally).await;
             } else {
                 alone = None;
+                self.steps(wave, &tally, |_| true).await;
             }
-            futures_util::stream::iter(wave)
-                .for_each_concurrent(self.parallel, |candidate| async {
-                    self.step(candidate, &tally).await;
-                    self.notifier.watchdog();
-                })
-                .await;
         }
         let report = Report {
             removed: tally.removed.into_inner(),
@@ -117,12 +107,58 @@ impl Execution<'_> {
         Done { report, resisted: tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    async fn without_builds(&self) -> Option<NoBuilds> {
-        let wait = self.builds_wait;
-        let asked = self
-            .world
-            .on_files(&wait, |files, wait| Ok(BuildGate::open(&files.state_dir)?.no_builds(*wait)?));
-        match asked.await {
+    /// One wave of images, while no build runs; how many of them wait for the next pass.
+    async fn images(
+        &self,
+        wave: &[Candidate],
+        alone: &mut Option<(W::Alone, Instant)>,
+        tally: &Tally,
+    ) -> usize {
+        let mut left = wave;
+        while !left.is_empty() {
+            // Builds that wait meanwhile get their turn in between.
+            if alone.as_ref().is_some_and(|(_, since)| since.elapsed() >= self.alone_max) {
+                *alone = None;
+                self.world.pause(HAND_OVER).await;
+            }
+            // Who closes the door again and again, a wave after the other, keeps every new build out.
+            if alone.is_none() && !tally.images_over.load(Ordering::Relaxed) {
+                *alone = self.without_builds().await.map(|gate| (gate, Instant::now()));
+                tally.images_over.store(alone.is_none(), Ordering::Relaxed);
+            }
+            let Some((_, since)) = alone.as_ref().filter(|_| !tally.images_over.load(Ordering::Relaxed))
+            else {
+                return left.len();
+            };
+            let goes_on = |nth| {
+                let in_time = nth == 0 || since.elapsed() < self.alone_max;
+                in_time && !tally.images_over.load(Ordering::Relaxed)
+            };
+            let begun = self.steps(left, tally, goes_on).await;
+            left = &left[begun..];
+        }
+        0
+    }
+
+    /// As many steps as `goes_on`, and no more at once than may be in flight; gives how many.
+    async fn steps(&self, wave: &[Candidate], tally: &Tally, goes_on: impl Fn(usize) -> bool) -> usize {
+        let begun = AtomicUsize::new(0);
+        futures_util::stream::iter(wave)
+            .take_while(|_| {
+                let goes = goes_on(begun.load(Ordering::Relaxed));
+                begun.fetch_add(usize::from(goes), Ordering::Relaxed);
+                ready(goes)
+            })
+            .for_each_concurrent(self.parallel, |candidate| async {
+                self.step(candidate, tally).await;
+                self.notifier.watchdog();
+            })
+            .await;
+        begun.into_inner()
+    }
+
+    async fn without_builds(&self) -> Option<W::Alone> {
+        match self.world.without_builds(self.builds_wait).await {
             Ok(None) => {
                 tracing::info!("images wait for builds that run");
                 None
@@ -147,6 +183,7 @@ impl Execution<'_> {
                 tally.kept.fetch_add(1, Ordering::Relaxed);
                 return;
             }
+            Ok(Look::Wait(why)) => Ok((Removal::InUse(why.to_owned()), None)),
             Ok(Look::Remove(bytes)) => {
                 self.note(Event::Removing, candidate, bytes, None, tally);
                 self.remove(candidate).await.map(|removal| (removal, bytes))
@@ -158,8 +195,8 @@ impl Execution<'_> {
                 let (entry, now) = (candidate.entry.as_ref(), (self.clock)());
                 // Fields, so that the journal finds what became of a task or a container.
                 tracing::info!(
-                    task = entry.map(|entry| display(&entry.task)),
-                    token = entry.map(|entry| display(&entry.token)),
+                    task = entry.map(|entry| tracing::field::display(&entry.task)),
+                    token = entry.map(|entry| tracing::field::display(&entry.token)),
                     container = candidate.container(),
                     "{}",
                     show::line(candidate, bytes, now)
@@ -172,13 +209,13 @@ impl Execution<'_> {
                 tracing::debug!("kept: {}: {why}", show::line(candidate, None, (self.clock)()));
                 self.note(Event::Kept, candidate, None, Some(&why), tally);
                 tally.kept.fetch_add(1, Ordering::Relaxed);
-                tally.resist(candidate, why);
+                tally.resist(candidate, self.why(candidate, why).await);
             }
             Err(error) => {
                 let mut down = matches!(&error, LookError::Engine(engine) if engine.is_engine_down());
-                if down && let Some(engine) = &self.world.engine {
+                if down {
                     // One container that cannot be removed, its process hanging in the kernel, is no dead engine.
-                    down = !engine.answers().await;
+                    down = !self.world.answers().await;
                 }
                 // Of eight in flight that fail together, the first speaks.
                 if !down || !tally.engine_down.swap(true, Ordering::Relaxed) {
@@ -186,50 +223,63 @@ impl Execution<'_> {
                 }
                 self.note(Event::Failed, candidate, None, Some(&error.to_string()), tally);
                 tally.failed.fetch_add(1, Ordering::Relaxed);
+                if let (Target::Image(id), LookError::Engine(EngineError::TimedOut { .. })) =
+                    (&candidate.target, &error)
+                {
+                    tally.images_over.store(true, Ordering::Relaxed);
+                    self.settle(id).await;
+                }
                 if !down {
-                    tally.resist(candidate, error.to_string());
+                    tally.resist(candidate, self.why(candidate, error.to_string()).await);
                 }
             }
         }
     }
 
-    async fn remove(&self, candidate: &Candidate) -> Result<Removal, LookError> {
-        let world = self.world;
-        match &candidate.target {
-            Target::Container(id) => {
-                let removal = engine(world)?.remove_container(id).await?;
-                // What the engine keeps must stay ours, or nobody ever removes it.
-                if !matches!(removal, Removal::InUse(_))
-                    && let Some(entry @ LedgerEntry { kind: ObjectKind::Container { .. }, .. }) =
-                        &candidate.entry
-                {
-                    world.on_files(entry, forget_entry).await?;
-                }
-                return Ok(removal);
-            }
-            Target::Image(id) => return Ok(engine(world)?.remove_image(id).await?),
-            Target::Lease(owner) => world.on_files(owner, take_back).await?,
-            Target::Lock(owner) => world.on_files(owner, forget_lock).await?,
-            Target::Litter(path, kind) => {
-                return Ok(removal(world.on_files(&(path.clone(), kind.clone()), discard).await?));
-            }
-            Target::Mirror(path) => {
-                let removed = world.on_files(path, |files, path| files.remove_mirror(path)).await?;
-                return Ok(removal(removed));
-            }
-            Target::WorkDir(path) => {
-                world.on_files(path, |_, path| remove_dir(path)).await?;
-                if let Some(entry) = &candidate.entry {
-                    world.on_files(entry, forget_entry).await?;
-                }
-            }
-            Target::Entry(_) => {
-                if let Some(entry) = &candidate.entry {
-                    world.on_files(entry, forget_entry).await?;
-                }
-            }
+    /// The engine goes on with what it was too slow for: no build may begin before that is over.
+    async fn settle(&self, id: &str) {
+        let began = Instant::now();
+        while began.elapsed() < SETTLE_MAX && !matches!(self.world.image(id).await, Ok(None)) {
+            self.notifier.watchdog();
+            self.world.pause(SETTLE_PAUSE).await;
         }
-        Ok(Removal::Done)
+    }
+
+    async fn remove(&self, candidate: &Candidate) -> Result<Removal, LookError> {
+        let (world, entry) = (self.world, candidate.entry.as_ref());
+        let removal = match &candidate.target {
+            Target::Container(id) => world.remove_container(id).await?,
+            Target::Image(id) => {
+                return match (world.remove_image(id).await?, draft_of(entry)) {
+                    // Whose worker died while it gave it its last name: the engine removes no image with two.
+                    (Removal::InUse(_), Some(draft)) => {
+                        world.remove_image(draft).await?;
+                        world.remove_image(id).await
+                    }
+                    (removal, _) => Ok(removal),
+                };
+            }
+            _ => world.remove_files(candidate).await?,
+        };
+        // What the engine keeps must stay ours, or nobody ever removes it.
+        let outlives = |entry: &LedgerEntry| {
+            matches!(entry.kind, ObjectKind::Build { .. }) && !matches!(candidate.target, Target::Entry(_))
+        };
+        if let Some(entry) = entry.filter(|entry| !outlives(entry))
+            && !matches!(removal, Removal::InUse(_))
+        {
+            world.forget(entry).await?;
+        }
+        Ok(removal)
+    }
+
+    /// Why something resists; of a container, which of its processes does.
+    async fn why(&self, candidate: &Candidate, said: String) -> String {
+        let hanging = match &candidate.target {
+            Target::Container(id) => self.world.hanging(id).await,
+            _ => None,
+        };
+        hanging.map_or(said.clone(), |hanging| format!("{said}; {hanging}"))
     }
 
     /// A log that cannot be written keeps nothing from being removed: on a full disk that is the way out.
@@ -241,7 +291,7 @@ impl Execution<'_> {
         detail: Option<&str>,
         tally: &Tally,
     ) {
-        if let Err(error) = self.audit.record((self.clock)(), event, candidate, bytes, detail)
+        if let Err(error) = self.world.note(event, candidate, bytes, detail)
             && !tally.audit_down.swap(true, Ordering::Relaxed)
         {
             tracing::warn!("{error}");
@@ -256,49 +306,11 @@ impl Tally {
     }
 }
 
-fn removal(removed: bool) -> Removal {
-    if removed { Removal::Done } else { Removal::InUse("it is used again".to_owned()) }
-}
-
-fn discard(files: &Files, (path, kind): &(PathBuf, LitterKind)) -> Result<bool, JanitorError> {
-    Ok(open_spool(files)?.discard(path, kind, &files.node, &files.ages, files.system_time())?)
-}
-
-fn engine(world: &World) -> Result<&Engine, LookError> {
-    let lost = || {
-        let source = bollard::errors::Error::IOError { err: std::io::ErrorKind::NotConnected.into() };
-        EngineError::Failed { action: "be reached", source }
-    };
-    Ok(world.engine.as_ref().ok_or_else(lost)?)
-}
-
-fn take_back(files: &Files, owner: &Owner) -> Result<(), JanitorError> {
-    let reaped = open_spool(files)?.reap(owner)?;
-    let tasks = reaped.tasks();
-    if !tasks.is_empty() {
-        let names: Vec<String> = tasks.iter().map(|name| format!("{} {}", name.id, name.token)).collect();
-        tracing::info!(
-            "worker {owner} is dead; {} of its tasks run again: {}",
-            tasks.len(),
-            names.join(", ")
-        );
-    }
-    Ok(())
-}
-
-fn forget_lock(files: &Files, owner: &Owner) -> Result<(), JanitorError> {
-    Ok(LifeLock::forget(&files.state_dir, owner)?)
-}
-
-fn forget_entry(files: &Files, entry: &LedgerEntry) -> Result<(), JanitorError> {
-    Ok(Ledger::open(&files.state_dir)?.forget(entry.object)?)
-}
-
-/// The standard library removes a tree by handles of its directories and follows no link inside it.
-pub(crate) fn remove_dir(path: &std::path::Path) -> Result<(), JanitorError> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(JanitorError::State { action: "remove", path: path.to_owned(), source }),
-        Ok(()) => Ok(()),
+/// What an image is called while it is being made: no other image ever has that name.
+fn draft_of(entry: Option<&LedgerEntry>) -> Option<&str> {
+    let entry = entry?;
+    match &entry.kind {
+        ObjectKind::Build { image } if *image != image_name(&entry.task) => Some(image),
+        _ => None,
     }
 }

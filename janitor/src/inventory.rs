@@ -7,6 +7,9 @@ use uuid::Uuid;
 
 use crate::disk::Pressure;
 
+/// How long one step of somebody else's build is believed to take.
+const BUILD_STEP_SECONDS_MAX: i64 = 6 * 3600;
+
 /// All that a pass knows, seen within a few seconds: engine first, then ledger, then spool. A worker goes the other
 /// way (claim, entry, object), so an object that is seen was preceded by its entry and its claim.
 #[derive(Clone, Debug)]
@@ -25,8 +28,10 @@ pub struct Inventory {
     pub claims: BTreeSet<ClaimKey>,
     /// What is accepted and with which token, among the tasks that the ledger has images of.
     pub accepted: BTreeSet<(TaskId, Token)>,
-    /// The images that claimed tasks of this node are to run in, as those name them.
+    /// The images that claimed tasks of this node are to run in, and those of tasks that wait, as those name them.
     pub named_images: BTreeSet<String>,
+    /// Whether more tasks wait than were asked: each of them may name any image.
+    pub is_more_waiting: bool,
     /// This node's owners with a lease directory.
     pub leases: BTreeSet<Owner>,
     /// Every owner of this node that has a lease, a lock or an entry.
@@ -78,11 +83,15 @@ pub struct Container {
     pub labels: HashMap<String, String>,
     /// When it was made.
     pub created_at: Option<Timestamp>,
-    /// Whether it looks like a step of a build. A container that a person starts from our image inherits its
-    /// labels, and must not be taken for one.
+    /// Whether it looks like a step of a worker's build, and has the limits of one. A container that a person starts from
+    /// our image, or a step of what he builds on it, inherits its labels, and must not be taken for one.
     pub is_build_step: bool,
+    /// Whether it looks like a step of anybody else's build.
+    pub is_others_step: bool,
     /// Whether it runs.
     pub is_running: bool,
+    /// Whether the engine is removing it.
+    pub is_removing: bool,
 }
 
 /// An image.
@@ -145,6 +154,7 @@ impl Inventory {
             claims: BTreeSet::new(),
             accepted: BTreeSet::new(),
             named_images: BTreeSet::new(),
+            is_more_waiting: false,
             leases: BTreeSet::new(),
             lives: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
@@ -156,12 +166,18 @@ impl Inventory {
         }
     }
 
-    /// Whether somebody else builds an image just now: the cache that it looks into must not change meanwhile.
+    /// The container in which somebody else builds an image just now: the cache that the build looks into must not change
+    /// meanwhile. What has run for hours is no step of a build, or one that hangs.
     #[must_use]
-    pub fn foreign_build_runs(&self) -> bool {
-        let containers = self.objects.iter().flat_map(|objects| &objects.containers);
-        let mut steps = containers.filter(|container| container.is_build_step && container.is_running);
-        steps.any(|step| self.entry_of(&step.labels).is_none())
+    pub fn foreign_build(&self) -> Option<&Container> {
+        let is_young = |step: &Container| {
+            step.created_at.is_none_or(|at| self.now.duration_since(at).as_secs() < BUILD_STEP_SECONDS_MAX)
+        };
+        let mut containers = self.objects.iter().flat_map(|objects| &objects.containers);
+        containers.find(|step| {
+            let is_forged = || step.is_build_step && self.entry_of(&step.labels).is_none();
+            step.is_running && is_young(step) && (step.is_others_step || is_forged())
+        })
     }
 
     /// Whether a claim stands and nothing proves its owner dead.
@@ -174,8 +190,9 @@ impl Inventory {
     #[must_use]
     pub fn is_named(&self, image: &Image) -> bool {
         self.named_images.iter().any(|name| {
+            let name = short_name(name);
             let is_tag = |tag: &String| tag == name || tag.strip_suffix(":latest") == Some(name);
-            image.id == *name || image.tags.iter().any(is_tag)
+            is_id(&image.id, name) || image.tags.iter().any(is_tag)
         })
     }
 
@@ -202,5 +219,58 @@ impl Inventory {
             && entry.task == labels.task
             && entry.token == labels.token;
         (same && self.covers(entry)).then_some(entry)
+    }
+}
+
+/// A name as Docker lists it: its own registry is never said, nor Podman's none.
+pub(crate) fn short_name(name: &str) -> &str {
+    let prefixes =
+        ["localhost/", "docker.io/library/", "docker.io/", "index.docker.io/library/", "index.docker.io/"];
+    prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
+}
+
+/// Whether a name is an image's id, or the beginning of it, as engines take it for one.
+fn is_id(id: &str, name: &str) -> bool {
+    let hex = name.strip_prefix("sha256:").unwrap_or(name);
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    id == name
+        || (!hex.is_empty() && hex.bytes().all(is_hex) && id.trim_start_matches("sha256:").starts_with(hex))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_named_in_many_ways() {
+        let image = Image {
+            id: "sha256:0123abcd".to_owned(),
+            parent_id: None,
+            tags: vec!["openswe--x:latest".to_owned(), "there:5000/y:2".to_owned()],
+            labels: HashMap::new(),
+            created_at: None,
+            size_bytes: 0,
+        };
+        let spool = Uuid::from_u128(1).to_string().parse().expect("a UUID");
+        let check = |name: &str, expected: bool| {
+            let named_images = BTreeSet::from([name.to_owned()]);
+            let now = Inventory { named_images, ..Inventory::of_nothing(spool, "here") };
+            assert_eq!(now.is_named(&image), expected, "{name}");
+        };
+        check("openswe--x", true);
+        check("openswe--x:latest", true);
+        check("localhost/openswe--x:latest", true);
+        check("docker.io/library/openswe--x", true);
+        check("docker.io/openswe--x:latest", true);
+        check("there:5000/y:2", true);
+        check("sha256:0123abcd", true);
+        check("0123abcd", true);
+        check("0123", true);
+        check("openswe--x:1", false);
+        check("openswe--y", false);
+        check("there:5000/y", false);
+        check("elsewhere/openswe--x", false);
+        check("abcd", false);
+        check("", false);
     }
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue_format::{BuildGate, Emergency, Ledger, Spool, node_name};
+use queue_format::{BuildGate, Emergency, Incarnation, Ledger, Owner, Spool, node_name};
 use systemd::Notifier;
 use tokio::time::Instant;
 
@@ -12,8 +12,9 @@ use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::disk::{DiskUse, Level, Pressure, pressure};
 use crate::error::JanitorError;
-use crate::execute::{Execution, Report};
+use crate::execute::{ALONE_MAX, Execution, Report};
 use crate::explain::explain;
+use crate::here::Here;
 use crate::history::history;
 use crate::inventory::Inventory;
 use crate::marks::Marks;
@@ -23,10 +24,11 @@ use crate::plan::plan;
 use crate::policy::{Candidate, Patience, Target, policy};
 use crate::protect::protect;
 use crate::resistance::Resistance;
-use crate::retain::spent;
+use crate::retain::{Retention, spent};
 use crate::show;
 use crate::uses::{Moment, Uses};
-use crate::verify::{Look, World};
+use crate::verify::Look;
+use crate::world::World;
 
 /// How far back removals are counted after a restart.
 const REMEMBERED_SECONDS: i64 = 3600;
@@ -62,11 +64,12 @@ pub struct Janitor {
     link: Link,
     uses: Uses,
     uses_kept_at: Option<Instant>,
-    uses_noted_at: Option<Moment>,
     house: House,
     /// When the house was looked at last, and which bucket of results is next.
     house_at: Option<Instant>,
     bucket: u8,
+    /// Somebody else's build for which images wait.
+    foreign_build: Option<String>,
     /// What the disk of images demanded last, and that of the state directory.
     pressure: Pressure,
     state_pressure: Pressure,
@@ -102,10 +105,19 @@ impl Janitor {
         let breaker = Breaker::new(audit.removed_since(hour_ago));
         let uses = Uses::read(&state_dir);
         // Each node begins elsewhere, and looks at everything in the end.
-        let bucket = clock().as_second() as u8 ^ node.bytes().fold(0, |sum, byte| sum ^ byte);
-        let ages = config.litter_ages();
+        let bucket = uses.bucket.unwrap_or_else(|| node.bytes().fold(0, |sum, byte| sum ^ byte));
+        let files = Files {
+            spool_root: place.spool,
+            spool_id,
+            state_dir,
+            me: Owner::new(&node, Incarnation::new(uuid::Uuid::now_v7())),
+            node,
+            notifier: notifier.clone(),
+            ages: config.litter_ages(),
+            clock,
+        };
         Ok(Self {
-            files: Arc::new(Files { spool_root: place.spool, spool_id, state_dir, node, ages, clock }),
+            files: Arc::new(files),
             config,
             clock,
             notifier,
@@ -117,10 +129,10 @@ impl Janitor {
             link: Link::new(place.engine),
             uses,
             uses_kept_at: None,
-            uses_noted_at: None,
             house: House::default(),
             house_at: None,
             bucket,
+            foreign_build: None,
             pressure: Pressure::default(),
             state_pressure: Pressure::default(),
             emergency: None,
@@ -155,6 +167,7 @@ impl Janitor {
         if self.is_open {
             troubles.push(self.breaker_told());
         }
+        troubles.extend(self.foreign_build.clone());
         troubles.extend(self.resistance.stuck());
         troubles
     }
@@ -199,12 +212,12 @@ impl Janitor {
             );
         }
         let execution = Execution {
-            world: &self.world(),
-            audit: &self.audit,
+            world: &self.here(),
             notifier: &self.notifier,
             clock: self.clock,
             parallel: self.config.parallel_removals,
             builds_wait: Duration::from_secs(self.config.builds_wait_seconds),
+            alone_max: ALONE_MAX,
         };
         let done = execution.run(&plan).await;
         self.resistance.note(done.resisted, Instant::now().into_std());
@@ -241,17 +254,14 @@ impl Janitor {
         let mut found = self.leftovers(&inventory);
         found.retain(|candidate| candidate.patience <= Patience::Grace);
         let plan = plan(&inventory, found, self.limit());
-        let world = self.world();
+        let here = self.here();
         let mut lines = Vec::new();
         for candidate in plan.steps() {
-            lines.extend(planned(&world, candidate, (self.clock)()).await);
+            lines.extend(planned(&here, candidate, (self.clock)()).await);
         }
         if plan.postponed > 0 && !self.is_open {
             let max = self.config.deletions_max;
             lines.push(format!("{} more would wait: janitor.deletions_max is {max}", plan.postponed));
-        }
-        if inventory.foreign_build_runs() {
-            lines.push("images would wait: somebody else's build runs".to_owned());
         }
         lines.extend(self.troubles());
         Ok(lines)
@@ -273,13 +283,17 @@ impl Janitor {
         history(&self.audit.past(), wanted)
     }
 
-    fn leftovers(&self, inventory: &Inventory) -> Vec<Candidate> {
-        let spent = spent(inventory, &self.config.retention());
-        let kept = protect(inventory, &spent);
-        let mut found = policy(inventory, &kept, &spent, self.config.repositories_bytes_max);
-        if inventory.foreign_build_runs() {
-            found.retain(|candidate| !matches!(candidate.target, Target::Image(_)));
-        }
+    fn leftovers(&mut self, inventory: &Inventory) -> Vec<Candidate> {
+        let (retention, mirrors) = (self.config.retention(), self.config.repositories_bytes_max);
+        let (found, waiting) = leftovers(inventory, &retention, mirrors);
+        let build = inventory.foreign_build().filter(|_| waiting > 0);
+        self.foreign_build = build.map(|step| {
+            let id: String = step.id.chars().take(12).collect();
+            let name = step.names.first().map_or("", String::as_str);
+            format!(
+                "{waiting} images wait for somebody else's build, whose step runs in container {name} ({id})"
+            )
+        });
         found
     }
 
@@ -329,28 +343,26 @@ impl Janitor {
         }
     }
 
-    fn world(&self) -> World {
-        World { files: Arc::clone(&self.files), engine: self.link.engine().cloned() }
+    fn here(&self) -> Here {
+        let (files, engine) = (Arc::clone(&self.files), self.link.engine().cloned());
+        Here { files, engine, audit: self.audit.clone() }
     }
 
     async fn observe(&mut self) -> Result<Inventory, JanitorError> {
-        let (now, looked_at) = ((self.clock)(), Instant::now().into_std());
-        let mut seen = self.link.objects(&self.config, self.uses.heard_at, now).await;
-        if let Some((objects, heard)) = &mut seen {
-            let moment = Moment { wall: now, steady: looked_at };
-            if self.uses_noted_at.is_some_and(|before| moment.is_after_jump(before)) {
-                tracing::warn!("the clock was set; every image counts as used now");
-                heard.is_partial = true;
-            }
-            self.uses_noted_at = Some(moment);
-            self.uses.note(objects, heard, now);
+        let now = (self.clock)();
+        let seen = self.link.objects(&self.config, &self.uses, now).await;
+        if let Some((objects, heard)) = &seen {
+            self.uses.note(objects, heard, Moment::at(now));
         }
-        let world = self.world();
+        let here = self.here();
         let period = Duration::from_secs(self.config.spool_period_seconds);
         if self.house_at.is_none_or(|at| at.elapsed() >= period) {
-            self.house = world.on_files(&self.bucket, Files::house).await?;
+            self.house = here.on_files(&self.bucket, Files::house).await?;
             self.house_at = Some(Instant::now());
             self.bucket = self.bucket.wrapping_add(1);
+            // The next one that is started goes on from here.
+            self.uses.bucket = Some(self.bucket);
+            self.uses_kept_at = None;
         }
         let files = Arc::clone(&self.files);
         let objects = seen.map(|(objects, _)| objects);
@@ -359,21 +371,45 @@ impl Janitor {
         let images_disk = root_dir.and_then(DiskUse::of);
         let state_disk = DiskUse::of(&self.files.state_dir);
         let marks = self.config.watermarks();
-        Ok(Inventory {
+        let mut inventory = Inventory {
             used_at: self.uses.of_images().clone(),
             pressure: pressure(images_disk.as_ref(), &marks, self.pressure.level),
             state_pressure: pressure(state_disk.as_ref(), &marks, self.state_pressure.level),
             litter: self.house.litter.clone(),
             mirrors: self.house.mirrors.clone(),
             ..inventory
-        })
+        };
+        // Tasks that wait are many: they are asked only where an image is about to go that one of them may name.
+        if !spent(&inventory, &self.config.retention()).is_empty() {
+            let (named, are_all) = here.on_files(&(), |files, ()| files.waiting_images()).await?;
+            inventory.named_images.extend(named);
+            inventory.is_more_waiting = !are_all;
+        }
+        Ok(inventory)
     }
 }
 
-async fn planned(world: &World, candidate: &Candidate, now: Timestamp) -> Option<String> {
-    match world.look(candidate).await {
+/// What is left over, and how many images of it wait for somebody else's build.
+pub(crate) fn leftovers(
+    inventory: &Inventory,
+    retention: &Retention,
+    mirrors_bytes_max: u64,
+) -> (Vec<Candidate>, usize) {
+    let spent = spent(inventory, retention);
+    let kept = protect(inventory, &spent);
+    let mut found = policy(inventory, &kept, &spent, mirrors_bytes_max);
+    let total = found.len();
+    if inventory.foreign_build().is_some() {
+        found.retain(|candidate| !matches!(candidate.target, Target::Image(_)));
+    }
+    let waiting = total - found.len();
+    (found, waiting)
+}
+
+async fn planned(here: &Here, candidate: &Candidate, now: Timestamp) -> Option<String> {
+    match here.look(candidate).await {
         Ok(Look::Remove(bytes)) => Some(show::line(candidate, bytes, now)),
-        Ok(Look::Keep(_)) => None,
+        Ok(Look::Keep(_) | Look::Wait(_)) => None,
         Err(error) => {
             Some(format!("cannot judge {} {}: {error}", show::kind(&candidate.target), candidate.name))
         }

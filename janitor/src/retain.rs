@@ -31,6 +31,9 @@ pub fn spent(inventory: &Inventory, retention: &Retention) -> BTreeMap<String, R
         let used_at = inventory.used_at.get(&image.id).copied().unwrap_or(inventory.now);
         inventory.now.as_second().saturating_sub(used_at.as_second()).max(0).unsigned_abs()
     };
+    if inventory.is_more_waiting && inventory.pressure.level < Level::Emergency {
+        return BTreeMap::new();
+    }
     let mut kept: Vec<(u64, &Image)> = objects
         .images
         .iter()

@@ -3,67 +3,122 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use bollard::models::EventMessage;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::Objects;
+use crate::inventory::{Objects, short_name};
 
 /// The file in the state directory.
 const USES_FILE: &str = "janitor-uses.json";
 /// A clock is put right by less than this, but for once.
 const CLOCK_STEP_MAX: Duration = Duration::from_secs(600);
+/// A machine that starts has been off for less than this, or its clock was set.
+const OFF_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The largest such file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Last uses of the images that the engine holds. Never needed to continue: without it everything was used just now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Uses {
+#[serde(default)]
+pub(crate) struct Uses {
     /// Until when the engine's events were heard.
-    pub heard_at: Option<Timestamp>,
+    pub(crate) heard_at: Option<Timestamp>,
+    /// The last of these events.
+    pub(crate) last: Option<Anchor>,
+    /// When this was noted.
+    noted_at: Option<Moment>,
+    /// Which bucket of the spool's results is looked at next.
+    pub(crate) bucket: Option<u8>,
     /// By full id.
     images: BTreeMap<String, Timestamp>,
 }
 
-/// The time by both clocks: the one that people set, and the one that nobody does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The time by both clocks: the one that people set, and the one that nobody does, which counts from the machine's start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moment {
     pub(crate) wall: Timestamp,
-    pub(crate) steady: Instant,
+    /// Which start of the machine that was.
+    pub(crate) boot_id: String,
+    pub(crate) since_boot: Duration,
 }
 
 impl Moment {
+    /// Now, when it is `wall` by the clock that people set.
+    pub(crate) fn at(wall: Timestamp) -> Self {
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        // With the time that the machine slept.
+        let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+        let since_boot = since_boot.map_or(Duration::ZERO, Duration::from);
+        Self { wall, boot_id: boot_id.trim().to_owned(), since_boot }
+    }
+
     /// Whether somebody has set the clock since `before`: ages that were noted then mean nothing now.
-    pub(crate) fn is_after_jump(self, before: Self) -> bool {
+    fn is_after_jump(&self, before: &Self) -> bool {
         let wall = self.wall.duration_since(before.wall);
-        let steady = self.steady.saturating_duration_since(before.steady);
-        let steady = jiff::SignedDuration::try_from(steady).unwrap_or(jiff::SignedDuration::MAX);
+        if self.boot_id != before.boot_id {
+            let off = SignedDuration::ZERO..SignedDuration::try_from(OFF_MAX).unwrap_or(SignedDuration::MAX);
+            return !off.contains(&wall);
+        }
+        let steady = SignedDuration::try_from(self.since_boot.saturating_sub(before.since_boot));
+        let steady = steady.unwrap_or(SignedDuration::MAX);
         (wall.saturating_sub(steady)).unsigned_abs() > CLOCK_STEP_MAX
+    }
+}
+
+/// An event by which an engine is known again: one that has forgotten it has forgotten others too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Anchor {
+    nanoseconds: i64,
+}
+
+impl Anchor {
+    pub(crate) fn of(event: &EventMessage) -> Option<Self> {
+        event.time_nano.map(|nanoseconds| Self { nanoseconds })
+    }
+
+    pub(crate) fn is(self, event: &EventMessage) -> bool {
+        event.time_nano == Some(self.nanoseconds)
+    }
+
+    pub(crate) fn second(self) -> i64 {
+        self.nanoseconds.div_euclid(1_000_000_000)
     }
 }
 
 /// What the engine told since it was last asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// An image, as it was named then, and when.
-    pub uses: Vec<(String, Timestamp)>,
-    /// Whether the engine had forgotten some of it: it keeps a few hundred events.
-    pub is_partial: bool,
+    pub(crate) uses: Vec<(String, Timestamp)>,
+    /// Whether the engine had forgotten some of it.
+    pub(crate) is_partial: bool,
+    /// The last that it told.
+    pub(crate) last: Option<Anchor>,
 }
 
 impl Uses {
     /// Takes note of a list of what is there, and of what was heard since the one before. An image that is new, or has a
-    /// container of any kind, is used now; if something was missed, all are.
-    pub fn note(&mut self, objects: &Objects, heard: &Heard, now: Timestamp) {
+    /// container of any kind, is used now; if something was missed, or the clock was set, all are.
+    pub(crate) fn note(&mut self, objects: &Objects, heard: &Heard, now: Moment) {
+        let is_after_jump = self.noted_at.as_ref().is_some_and(|before| now.is_after_jump(before));
+        if is_after_jump {
+            tracing::warn!("the clock was set; every image counts as used now");
+        }
         let mut before = std::mem::take(&mut self.images);
+        if heard.is_partial || is_after_jump {
+            before.clear();
+        }
+        let wall = now.wall;
         for image in &objects.images {
-            let used_at = before.remove(&image.id).filter(|_| !heard.is_partial).unwrap_or(now);
-            self.images.insert(image.id.clone(), used_at.min(now));
+            let used_at = before.remove(&image.id).unwrap_or(wall);
+            self.images.insert(image.id.clone(), used_at.min(wall));
         }
         for container in &objects.containers {
             if let Some(used_at) = self.images.get_mut(&container.image_id) {
-                *used_at = now;
+                *used_at = wall;
             }
         }
         let by_tag: BTreeMap<&str, &str> = objects
@@ -72,19 +127,20 @@ impl Uses {
             .flat_map(|image| image.tags.iter().map(|tag| (tag.as_str(), image.id.as_str())))
             .collect();
         for (name, at) in &heard.uses {
+            let name = short_name(name);
             let latest = format!("{name}:latest");
-            let id =
-                by_tag.get(name.as_str()).or_else(|| by_tag.get(latest.as_str())).copied().unwrap_or(name);
+            let id = by_tag.get(name).or_else(|| by_tag.get(latest.as_str())).copied().unwrap_or(name);
             if let Some(used_at) = self.images.get_mut(id) {
                 *used_at = (*used_at).max(*at);
             }
         }
-        self.heard_at = Some(now);
+        self.heard_at = Some(wall);
+        self.last = heard.last;
+        self.noted_at = Some(now);
     }
 
     /// By full id.
-    #[must_use]
-    pub fn of_images(&self) -> &BTreeMap<String, Timestamp> {
+    pub(crate) fn of_images(&self) -> &BTreeMap<String, Timestamp> {
         &self.images
     }
 
@@ -110,6 +166,11 @@ mod tests {
     use super::*;
     use crate::inventory::{Container, Image};
 
+    fn moment(boot: &str, wall: i64, since_boot: u64) -> Moment {
+        let wall = Timestamp::from_second(wall).expect("a time");
+        Moment { wall, boot_id: boot.to_owned(), since_boot: Duration::from_secs(since_boot) }
+    }
+
     #[test]
     fn the_last_use_is_what_is_heard_or_seen_last() {
         let at = |second| Timestamp::from_second(second).expect("a time");
@@ -128,7 +189,7 @@ mod tests {
                 containers: used.iter().map(|id| container(id)).collect(),
                 images: images.iter().map(|id| image(id)).collect(),
             };
-            uses.note(&objects, heard, at(now));
+            uses.note(&objects, heard, moment("here", now, now as u64));
             let found: Vec<_> =
                 uses.of_images().iter().map(|(id, at)| (id.as_str(), at.as_second())).collect();
             assert_eq!(found, expected, "at {now}");
@@ -137,37 +198,43 @@ mod tests {
         check(10, &["a", "b", "c"], &[], &none, &[("a", 10), ("b", 10), ("c", 10)]);
         check(20, &["a", "b", "c"], &["b"], &none, &[("a", 10), ("b", 20), ("c", 10)]);
         let heard =
-            |name: &str, second| Heard { uses: vec![(name.to_owned(), at(second))], is_partial: false };
+            |name: &str, second| Heard { uses: vec![(name.to_owned(), at(second))], ..Heard::default() };
         check(30, &["a", "b"], &[], &heard("name-of-a", 25), &[("a", 25), ("b", 20)]);
         check(40, &["a", "b"], &[], &heard("a", 35), &[("a", 35), ("b", 20)]);
         check(50, &["a", "b"], &[], &heard("name-of-b:latest", 15), &[("a", 35), ("b", 20)]);
         check(60, &["a", "b", "c"], &[], &heard("gone", 55), &[("a", 35), ("b", 20), ("c", 60)]);
-        let partial = Heard { uses: vec![], is_partial: true };
+        let partial = Heard { is_partial: true, ..Heard::default() };
         check(70, &["a", "b"], &[], &partial, &[("a", 70), ("b", 70)]);
-        // The clock was set back.
+        // The clock was set back a little.
         check(5, &["a"], &[], &none, &[("a", 5)]);
+        check(6, &["a", "b"], &[], &none, &[("a", 5), ("b", 6)]);
+        let far = heard("docker.io/library/name-of-b:latest", 7);
+        check(8, &["a", "b"], &[], &far, &[("a", 5), ("b", 7)]);
     }
 
     #[test]
     fn a_clock_that_was_set_is_noticed() {
-        let start = Instant::now();
-        let moment = |wall, steady| Moment {
-            wall: Timestamp::from_second(wall).expect("a time"),
-            steady: start + Duration::from_secs(steady),
+        let check = |boot: &str, wall, since_boot, expected| {
+            let before = moment("one", 100_000, 50);
+            let now = moment(boot, wall, since_boot);
+            assert_eq!(now.is_after_jump(&before), expected, "{boot} {wall} {since_boot}");
         };
-        let check = |wall, steady, expected| {
-            let before = moment(100_000, 0);
-            assert_eq!(moment(wall, steady).is_after_jump(before), expected, "{wall} {steady}");
-        };
-        check(100_010, 10, false);
-        check(100_600, 0, false);
-        check(100_601, 0, true);
-        check(99_400, 0, false);
-        check(99_399, 0, true);
-        check(110_000, 10_000, false);
-        check(100_010, 10_000, true);
-        check(40_000_000, 10, true);
-        check(0, 10, true);
+        check("one", 100_010, 60, false);
+        check("one", 100_600, 50, false);
+        check("one", 100_601, 50, true);
+        check("one", 99_400, 50, false);
+        check("one", 99_399, 50, true);
+        check("one", 110_000, 10_050, false);
+        check("one", 100_010, 10_050, true);
+        check("one", 40_000_000, 60, true);
+        check("one", 0, 60, true);
+        // The machine was started anew.
+        check("two", 100_100, 5, false);
+        check("two", 186_000, 5, false);
+        check("two", 186_401, 5, true);
+        check("two", 99_999, 5, true);
+        let now = Moment::at(Timestamp::now());
+        assert!(now.since_boot > Duration::ZERO && !Moment::at(Timestamp::now()).is_after_jump(&now));
     }
 
     #[test]

@@ -79,6 +79,12 @@ fn write(path: &Path, age: Duration) -> PathBuf {
     path.to_owned()
 }
 
+fn empty(dir: &Path, age: Duration) -> PathBuf {
+    fs::create_dir_all(dir).expect("made");
+    old(dir, age);
+    dir.to_owned()
+}
+
 #[tokio::test]
 async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs() {
     let node = node();
@@ -121,6 +127,11 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
         write(&layout.log(&beating), 100 * DAY),
         write(&layout.log(&node.owner("elsewhere")), 100 * DAY),
         write(&layout.logs().join("notes.txt"), 100 * DAY),
+        write(&layout.inputs().join(".new-0193a1c2d3e4f5061728394a5b6c7d8e"), DAY),
+        write(&layout.hold().join(".new-ideas"), 20 * DAY),
+        empty(&layout.staging(&beating), 20 * DAY),
+        empty(&layout.staging(&node.owner("here")), DAY),
+        write(&layout.staging(&node.owner("there")).join("incoming/rows.jsonl"), 20 * DAY),
         write(&layout.logs().join(format!("{}.jsonl.bak", node.owner("here"))), 100 * DAY),
     ];
     let gone = [
@@ -132,6 +143,14 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
         attempt("void", 3, false, 8 * DAY),
         attempt("claimed", 9, false, 8 * DAY),
         write(&layout.log(&node.owner("here")), 100 * DAY),
+        write(&layout.delayed().join("1700000000/5-build/.look-0193a1c2d3e4f5061728394a5b6c7d8e"), 8 * DAY),
+        write(&layout.hold().join(".new-0193a1c2d3e4f5061728394a5b6c7d8e"), 8 * DAY),
+        write(&layout.lease(&here).join("5-build/.new-0193a1c2d3e4f5061728394a5b6c7d8e"), 8 * DAY),
+        write(&done.join(".nfs0004"), 8 * DAY),
+        write(&layout.failed_for(FailureReason::BadSpec).join(".nfs0005"), 8 * DAY),
+        write(&layout.inputs().join("00/.new-0193a1c2d3e4f5061728394a5b6c7d8e"), 8 * DAY),
+        write(&layout.staging(&node.owner("here")).join(".new-0193a1c2d3e4f5061728394a5b6c7d8e"), 8 * DAY),
+        empty(&layout.staging(&node.owner("there")), 8 * DAY),
     ];
     old(&gone[1], 8 * DAY);
     // Each look takes another of 256 buckets.
@@ -161,6 +180,52 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
     let history = janitor.history(Some("void"));
     assert_eq!(history.len(), 1, "{history:#?}");
     assert!(history[0].contains("removed void-result") && history[0].contains("its attempt never ended"));
+}
+
+#[tokio::test]
+async fn a_plan_looks_where_the_next_run_looks() {
+    let node = node();
+    let layout = node.spool.layout().clone();
+    let ids = ["one", "two", "three"].map(|id| id.parse::<TaskId>().expect("an id"));
+    let void = ids.map(|id| layout.attempt(&id, Token(1)));
+    for dir in &void {
+        write(&dir.join("run.log"), 8 * DAY);
+        old(dir, 8 * DAY);
+    }
+    let mut removed = 0;
+    // Each of these is a process of its own, and each run takes another of 256 buckets.
+    for _ in 0..256 {
+        let planned = node.janitor(config()).plan().await.expect("a plan");
+        assert_eq!(node.janitor(config()).plan().await.expect("a plan"), planned, "a plan moves nothing on");
+        let mut janitor = node.janitor(config());
+        let done = janitor.once().await.expect("a pass").removed;
+        assert_eq!(planned.len(), done, "{planned:#?}");
+        removed += done;
+    }
+    assert_eq!(removed, void.len());
+    assert!(!void.iter().any(|dir| dir.exists()));
+}
+
+#[tokio::test]
+async fn what_cannot_be_removed_is_not_told_as_removed() {
+    let node = node();
+    // Nothing can be taken out of the directory of a mount.
+    let dir = node.spool.layout().tmp().join(".gone-0193a1c2d3e4f5061728394a5b6c7d8e");
+    fs::create_dir_all(dir.join("mounted")).expect("made");
+    let mount = |arguments: &[&str]| std::process::Command::new(arguments[0]).args(&arguments[1..]).status();
+    let point = dir.join("mounted").display().to_string();
+    let is_mounted = mount(&["mount", "-t", "tmpfs", "tmpfs", &point]).is_ok_and(|done| done.success());
+    if !is_mounted {
+        // Who is not root has no such directory.
+        return;
+    }
+    old(&dir, 8 * DAY);
+    let report = node.janitor(config()).once().await.expect("a pass");
+    for name in fs::read_dir(node.spool.layout().tmp()).expect("listed").flatten() {
+        let point = name.path().join("mounted").display().to_string();
+        let _ = mount(&["umount", &point]);
+    }
+    assert_eq!((report.removed, report.failed), (0, 1));
 }
 
 #[tokio::test]

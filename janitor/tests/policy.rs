@@ -132,7 +132,9 @@ fn containers(entries: &[LedgerEntry], images: &[Image], parts: &[Parts]) -> Vec
             labels: labels(entry, *bend),
             created_at: None,
             is_build_step: *is_build_step,
+            is_others_step: false,
             is_running: false,
+            is_removing: false,
         }
     })
     .collect()

@@ -68,9 +68,9 @@ impl Case {
             names: vec![id.to_owned()],
             image_id: image.to_owned(),
             labels,
-            created_at: None,
             is_build_step,
             is_running: true,
+            ..Container::default()
         });
         self
     }

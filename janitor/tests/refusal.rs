@@ -1,11 +1,11 @@
-//! An engine that refuses to remove a container keeps it ours.
+//! An engine that refuses, or has states of its own, or cannot tell of one container: it hides nothing, and loses nothing.
 
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use common::config;
 use janitor::{Janitor, Place};
@@ -15,36 +15,51 @@ use uuid::Uuid;
 
 const NAME: &str = "bottega-stuck";
 
-/// An engine with one container, to whose removal it answers with this status.
-fn engine(socket: UnixListener, labels: &Labels, status: Arc<AtomicU16>) {
+/// The engine is removing it, and answers to nothing more.
+const REMOVING: u16 = 0;
+
+/// An engine with two containers: one to whose removal it answers with this status, in a state that Podman alone has, and
+/// one of which it cannot tell.
+fn engine(socket: UnixListener, labels: &Labels, status: Arc<AtomicU16>, is_lost: Arc<AtomicBool>) {
     let labels = json!(labels.to_map());
     std::thread::spawn(move || {
         for stream in socket.incoming() {
-            let _ = answer(&stream.expect("a connection"), &labels, status.load(Ordering::SeqCst));
+            let _ = answer(&stream.expect("a connection"), &labels, status.load(Ordering::SeqCst), &is_lost);
         }
     });
 }
 
-fn answer(mut stream: &UnixStream, labels: &Value, status_of_removal: u16) -> std::io::Result<()> {
+fn answer(
+    mut stream: &UnixStream,
+    labels: &Value,
+    status_of_removal: u16,
+    is_lost: &AtomicBool,
+) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     // The rest of the head; no request here has a body.
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
-    let state = json!({"Running": true});
+    let state = if status_of_removal == REMOVING { "removing" } else { "stopped" };
+    let in_full = json!({"Running": false, "Status": state});
     let (status, body) = match request.split('?').next().unwrap_or_default() {
+        path if path.starts_with("DELETE ") && (path.contains("c2") || status_of_removal == REMOVING) => {
+            is_lost.store(true, Ordering::SeqCst);
+            (204, json!(null))
+        }
         path if path.starts_with("DELETE ") => (status_of_removal, json!({"message": "it is being removed"})),
         path if path.contains("/version") => (200, json!({"ApiVersion": "1.41"})),
         path if path.contains("/containers/json") => {
-            let listed = json!({"Id": "c1", "Names": [format!("/{NAME}")], "ImageID": "i", "Labels": labels});
-            (200, json!([listed]))
+            let listed = |id: &str| json!({"Id": id, "Names": [format!("/{NAME}")], "ImageID": "i", "Labels": labels, "State": state});
+            (200, json!([listed("c2"), listed("c1")]))
         }
         path if path.contains("/containers/c1/json") => {
             let config = json!({"Labels": labels});
             (
                 200,
-                json!({"Id": "c1", "Name": format!("/{NAME}"), "Image": "i", "Config": config, "State": state}),
+                json!({"Id": "c1", "Name": format!("/{NAME}"), "Image": "i", "Config": config, "State": in_full}),
             )
         }
+        path if path.contains("/containers/c2/json") => (500, json!({"message": "layer not known"})),
         path if path.contains("/images/json") => (200, json!([])),
         path if path.contains("/info") => (200, json!({})),
         _ => (404, json!({"message": "there is no such thing"})),
@@ -76,7 +91,9 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
     ledger.record(&entry).expect("recorded");
     let socket = dir.path().join("engine.sock");
     let status = Arc::new(AtomicU16::new(409));
-    engine(UnixListener::bind(&socket).expect("a socket"), &labels, Arc::clone(&status));
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    engine(listener, &labels, Arc::clone(&status), Arc::clone(&is_lost));
     let config = config();
     let place = Place {
         spool: spool.layout().root().to_owned(),
@@ -84,7 +101,7 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
         hostname: "here".to_owned(),
         engine: Some(format!("unix://{}", socket.display())),
     };
-    for (answer, expected) in [(409, (0, 1, 0)), (500, (0, 0, 1)), (204, (1, 0, 0))] {
+    for (answer, expected) in [(REMOVING, (0, 1, 0)), (409, (0, 1, 0)), (500, (0, 0, 1)), (204, (1, 0, 0))] {
         status.store(answer, Ordering::SeqCst);
         // What resisted is left alone for a while by the one that it resisted.
         let notifier = systemd::Notifier::default();
@@ -93,5 +110,9 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
         let report = janitor.once().await.expect("a pass");
         assert_eq!((report.removed, report.kept, report.failed), expected, "{answer}");
         assert_eq!(ledger.get(labels.object).is_some(), answer != 204, "{answer}");
+        assert!(
+            !is_lost.load(Ordering::SeqCst),
+            "{answer}: one of which nothing is known, or that goes already"
+        );
     }
 }

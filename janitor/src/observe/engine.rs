@@ -1,26 +1,27 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base_images::{ListedContainer, Lookup, LookupError, Which};
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{
-    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EventMessage,
-    EventMessageTypeEnum, ImageSummary,
-};
+use bollard::models::{EventMessage, EventMessageTypeEnum, ImageSummary};
 use bollard::query_parameters::{
-    EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    EventsOptionsBuilder, InspectContainerOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use queue_format::Labels;
+use serde_json::Value;
 
+use super::hang;
 use crate::error::EngineError;
-use crate::inventory::{Container, Image, Objects};
-use crate::uses::Heard;
+use crate::inventory::{Container, Image, Objects, short_name};
+use crate::uses::{Anchor, Heard};
+use crate::world::Removal;
 
 /// Where Docker listens if nobody says otherwise.
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
@@ -28,14 +29,14 @@ const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 /// How long an engine may take to say that it lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Events that Docker remembers (256 since 1.7): with so many, it may have forgotten some.
-const EVENTS_KEPT: usize = 256;
-
-/// Events that are read at once; other engines remember more.
+/// Events that are read at once; Docker remembers 256, other engines more.
 const EVENTS_MAX: usize = 10_000;
 
 /// Questions about single containers that are in flight at once.
 const INSPECTIONS_IN_FLIGHT: usize = 8;
+
+/// How long one of them may take, while the others of the list wait.
+const INSPECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the size of a container may take to find out; it is only told, nothing depends on it.
 const SIZE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,21 +45,11 @@ const SIZE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     docker: Docker,
+    lookup: Lookup,
     timeout: Duration,
     root_dir: Option<PathBuf>,
     /// What images are made of; that never changes.
     layers: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
-}
-
-/// What became of a removal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Removal {
-    /// It is removed.
-    Done,
-    /// It was gone before.
-    Gone,
-    /// The engine keeps it, for it is in use.
-    InUse(String),
 }
 
 impl Engine {
@@ -78,7 +69,10 @@ impl Engine {
         let answer = tokio::time::timeout(timeout, docker.negotiate_version()).await;
         let docker = answer.map_err(|_| EngineError::TimedOut { action: "tell its version", seconds })?;
         let docker = docker.map_err(unreachable)?;
-        let mut engine = Self { docker, timeout, root_dir: None, layers: Arc::default() };
+        let version = docker.client_version();
+        let version = format!("{}.{}", version.major_version, version.minor_version);
+        let lookup = Lookup::new(address, &version)?;
+        let mut engine = Self { docker, lookup, timeout, root_dir: None, layers: Arc::default() };
         let info = engine.call("tell what it is", engine.docker.info()).await?;
         // Elsewhere, the same path is another disk.
         engine.root_dir = info.docker_root_dir.filter(|_| is_local).map(PathBuf::from);
@@ -87,10 +81,9 @@ impl Engine {
 
     /// Everything that it holds.
     pub(crate) async fn list(&self) -> Result<Objects, EngineError> {
-        let options = ListContainersOptionsBuilder::new().all(true).build();
-        let summaries = self.call("list containers", self.docker.list_containers(Some(options))).await?;
-        let containers = futures_util::stream::iter(summaries)
-            .map(|summary| self.complete(summary))
+        let listed = self.within("list containers", self.lookup.containers(Which::All, None)).await?;
+        let containers = futures_util::stream::iter(listed)
+            .map(|listed| self.complete(listed))
             .buffer_unordered(INSPECTIONS_IN_FLIGHT)
             .try_filter_map(|container| std::future::ready(Ok(container)))
             .try_collect()
@@ -112,26 +105,34 @@ impl Engine {
         tokio::time::timeout(PING_TIMEOUT, self.docker.ping()).await.is_ok_and(|answer| answer.is_ok())
     }
 
-    /// Which images were used since, as far as it remembers.
+    /// Which images were used since the anchor, or else since `since`, as far as it remembers.
     pub(crate) async fn heard(
         &self,
+        anchor: Option<Anchor>,
         since: Option<Timestamp>,
         until: Timestamp,
-    ) -> Result<Heard, EngineError> {
-        let Some(since) = since else { return Ok(Heard::default()) };
-        let filters = HashMap::from([("type".to_owned(), vec!["container".to_owned(), "image".to_owned()])]);
-        let options = EventsOptionsBuilder::new()
-            .since(&since.as_second().to_string())
-            .until(&until.as_second().to_string())
-            .filters(&filters)
-            .build();
-        let told = self.docker.events(Some(options)).take(EVENTS_MAX).try_collect::<Vec<_>>();
-        let Ok(Ok(told)) = tokio::time::timeout(self.timeout, told).await else {
-            // What it does not tell costs nothing but the age of images.
-            return Ok(Heard { is_partial: true, uses: Vec::new() });
+    ) -> Heard {
+        let Some(since) = anchor.map(|anchor| anchor.second()).or(since.map(Timestamp::as_second)) else {
+            return Heard::default();
         };
-        let is_partial = told.len() >= EVENTS_KEPT;
-        Ok(Heard { uses: told.into_iter().filter_map(use_told).collect(), is_partial })
+        let options = EventsOptionsBuilder::new()
+            .since(&since.to_string())
+            .until(&until.as_second().to_string())
+            .build();
+        // Podman tells of kinds of things that bollard does not know: these are none of ours, and end nothing.
+        let told = self.docker.events(Some(options)).take(EVENTS_MAX).filter_map(async |told| match told {
+            Err(Error::JsonDataError { .. } | Error::JsonSerdeError { .. }) => None,
+            told => Some(told),
+        });
+        let Ok(Ok(told)) = tokio::time::timeout(self.timeout, told.try_collect::<Vec<_>>()).await else {
+            // What it does not tell costs nothing but the age of images.
+            return Heard { is_partial: true, ..Heard::default() };
+        };
+        // It forgets the oldest first, and all when it starts.
+        let is_partial = anchor.is_some_and(|anchor| !told.iter().any(|event| anchor.is(event)))
+            || told.len() >= EVENTS_MAX;
+        let last = told.iter().filter_map(Anchor::of).max().or(anchor.filter(|_| !is_partial));
+        Heard { uses: told.into_iter().filter_map(use_told).collect(), is_partial, last }
     }
 
     /// The parents of images whose engine names none (Docker's containerd store), by what they are made of: an image was
@@ -145,18 +146,25 @@ impl Engine {
         let known = self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let unknown: Vec<&str> =
             images.iter().map(|image| image.id.as_str()).filter(|id| !known.contains_key(*id)).collect();
-        let found: Vec<(String, Vec<String>)> = futures_util::stream::iter(unknown)
+        let found: Vec<Option<(String, Vec<String>)>> = futures_util::stream::iter(unknown)
             .map(|id| async move {
-                let found = self.call("inspect an image", absent(self.docker.inspect_image(id))).await?;
-                let layers = found.and_then(|image| image.root_fs?.layers).unwrap_or_default();
-                Ok::<_, EngineError>((id.to_owned(), layers))
+                let asked = self.call("inspect an image", absent(self.docker.inspect_image(id)));
+                match self.single(asked).await? {
+                    Single::Known(found) => {
+                        let layers = found.and_then(|image| image.root_fs?.layers).unwrap_or_default();
+                        Ok::<_, EngineError>(Some((id.to_owned(), layers)))
+                    }
+                    // Asked again next time; until then it seems to stand on nothing, and the engine knows better.
+                    Single::Broken => Ok(None),
+                }
             })
             .buffer_unordered(INSPECTIONS_IN_FLIGHT)
             .try_collect()
             .await?;
         let mut known: BTreeMap<String, Vec<String>> = known;
-        known.extend(found);
-        known.retain(|id, _| images.iter().any(|image| image.id == *id));
+        known.extend(found.into_iter().flatten());
+        let ids: HashSet<&str> = images.iter().map(|image| image.id.as_str()).collect();
+        known.retain(|id, _| ids.contains(id.as_str()));
         let orphans: Vec<usize> = (0..images.len()).filter(|at| is_of_interest(&images[*at])).collect();
         for at in orphans {
             images[at].parent_id = parent_by_layers(&images[at].id, &known);
@@ -167,10 +175,15 @@ impl Engine {
 
     /// One container as it is now; `None`: it is gone.
     pub(crate) async fn container(&self, id: &str) -> Result<Option<Container>, EngineError> {
-        let options = Some(InspectContainerOptions::default());
-        let found =
-            self.call("inspect a container", absent(self.docker.inspect_container(id, options))).await?;
-        Ok(found.and_then(container_of_inspection))
+        let found = self.within("inspect a container", self.lookup.container(id)).await?;
+        Ok(found.as_ref().and_then(container_of_inspection))
+    }
+
+    /// Which of a container's processes hangs in the kernel, where they are to be seen.
+    pub(crate) async fn hanging(&self, id: &str) -> Option<String> {
+        self.root_dir.as_ref()?;
+        let found = tokio::time::timeout(INSPECTION_TIMEOUT, self.lookup.container(id)).await;
+        hang::of(Path::new("/proc"), found.ok()?.ok()??.pointer("/State/Pid")?.as_u64()?)
     }
 
     /// What a container's own files take; `None` where that is not known soon.
@@ -184,7 +197,7 @@ impl Engine {
     pub(crate) async fn image(&self, id: &str) -> Result<Option<Image>, EngineError> {
         let found = self.call("inspect an image", absent(self.docker.inspect_image(id))).await?;
         Ok(found.map(|found| Image {
-            id: found.id.unwrap_or_default(),
+            id: found.id.as_deref().map(full_id).unwrap_or_default(),
             parent_id: None,
             tags: true_tags(found.repo_tags.unwrap_or_default()),
             labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
@@ -207,23 +220,49 @@ impl Engine {
     }
 
     /// The list says all that is needed, but whether a container with our labels, or one that runs, is a step of a build.
-    async fn complete(&self, summary: ContainerSummary) -> Result<Option<Container>, EngineError> {
-        let (Some(id), labels) = (summary.id, summary.labels.unwrap_or_default()) else { return Ok(None) };
-        let is_running = summary.state == Some(ContainerSummaryStateEnum::RUNNING);
+    async fn complete(&self, listed: ListedContainer) -> Result<Option<Container>, EngineError> {
+        let is_running = listed.state.as_deref() == Some("running");
         // Builders name images by their ids.
-        let may_be_build = is_running && summary.image.is_some_and(|image| image.starts_with("sha256:"));
-        if may_be_build || Labels::from_map(&labels).is_some() {
-            return self.container(&id).await;
-        }
-        Ok(Some(Container {
-            id,
-            names: summary.names.unwrap_or_default().iter().map(|name| plain(name)).collect(),
-            image_id: summary.image_id.unwrap_or_default(),
-            labels,
-            created_at: summary.created.and_then(|seconds| Timestamp::from_second(seconds).ok()),
-            is_build_step: false,
+        let may_be_build =
+            is_running && listed.image.as_ref().is_some_and(|image| image.starts_with("sha256:"));
+        let labels = listed.labels.unwrap_or_default();
+        let mut found = Container {
+            id: listed.id,
+            names: listed.names.unwrap_or_default().iter().map(|name| plain(name)).collect(),
+            image_id: listed.image_id.as_deref().map(full_id).unwrap_or_default(),
+            created_at: listed.created.and_then(|seconds| Timestamp::from_second(seconds).ok()),
             is_running,
-        }))
+            ..Container::default()
+        };
+        if !may_be_build && Labels::from_map(&labels).is_none() {
+            return Ok(Some(Container { labels, ..found }));
+        }
+        match self.single(self.container(&found.id)).await? {
+            Single::Known(container) => Ok(container),
+            // Nothing proves it ours: it stays, and what it may need.
+            Single::Broken => {
+                found.is_others_step = may_be_build;
+                Ok(Some(found))
+            }
+        }
+    }
+
+    /// The answer about one thing of many: what cannot be told of it must not hide the others.
+    async fn single<T>(
+        &self,
+        asked: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<Single<T>, EngineError> {
+        let limit = INSPECTION_TIMEOUT.min(self.timeout);
+        let error = match tokio::time::timeout(limit, asked).await {
+            Ok(Ok(found)) => return Ok(Single::Known(found)),
+            Ok(Err(error)) => error,
+            Err(_) => EngineError::TimedOut { action: "inspect", seconds: limit.as_secs() },
+        };
+        if error.is_engine_down() && !self.answers().await {
+            return Err(error);
+        }
+        tracing::debug!("left alone: {error}");
+        Ok(Single::Broken)
     }
 
     async fn removal(
@@ -249,12 +288,37 @@ impl Engine {
         action: &'static str,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, EngineError> {
-        let timed_out = EngineError::TimedOut { action, seconds: self.timeout.as_secs() };
-        match tokio::time::timeout(self.timeout, call).await {
-            Err(_) | Ok(Err(Error::RequestTimeoutError)) => Err(timed_out),
-            Ok(answer) => answer.map_err(|source| EngineError::Failed { action, source }),
-        }
+        let call = async {
+            match call.await {
+                Err(Error::RequestTimeoutError) => Err(self.timed_out(action)),
+                answer => answer.map_err(|source| EngineError::Failed { action, source }),
+            }
+        };
+        self.within(action, call).await
     }
+
+    async fn within<T, E>(
+        &self,
+        action: &'static str,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, EngineError>
+    where
+        EngineError: From<E>,
+    {
+        let answer = tokio::time::timeout(self.timeout, call).await;
+        Ok(answer.map_err(|_| self.timed_out(action))??)
+    }
+
+    fn timed_out(&self, action: &'static str) -> EngineError {
+        EngineError::TimedOut { action, seconds: self.timeout.as_secs() }
+    }
+}
+
+/// What is known of one thing.
+enum Single<T> {
+    Known(T),
+    /// The engine does not tell.
+    Broken,
 }
 
 impl EngineError {
@@ -263,6 +327,7 @@ impl EngineError {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
             Self::Failed { source, .. } => !matches!(source, Error::DockerResponseServerError { .. }),
+            Self::Lookup(source) => matches!(source, LookupError::Unanswered { .. }),
         }
     }
 }
@@ -274,17 +339,21 @@ async fn absent<T>(call: impl Future<Output = Result<T, Error>>) -> Result<Optio
     }
 }
 
-fn container_of_inspection(found: ContainerInspectResponse) -> Option<Container> {
-    let is_build_step = is_build_step(&found);
-    let is_running = found.state.as_ref().and_then(|state| state.running) == Some(true);
+fn container_of_inspection(found: &Value) -> Option<Container> {
+    let text = |path: &str| found.pointer(path).and_then(Value::as_str);
+    let labels = found.pointer("/Config/Labels").and_then(Value::as_object);
+    let label = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
     Some(Container {
-        id: found.id?,
-        names: found.name.iter().map(|name| plain(name)).collect(),
-        image_id: found.image.unwrap_or_default(),
-        labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
-        created_at: found.created.and_then(|created| created.to_string().parse().ok()),
-        is_build_step,
-        is_running,
+        id: text("/Id")?.to_owned(),
+        names: text("/Name").map(plain).into_iter().collect(),
+        // Podman leaves out what it is a digest of.
+        image_id: text("/Image").map(full_id).unwrap_or_default(),
+        labels: labels.into_iter().flatten().filter_map(label).collect(),
+        created_at: text("/Created").and_then(|created| created.parse().ok()),
+        is_build_step: is_step(found) && is_limited(found),
+        is_others_step: is_step(found) && !is_limited(found),
+        is_running: found.pointer("/State/Running").and_then(Value::as_bool) == Some(true),
+        is_removing: text("/State/Status") == Some("removing"),
     })
 }
 
@@ -311,22 +380,28 @@ fn parent_by_layers(id: &str, layers: &BTreeMap<String, Vec<String>>) -> Option<
 
 /// The classic builder names the image by its id, gives the step no log and no terminal. Whoever starts a
 /// container by hand does not do all three.
-fn is_build_step(found: &ContainerInspectResponse) -> bool {
-    let by_id = |image: &String| image.starts_with("sha256:");
-    let config = found.config.as_ref();
-    let logs = found.host_config.as_ref().and_then(|host| host.log_config.as_ref()?.typ.as_deref());
-    config.is_some_and(|config| {
-        config.image.as_ref().is_some_and(by_id)
-            && config.tty != Some(true)
-            && config.open_stdin != Some(true)
-            && logs == Some("none")
-    })
+fn is_step(found: &Value) -> bool {
+    let is = |path: &str| found.pointer(path).and_then(Value::as_bool) == Some(true);
+    let text = |path: &str| found.pointer(path).and_then(Value::as_str);
+    text("/Config/Image").is_some_and(|image| image.starts_with("sha256:"))
+        && !is("/Config/Tty")
+        && !is("/Config/OpenStdin")
+        && text("/HostConfig/LogConfig/Type") == Some("none")
+}
+
+/// By all that a worker gives to its builds. A person who limits his own gives them hardly all of it.
+fn is_limited(found: &Value) -> bool {
+    let limits = |name: &str| found.pointer("/HostConfig").and_then(|config| config.get(name));
+    let is_limit = |limit: &Value| limit.get("Name").and_then(Value::as_str) == Some("fsize");
+    limits("CpusetCpus").and_then(Value::as_str).is_some_and(|cpus| !cpus.is_empty())
+        && limits("Memory").and_then(Value::as_i64).is_some_and(|bytes| bytes > 0)
+        && limits("Ulimits").and_then(Value::as_array).is_some_and(|all| all.iter().any(is_limit))
 }
 
 fn image_of_summary(found: ImageSummary) -> Image {
     Image {
-        id: found.id,
-        parent_id: Some(found.parent_id).filter(|parent| !parent.is_empty()),
+        id: full_id(&found.id),
+        parent_id: Some(full_id(&found.parent_id)).filter(|parent| !parent.is_empty()),
         tags: true_tags(found.repo_tags),
         labels: found.labels,
         created_at: Timestamp::from_second(found.created).ok(),
@@ -334,10 +409,18 @@ fn image_of_summary(found: ImageSummary) -> Image {
     }
 }
 
-/// Older engines say `<none>:<none>` where there is no tag.
+/// Older engines say `<none>:<none>` where there is no tag; Podman says in full where a name comes from.
 fn true_tags(mut tags: Vec<String>) -> Vec<String> {
     tags.retain(|tag| !tag.starts_with("<none>"));
-    tags
+    tags.iter().map(|tag| short_name(tag).to_owned()).collect()
+}
+
+/// Podman gives ids of images without their kind.
+fn full_id(id: &str) -> String {
+    match id.contains(':') || id.is_empty() {
+        true => id.to_owned(),
+        false => format!("sha256:{id}"),
+    }
 }
 
 fn plain(name: &str) -> String {

@@ -1,13 +1,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use queue_format::{
     Ledger, LedgerEntry, LifeLock, LitterAges, ObjectKind, Owner, Spool, SpoolId, TaskId, Token,
 };
 
+use systemd::Notifier;
+
 use crate::error::JanitorError;
 use crate::inventory::{ClaimKey, Inventory, Objects, WorkDirState};
+
+/// Waiting tasks that are asked which image they are to run in.
+const WAITING_READ_MAX: usize = 5000;
 
 /// Where the files of a node lie.
 #[derive(Clone, Debug)]
@@ -16,6 +22,9 @@ pub(crate) struct Files {
     pub(crate) spool_id: SpoolId,
     pub(crate) state_dir: PathBuf,
     pub(crate) node: String,
+    /// Who asks the spool for its time.
+    pub(crate) me: Owner,
+    pub(crate) notifier: Notifier,
     pub(crate) ages: LitterAges,
     pub(crate) clock: fn() -> Timestamp,
 }
@@ -46,6 +55,16 @@ impl Files {
     pub(crate) fn named_images(&self) -> Result<BTreeSet<String>, JanitorError> {
         let spool = open_spool(self)?;
         images_of_claims(&spool, &spool.owners_on(&self.node)?.into_iter().collect())
+    }
+
+    /// The images that tasks are to run in which wait, and whether these were all. Blocks.
+    pub(crate) fn waiting_images(&self) -> Result<(BTreeSet<String>, bool), JanitorError> {
+        Ok(open_spool(self)?.images_of_waiting(WAITING_READ_MAX)?)
+    }
+
+    /// The server's clock, by which the ages of its files count; this node's where it does not tell.
+    pub(crate) fn spool_time(&self, spool: &Spool) -> SystemTime {
+        spool.server_time(&self.me).unwrap_or_else(|_| (self.clock)().into())
     }
 
     fn look(

@@ -1,7 +1,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use jiff::Timestamp;
 use queue_format::Litter;
@@ -24,7 +23,10 @@ pub(crate) struct House {
 impl Files {
     /// Leftovers of the spool, of one bucket of its results, and copies of repositories. Blocks.
     pub(crate) fn house(&self, bucket: &u8) -> Result<House, JanitorError> {
-        let litter = open_spool(self)?.litter(&self.node, *bucket, &self.ages, self.system_time())?;
+        let spool = open_spool(self)?;
+        let now = self.spool_time(&spool);
+        let litter = spool.litter(&self.node, *bucket, &self.ages, now)?;
+        self.notifier.watchdog();
         let dir = self.state_dir.join("repositories");
         let mut mirrors = Vec::new();
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
@@ -34,6 +36,7 @@ impl Files {
             if let Some(used_at) = mirror_used_at(&path).filter(|_| is_mirror) {
                 let bytes = allocated_bytes(&path).unwrap_or(0);
                 mirrors.push(Mirror { path, bytes, used_at });
+                self.notifier.watchdog();
             }
         }
         Ok(House { litter, mirrors })
@@ -46,17 +49,13 @@ impl Files {
         if lock.try_lock().is_err() || !self.mirror_rests(path) {
             return Ok(false);
         }
-        super::super::execute::remove_dir(path)?;
+        crate::here::remove_dir(path)?;
         Ok(true)
     }
 
     /// Whether nobody has asked for it for long.
     pub(crate) fn mirror_rests(&self, path: &Path) -> bool {
         mirror_used_at(path).is_some_and(|used_at| mirror_rests(used_at, (self.clock)()))
-    }
-
-    pub(crate) fn system_time(&self) -> SystemTime {
-        (self.clock)().into()
     }
 }
 

@@ -6,10 +6,13 @@ use tokio::time::Instant;
 use super::engine::Engine;
 use crate::config::Config;
 use crate::inventory::Objects;
-use crate::uses::Heard;
+use crate::uses::{Heard, Uses};
 
 /// The longest time for which an engine that failed is left alone.
 const RETRY_MAX: Duration = Duration::from_secs(240);
+
+/// So many periods without a look, and with no event by which to tell, an engine may have started anew in between.
+const GAP_PERIODS: u64 = 4;
 
 /// The way to the engine, which may be away, hang, or come back as another process.
 #[derive(Debug)]
@@ -30,26 +33,31 @@ impl Link {
         self.engine.as_ref()
     }
 
-    /// What it holds, and what it told since `heard_at`. `None` while it does not answer: one warning, then silence, and
+    /// What it holds, and what it told since it was last heard. `None` while it does not answer: one warning, then silence, and
     /// fewer and fewer questions.
     pub(crate) async fn objects(
         &mut self,
         config: &Config,
-        heard_at: Option<Timestamp>,
+        uses: &Uses,
         now: Timestamp,
     ) -> Option<(Objects, Heard)> {
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
             return None;
         }
-        // A new engine may have forgotten what it was told.
-        let was_lost = self.failures > 0;
+        // Without an event by which it is known again, it may have started anew.
+        let gap = i64::try_from(config.period_seconds.saturating_mul(GAP_PERIODS)).unwrap_or(i64::MAX);
+        let is_late = uses.heard_at.is_some_and(|at| now.as_second().saturating_sub(at.as_second()) > gap);
+        let may_be_new = uses.last.is_none() && (self.failures > 0 || is_late);
         let engine = match self.engine.take() {
             Some(engine) => Ok(engine),
             None => Engine::connect(self.address.as_deref(), config.engine_timeout()).await,
         };
         let listed = match engine {
             Ok(engine) => match engine.list().await {
-                Ok(objects) => engine.heard(heard_at, now).await.map(|heard| (engine, objects, heard)),
+                Ok(objects) => {
+                    let heard = engine.heard(uses.last, uses.heard_at, now).await;
+                    Ok((engine, objects, heard))
+                }
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
@@ -62,7 +70,7 @@ impl Link {
                 self.engine = Some(engine);
                 self.failures = 0;
                 self.retry_at = None;
-                Some((objects, Heard { is_partial: heard.is_partial || was_lost, ..heard }))
+                Some((objects, Heard { is_partial: heard.is_partial || may_be_new, ..heard }))
             }
             Err(error) => {
                 if self.failures == 0 {

@@ -1,11 +1,12 @@
 //! The first stage: what is there.
 
 mod engine;
+mod hang;
 mod host;
 mod house;
 mod link;
 
-pub(crate) use engine::{Engine, Removal};
+pub(crate) use engine::Engine;
 pub(crate) use host::{Files, look_at_work_dir, open_spool};
 pub(crate) use house::{House, allocated_bytes};
 pub(crate) use link::Link;

@@ -5,7 +5,8 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bollard::models::VolumeCreateRequest;
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::query_parameters::{ListNetworksOptions, ListVolumesOptions};
 use janitor::{Config, DiskUse, Janitor};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,6 +21,8 @@ use crate::own::OwnEngine;
 const DISK_BYTES: u64 = 400 << 20;
 /// What one accepted image takes in the test of the full disk.
 const IMAGE_BYTES: usize = 16 << 20;
+/// Enough of them that a build takes a second and more.
+const BUILD_STEPS: usize = 16;
 /// Passes within which a node must be clean.
 const PASSES_MAX: usize = 40;
 
@@ -61,6 +64,17 @@ async fn canaries(node: &Node, owner: &Owner, number: usize) -> BTreeSet<String>
             ..Default::default()
         };
         node.docker.create_volume(volume).await.expect("a volume");
+        // By itself an engine has room for some thirty.
+        let subnet = Some(format!("10.{}.{}.0/28", nth / 256, nth % 256));
+        let config = Some(vec![IpamConfig { subnet, ..IpamConfig::default() }]);
+        let network = NetworkCreateRequest {
+            name: format!("canary-{nth}"),
+            labels: Some(labels.clone()),
+            ipam: Some(Ipam { config, ..Ipam::default() }),
+            ..NetworkCreateRequest::default()
+        };
+        node.docker.create_network(network).await.expect("a network");
+        directory(node, owner, nth);
         // Three images each: what it is tagged, and what it stands on.
         if nth % 3 == 0 {
             let tag = if nth % 2 == 0 { format!("canary-{nth}") } else { format!("openswe--task-{nth}") };
@@ -70,13 +84,28 @@ async fn canaries(node: &Node, owner: &Owner, number: usize) -> BTreeSet<String>
     all
 }
 
-async fn volumes(node: &Node) -> usize {
-    let listed = node
-        .docker
-        .list_volumes(None::<bollard::query_parameters::ListVolumesOptions>)
-        .await
-        .expect("volumes");
-    listed.volumes.unwrap_or_default().len()
+/// A directory where work directories lie, that the ledger does not know, or another spool's, or knows elsewhere.
+fn directory(node: &Node, owner: &Owner, nth: usize) {
+    let path = node.state().join("work").join(format!("canary-{nth}"));
+    std::fs::create_dir_all(path.join("inside")).expect("made");
+    let mut labels = node.labels(owner, "ended", 1);
+    match nth % 3 {
+        0 => return,
+        1 => labels.spool = Uuid::now_v7().to_string().parse().expect("a spool"),
+        _ => labels.owner = Owner::new("elsewhere", Incarnation::new(Uuid::now_v7())),
+    }
+    node.record(&labels, ObjectKind::WorkDir { path });
+}
+
+/// How many volumes, networks and directories are left of those of a person.
+async fn others_left(node: &Node) -> [usize; 3] {
+    let volumes = node.docker.list_volumes(None::<ListVolumesOptions>).await.expect("volumes");
+    let networks = node.docker.list_networks(None::<ListNetworksOptions>).await.expect("networks");
+    let is_canary = |name: &Option<String>| name.as_ref().is_some_and(|name| name.starts_with("canary-"));
+    let networks = networks.iter().filter(|network| is_canary(&network.name));
+    let directories = std::fs::read_dir(node.state().join("work")).expect("directories").flatten();
+    let directories = directories.filter(|dir| dir.path().join("inside").is_dir());
+    [volumes.volumes.unwrap_or_default().len(), networks.count(), directories.count()]
 }
 
 /// What a dead worker and ended tasks leave, `number` of each kind.
@@ -109,7 +138,8 @@ async fn canaries_survive(number: usize) {
     let kept = canaries(&node, &owner, number).await;
     leftovers(&node, &owner, 20).await;
     clean(&node, &mut janitor(&node, config()), &kept).await;
-    assert_eq!(volumes(&node).await, number);
+    assert_eq!(others_left(&node).await, [number; 3]);
+    println!("of {number} foreign things of each kind and {} containers and images: none lost", kept.len());
 }
 
 #[tokio::test]
@@ -158,7 +188,8 @@ async fn build_beside_a_janitor(builds: usize, with_gate: bool) -> Built {
                 false => None,
             };
             // With a look into the cache at each of its steps.
-            let files: [(&str, &[u8]); 4] = [("one", b"1"), ("two", b"2"), ("three", b"3"), ("four", b"4")];
+            let names: [String; BUILD_STEPS] = std::array::from_fn(|nth| format!("file-{nth}"));
+            let files = names.each_ref().map(|name| (name.as_str(), name.as_bytes()));
             let tag = queue_format::image_name(&labels.task);
             if let Err(error) = node.try_build("from", &labels.to_map(), &tag, &files, false).await {
                 failed.lock().expect("unpoisoned").push(error);
@@ -172,7 +203,7 @@ async fn build_beside_a_janitor(builds: usize, with_gate: bool) -> Built {
         is_over.store(true, Ordering::Relaxed);
     };
     let sweeping = async {
-        let mut janitor = janitor(&node, Config { builds_wait_seconds: 60, ..config() });
+        let mut janitor = janitor(&node, config());
         let mut removed = 0;
         while !is_over.load(Ordering::Relaxed) {
             removed += janitor.pass().await.expect("a pass").removed;

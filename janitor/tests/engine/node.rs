@@ -7,7 +7,9 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use bollard::Docker;
-use bollard::models::{BuildInfo, ContainerCreateBody, HostConfig, HostConfigLogConfig, ImageSummary};
+use bollard::models::{
+    BuildInfo, ContainerCreateBody, HostConfig, HostConfigLogConfig, ImageSummary, ResourcesUlimits,
+};
 use bollard::query_parameters::{
     BuildImageOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
@@ -51,7 +53,10 @@ struct Made {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Shape<'a> {
     pub(crate) name: Option<&'a str>,
+    /// Of a build's step, a person's.
     pub(crate) no_logs: bool,
+    /// With the limits of a worker's.
+    pub(crate) limits: bool,
 }
 
 impl Node {
@@ -150,7 +155,15 @@ impl Node {
         shape: Shape<'_>,
     ) -> String {
         let log = HostConfigLogConfig { typ: Some("none".to_owned()), config: None };
-        let host_config = HostConfig { log_config: shape.no_logs.then_some(log), ..HostConfig::default() };
+        let fsize =
+            ResourcesUlimits { name: Some("fsize".to_owned()), soft: Some(1 << 30), hard: Some(1 << 30) };
+        let host_config = HostConfig {
+            log_config: shape.no_logs.then_some(log),
+            cpuset_cpus: shape.limits.then(|| "0".to_owned()),
+            memory: shape.limits.then_some(64 << 20),
+            ulimits: shape.limits.then(|| vec![fsize]),
+            ..HostConfig::default()
+        };
         let name = shape.name.map_or_else(|| name_of(&labels), ToOwned::to_owned);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let body = ContainerCreateBody {
@@ -254,6 +267,22 @@ impl Node {
         made.containers.iter().chain(&made.images).filter(|id| all.contains(*id)).cloned().collect()
     }
 
+    /// Which of the containers that were made here are left, as an engine with states of its own lists them.
+    pub(crate) async fn left_of_containers(&self) -> BTreeSet<String> {
+        let made = self.made.lock().expect("unpoisoned").containers.clone();
+        let mut left = BTreeSet::new();
+        for id in made {
+            let gone = matches!(
+                self.docker.inspect_container(&id, None).await,
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })
+            );
+            if !gone {
+                left.insert(id);
+            }
+        }
+        left
+    }
+
     pub(crate) fn place(&self) -> Place {
         Place {
             spool: self.spool.layout().root().to_owned(),
@@ -322,8 +351,12 @@ pub(crate) fn container_name(labels: &Labels) -> String {
 /// An image to run a shell from: some Python that this node has. By its id, for its tag may move to a newer build.
 pub(crate) async fn base_image(docker: &Docker) -> String {
     let images = docker.list_images(Some(ListImagesOptionsBuilder::new().build())).await.expect("images");
-    let is_base =
-        |image: &ImageSummary| image.repo_tags.iter().any(|tag| tag.starts_with("openswe-python-3."));
+    let is_base = |image: &ImageSummary| {
+        image
+            .repo_tags
+            .iter()
+            .any(|tag| tag.trim_start_matches("localhost/").starts_with("openswe-python-3."))
+    };
     let newest = images.into_iter().filter(is_base).max_by_key(|image| image.created);
     newest.expect("a base image is needed; make one with: bottega images build").id
 }
@@ -333,7 +366,7 @@ fn name_of(labels: &HashMap<String, String>) -> String {
     labels.map_or_else(|| format!("janitor-test-{}", Uuid::now_v7()), |labels| container_name(&labels))
 }
 
-fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, bytes) in files {
         let mut header = tar::Header::new_gnu();

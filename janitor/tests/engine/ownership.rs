@@ -39,7 +39,7 @@ async fn foreign_objects_survive_and_leftovers_go() {
         foreign.push(node.raw_container(&canary, labels.to_map(), Shape::default()).await);
     }
     let by_hand = format!("by-hand-{}", node.hostname);
-    let shape = Shape { name: Some(&by_hand), no_logs: false };
+    let shape = Shape { name: Some(&by_hand), ..Shape::default() };
     foreign.push(node.raw_container(&canary, renamed.to_map(), shape).await);
     let forged_image = node.labels(&alive, &format!("forged-{}", node.hostname), 1);
     let tag = image_name(&forged_image.task);
@@ -97,7 +97,7 @@ async fn an_accepted_image_stays_until_its_task_leaves_done() {
     let name = image_name(&first.task);
     let mine = format!("mine-{}", node.hostname);
     let container =
-        node.raw_container(&name, HashMap::new(), Shape { name: Some(&mine), no_logs: false }).await;
+        node.raw_container(&name, HashMap::new(), Shape { name: Some(&mine), ..Shape::default() }).await;
     let built_on = node.raw_build(&name, &HashMap::new(), &mine).await;
 
     let mut janitor = node.janitor();
@@ -125,16 +125,22 @@ async fn base_images_foreign_tags_and_steps_of_builds_are_told_apart() {
     let images = node.build(&ended).await;
     let first = images.first().expect("an image");
     let step_name = format!("step-{}", node.hostname);
-    let step = Shape { name: Some(&step_name), no_logs: true };
+    let step = Shape { name: Some(&step_name), no_logs: true, limits: true };
     node.raw_container(first, HashMap::new(), step).await;
+    // What a person builds on an image of ours has its labels, and none of a worker's limits.
+    let theirs = node.build(&node.labels(&owner, &format!("theirs-{}", node.hostname), 1)).await;
+    let their_name = format!("their-step-{}", node.hostname);
+    let their_step = Shape { name: Some(&their_name), no_logs: true, limits: false };
+    let their_step = node.raw_container(theirs.last().expect("an image"), HashMap::new(), their_step).await;
     node.janitor().once().await.expect("a pass");
-    let kept: BTreeSet<String> = based.iter().chain(&tagged).cloned().collect();
+    let kept: BTreeSet<String> =
+        based.iter().chain(&tagged).chain(&theirs).chain([&their_step]).cloned().collect();
     assert_eq!(node.left().await, kept, "the build and its step are gone");
 
     let again = node.labels(&owner, &format!("again-{}", node.hostname), 1);
     let images = node.build(&again).await;
     let by_hand_name = format!("hand-{}", node.hostname);
-    let by_hand = Shape { name: Some(&by_hand_name), no_logs: false };
+    let by_hand = Shape { name: Some(&by_hand_name), ..Shape::default() };
     let container = node.raw_container(&images[1], HashMap::new(), by_hand).await;
     node.janitor().once().await.expect("a pass");
     let needed = images[..2].iter().cloned();

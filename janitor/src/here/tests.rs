@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// A candidate as a listing found it; then the world changes, and the last look must see that.
 struct Case {
     dir: tempfile::TempDir,
-    world: World,
+    world: Here,
     lease: PathBuf,
     candidate: Candidate,
 }
@@ -49,7 +49,7 @@ fn case() -> Case {
         object,
         kind: ObjectKind::WorkDir { path: path.clone() },
         spool: spool.id(),
-        owner,
+        owner: owner.clone(),
         task,
         token,
         created_at: jiff::Timestamp::UNIX_EPOCH,
@@ -69,11 +69,14 @@ fn case() -> Case {
         spool_root,
         spool_id: spool.id(),
         state_dir,
+        me: owner,
+        notifier: systemd::Notifier::default(),
         node: "here".to_owned(),
         ages: crate::Config::default().litter_ages(),
         clock: jiff::Timestamp::now,
     });
-    let world = World { files, engine: None };
+    let audit = Audit::new(&files.state_dir, 1 << 20);
+    let world = Here { files, engine: None, audit };
     Case { dir, world, lease, candidate }
 }
 

@@ -1,13 +1,19 @@
 //! A node: engine, ledger, spool, workers, people; and what each of them may do next.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
+use std::time::Duration;
 
-use ::janitor::{ClaimKey, Container, Image, Inventory, Level, Objects, Pressure};
 use jiff::Timestamp;
 use queue_format::{
-    Incarnation, Labels, LedgerEntry, Life, ObjectKind, Owner, SpoolId, TaskId, Token, image_name,
+    BuildGate, Building, Incarnation, Labels, LedgerEntry, Life, ObjectKind, Owner, SpoolId, TaskId, Token,
+    image_name,
 };
 use uuid::Uuid;
+
+use crate::disk::{Level, Pressure};
+use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects};
+use crate::uses::{Heard, Moment};
 
 pub(crate) const NODE: &str = "here";
 const BASE: &str = "sha256:base";
@@ -50,9 +56,10 @@ struct Build {
     whose: Whose,
     at: String,
     steps: u64,
+    _lock: Rc<Building>,
 }
 
-pub(crate) struct World {
+pub(crate) struct Model {
     pub(crate) random: Random,
     pub(crate) objects: Objects,
     pub(crate) whose: HashMap<String, Whose>,
@@ -60,10 +67,23 @@ pub(crate) struct World {
     pub(crate) claims: BTreeSet<ClaimKey>,
     pub(crate) accepted: BTreeSet<(TaskId, Token)>,
     pub(crate) lives: BTreeMap<Owner, Life>,
-    pub(crate) used_at: BTreeMap<String, Timestamp>,
+    /// The true last use of each image, by the clock that nobody sets.
+    pub(crate) used_at: BTreeMap<String, i64>,
+    /// What the engine has to tell, and whether it has forgotten some of it.
+    heard: Heard,
     pub(crate) now: i64,
+    /// What somebody has set the clock ahead by.
+    clock_ahead: i64,
     pub(crate) level: Level,
-    pub(crate) no_builds: bool,
+    /// The images that claimed tasks name.
+    pub(crate) named: BTreeSet<String>,
+    /// Steps of other people's builds that ran at the janitor's last look.
+    pub(crate) seen_steps: HashSet<String>,
+    /// Images that the engine is still removing, for whom the janitor no longer waits.
+    pub(crate) slow: Vec<String>,
+    /// Those that it has not removed in the end.
+    pub(crate) given_up: HashSet<String>,
+    gate: BuildGate,
     builds: Vec<Build>,
     tokens: BTreeMap<TaskId, u32>,
     unique: u128,
@@ -77,8 +97,8 @@ pub(crate) fn spool() -> SpoolId {
     Uuid::from_u128(1).to_string().parse().expect("a UUID")
 }
 
-impl World {
-    pub(crate) fn new(random: Random) -> Self {
+impl Model {
+    pub(crate) fn new(random: Random, gate: BuildGate) -> Self {
         let mut world = Self {
             random,
             objects: Objects::default(),
@@ -88,9 +108,15 @@ impl World {
             accepted: BTreeSet::new(),
             lives: BTreeMap::new(),
             used_at: BTreeMap::new(),
-            now: 1000,
+            heard: Heard::default(),
+            now: 100_000,
+            clock_ahead: 0,
             level: Level::Calm,
-            no_builds: false,
+            named: BTreeSet::new(),
+            seen_steps: HashSet::new(),
+            slow: Vec::new(),
+            given_up: HashSet::new(),
+            gate,
             builds: Vec::new(),
             tokens: BTreeMap::new(),
             unique: 10,
@@ -103,7 +129,25 @@ impl World {
     }
 
     pub(crate) fn at(&self) -> Timestamp {
-        Timestamp::from_second(self.now).expect("a time")
+        Timestamp::from_second(self.now + self.clock_ahead).expect("a time")
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        let since_boot = Duration::from_secs(self.now.unsigned_abs());
+        Moment { wall: self.at(), boot_id: String::new(), since_boot }
+    }
+
+    /// What the engine tells; it tells it once.
+    pub(crate) fn hear(&mut self) -> Heard {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// An image is used, by its id or by a name.
+    fn is_used(&mut self, image: &Image) {
+        let name = self.random.of(&image.tags).unwrap_or_else(|| image.id.clone());
+        let at = self.at();
+        self.heard.uses.push((name, at));
+        self.used_at.insert(image.id.clone(), self.now);
     }
 
     /// An inventory with nothing in it but what holds for the whole of it.
@@ -119,7 +163,12 @@ impl World {
     pub(crate) fn step(&mut self) {
         self.events += 1;
         self.now += self.random.below(20) as i64;
-        match self.random.below(24) {
+        if self.random.below(3) == 0
+            && let Some(id) = self.slow.pop()
+        {
+            self.end_slow_removal(&id);
+        }
+        match self.random.below(34) {
             0 | 1 => self.claim(),
             2 | 3 => self.run_container(),
             4 | 5 => self.begin_build(),
@@ -135,7 +184,17 @@ impl World {
             19 => self.person_removes(),
             20 => self.task_is_retried(),
             21 => self.crash_leaves_a_step(),
-            22 => self.image_is_used(),
+            22 | 23 => self.image_is_used(),
+            24 => self.person_begins_a_step(),
+            25 | 26 => self.person_ends_a_step(),
+            27 => self.task_names_an_image(),
+            28 => self.task_that_named_ends(),
+            31 | 32 => self.accepted_long_ago(),
+            29 => self.heard = Heard { is_partial: true, ..Heard::default() },
+            30 if self.random.below(8) == 0 => {
+                // Farther than any clock is put right by.
+                self.clock_ahead = if self.clock_ahead == 0 { 10_000 } else { 0 };
+            }
             _ => {
                 let levels = [Level::Calm, Level::Calm, Level::High, Level::Emergency];
                 self.level = levels[self.random.below(4) as usize];
@@ -161,7 +220,7 @@ impl World {
             image.tags.retain(|tag| !tags.contains(tag));
         }
         self.whose.insert(id.clone(), whose);
-        self.used_at.insert(id.clone(), self.at());
+        self.used_at.insert(id.clone(), self.now);
         let size_bytes = 100 * (1 + self.depth(parent_id.as_deref()));
         self.objects.images.push(Image { id, parent_id, tags, labels, created_at: None, size_bytes });
     }
@@ -185,7 +244,7 @@ impl World {
     ) {
         let id = format!("c{}", self.fresh());
         self.whose.insert(id.clone(), whose);
-        self.used_at.insert(image.id.clone(), self.at());
+        self.is_used(image);
         // A container inherits what it does not say itself.
         let mut all = image.labels.clone();
         all.extend(labels);
@@ -194,9 +253,11 @@ impl World {
             names: vec![name],
             image_id: image.id.clone(),
             labels: all,
-            created_at: None,
+            created_at: Some(self.at()),
             is_build_step: step,
-            is_running: self.random.below(2) == 0,
+            is_others_step: false,
+            is_running: !step && self.random.below(2) == 0,
+            is_removing: false,
         });
     }
 
@@ -264,12 +325,19 @@ impl World {
     }
 
     fn begin_build(&mut self) {
-        let Some(claim) = self.a_live_claim().filter(|_| !self.no_builds) else { return };
+        let Some(claim) = self.a_live_claim() else { return };
+        let Some(lock) = self.gate.build_within(Duration::ZERO).expect("a lock") else { return };
         let labels = self.labels(&claim);
         let kind = ObjectKind::Build { image: format!("bottega-draft:{}", labels.object.simple()) };
         self.record(&labels, kind);
         let steps = 1 + self.random.below(3);
-        self.builds.push(Build { labels, whose: Whose::Ours(claim), at: BASE.to_owned(), steps });
+        self.builds.push(Build {
+            labels,
+            whose: Whose::Ours(claim),
+            at: BASE.to_owned(),
+            steps,
+            _lock: Rc::new(lock),
+        });
     }
 
     fn go_on_building(&mut self) {
@@ -307,10 +375,15 @@ impl World {
             let image = self.objects.images.iter_mut().filter(of_claim).find(|image| !image.tags.is_empty());
             if let Some(id) = image.map(|image| image.id.clone()) {
                 let name = format!("{}:latest", image_name(&claim.task));
+                let dies = self.random.below(4) == 0;
                 for image in &mut self.objects.images {
                     image.tags.retain(|tag| *tag != name);
                     if image.id == id {
-                        image.tags = vec![name.clone()];
+                        // Whoever dies just then leaves the draft's name.
+                        if !dies {
+                            image.tags.clear();
+                        }
+                        image.tags.push(name.clone());
                     }
                 }
                 self.accepted.retain(|(task, _)| *task != claim.task);
@@ -451,20 +524,85 @@ impl World {
     }
 
     fn image_is_used(&mut self) {
-        let ids: Vec<String> = self.objects.images.iter().map(|image| image.id.clone()).collect();
-        if let Some(id) = self.random.of(&ids) {
-            let at = self.at();
-            self.used_at.insert(id, at);
+        let tagged: Vec<Image> =
+            self.objects.images.iter().filter(|image| !image.tags.is_empty()).cloned().collect();
+        if let Some(image) = self.random.of(&tagged) {
+            self.is_used(&image);
         }
+    }
+
+    /// What another worker had built, and nobody runs in it yet.
+    fn accepted_long_ago(&mut self) {
+        let owner = Owner::new(NODE, Incarnation::new(self.fresh()));
+        self.lives.insert(owner.clone(), if self.random.below(2) == 0 { Life::Left } else { Life::Dead });
+        let task: TaskId = format!("old-{}", self.random.below(TASKS)).parse().expect("an id");
+        let token = self.tokens.entry(task.clone()).or_default();
+        *token += 1;
+        let claim = ClaimKey { owner, task, token: Token(*token) };
+        let labels = self.labels(&claim);
+        let name = image_name(&claim.task);
+        self.record(
+            &labels,
+            ObjectKind::Build { image: format!("bottega-draft:{}", labels.object.simple()) },
+        );
+        let id = format!("sha256:{}", self.fresh().simple());
+        let tags = vec![format!("{name}:latest")];
+        self.image(id, Some(BASE.to_owned()), tags, labels.to_map(), Whose::Ours(claim.clone()));
+        self.accepted.retain(|(task, _)| *task != claim.task);
+        self.accepted.insert((claim.task, claim.token));
+    }
+
+    /// With a finished image for a base, ours or not.
+    fn person_begins_a_step(&mut self) {
+        let named: Vec<Image> =
+            self.objects.images.iter().filter(|image| !image.tags.is_empty()).cloned().collect();
+        let Some(image) = self.random.of(&named) else { return };
+        let name = format!("step-{}", self.fresh());
+        self.container(name, &image, HashMap::new(), true, Whose::Foreign);
+        if let Some(step) = self.objects.containers.last_mut() {
+            (step.is_build_step, step.is_others_step, step.is_running) = (false, true, true);
+        }
+    }
+
+    fn person_ends_a_step(&mut self) {
+        self.objects.containers.retain(|container| !container.is_others_step);
+    }
+
+    fn task_names_an_image(&mut self) {
+        let tags: Vec<String> = self
+            .objects
+            .images
+            .iter()
+            .flat_map(|image| &image.tags)
+            .filter(|tag| *tag != BASE_TAG)
+            .cloned()
+            .collect();
+        if let Some(tag) = self.random.of(&tags) {
+            self.named.insert(tag);
+        }
+    }
+
+    fn task_that_named_ends(&mut self) {
+        let named: Vec<String> = self.named.iter().cloned().collect();
+        if let Some(tag) = self.random.of(&named) {
+            self.named.remove(&tag);
+        }
+    }
+
+    /// The steps of other people's builds that run now.
+    pub(crate) fn foreign_steps(&self) -> HashSet<String> {
+        let steps = self.objects.containers.iter().filter(|found| found.is_others_step);
+        steps.map(|step| step.id.clone()).collect()
     }
 
     fn is_live(&self, claim: &ClaimKey) -> bool {
         self.claims.contains(claim) && self.lives.get(&claim.owner) != Some(&Life::Dead)
     }
 
-    pub(crate) fn remove_container(&mut self, id: &str) {
+    /// False where it is gone.
+    pub(crate) fn remove_container(&mut self, id: &str) -> bool {
         let Some(at) = self.objects.containers.iter().position(|container| container.id == id) else {
-            return;
+            return false;
         };
         let container = self.objects.containers.swap_remove(at);
         match &self.whose[id] {
@@ -480,20 +618,46 @@ impl World {
                     .or_default() += 1;
             }
         }
+        true
+    }
+
+    /// Drops a ledger entry, which must have nothing left that it stands for.
+    pub(crate) fn forget(&mut self, entry: &LedgerEntry) {
+        self.ledger.remove(&entry.object);
+        let object = entry.object.to_string();
+        let left = self.objects.containers.iter().find(|container| {
+            let is_ours = matches!(self.whose.get(&container.id), Some(Whose::Ours(_)));
+            is_ours && container.labels.get(queue_format::LABEL_OBJECT) == Some(&object)
+        });
+        if let Some(left) = left {
+            self.violate(format!("a container is forgotten that is still there: {left:?}"));
+        }
     }
 
     /// As the engine does it without force: what is in use stays, and so does what has two names.
-    pub(crate) fn remove_image(&mut self, id: &str) {
-        let Some(at) = self.objects.images.iter().position(|image| image.id == id) else { return };
+    pub(crate) fn is_kept(&self, id: &str) -> bool {
         let is_used = self.objects.containers.iter().any(|container| container.image_id == id)
             || self.objects.images.iter().any(|image| image.parent_id.as_deref() == Some(id));
-        if is_used || self.objects.images[at].tags.len() > 1 {
-            return;
+        is_used || self.objects.images.iter().any(|image| image.id == id && image.tags.len() > 1)
+    }
+
+    /// Takes one of several names away.
+    pub(crate) fn untag(&mut self, name: &str) -> bool {
+        let tagged = self.objects.images.iter_mut().find(|image| image.tags.iter().any(|tag| tag == name));
+        let Some(image) = tagged.filter(|image| image.tags.len() > 1) else { return false };
+        image.tags.retain(|tag| tag != name);
+        true
+    }
+
+    /// What is wrong with the removal of an image that nothing keeps, to be asked when it is begun.
+    pub(crate) fn judge_image(&mut self, id: &str, was_over: impl Fn(&Self) -> bool) {
+        let Some(image) = self.objects.images.iter().find(|image| image.id == id).cloned() else { return };
+        if !self.seen_steps.is_disjoint(&self.foreign_steps()) {
+            self.violate("an image went while somebody else built".to_owned());
         }
-        if self.builds.iter().any(|build| build.whose != Whose::Foreign) {
-            self.violate("an image went while a build looked for its cache".to_owned());
+        if image.tags.iter().any(|tag| self.named.contains(tag)) {
+            self.violate(format!("the image {id} went, which a task is to run in"));
         }
-        let image = self.objects.images.swap_remove(at);
         match self.whose[id].clone() {
             Whose::Foreign => self.violate(format!("a foreign image went: {image:?}")),
             Whose::Ours(claim) if self.is_live(&claim) => {
@@ -502,6 +666,9 @@ impl World {
             Whose::Ours(claim) => {
                 let is_accepted =
                     !image.tags.is_empty() && self.accepted.contains(&(claim.task, claim.token));
+                if is_accepted && !was_over(self) {
+                    self.violate(format!("the image {id} of an accepted task went before its time"));
+                }
                 let what = match (is_accepted, image.tags.is_empty()) {
                     (true, _) => "spent",
                     (false, true) => "layer",
@@ -512,13 +679,29 @@ impl World {
         }
     }
 
-    pub(crate) fn violate(&mut self, why: String) {
-        self.violation.get_or_insert(why);
+    /// It is gone from one moment to the other.
+    pub(crate) fn drop_image(&mut self, id: &str) {
+        if self.builds.iter().any(|build| build.whose != Whose::Foreign) {
+            self.violate("an image went while a build looked for its cache".to_owned());
+        }
+        self.objects.images.retain(|image| image.id != id);
     }
 
-    /// The lock that builds share, if nobody has it.
-    pub(crate) fn lock_out_builds(&mut self) -> bool {
-        self.no_builds = self.builds.iter().all(|build| build.whose == Whose::Foreign);
-        self.no_builds
+    fn end_slow_removal(&mut self, id: &str) {
+        if self.objects.images.iter().any(|image| image.id == id) && !self.is_kept(id) {
+            *self.removed.entry("slow").or_default() += 1;
+            self.drop_image(id);
+        } else {
+            // Whoever uses it now would keep it, and the janitor wait for it until its time is over.
+            self.given_up.insert(id.to_owned());
+        }
+    }
+
+    pub(crate) fn is_there(&self, id: &str) -> bool {
+        self.objects.images.iter().any(|image| image.id == id)
+    }
+
+    pub(crate) fn violate(&mut self, why: String) {
+        self.violation.get_or_insert(why);
     }
 }

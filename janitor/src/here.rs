@@ -1,0 +1,206 @@
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue_format::{BuildGate, Ledger, LedgerEntry, Life, LifeLock, LitterKind, NoBuilds, Owner};
+
+use crate::audit::{Audit, Event};
+use crate::error::{EngineError, JanitorError};
+use crate::inventory::{Container, Image, Inventory, WorkDirState};
+use crate::observe::{Engine, Files, allocated_bytes, look_at_work_dir, open_spool};
+use crate::policy::{Candidate, Target};
+use crate::verify::Look;
+use crate::world::{LookError, Removal, World};
+
+/// This node.
+#[derive(Clone, Debug)]
+pub(crate) struct Here {
+    pub(crate) files: Arc<Files>,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) audit: Audit,
+}
+
+impl World for Here {
+    type Alone = NoBuilds;
+
+    async fn entry_now(&self, entry: &LedgerEntry) -> Result<Option<Inventory>, JanitorError> {
+        self.on_files(entry, Files::observe_one).await
+    }
+
+    async fn named_images(&self) -> Result<BTreeSet<String>, JanitorError> {
+        self.on_files(&(), |files, ()| files.named_images()).await
+    }
+
+    async fn container(&self, id: &str) -> Result<Option<Container>, LookError> {
+        Ok(self.engine()?.container(id).await?)
+    }
+
+    async fn container_bytes(&self, id: &str) -> Option<u64> {
+        self.engine.as_ref()?.container_bytes(id).await
+    }
+
+    async fn image(&self, id: &str) -> Result<Option<Image>, LookError> {
+        Ok(self.engine()?.image(id).await?)
+    }
+
+    async fn look_at_files(&self, candidate: &Candidate) -> Result<Look, JanitorError> {
+        match &candidate.target {
+            Target::Lease(owner) => self.on_files(owner, look_at_lease).await,
+            Target::Lock(owner) => self.on_files(owner, look_at_lock).await,
+            Target::WorkDir(path) => self.on_files(path, look_at_dir).await,
+            Target::Litter(path, _) => Ok(match path.symlink_metadata() {
+                // What it is, the spool looks at again when it removes it.
+                Ok(_) => Look::Remove(candidate.bytes),
+                Err(_) => Look::Keep("it is gone"),
+            }),
+            Target::Mirror(path) => Ok(match self.files.mirror_rests(path) {
+                true => Look::Remove(candidate.bytes),
+                false => Look::Keep("somebody uses it"),
+            }),
+            Target::Entry(_) | Target::Container(_) | Target::Image(_) => Ok(Look::Remove(None)),
+        }
+    }
+
+    async fn without_builds(&self, wait: Duration) -> Result<Option<NoBuilds>, JanitorError> {
+        self.on_files(&wait, |files, wait| Ok(BuildGate::open(&files.state_dir)?.no_builds(*wait)?)).await
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<Removal, LookError> {
+        Ok(self.engine()?.remove_container(id).await?)
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<Removal, LookError> {
+        Ok(self.engine()?.remove_image(id).await?)
+    }
+
+    async fn remove_files(&self, candidate: &Candidate) -> Result<Removal, JanitorError> {
+        let is_removed = match &candidate.target {
+            Target::Lease(owner) => self.on_files(owner, take_back).await.map(|()| true)?,
+            Target::Lock(owner) => self.on_files(owner, forget_lock).await.map(|()| true)?,
+            Target::WorkDir(path) => self.on_files(path, |_, path| remove_dir(path)).await.map(|()| true)?,
+            Target::Litter(path, kind) => self.on_files(&(path.clone(), kind.clone()), discard).await?,
+            Target::Mirror(path) => self.on_files(path, |files, path| files.remove_mirror(path)).await?,
+            Target::Entry(_) | Target::Container(_) | Target::Image(_) => true,
+        };
+        Ok(if is_removed { Removal::Done } else { Removal::InUse("it is used again".to_owned()) })
+    }
+
+    async fn forget(&self, entry: &LedgerEntry) -> Result<(), JanitorError> {
+        self.on_files(entry, |files, entry| Ok(Ledger::open(&files.state_dir)?.forget(entry.object)?)).await
+    }
+
+    fn note(
+        &self,
+        event: Event,
+        candidate: &Candidate,
+        bytes: Option<u64>,
+        detail: Option<&str>,
+    ) -> Result<(), JanitorError> {
+        self.audit.record((self.files.clock)(), event, candidate, bytes, detail)
+    }
+
+    async fn answers(&self) -> bool {
+        match &self.engine {
+            Some(engine) => engine.answers().await,
+            None => false,
+        }
+    }
+
+    async fn hanging(&self, id: &str) -> Option<String> {
+        self.engine.as_ref()?.hanging(id).await
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}
+
+impl Here {
+    /// Runs something that blocks on the spool or the node's disk.
+    pub(crate) async fn on_files<A, T>(
+        &self,
+        about: &A,
+        ask: fn(&Files, &A) -> Result<T, JanitorError>,
+    ) -> Result<T, JanitorError>
+    where
+        A: Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        let (files, about) = (Arc::clone(&self.files), about.clone());
+        tokio::task::spawn_blocking(move || ask(&files, &about)).await?
+    }
+
+    fn engine(&self) -> Result<&Engine, EngineError> {
+        let lost = || {
+            let source = bollard::errors::Error::IOError { err: std::io::ErrorKind::NotConnected.into() };
+            EngineError::Failed { action: "be reached", source }
+        };
+        self.engine.as_ref().ok_or_else(lost)
+    }
+}
+
+fn look_at_lease(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
+    Ok(match LifeLock::look(&files.state_dir, owner)? {
+        Life::Dead => Look::Remove(None),
+        Life::Left => Look::Keep("its worker left its attempts to a successor"),
+        Life::Alive | Life::Unknown => Look::Keep("its worker is not proven dead"),
+    })
+}
+
+fn look_at_lock(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
+    if open_spool(files)?.layout().lease(owner).symlink_metadata().is_ok() {
+        return Ok(Look::Keep("its lease is there again"));
+    }
+    Ok(match LifeLock::look(&files.state_dir, owner)? {
+        // Without a lease nobody goes on with what it left.
+        Life::Dead | Life::Left => Look::Remove(None),
+        Life::Alive | Life::Unknown => Look::Keep("its worker is not proven dead"),
+    })
+}
+
+fn look_at_dir(files: &Files, path: &PathBuf) -> Result<Look, JanitorError> {
+    Ok(match look_at_work_dir(&files.state_dir.join("work"), path) {
+        WorkDirState::Inside(found) if found == *path => Look::Remove(allocated_bytes(path)),
+        WorkDirState::Missing => Look::Keep("it is gone"),
+        WorkDirState::Inside(_) | WorkDirState::Outside => {
+            Look::Keep("it does not lie where work directories do")
+        }
+    })
+}
+
+fn take_back(files: &Files, owner: &Owner) -> Result<(), JanitorError> {
+    let reaped = open_spool(files)?.reap(owner)?;
+    let tasks = reaped.tasks();
+    if !tasks.is_empty() {
+        let names: Vec<String> = tasks.iter().map(|name| format!("{} {}", name.id, name.token)).collect();
+        tracing::info!(
+            "worker {owner} is dead; {} of its tasks run again: {}",
+            tasks.len(),
+            names.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn forget_lock(files: &Files, owner: &Owner) -> Result<(), JanitorError> {
+    Ok(LifeLock::forget(&files.state_dir, owner)?)
+}
+
+fn discard(files: &Files, (path, kind): &(PathBuf, LitterKind)) -> Result<bool, JanitorError> {
+    let spool = open_spool(files)?;
+    let now = files.spool_time(&spool);
+    Ok(spool.discard(path, kind, &files.node, &files.ages, now)?)
+}
+
+/// The standard library removes a tree by handles of its directories and follows no link inside it.
+pub(crate) fn remove_dir(path: &Path) -> Result<(), JanitorError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(JanitorError::State { action: "remove", path: path.to_owned(), source }),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
