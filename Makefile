@@ -24,7 +24,7 @@ test-full-node: ## the worker's tests on Docker and Podman under systemd and cgr
 	@tests/full-node.sh
 
 janitor-long: ## the janitor in a million schedules, and on an engine of its own beside thousands of objects
-	cargo test -p janitor --test races --test engine -- --ignored --nocapture --test-threads=1
+	cargo test --release -p janitor --lib --test engine -- --ignored --nocapture --test-threads=1
 
 lint: ## formatting, clippy, licences and sources of dependencies
 	cargo fmt --all --check

@@ -15,9 +15,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+};
 use common::config;
-use janitor::{Config, Janitor};
+use futures_util::StreamExt;
+use janitor::{Config, DiskUse, Janitor};
 use node::{Node, Shape};
 use own::OwnEngine;
 
@@ -28,6 +31,8 @@ const BUILDS: usize = 334;
 const ZOMBIES: usize = 200;
 const CANARIES: usize = 50;
 const ROUNDS: usize = 7;
+const FREED_IMAGES: usize = 20;
+const FREED_IMAGE_BYTES: usize = 16 << 20;
 /// docuum never ends by itself.
 const DOCUUM_SECONDS: u64 = 30;
 
@@ -50,6 +55,7 @@ async fn main() {
     idle(&engine).await;
     drop(engine);
     zombies().await;
+    freed().await;
     peers().await;
 }
 
@@ -105,12 +111,33 @@ async fn make_zombies(node: &Node) -> queue_format::LifeLock {
     alive
 }
 
+/// How long the engine takes for as many removals with nobody looking at anything.
+async fn bare_removals(node: &Node, parallel: usize) -> f64 {
+    let image = node.raw_build("scratch", &HashMap::new(), "bare").await.pop().unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..ZOMBIES {
+        ids.push(node.raw_container(&image, HashMap::new(), Shape::default()).await);
+    }
+    let began = Instant::now();
+    futures_util::stream::iter(ids)
+        .for_each_concurrent(parallel, async |id| {
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            node.docker.remove_container(&id, Some(options)).await.unwrap();
+        })
+        .await;
+    began.elapsed().as_secs_f64()
+}
+
 async fn zombies() {
-    println!("| {ZOMBIES} zombies | s | times one by one |\n|---|---|---|");
+    println!(
+        "| {ZOMBIES} zombies | s | times one by one | the engine's bare removals, s | times one by one |"
+    );
+    println!("|---|---|---|---|---|");
     let mut serial = None;
     for parallel in [1, 8, 16, 32] {
         let engine = OwnEngine::start(DISK_BYTES);
         let node = Node::at(&engine.address()).await;
+        let bare = bare_removals(&node, parallel).await;
         let _alive = make_zombies(&node).await;
         let mut janitor = janitor(&node, Config { parallel_removals: parallel, ..config() });
         janitor.pass().await.unwrap();
@@ -118,10 +145,34 @@ async fn zombies() {
         let report = janitor.pass().await.unwrap();
         let took = began.elapsed().as_secs_f64();
         assert_eq!(report.removed, ZOMBIES);
-        let serial = *serial.get_or_insert(took);
-        println!("| {parallel} in flight | {took:.2} | {:.1} |", serial / took);
+        let (one, bare_one) = *serial.get_or_insert((took, bare));
+        println!(
+            "| {parallel} in flight | {took:.2} | {:.1} | {bare:.2} | {:.1} |",
+            one / took,
+            bare_one / bare
+        );
     }
     println!();
+}
+
+/// What a pass says that it freed, beside what the disk says.
+async fn freed() {
+    let engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let (owner, _alive) = node.living_owner();
+    for nth in 0..FREED_IMAGES {
+        let labels = node.labels(&owner, &format!("ended-{nth}"), 1);
+        let tag = queue_format::image_name(&labels.task);
+        node.record(&labels, queue_format::ObjectKind::Build { image: tag.clone() });
+        let content = vec![nth as u8; FREED_IMAGE_BYTES];
+        node.try_build("scratch", &labels.to_map(), &tag, &[("file", &content)], true).await.unwrap();
+    }
+    let used = || DiskUse::of(&engine.root()).unwrap().used_bytes;
+    let before = used();
+    let told = janitor(&node, config()).once().await.unwrap().bytes;
+    let freed = before - used();
+    println!("| bytes of {FREED_IMAGES} images | told | freed | off by, % |\n|---|---|---|---|");
+    println!("| | {told} | {freed} | {:.2} |\n", told.abs_diff(freed) as f64 * 100.0 / freed as f64);
 }
 
 /// The same leftovers and canaries for each.

@@ -8,4 +8,5 @@ mod mass;
 mod node;
 mod own;
 mod ownership;
+mod podman;
 mod sorrows;
