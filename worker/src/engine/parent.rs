@@ -13,6 +13,8 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "bottega-slot";
 /// The slice above those of slots.
 const SLICE: &str = "bottega.slice";
+/// The group of builds in the group of a slot.
+const BUILDS: &str = "build";
 /// A group has so much more than its containers, so that one meets its own limit: that one's events tell whose it was.
 const MEMORY_SLACK_BYTES: u64 = 32 << 20;
 /// The kernel counts memory in pages; those of some machines are so large.
@@ -150,11 +152,15 @@ impl SlotGroups {
     }
 
     /// A group below a slot's: Podman runs a build in the very group that it is given, shows it that group's files to
-    /// write, and removes it at the end. The limits are those of the slot above, out of its sight.
+    /// write, and removes it at the end. The limits are those of the slot above, out of its sight. It is a path even where
+    /// systemd manages the groups of Podman's containers: those of builds that its API is asked for nobody manages.
     pub(super) fn of_podmans_builds(&self, cgroup_parent: &str) -> String {
-        match cgroup_parent.strip_suffix(".slice") {
-            Some(slice) => format!("{slice}-build.slice"),
-            None => format!("{cgroup_parent}/build"),
+        let above = self.mount.strip_prefix(MOUNT).unwrap_or(Path::new(""));
+        match cgroup_parent.ends_with(".slice") {
+            true => {
+                Path::new("/").join(above).join(SLICE).join(cgroup_parent).join(BUILDS).display().to_string()
+            }
+            false => format!("{cgroup_parent}/{BUILDS}"),
         }
     }
 
@@ -181,9 +187,7 @@ impl SlotGroups {
     }
 
     fn builds_below(&self, name: &str) -> Vec<Group> {
-        let builds = self.of_podmans_builds(name);
-        let builds = Path::new(&builds).file_name().unwrap_or_default();
-        self.dirs(name).into_iter().map(|slot| Group { builds: slot.join(builds), slot }).collect()
+        self.dirs(name).into_iter().map(|slot| Group { builds: slot.join(BUILDS), slot }).collect()
     }
 
     /// The memory that a slot's group is given.
@@ -429,6 +433,19 @@ mod tests {
         assert!(build.try_wait().unwrap().is_none(), "others' cores");
         groups.unlisted(&[1]).end().await.unwrap_err();
         assert!(!build.wait().unwrap().success());
+    }
+
+    #[test]
+    fn the_group_of_podmans_builds_is_below_the_slots() {
+        let check = |below: &str, is_systemd: bool, parent: &str, expected: &str| {
+            let groups = SlotGroups::below(&Path::new(MOUNT).join(below), true, is_systemd);
+            assert_eq!(groups.of_podmans_builds(parent), expected);
+        };
+        check("", false, "/bottega-slot4", "/bottega-slot4/build");
+        check("", true, "bottega-slot4.slice", "/bottega.slice/bottega-slot4.slice/build");
+        let user = "user.slice/user-7.slice/user@7.service";
+        let expected = format!("/{user}/bottega.slice/bottega-slot4.slice/build");
+        check(user, true, "bottega-slot4.slice", &expected);
     }
 
     #[test]
