@@ -18,13 +18,19 @@ pub(super) fn write(recipe: &Recipe) -> EvalScript {
         Runner::Pytest => (pytest(recipe), ReportKind::JUnit),
         Runner::Command(command) => (command.clone(), ReportKind::ExitStatus),
     };
+    let skeleton = skeleton(recipe.python, &recipe.directory, &[], &command);
+    EvalScript { skeleton, report, targets: recipe.targets.clone() }
+}
+
+/// The script around a test command, whoever chose that: `setup` are commands before it.
+pub(crate) fn skeleton(python: PythonVersion, directory: &str, setup: &[String], command: &str) -> String {
     let mut lines = vec![
         "#!/bin/bash".to_owned(),
         ". /opt/conda/etc/profile.d/conda.sh".to_owned(),
         "conda activate testbed".to_owned(),
         "cd /testbed".to_owned(),
     ];
-    if may_have_old_git(recipe.python) {
+    if may_have_old_git(python) {
         lines.push("# git before 2.35 does not know --allow-empty.".to_owned());
         lines.push("if ! git apply -h 2>&1 | grep -q allow-empty; then".to_owned());
         lines.push("    git() { command git \"${@/#--allow-empty/--verbose}\"; }".to_owned());
@@ -34,16 +40,17 @@ pub(super) fn write(recipe: &Recipe) -> EvalScript {
     lines.push(TEST_PATCH_PLACEHOLDER.to_owned());
     lines.push(TERMINATOR.to_owned());
     lines.push(format!("if [ $? -ne 0 ]; then exit {PATCH_FAILED_EXIT_CODE}; fi"));
-    if !recipe.directory.is_empty() {
-        lines.push(format!("cd {}", quoted(&recipe.directory)));
+    if !directory.is_empty() {
+        lines.push(format!("cd {}", quoted(directory)));
     }
+    lines.extend_from_slice(setup);
     lines.push("echo '>>>>> Start Test Output'".to_owned());
-    lines.push(command);
+    lines.push(command.to_owned());
     lines.push("rc=$?".to_owned());
     lines.push("echo '>>>>> End Test Output'".to_owned());
     lines.push("echo \"OPENSWE_EXIT_CODE=$rc\"".to_owned());
     lines.push("exit \"$rc\"".to_owned());
-    EvalScript { skeleton: lines.join("\n") + "\n", report, targets: recipe.targets.clone() }
+    lines.join("\n") + "\n"
 }
 
 fn pytest(recipe: &Recipe) -> String {
@@ -52,22 +59,29 @@ fn pytest(recipe: &Recipe) -> String {
     if !call.keeps_cache {
         words.push("-p no:cacheprovider".to_owned());
     }
-    words.push("-o junit_family=xunit1".to_owned());
-    words.push(format!("--junitxml=\"${{{REPORT_VARIABLE}:-{REPORT_PATH}}}\""));
+    words.push(report_option());
     if let Some(addopts) = &call.addopts {
         let value = addopts.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
         words.push(format!("-o {}", quoted(&format!("addopts={value}"))));
     }
     words.extend(call.arguments.iter().map(|word| quoted(word)));
-    words.extend(recipe.targets.iter().map(|path| {
-        let path = if path.starts_with('-') { format!("./{path}") } else { path.clone() };
-        quoted(&path)
-    }));
+    words.extend(recipe.targets.iter().map(|path| target(path)));
     words.join(" ")
 }
 
+/// Asks pytest for the report that tells each test.
+pub(crate) fn report_option() -> String {
+    format!("-o junit_family=xunit1 --junitxml=\"${{{REPORT_VARIABLE}:-{REPORT_PATH}}}\"")
+}
+
+/// A test file as an argument, never as an option.
+pub(crate) fn target(path: &str) -> String {
+    let path = if path.starts_with('-') { format!("./{path}") } else { path.to_owned() };
+    quoted(&path)
+}
+
 /// For a shell; what no shell can hold is left out.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let word: String = word.chars().filter(|c| *c != '\0' && *c != '\n').collect();
     shlex::try_quote(&word).map(std::borrow::Cow::into_owned).unwrap_or_default()
 }

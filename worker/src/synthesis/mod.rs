@@ -1,12 +1,12 @@
-//! From a tree to an environment: explore, Dockerfile, evaluation script, analysis, behind one trait that rules
-//! and, later, agents implement.
+//! From a tree to an environment: explore, Dockerfile, evaluation script, analysis, behind one trait that rules here and
+//! [agents](crate::agents) implement.
 
 mod contract;
 mod dependencies;
 mod dockerfile;
-mod eval_script;
+pub(crate) mod eval_script;
 mod modules;
-mod patch;
+pub(crate) mod patch;
 mod project;
 mod python;
 mod recipe;
@@ -14,7 +14,7 @@ mod repair;
 mod rules;
 mod targets;
 mod text;
-mod tree;
+pub(crate) mod tree;
 
 pub use contract::*;
 pub use eval_script::PATCH_FAILED_EXIT_CODE;

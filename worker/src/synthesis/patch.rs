@@ -1,18 +1,18 @@
 /// A file that a patch touches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct PatchedFile {
+pub(crate) struct PatchedFile {
     /// Its path after the patch.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// The patch removes it.
-    pub(super) deleted: bool,
+    pub(crate) deleted: bool,
     /// The patch adds it.
-    pub(super) added: bool,
+    pub(crate) added: bool,
     /// The lines that the patch adds.
-    pub(super) added_text: String,
+    pub(crate) added_text: String,
 }
 
 /// The files of a git diff, in its order.
-pub(super) fn files(patch: &str) -> Vec<PatchedFile> {
+pub(crate) fn files(patch: &str) -> Vec<PatchedFile> {
     let mut files: Vec<PatchedFile> = Vec::new();
     let mut in_hunk = false;
     for line in patch.lines() {

@@ -12,7 +12,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// A repository's files at the base commit, as far as they may be read: regular files below the root, within
 /// limits. Symbolic links are never followed, since the tree is not trusted.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
     directory: String,
     files: Vec<String>,
@@ -20,7 +20,7 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Lists the tree.
-    pub(super) fn open(root: &Path) -> Result<Self, BrainError> {
+    pub(crate) fn open(root: &Path) -> Result<Self, BrainError> {
         let mut files = Vec::new();
         let mut pending = vec![(PathBuf::new(), 0)];
         while let Some((directory, depth)) = pending.pop() {
@@ -48,7 +48,7 @@ impl Tree {
     }
 
     /// The part of it below a directory, with paths relative to that.
-    pub(super) fn below(self, directory: &str) -> Self {
+    pub(crate) fn below(self, directory: &str) -> Self {
         let prefix = format!("{directory}/");
         let files =
             self.files.iter().filter_map(|file| file.strip_prefix(&prefix)).map(str::to_owned).collect();
@@ -56,29 +56,29 @@ impl Tree {
     }
 
     /// The directory that it was cut down to; empty for a whole tree.
-    pub(super) fn directory(&self) -> &str {
+    pub(crate) fn directory(&self) -> &str {
         &self.directory
     }
 
     /// Every file, sorted, relative to the root.
-    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         self.files.iter().map(String::as_str)
     }
 
     /// Whether this file is there.
-    pub(super) fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         self.files.binary_search_by(|file| file.as_str().cmp(path)).is_ok()
     }
 
     /// Whether anything lies in this directory.
-    pub(super) fn has_directory(&self, path: &str) -> bool {
+    pub(crate) fn has_directory(&self, path: &str) -> bool {
         let prefix = format!("{path}/");
         let at = self.files.partition_point(|file| file.as_str() < prefix.as_str());
         self.files.get(at).is_some_and(|file| file.starts_with(&prefix))
     }
 
     /// A file's text; what is not UTF-8 in it is replaced. `None` where it is missing or too large.
-    pub(super) fn read(&self, path: &str) -> Option<String> {
+    pub(crate) fn read(&self, path: &str) -> Option<String> {
         if !self.has(path) {
             return None;
         }
@@ -96,7 +96,7 @@ impl Tree {
 #[cfg(test)]
 impl Tree {
     /// A tree of these files in a directory that lives as long as the guard.
-    pub(super) fn of(files: &[(&str, &str)]) -> (tempfile::TempDir, Self) {
+    pub(crate) fn of(files: &[(&str, &str)]) -> (tempfile::TempDir, Self) {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = root.path().join(path);
