@@ -245,11 +245,23 @@ impl Layout {
         self.logs().join(format!("{owner}.jsonl"))
     }
 
+    /// What models have cost, a file for each incarnation.
+    #[must_use]
+    pub fn spends(&self) -> PathBuf {
+        self.root.join("spend")
+    }
+
+    /// What models have cost one incarnation.
+    #[must_use]
+    pub fn spend(&self, owner: &Owner) -> PathBuf {
+        self.spends().join(format!("{owner}.json"))
+    }
+
     /// Every directory that a spool begins with.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let plain = [
             "tmp", "incoming", "pending", "delayed", "hold", "claimed", "done", "failed", "results",
-            "status", "nodes", "ledger", "control", "log", "inputs",
+            "status", "nodes", "ledger", "control", "log", "inputs", "spend",
         ];
         let mut all: Vec<PathBuf> = plain.iter().map(|name| self.root.join(name)).collect();
         all.push(self.rejected());

@@ -29,6 +29,7 @@
 //!   control/                                 what people ask of all daemons at once ([`Control`]): pause,
 //!                                            drain/<node>, cancel/<id>, limits.toml
 //!   log/<owner>.jsonl                        what happened, one writer a file ([`EventLog`])
+//!   spend/<owner>.json                       what models have cost, one writer a file ([`Spend`])
 //!   status/                                  what the daemons last said; never needed to continue
 //! ```
 //!
@@ -89,6 +90,7 @@ mod run_task;
 mod settling;
 mod shelf;
 mod spec;
+mod spend;
 mod spool;
 mod status;
 mod steer;
@@ -124,8 +126,8 @@ pub use litter::{Litter, LitterAges, LitterKind};
 pub use liveness::{Life, LifeLock};
 pub use log::EventLog;
 pub use manifest::{
-    BuildReport, COMMANDS_FILE, CommandRecord, MANIFEST_FILE, Manifest, OUTPUT_FILE, PythonRecord, RunReport,
-    StageRecord, WorkReport,
+    AgentsRecord, BuildReport, COMMANDS_FILE, CONVERSATION_FILE, CommandRecord, JOURNAL_FILE, MANIFEST_FILE,
+    Manifest, OUTPUT_FILE, PythonRecord, RunReport, StageRecord, WorkReport,
 };
 pub use name::{InvalidName, TaskName, Token};
 pub use node::{NodeRecord, PressureOf};
@@ -139,6 +141,7 @@ pub use retry::Retried;
 pub use run_task::{COMMANDS_MAX, InputFile, InvalidRun, RunTask, output_name};
 pub use settling::Settling;
 pub use spec::{BuildTask, InvalidSpec, Resources, TASK_FILE_BYTES_MAX, TaskSpec, Work};
+pub use spend::Spend;
 pub use spool::{Spool, SpoolId};
 pub use status::{Pace, SlotActivity, SlotStatus, Summary, WorkerStatus};
 pub use steer::Cancelled;

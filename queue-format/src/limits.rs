@@ -8,6 +8,7 @@ use crate::{Class, PathError, Spool};
 ///
 /// ```toml
 /// claims_per_node = 8          # of one node, all its workers together
+/// model_dollars = 500          # what models may cost all nodes together, as spend/ has it: agents wait beyond it
 /// [claims_per_class]
 /// 5-build = 100                # of one class, all nodes together; 0: nobody claims it
 /// ```
@@ -19,6 +20,8 @@ pub struct Limits {
     pub claims_per_node: Option<u32>,
     /// Claims of one class, of all nodes together.
     pub claims_per_class: BTreeMap<Class, u32>,
+    /// What models may cost all nodes together, in millionths of a dollar.
+    pub model_micro_dollars: Option<u64>,
 }
 
 /// What a node may claim just now.
@@ -33,6 +36,7 @@ pub struct Room {
 struct Written {
     claims_per_node: Option<u32>,
     claims_per_class: BTreeMap<String, u32>,
+    model_dollars: Option<f64>,
 }
 
 impl Limits {
@@ -49,13 +53,20 @@ impl Limits {
             }
         };
         let claims_per_class = written.claims_per_class.into_iter().map(class).collect::<Result<_, _>>()?;
-        Ok(Self { claims_per_node: written.claims_per_node, claims_per_class })
+        let micro = |dollars: f64| match (0.0..1e12).contains(&dollars) {
+            true => Ok((dollars * 1e6).round() as u64),
+            false => Err(format!("model_dollars is {dollars}, expected 0 or more")),
+        };
+        let model_micro_dollars = written.model_dollars.map(micro).transpose()?;
+        Ok(Self { claims_per_node: written.claims_per_node, claims_per_class, model_micro_dollars })
     }
 
     /// True where nothing is limited.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.claims_per_node.is_none() && self.claims_per_class.is_empty()
+        self.claims_per_node.is_none()
+            && self.claims_per_class.is_empty()
+            && self.model_micro_dollars.is_none()
     }
 }
 
@@ -135,6 +146,7 @@ mod tests {
         };
         check("", None, None);
         check("claims_per_node = 8", Some(8), None);
+        assert_eq!(Limits::parse("model_dollars = 2.5").expect("valid").model_micro_dollars, Some(2_500_000));
         check("[claims_per_class]\n5-build = 0\n", None, Some(0));
         let check = |text: &str, expected: &str| {
             let why = Limits::parse(text).expect_err(text);
@@ -142,6 +154,7 @@ mod tests {
         };
         check("claims_per_nodes = 8", "claims_per_nodes");
         check("claims_per_node = -1", "claims_per_node");
+        check("model_dollars = -1.0", "model_dollars is -1");
         check("claims_per_node = \"many\"", "many");
         check("[claims_per_class]\nbuilds = 3", "\"builds\" is no class, expected one such as \"5-build\"");
     }

@@ -64,7 +64,7 @@ impl Spool {
         let layout = self.layout();
         let bucket = format!("{bucket:02x}");
         let results = layout.results().join(&bucket);
-        let mut dirs = vec![layout.root().to_owned(), layout.logs(), results.clone()];
+        let mut dirs = vec![layout.root().to_owned(), layout.logs(), layout.spends(), results.clone()];
         dirs.extend([layout.inputs(), layout.inputs().join(&bucket)]);
         for dir in [layout.nodes(), layout.status(), layout.incoming(), layout.control()] {
             self.dirs_below(dir, 1, &mut dirs)?;

@@ -67,7 +67,33 @@ pub struct BuildReport {
     pub fail_to_pass: usize,
     /// Tests that pass in both.
     pub pass_to_pass: usize,
+    /// What agents had part in it, where any had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<AgentsRecord>,
 }
+
+/// What agents had part in an attempt, and what that cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentsRecord {
+    /// Who made the environment: `agents`, or `rules, then agents`.
+    pub brain: String,
+    /// Answers of models.
+    pub answers: u32,
+    /// Tokens that they read, of which caches had some.
+    pub tokens_read: u64,
+    /// Tokens that they wrote.
+    pub tokens_written: u64,
+    /// The price, in millionths of a dollar.
+    pub micro_dollars: u64,
+    /// BLAKE3 of the prompts.
+    pub prompts_blake3: String,
+}
+
+/// The name of an attempt's file with what was asked of models, and answered.
+pub const CONVERSATION_FILE: &str = "conversation.json";
+
+/// The name of an attempt's file that it can be run again from.
+pub const JOURNAL_FILE: &str = "journal.jsonl";
 
 /// What a run tells; of each command, `commands.json` among its files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

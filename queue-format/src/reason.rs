@@ -64,6 +64,9 @@ closed_list! {
         Timeout = "timeout" => "A build or a run did not end within its time: raise timeout_seconds, or look for a hang.",
         OutOfMemory = "out-of-memory" => "A run was killed at its memory limit: raise memory_bytes.",
         Policy = "policy" => "The environment is valid, but of an acceptance class that the configuration drops.",
+        NotGenuine = "not-genuine" => "The tests show the fix, but not for its own sake: read what is said against Dockerfile and script.",
+        Unsolvable = "unsolvable" => "The agents found no environment that could be made: bottega show ID --conversation tells why.",
+        Budget = "budget" => "The agents used up what one task may cost: raise task_*_max in [worker.agents], then retry.",
         Cancelled = "cancelled" => "A person cancelled it: a retry makes it pending again.",
         Poison = "poison" => "The task was lost with its worker too often: look at the attempts' logs before a retry.",
     }

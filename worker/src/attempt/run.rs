@@ -128,6 +128,7 @@ pub async fn attempt<E: Engine, B: Brain>(job: &Job<'_, E>, brain: &mut B) -> Re
             image_name: kept,
             fail_to_pass: transitions.map_or(0, |moves| moves.fail_to_pass.len()),
             pass_to_pass: transitions.map_or(0, |moves| moves.pass_to_pass.len()),
+            agents: None,
         }),
         stages: bench.log.stages,
         notes: bench.log.notes.into_iter().chain(bench.evaluation_notes).collect(),
