@@ -67,6 +67,8 @@ impl House {
     /// The engine does not answer.
     pub async fn containers(&self, spool: &Spool) -> reqwest::Result<Vec<String>> {
         let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+        // Whoever was first has chosen the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy();
         let (client, base) = match host.strip_prefix("unix://") {
             Some(path) => (client.unix_socket(path), "http://engine".to_owned()),

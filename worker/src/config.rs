@@ -5,6 +5,8 @@ use std::time::Duration;
 use queue_format::AcceptanceClass;
 use serde::{Deserialize, Serialize};
 
+use crate::agents::{AgentsConfig, BrainKind};
+
 /// A week: a limit that is longer is a mistake.
 const SECONDS_MAX: u64 = 7 * 24 * 3600;
 
@@ -30,7 +32,9 @@ pub struct WorkerConfig {
     pub join_wait_seconds: u64,
     /// Free disk below which nothing is claimed, in GiB.
     pub reserved_disk_gib: f64,
-    /// Rounds of Dockerfile, script and evaluation.
+    /// Who makes environments.
+    pub brain: BrainKind,
+    /// Rounds of Dockerfile, script and evaluation; of rules and agents, so many each.
     pub iterations_max: u32,
     /// Runs of each condition.
     pub repeats: u32,
@@ -58,6 +62,8 @@ pub struct WorkerConfig {
     /// Whether commands without a container are run, as this worker's user: only where everybody who may write to the
     /// spool is trusted with this node.
     pub native: bool,
+    /// What agents may spend, and whom they ask.
+    pub agents: AgentsConfig,
 }
 
 /// What the host keeps for itself.
@@ -155,6 +161,10 @@ impl WorkerConfig {
                     .to_owned(),
             );
         }
+        wrong.extend(self.agents.check().err());
+        if self.brain != BrainKind::Rules && self.agents.endpoints.is_empty() {
+            wrong.push("worker.brain wants a model, and there are no [[worker.agents.endpoints]]".to_owned());
+        }
         if self.accept.is_empty() {
             wrong.push(
                 "worker.accept is empty, expected at least one class: nothing would be accepted".to_owned(),
@@ -175,6 +185,7 @@ impl Default for WorkerConfig {
             reserved_memory_gib: 1.0,
             join_wait_seconds: 900,
             reserved_disk_gib: 5.0,
+            brain: BrainKind::Rules,
             iterations_max: 6,
             repeats: 3,
             accept: AcceptanceClass::ALL.to_vec(),
@@ -188,6 +199,7 @@ impl Default for WorkerConfig {
             containers: true,
             drain_seconds: 600,
             native: false,
+            agents: AgentsConfig::default(),
         }
     }
 }
@@ -218,6 +230,8 @@ mod tests {
         check(|c| c.output_bytes_max = usize::MAX, "worker.output_bytes_max");
         check(|c| c.pids_max = 0, "worker.pids_max");
         check(|c| c.accept.clear(), "worker.accept is empty");
+        check(|c| c.brain = BrainKind::Auto, "worker.brain wants a model");
+        check(|c| c.agents.tries_max = 0, "worker.agents.tries_max is 0, expected 1 or more");
     }
 
     #[test]
@@ -232,6 +246,8 @@ mod tests {
             "output_bytes_max",
             "drain_seconds",
             "native",
+            "brain",
+            "agents",
         ];
         let started = WorkerConfig::default();
         let keys = serde_json::to_value(&started).expect("JSON");
@@ -242,6 +258,8 @@ mod tests {
                 serde_json::Value::Number(_) => 77.into(),
                 serde_json::Value::Array(_) => serde_json::json!(["strict"]),
                 _ if key == "build_network" => "host".into(),
+                _ if key == "brain" => "auto".into(),
+                serde_json::Value::Object(_) => serde_json::json!({ "tries_max": 3 }),
                 _ => 3.into(),
             };
             let changed: WorkerConfig = serde_json::from_value(changed).expect(key);

@@ -1,6 +1,7 @@
 //! A worker: claims tasks, builds and evaluates each environment in containers pinned to a slot, publishes the
 //! attempt. See ARCHITECTURE.md for the stages; each has a module here.
 
+pub mod agents;
 pub mod allocator;
 pub mod attempt;
 pub mod board;
@@ -18,6 +19,7 @@ pub mod run;
 pub mod seats;
 pub mod slots;
 pub mod synthesis;
+mod tls;
 pub mod topology;
 mod work_dir;
 mod worker;

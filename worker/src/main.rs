@@ -1,17 +1,20 @@
 //! The worker daemon: reads the command line, the environment and the machine, then works until it is told to stop.
 
 mod predecessor;
+mod replay;
 mod serve;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit};
-use queue_format::{Ledger, PathError};
+use queue_format::{Ledger, PathError, Spool, TaskId, Token};
 use systemd::{Environment, Source};
+use worker::agents::BrainKind;
 use worker::attempt::journal::boot_id;
 use worker::awaited_cpus;
 use worker::config::WorkerConfig;
@@ -42,6 +45,9 @@ struct Cli {
     /// the last one of its name left.
     #[arg(long, env = "BOTTEGA_INSTANCE", default_value = "worker", global = true, value_parser = instance_name)]
     instance: String,
+    /// Who makes environments [default: what the configuration says].
+    #[arg(long)]
+    brain: Option<BrainKind>,
     /// Print the effective configuration as TOML and end.
     #[arg(long)]
     print_config: bool,
@@ -54,6 +60,14 @@ enum Command {
         /// Print a recording of this machine instead, to be sent with a report of what is wrong in it.
         #[arg(long)]
         record: bool,
+    },
+    /// Make an attempt of agents again from its journal: without model and engine, byte for byte.
+    Replay {
+        /// The task's id.
+        id: TaskId,
+        /// Which attempt, such as a002 [default: the last that was recorded].
+        #[arg(long)]
+        attempt: Option<Token>,
     },
     /// Do as root what a worker that is not root cannot: make the control groups of its slots, and give them to whoever
     /// owns the state directory. For ExecStartPre=+.
@@ -95,7 +109,11 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let environment = Environment::from_os(std::env::vars_os());
     let source = Source::named_or_default(cli.config.clone());
-    let config = systemd::config::load_checked(&source, "worker", WorkerConfig::check)?;
+    let mut config = systemd::config::load_checked(&source, "worker", WorkerConfig::check)?;
+    if let Some(brain) = cli.brain {
+        config.brain = brain;
+        config.check().map_err(anyhow::Error::msg)?;
+    }
     if cli.print_config {
         print!("{}", systemd::config::print(&config, "worker")?);
         return Ok(());
@@ -106,6 +124,12 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             if record { recording_of_this_machine() } else { tell_topology(cli, &config, &environment)? }
         );
         return Ok(());
+    }
+    if let Some(Command::Replay { id, attempt }) = &cli.command {
+        let spool = systemd::config::named_or_said_spool(cli.spool.clone(), &source)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let git_timeout = Duration::from_secs(config.git_timeout_seconds);
+        return runtime.block_on(replay::run(&Spool::open(&spool)?, id, *attempt, git_timeout));
     }
     if let Some(Command::Prepare) = cli.command {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

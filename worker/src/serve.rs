@@ -13,6 +13,7 @@ use systemd::{Environment, Notifier, Reload, Shutdown, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use uuid::Uuid;
+use worker::agents::{BrainKind, Llm, Surroundings};
 use worker::attempt::Workshop;
 use worker::attempt::journal::boot_id;
 use worker::board::Board;
@@ -24,7 +25,6 @@ use worker::repository::RepositoryCache;
 use worker::run::{end_native_commands_of, kinds};
 use worker::seats::Seats;
 use worker::slots::{CpuLocks, Slot, plan};
-use worker::synthesis::Rules;
 use worker::{Mandate, Worker};
 
 use crate::predecessor::{Node, SETTLE_MAX, free_disk_to_plan_with};
@@ -148,6 +148,17 @@ pub(crate) async fn serve(
         }
     }
     let git_timeout = Duration::from_secs(config.git_timeout_seconds);
+    let surroundings = Surroundings {
+        credentials_dir: environment.get("CREDENTIALS_DIRECTORY").map(Into::into),
+        clock: time_since_boot,
+        random,
+    };
+    let llm = Arc::new(Llm::new(&config.agents, surroundings));
+    if config.brain != BrainKind::Rules
+        && let Some(why) = llm.obstacle()
+    {
+        anyhow::bail!(why);
+    }
     let worker = Worker {
         board,
         shop: Workshop {
@@ -161,7 +172,7 @@ pub(crate) async fn serve(
         instance: cli.instance.clone(),
         boot,
         notifier: notifier.clone(),
-        new_brain: Rules::default,
+        llm,
         seats,
         turned_at: AtomicU64::new(time_since_boot().as_secs()),
         listed_at: std::sync::Mutex::new(None),
@@ -195,7 +206,7 @@ pub(crate) async fn serve(
     leave_on_signal(&notifier)?;
     notifier.ready(&worker.board.line());
     let worker = Arc::new(worker);
-    let heeding = tokio::spawn(heed_reloads(reload, live, worker.clone()));
+    let heeding = tokio::spawn(heed_reloads(reload, live, worker.clone(), cli.brain));
     worker.run(slots, mandate, shutdown, die).await?;
     heeding.abort();
     end_native_commands_of(&owner);
@@ -300,11 +311,13 @@ fn leave_on_signal(notifier: &Notifier) -> anyhow::Result<()> {
 async fn heed_reloads(
     mut reload: Reload<WorkerConfig>,
     live: watch::Sender<WorkerConfig>,
-    worker: Arc<Worker<NodeEngine, Rules>>,
+    worker: Arc<Worker<NodeEngine>>,
+    brain: Option<BrainKind>,
 ) {
     let started_with = live.borrow().clone();
     loop {
-        let (config, keys) = reload.next().await.reloaded(&started_with);
+        let (mut config, keys) = reload.next().await.reloaded(&started_with);
+        config.brain = brain.unwrap_or(config.brain);
         worker.board.withdraw_group(RESTART_NEEDED);
         if !keys.is_empty() {
             let mut said = format!("{RESTART_NEEDED}: worker.{}", keys.join(", worker."));
@@ -315,6 +328,7 @@ async fn heed_reloads(
             worker.board.notice(&said);
         }
         worker.board.set_kinds(kinds(&config));
+        worker.llm.reload(&config.agents);
         live.send_replace(config);
     }
 }
@@ -322,6 +336,11 @@ async fn heed_reloads(
 /// Counts on while the machine sleeps, unlike the clock of [`std::time::Instant`].
 fn time_since_boot() -> Duration {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+/// From 0 to 1; the low bits of a fresh UUID v7 are as random as a pause needs to be.
+fn random() -> f64 {
+    f64::from(Uuid::now_v7().as_u128() as u32) / f64::from(u32::MAX)
 }
 
 async fn available_pythons(engine: &NodeEngine) -> anyhow::Result<Vec<PythonVersion>> {

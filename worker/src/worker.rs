@@ -1,6 +1,8 @@
 //! The worker's life: one loop a slot, one claimer, one status writer.
 
+mod account;
 mod look;
+mod make;
 mod mandate;
 mod turn;
 
@@ -20,6 +22,7 @@ use uuid::Uuid;
 
 pub use mandate::{Begun, Left, Mandate, awaited_cpus, left_behind};
 
+use crate::agents::Llm;
 use crate::attempt::Workshop;
 use crate::attempt::journal::Journal;
 use crate::board::Board;
@@ -32,7 +35,6 @@ use crate::pulse::Heart;
 use crate::run;
 use crate::seats::Seats;
 use crate::slots::Slot;
-use crate::synthesis::Brain;
 use crate::work_dir::on_disk;
 
 /// Names seen in pending are used for this long: then the directories are listed again, first priority first.
@@ -52,7 +54,7 @@ const ENGINE_AWAY: &str = "the container engine does not answer; start it (syste
 const SELF_TEST: &str = "bottega-self-test";
 
 /// A worker on one node.
-pub struct Worker<E, B> {
+pub struct Worker<E> {
     /// What attempts use.
     pub shop: Workshop<E>,
     /// The configuration that holds now.
@@ -63,8 +65,8 @@ pub struct Worker<E, B> {
     pub boot: String,
     /// Who hears how it is.
     pub notifier: Notifier,
-    /// A fresh brain for each attempt.
-    pub new_brain: fn() -> B,
+    /// Whom agents ask.
+    pub llm: Arc<Llm>,
     /// The spool.
     pub spool: Spool,
     /// Who we are.
@@ -97,7 +99,7 @@ pub struct Worker<E, B> {
     pub log: EventLog,
 }
 
-impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
+impl<E: Engine + 'static> Worker<E> {
     /// Works until `shutdown`: goes on with what was begun, claims until it drains, and in the end hands back what is not
     /// finished. `die` ends the process, and all that runs for it, once others take it for dead.
     ///
@@ -131,6 +133,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             path: self.spool.layout().lease(&self.owner),
             source,
         })?;
+        on_disk(|| self.open_account());
+        let accounting = tokio::spawn(self.clone().keep_account());
         let status = tokio::spawn(self.clone().publish_status());
         let listening = self.poll.listen(&self.spool.layout().pending(), &self.spool.pending_classes()?);
         if let Err(error) = &listening {
@@ -153,6 +157,8 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
         }
         looking.abort();
         draining.abort();
+        accounting.abort();
+        on_disk(|| self.balance(&mut self.spool.spend_of(&self.owner).micro_dollars));
         status.abort();
         // It may be writing just now, and must not write once its file is removed.
         let _ = status.await;
@@ -267,7 +273,10 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
     async fn is_fit(&self, slot: &Slot) -> bool {
         let asked = self.control.lock().unwrap_or_else(PoisonError::into_inner).obstacle(self.owner.node());
         let obstacle = match self.shop.engine.ping().await {
-            Ok(()) => asked.or_else(|| self.disks.shortage()).or_else(|| Emergency::raised(&self.state_dir)),
+            Ok(()) => asked
+                .or_else(|| self.disks.shortage())
+                .or_else(|| Emergency::raised(&self.state_dir))
+                .or_else(|| self.modelless()),
             Err(error) => {
                 tracing::debug!(%error, "the engine does not answer");
                 Some(ENGINE_AWAY.to_owned())

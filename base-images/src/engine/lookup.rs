@@ -95,6 +95,8 @@ impl Lookup {
     /// # Errors
     /// There can be no client.
     pub fn new(address: &str, api_version: &str) -> Result<Self, LookupError> {
+        // No client can be made before, even where it is not used; whoever was first has chosen the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder().no_proxy();
         let (builder, host) = match (address.strip_prefix("unix://"), address.split_once("://")) {
             (Some(path), _) => (builder.unix_socket(path), "engine"),

@@ -1,8 +1,9 @@
-use queue_format::{BuildTask, Condition, Evidence, PythonRecord, Verdict};
+use queue_format::{BuildTask, CONVERSATION_FILE, Condition, Evidence, PythonRecord, Verdict};
 
 use super::log::AttemptLog;
+use crate::agents::{Told, dollars, prompts_digest};
 use crate::evaluate;
-use crate::synthesis::{Dockerfile, EvalScript};
+use crate::synthesis::{Brain, Dockerfile, EvalScript};
 
 /// What the rounds know of each other.
 #[derive(Default)]
@@ -22,7 +23,12 @@ pub(super) struct Bench {
 
 impl Bench {
     /// What the attempt leaves beside its manifest.
-    pub(super) fn files(&self, verdict: &Verdict, task: &BuildTask) -> Vec<(String, Vec<u8>)> {
+    pub(super) fn files(
+        &self,
+        verdict: &Verdict,
+        task: &BuildTask,
+        brain: &impl Brain,
+    ) -> Vec<(String, Vec<u8>)> {
         let mut files: Vec<(String, Vec<u8>)> = Vec::new();
         let mut put = |name: &str, bytes: Vec<u8>| files.push((name.to_owned(), bytes));
         if let Some(dockerfile) = &self.dockerfile {
@@ -44,18 +50,49 @@ impl Bench {
         let cost: f64 = self.log.stages.iter().map(|stage| stage.seconds).sum();
         put("analysis.json", json(&self.log.rounds));
         put("status.json", json(&serde_json::json!({ "is_finish": true, "solvable": solvable })));
-        put(
-            "cost.json",
-            json(
-                &serde_json::json!({ "seconds": cost, "tokens": 0, "dollars": 0.0, "stages": self.log.stages }),
-            ),
-        );
-        put("conversation.json", json(&serde_json::json!({ "brain": "rules", "messages": self.log.rounds })));
+        put("cost.json", json(&cost_of(cost, &self.log, brain.told())));
+        let conversation = match brain.told() {
+            None => serde_json::json!({ "brain": brain.name(), "messages": self.log.rounds }),
+            Some(told) => serde_json::json!({
+                "brain": brain.name(),
+                "prompts_blake3": prompts_digest(),
+                "messages": self.log.rounds,
+                "exchanges": told.exchanges,
+            }),
+        };
+        put(CONVERSATION_FILE, json(&conversation));
         if let Some(evidence) = &self.evidence {
             put(queue_format::EVIDENCE_FILE, json(evidence));
         }
         files
     }
+}
+
+/// Wall time by stage; tokens and money by agent.
+fn cost_of(seconds: f64, log: &AttemptLog, told: Option<&Told>) -> serde_json::Value {
+    let sums = told.map(Told::sums).unwrap_or_default();
+    let by_agent: serde_json::Map<_, _> = told
+        .map(Told::by_agent)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(agent, sums)| {
+            let cost = serde_json::json!({
+                "answers": sums.answers,
+                "tokens_read": sums.usage.read,
+                "tokens_cached": sums.usage.cached,
+                "tokens_written": sums.usage.written,
+                "dollars": dollars(sums.micro_dollars),
+            });
+            (agent.to_owned(), cost)
+        })
+        .collect();
+    serde_json::json!({
+        "seconds": seconds,
+        "tokens": sums.usage.total(),
+        "dollars": dollars(sums.micro_dollars),
+        "agents": by_agent,
+        "stages": log.stages,
+    })
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {

@@ -2,8 +2,9 @@
 //!
 //! One file an attempt, `attempts/<owner>/<task>.<token>.jsonl` in the node's state directory, one JSON object a line.
 //! The rules that make an attempt are deterministic, and every name and nonce in it is drawn from the journal's seed: so
-//! whoever goes on makes the same requests of the engine again. Those that had their outcome get it from here, one whose
-//! container runs on adopts it, and the rest is new. A node that was started anew since has lost the containers.
+//! whoever goes on makes the same requests of the engine, and of models, again. Those that had their outcome get it from
+//! here, one whose container runs on adopts it, and the rest is new. A node that was started anew since has lost the
+//! containers.
 //!
 //! What is published is here first, byte for byte: so a write of a process that is gone, however late it comes, changes
 //! nothing in a result.
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use base_images::PythonVersion;
 use jiff::Timestamp;
 use queue_format::{LifeLock, Owner, SpoolId, TaskName};
 use serde::de::IgnoredAny;
@@ -23,7 +25,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::report::Conclusion;
-use crate::engine::{BuildOutcome, Limits, RunOutcome};
+use crate::agents::{Reference, Reply};
+use crate::config::WorkerConfig;
+use crate::engine::{BuildEnd, BuildOutcome, Limits, Network, RunOutcome};
 
 /// The longest journal that is read, in bytes: all outcomes of an attempt, and far more.
 const JOURNAL_BYTES_MAX: u64 = 1 << 30;
@@ -87,10 +91,32 @@ enum Line<R, B, C> {
         request: String,
         outcome: B,
     },
+    /// What the attempt was made under.
+    Circumstances {
+        circumstances: Box<Circumstances>,
+    },
+    /// A model was asked.
+    Replied {
+        request: String,
+        reply: Box<Reply>,
+    },
     /// This is going to be published.
     Concluded {
         conclusion: C,
     },
+}
+
+/// What an attempt was made under, beside what it began with: all that it takes to make it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Circumstances {
+    /// The limits; endpoints are left out.
+    pub config: WorkerConfig,
+    /// The Pythons that there were images for.
+    pub pythons: Vec<PythonVersion>,
+    /// What builds could reach.
+    pub build_network: Network,
+    /// What agents were offered.
+    pub reference: Option<Reference>,
 }
 
 /// The journal of one attempt.
@@ -110,6 +136,8 @@ struct Past {
     begun_runs: HashSet<Uuid>,
     ran: HashMap<String, RunOutcome>,
     built: HashMap<String, BuildOutcome>,
+    replied: HashMap<String, Reply>,
+    circumstances: Option<Circumstances>,
     conclusion: Option<Conclusion>,
 }
 
@@ -143,6 +171,44 @@ impl Journal {
         }
         let (begun, past) = read(BufReader::new(&file))?;
         (begun.boot == boot).then(|| Self::new(Some((path, file)), begun, past))
+    }
+
+    /// The journal of an attempt that is over, as its results keep it; nothing is added to it any more.
+    #[must_use]
+    pub fn recorded(bytes: &[u8]) -> Option<Self> {
+        let (begun, past) = read(bytes)?;
+        Some(Self::new(None, begun, past))
+    }
+
+    /// Everything in it so far, for the results.
+    #[must_use]
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        let (path, _) = self.kept.as_ref()?;
+        let mut bytes = Vec::new();
+        File::open(path).ok()?.take(JOURNAL_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// What the attempt was made under, where that is known.
+    #[must_use]
+    pub fn circumstances(&self) -> Option<&Circumstances> {
+        self.past.circumstances.as_ref()
+    }
+
+    /// Keeps what the attempt is made under.
+    pub fn note_circumstances(&self, circumstances: Circumstances) {
+        if self.past.circumstances.is_none() {
+            let circumstances = Box::new(circumstances);
+            self.note_outcome(&Line::<(), (), ()>::Circumstances { circumstances });
+        }
+    }
+
+    /// The images that were built.
+    pub(super) fn images(&self) -> impl Iterator<Item = &String> {
+        self.past.built.values().filter_map(|built| match &built.end {
+            BuildEnd::Built(id) => Some(id),
+            _ => None,
+        })
     }
 
     fn new(kept: Option<(PathBuf, File)>, begun: Begun, past: Past) -> Self {
@@ -205,7 +271,17 @@ impl Journal {
         self.past.built.get(request)
     }
 
-    pub(super) fn continued(&self) {
+    /// What a model said to a request.
+    pub(crate) fn replied(&self, request: &str) -> Option<&Reply> {
+        self.past.replied.get(request)
+    }
+
+    pub(crate) fn note_replied(&self, request: &str, reply: &Reply) {
+        let (request, reply) = (request.to_owned(), Box::new(reply.clone()));
+        self.note_outcome(&Line::<(), (), ()>::Replied { request, reply });
+    }
+
+    pub(crate) fn continued(&self) {
         self.is_continued.store(true, Ordering::Relaxed);
     }
 
@@ -268,6 +344,8 @@ fn read(lines: impl BufRead) -> Option<(Begun, Past)> {
                 past.ran.insert(request, outcome);
             }
             Line::Built { request, outcome } => drop(past.built.insert(request, outcome)),
+            Line::Circumstances { circumstances } => past.circumstances = Some(*circumstances),
+            Line::Replied { request, reply } => drop(past.replied.insert(request, *reply)),
             Line::Concluded { conclusion } => past.conclusion = Some(conclusion),
         }
     }
@@ -285,8 +363,7 @@ mod tests {
     use crate::slots::tests::machine;
 
     fn begun() -> Begun {
-        let slots =
-            crate::slots::plan(&machine(1, 2, 1, 4 << 30), &crate::config::WorkerConfig::default()).slots;
+        let slots = crate::slots::plan(&machine(1, 2, 1, 4 << 30), &WorkerConfig::default()).slots;
         let limits = slots[0].limits.clone();
         let (at, instance, boot) = (Timestamp::UNIX_EPOCH, "worker".to_owned(), "boot".to_owned());
         let spool = serde_json::from_str(&format!("\"{}\"", Uuid::from_u128(1))).unwrap();

@@ -12,6 +12,7 @@ mod fault;
 pub mod journal;
 mod log;
 mod recorded;
+pub mod replay;
 mod report;
 mod run;
 mod self_test;

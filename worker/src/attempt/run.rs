@@ -2,7 +2,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base_images::PythonVersion;
-use queue_format::{BuildReport, BuildTask, FailureReason, Labels, Verdict, WorkReport, image_name};
+use queue_format::{
+    AgentsRecord, BuildReport, BuildTask, FailureReason, Labels, Verdict, WorkReport, image_name,
+};
 
 use super::bench::Bench;
 use super::fault;
@@ -13,6 +15,7 @@ use super::report::Attempt;
 use super::verdict::{describe, hopeless, last_lines, verdict_of, with_reason};
 use uuid::Uuid;
 
+use crate::agents::prompts_digest;
 use crate::config::WorkerConfig;
 use crate::engine::{BuildEnd, BuildRequest, Engine, EngineError, Network, RunRequest};
 use crate::evaluate::{self, EvaluationRequest};
@@ -102,7 +105,7 @@ pub async fn attempt<E: Engine, B: Brain>(job: &Job<'_, E>, brain: &mut B) -> Re
     let mut bench = Bench::default();
     let verdict = rounds(job, brain, &mut bench).await?;
     let draft = draft_name(job.labels);
-    let mut files = bench.files(&verdict, job.task);
+    let mut files = bench.files(&verdict, job.task, brain);
     let mut kept = None;
     if matches!(verdict, Verdict::Accepted { .. }) {
         (job.say)("freeze");
@@ -128,11 +131,24 @@ pub async fn attempt<E: Engine, B: Brain>(job: &Job<'_, E>, brain: &mut B) -> Re
             image_name: kept,
             fail_to_pass: transitions.map_or(0, |moves| moves.fail_to_pass.len()),
             pass_to_pass: transitions.map_or(0, |moves| moves.pass_to_pass.len()),
-            agents: None,
+            agents: agents_record(brain),
         }),
         stages: bench.log.stages,
         notes: bench.log.notes.into_iter().chain(bench.evaluation_notes).collect(),
         files,
+    })
+}
+
+/// What agents had part in it.
+fn agents_record(brain: &impl Brain) -> Option<AgentsRecord> {
+    let sums = brain.told()?.sums();
+    Some(AgentsRecord {
+        brain: brain.name().to_owned(),
+        answers: sums.answers,
+        tokens_read: sums.usage.read,
+        tokens_written: sums.usage.written,
+        micro_dollars: sums.micro_dollars,
+        prompts_blake3: prompts_digest(),
     })
 }
 
@@ -183,8 +199,14 @@ async fn rounds<E: Engine, B: Brain>(
         match analysis {
             Analysis::Final => return Ok(verdict),
             Analysis::Unsolvable { reason, detail } => return Ok(with_reason(verdict, reason, detail)),
-            Analysis::Feedback { .. } if bench.iterations >= job.shop.config.iterations_max => {
-                return Ok(verdict);
+            Analysis::Feedback { text, .. }
+                if !brain.may_go_on(bench.iterations, job.shop.config.iterations_max) =>
+            {
+                return Ok(match &verdict {
+                    Verdict::Failed { .. } => verdict,
+                    // It was refused, and nobody has mended it.
+                    _ => with_reason(verdict, FailureReason::NotGenuine, text),
+                });
             }
             Analysis::Feedback { to, .. } => explore = to == crate::synthesis::Role::Explore,
         }

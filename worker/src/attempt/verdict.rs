@@ -8,7 +8,7 @@ use crate::synthesis::{BrainError, Observation};
 pub(super) fn hopeless(error: BrainError) -> Result<Verdict, AttemptError> {
     match error {
         BrainError::Unsolvable { reason, detail } => Ok(Verdict::failed(reason, detail, Vec::new())),
-        error @ BrainError::Tree { .. } => Err(AttemptError::Brain(error)),
+        error @ (BrainError::Tree { .. } | BrainError::Away(_)) => Err(AttemptError::Brain(error)),
     }
 }
 

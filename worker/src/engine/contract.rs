@@ -40,7 +40,7 @@ pub struct Limits {
 }
 
 /// What a container can reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
     /// Nothing but its own loopback: every evaluation.
     None,

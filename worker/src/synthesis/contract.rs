@@ -5,6 +5,8 @@ use base_images::PythonVersion;
 use queue_format::{BuildTask, Condition, Evidence, FailureReason, PythonRecord, Verdict};
 use serde::Serialize;
 
+use crate::agents::Told;
+
 /// What a brain is shown of a task.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -137,6 +139,9 @@ pub enum BrainError {
         /// Why.
         detail: String,
     },
+    /// No model answers; the task is not at fault.
+    #[error("no model answers: {0}")]
+    Away(String),
 }
 
 /// One attempt's brain: made fresh for each attempt, it remembers what it learnt in it.
@@ -162,4 +167,17 @@ pub trait Brain: Send {
         subject: &Subject,
         observation: &Observation,
     ) -> impl Future<Output = Result<Analysis, BrainError>> + Send;
+
+    /// Whether another round may follow after so many, of which there are to be at most `rounds_max`.
+    fn may_go_on(&self, rounds: u32, rounds_max: u32) -> bool {
+        rounds < rounds_max
+    }
+
+    /// What was asked of models, where any was.
+    fn told(&self) -> Option<&Told> {
+        None
+    }
+
+    /// Who did it.
+    fn name(&self) -> &'static str;
 }

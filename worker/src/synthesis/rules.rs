@@ -164,6 +164,10 @@ impl Brain for Rules {
     ) -> Result<Analysis, BrainError> {
         self.judge(observation)
     }
+
+    fn name(&self) -> &'static str {
+        "rules"
+    }
 }
 
 /// The directory of the project that the tests belong to: the root where that can be installed, else the nearest

@@ -11,7 +11,6 @@ use super::Worker;
 use crate::engine::{Engine, EngineError};
 use crate::run;
 use crate::slots::Slot;
-use crate::synthesis::Brain;
 use crate::topology::{CpuSet, Topology};
 use crate::work_dir::on_disk;
 
@@ -20,7 +19,7 @@ const LOOK_PERIOD: Duration = Duration::from_secs(30);
 /// How soon after a look that failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
+impl<E: Engine + 'static> Worker<E> {
     /// Looks until it is aborted.
     pub(super) async fn look_after_slots(self: Arc<Self>) {
         let mut pause = LOOK_PERIOD;

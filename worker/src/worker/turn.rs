@@ -12,11 +12,10 @@ use uuid::Uuid;
 
 use super::{NODE_FAULT_PAUSE, Worker, random};
 use crate::attempt::journal::{Begun, Journal};
-use crate::attempt::{Attempt, AttemptError, Conclusion, Job, attempt};
+use crate::attempt::{Attempt, Conclusion, Job};
 use crate::engine::{Engine, EngineError};
 use crate::run::{self, RunError};
 use crate::slots::Slot;
-use crate::synthesis::Brain;
 use crate::work_dir::{WorkDir, on_disk};
 
 /// How often a slot asks whether its claim is still there; the heartbeat looks.
@@ -27,7 +26,7 @@ const RETRY_SECONDS_MIN: u64 = 10;
 const RETRY_SECONDS_FACTOR: u64 = 4;
 
 /// Why a slot's turn ended without a verdict.
-enum Interruption {
+pub(super) enum Interruption {
     /// The claim's file was moved or removed.
     Lost,
     /// A person asked for it in `control/cancel/`.
@@ -38,11 +37,13 @@ enum Interruption {
     Node(String),
     /// The node works, and lacks what this task needs.
     Lacking(String),
+    /// No model answers: neither the task's fault nor the node's.
+    ModelAway(String),
     /// It is of a class that this worker does not take: a person had put it among such that any can do.
     Misplaced,
 }
 
-impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
+impl<E: Engine + 'static> Worker<E> {
     /// Serves one claim to its end; gives the pause before the next.
     pub(super) async fn serve(
         &self,
@@ -96,6 +97,9 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             Err(Interruption::Misplaced) => (self.hand_over(claim), Duration::ZERO),
             Err(Interruption::Node(why)) => {
                 (self.postpone(claim, &why, true, journal).await, NODE_FAULT_PAUSE)
+            }
+            Err(Interruption::ModelAway(why)) => {
+                (self.release(claim, &format!("until a model answers: {why}")), NODE_FAULT_PAUSE)
             }
             Err(Interruption::Lacking(why)) => {
                 (self.postpone(claim, &why, false, journal).await, Duration::ZERO)
@@ -238,8 +242,7 @@ impl<E: Engine + 'static, B: Brain + 'static> Worker<E, B> {
             unique: &unique,
             say: &say,
         };
-        let mut made =
-            attempt(&job, &mut (self.new_brain)()).await.map_err(|error: AttemptError| node_fault(&error))?;
+        let mut made = self.made(&job, journal).await?;
         if let Some(cores) = claim.spec().resources.cores.filter(|cores| *cores as usize != slot.cpus.len()) {
             made.notes.push(format!("asked for {cores} cores, ran on the {} of a slot", slot.cpus.len()));
         }

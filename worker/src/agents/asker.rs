@@ -1,0 +1,141 @@
+use serde::{Deserialize, Serialize};
+
+use super::AgentsConfig;
+use super::llm::{Answer, CallError, ChatRequest, Message, Speaker, dollars};
+use super::model::Model;
+use super::told::{Exchange, Told};
+use crate::attempt::journal::Journal;
+use crate::engine::digest;
+
+/// What an attempt may use of models.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    answers: u32,
+    tokens: u64,
+    dollars: f64,
+    seconds: u64,
+}
+
+/// What became of a question; kept in the attempt's journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// It was answered.
+    Answer(Answer),
+    /// It is longer than the model can read.
+    TooLong(String),
+    /// It was not asked: the budget is used up.
+    Spent(String),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Unanswered {
+    TooLong(String),
+    Spent(String),
+    /// Not the task's fault.
+    Away(String),
+}
+
+/// Asks for one attempt: what its journal knows is not asked again, and what it may not afford is not asked at all.
+pub struct Asker<'a> {
+    journal: &'a Journal,
+    model: Model,
+    budget: Budget,
+    told: Told,
+    /// All that was said up to and with the last answer.
+    said: Vec<Message>,
+    waited_seconds: f64,
+}
+
+impl Budget {
+    /// As configured.
+    #[must_use]
+    pub fn of(config: &AgentsConfig) -> Self {
+        Self {
+            answers: config.task_answers_max,
+            tokens: config.task_tokens_max,
+            dollars: config.task_dollars_max,
+            seconds: config.task_seconds_max,
+        }
+    }
+}
+
+impl<'a> Asker<'a> {
+    /// Of an attempt that begins, or goes on.
+    #[must_use]
+    pub fn new(journal: &'a Journal, model: Model, budget: Budget) -> Self {
+        Self { journal, model, budget, told: Told::default(), said: Vec::new(), waited_seconds: 0.0 }
+    }
+
+    /// What was said so far, and what it cost.
+    #[must_use]
+    pub fn told(&self) -> &Told {
+        &self.told
+    }
+
+    pub(super) async fn ask(&mut self, request: &ChatRequest) -> Result<Answer, Unanswered> {
+        // Equal questions of one attempt are told apart by their place in it.
+        let asked = digest(&(self.told.exchanges.len(), request));
+        let reply = match self.journal.replied(&asked) {
+            Some(known) => {
+                self.journal.continued();
+                known.clone()
+            }
+            None => {
+                let reply = self.reply(request).await?;
+                self.journal.note_replied(&asked, &reply);
+                reply
+            }
+        };
+        self.told.exchanges.push(Exchange::new(&self.said, request, &reply));
+        self.said.clone_from(&request.messages);
+        if let Reply::Answer(answer) = &reply {
+            let (content, reasoning) = (answer.text.clone(), answer.reasoning.clone());
+            self.said.push(Message { role: Speaker::Assistant, content, reasoning });
+        }
+        match reply {
+            Reply::Answer(answer) => {
+                self.waited_seconds += answer.seconds;
+                Ok(answer)
+            }
+            Reply::TooLong(why) => Err(Unanswered::TooLong(why)),
+            Reply::Spent(why) => Err(Unanswered::Spent(why)),
+        }
+    }
+
+    async fn reply(&self, request: &ChatRequest) -> Result<Reply, Unanswered> {
+        if let Some(why) = self.spent() {
+            return Ok(Reply::Spent(why));
+        }
+        let Model::Live(llm) = &self.model else {
+            return Err(Unanswered::Away(format!(
+                "the {} agent asks what is not recorded: the attempt was made by another version, or of other files",
+                request.agent
+            )));
+        };
+        match llm.ask(request).await {
+            Ok(answer) => Ok(Reply::Answer(answer)),
+            Err(CallError::TooLong(why)) => Ok(Reply::TooLong(why)),
+            Err(error @ CallError::Unavailable { .. }) => Err(Unanswered::Away(error.to_string())),
+        }
+    }
+
+    /// Which part of the budget is used up.
+    fn spent(&self) -> Option<String> {
+        let sums = self.told.sums();
+        let spent = dollars(sums.micro_dollars);
+        let Budget { answers, tokens, dollars, seconds } = &self.budget;
+        if sums.answers >= *answers {
+            Some(format!("{} answers of {answers} (task_answers_max)", sums.answers))
+        } else if sums.usage.total() >= *tokens {
+            Some(format!("{} tokens of {tokens} (task_tokens_max)", sums.usage.total()))
+        } else if spent >= *dollars && sums.micro_dollars > 0 {
+            Some(format!("${spent:.2} of ${dollars:.2} (task_dollars_max)"))
+        } else if self.waited_seconds >= std::time::Duration::from_secs(*seconds).as_secs_f64() {
+            Some(format!("{:.0} s of {seconds} s (task_seconds_max)", self.waited_seconds))
+        } else {
+            None
+        }
+    }
+}

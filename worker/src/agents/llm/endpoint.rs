@@ -1,0 +1,147 @@
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use reqwest::header::{AUTHORIZATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Proxy, Response};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::fuse::Fuse;
+use super::pace::Pace;
+use super::pool::PoolError;
+use super::stream::Events;
+use super::wire::{self, Reply};
+use super::{ChatRequest, Failure, Key};
+use crate::agents::EndpointConfig;
+
+/// The largest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// The most of a refusal that is read, in bytes.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// The longest that a connection takes.
+const CONNECT_MAX: Duration = Duration::from_secs(20);
+
+/// One place to ask, with all that is known of how it gets on.
+pub(super) struct Endpoint {
+    pub(super) config: EndpointConfig,
+    pub(super) key: Option<Key>,
+    pub(super) room: Semaphore,
+    pub(super) state: Mutex<State>,
+    client: Client,
+}
+
+pub(super) struct State {
+    pub(super) requests: Pace,
+    pub(super) tokens: Pace,
+    pub(super) fuse: Fuse,
+    /// It asked us to wait until then.
+    pub(super) not_before: Duration,
+}
+
+impl Endpoint {
+    pub(super) fn new(config: &EndpointConfig, credentials_dir: Option<&Path>) -> Result<Self, PoolError> {
+        let named = |why: String| PoolError::Endpoint { name: config.name.clone(), why };
+        let key = match config.key.as_str() {
+            "" => None,
+            name => Some(Key::read(credentials_dir, name).map_err(|error| named(error.to_string()))?),
+        };
+        crate::tls::install();
+        // A key is for this host alone.
+        let builder = Client::builder().redirect(Policy::none()).connect_timeout(CONNECT_MAX);
+        let builder = match config.proxy.as_str() {
+            "" => builder.no_proxy(),
+            proxy => builder.proxy(Proxy::all(proxy).map_err(|error| named(error.to_string()))?),
+        };
+        let client = builder.build().map_err(|error| named(error.to_string()))?;
+        let state = State {
+            requests: Pace::new(config.requests_per_minute.into()),
+            tokens: Pace::new(config.tokens_per_minute),
+            fuse: Fuse::default(),
+            not_before: Duration::ZERO,
+        };
+        let room = Semaphore::new(config.concurrency_max as usize);
+        Ok(Self { config: config.clone(), key, room, state: Mutex::new(state), client })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes one call, within the time of one try.
+    pub(super) async fn call(&self, request: &ChatRequest) -> Result<Reply, Failure> {
+        let bound = Duration::from_secs(self.config.timeout_seconds);
+        let called = timeout(bound, self.exchange(request)).await;
+        called.unwrap_or(Err(Failure::TimedOut("timeout_seconds are over"))).and_then(Reply::whole)
+    }
+
+    async fn exchange(&self, request: &ChatRequest) -> Result<Reply, Failure> {
+        let url = format!("{}/chat/completions", self.config.url.trim_end_matches('/'));
+        let mut call = self.client.post(url).json(&wire::body(&self.config, request));
+        if let Some(header) = self.key.as_ref().and_then(Key::header) {
+            call = call.header(AUTHORIZATION, header);
+        }
+        let response = call.send().await.map_err(|error| self.broken(&error))?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let retry_after = header.map(str::to_owned);
+            let body = self.read(response, REFUSAL_BYTES_MAX).await.unwrap_or_default();
+            let body = self.scrub(&String::from_utf8_lossy(&body));
+            return Err(Failure::of_status(status, retry_after.as_deref(), &body));
+        }
+        let mut reply = Reply::default();
+        if self.config.stream {
+            self.listen(response, &mut reply).await?;
+        } else {
+            let body = self.read(response, ANSWER_BYTES_MAX).await?;
+            reply.take(&String::from_utf8_lossy(&body))?;
+        }
+        Ok(reply)
+    }
+
+    async fn listen(&self, response: Response, reply: &mut Reply) -> Result<(), Failure> {
+        let silence = Duration::from_secs(self.config.silence_seconds);
+        let (mut events, mut pieces, mut bytes) = (Events::default(), response.bytes_stream(), 0);
+        while !events.is_done() {
+            let next = timeout(silence, pieces.next()).await;
+            let Some(piece) = next.map_err(|_| Failure::TimedOut("the stream fell silent"))? else { break };
+            let piece = piece.map_err(|error| self.broken(&error))?;
+            bytes += piece.len();
+            if bytes > ANSWER_BYTES_MAX {
+                return Err(too_large());
+            }
+            events.take(&piece, reply)?;
+        }
+        events.close(reply)
+    }
+
+    async fn read(&self, response: Response, most: usize) -> Result<Vec<u8>, Failure> {
+        let (mut pieces, mut body) = (response.bytes_stream(), Vec::new());
+        while let Some(piece) = pieces.next().await {
+            body.extend_from_slice(&piece.map_err(|error| self.broken(&error))?);
+            if body.len() > most {
+                return Err(too_large());
+            }
+        }
+        Ok(body)
+    }
+
+    pub(super) fn scrub(&self, text: &str) -> String {
+        self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.scrub(text))
+    }
+
+    /// With all its causes, of which reqwest's own words leave out the last.
+    fn broken(&self, error: &reqwest::Error) -> Failure {
+        if error.is_timeout() {
+            return Failure::TimedOut("the connection was not made in time");
+        }
+        Failure::Connection(self.scrub(&systemd::chain(error)))
+    }
+}
+
+fn too_large() -> Failure {
+    Failure::Garbled("it is larger than any answer".to_owned())
+}

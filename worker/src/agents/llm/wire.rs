@@ -1,0 +1,204 @@
+//! The protocol's JSON, as we write and read it. What an endpoint adds is passed over.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::chat::tokens_guess;
+use super::{ChatRequest, Failure, Usage};
+use crate::agents::EndpointConfig;
+
+/// What came back, without what we know of it ourselves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Reply {
+    pub(super) text: String,
+    pub(super) reasoning: Option<String>,
+    pub(super) finish: Option<String>,
+    pub(super) usage: Option<Usage>,
+}
+
+/// The body of a call.
+pub(super) fn body(config: &EndpointConfig, request: &ChatRequest) -> Value {
+    let messages: Vec<Value> = request
+        .messages
+        .iter()
+        .map(|message| {
+            let mut said = json!({ "role": message.role, "content": message.content });
+            if let Some(reasoning) = message.reasoning.as_ref().filter(|_| config.echo_reasoning) {
+                said["reasoning_content"] = reasoning.as_str().into();
+            }
+            said
+        })
+        .collect();
+    let mut body = json!({
+        "model": config.model,
+        "messages": messages,
+        "max_tokens": request.answer_tokens_max,
+        "stream": config.stream,
+    });
+    if let Some(temperature) = config.temperature {
+        body["temperature"] = temperature.into();
+    }
+    if config.stream {
+        body["stream_options"] = json!({ "include_usage": true });
+    }
+    body
+}
+
+#[derive(Deserialize)]
+struct Whole {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    usage: Option<WireUsage>,
+    error: Option<Value>,
+}
+
+/// Of a whole answer, or a piece of one.
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(alias = "delta")]
+    message: Option<Said>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    content: Option<String>,
+    #[serde(alias = "reasoning")]
+    reasoning_content: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct WireUsage {
+    #[serde(default)]
+    prompt_tokens: u64,
+    #[serde(default)]
+    completion_tokens: u64,
+    prompt_tokens_details: Option<Details>,
+    prompt_cache_hit_tokens: Option<u64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Details {
+    cached_tokens: Option<u64>,
+}
+
+impl Reply {
+    /// Takes in a whole answer, or a piece of a streamed one.
+    pub(super) fn take(&mut self, json: &str) -> Result<(), Failure> {
+        let piece: Whole = serde_json::from_str(json)
+            .map_err(|error| Failure::Garbled(super::failure::said(&error.to_string())))?;
+        if let Some(error) = piece.error.filter(|error| !error.is_null()) {
+            return Err(Failure::of_said(&error));
+        }
+        if let Some(choice) = piece.choices.into_iter().next() {
+            let said = choice.message.unwrap_or_default();
+            self.text.push_str(said.content.as_deref().unwrap_or_default());
+            if let Some(thought) = said.reasoning_content {
+                self.reasoning.get_or_insert_default().push_str(&thought);
+            }
+            self.finish = choice.finish_reason.or(self.finish.take());
+        }
+        if let Some(usage) = piece.usage {
+            let details = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+            self.usage = Some(Usage {
+                read: usage.prompt_tokens,
+                cached: details.or(usage.prompt_cache_hit_tokens).unwrap_or(0).min(usage.prompt_tokens),
+                written: usage.completion_tokens,
+                is_guess: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that it is one, to its end.
+    pub(super) fn whole(self) -> Result<Self, Failure> {
+        let Some(finish) = &self.finish else {
+            return Err(Failure::Garbled("it was cut off: it has no finish_reason".to_owned()));
+        };
+        match finish.as_str() {
+            "content_filter" => Err(Failure::Garbled("the endpoint's filter took it away".to_owned())),
+            // All of it may have gone into thinking: then asking for less is for whoever asked.
+            "length" => Ok(self),
+            _ if self.text.trim().is_empty() => Err(Failure::Garbled("it is empty".to_owned())),
+            _ => Ok(self),
+        }
+    }
+
+    /// What it took: as the endpoint says, else about.
+    pub(super) fn usage(&self, request: &ChatRequest) -> Usage {
+        self.usage.unwrap_or_else(|| Usage {
+            read: request.tokens_guess(),
+            cached: 0,
+            written: tokens_guess(&self.text) + self.reasoning.as_deref().map_or(0, tokens_guess),
+            is_guess: true,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Message;
+    use super::*;
+
+    fn request() -> ChatRequest {
+        let thought = Message { reasoning: Some("hm".to_owned()), ..Message::user("b".to_owned()) };
+        ChatRequest {
+            agent: "explore".to_owned(),
+            messages: vec![Message::system("a".to_owned()), thought],
+            answer_tokens_max: 7,
+        }
+    }
+
+    #[test]
+    fn reasoning_goes_back_only_where_it_is_wanted() {
+        let mut config = EndpointConfig { model: "m".to_owned(), ..EndpointConfig::default() };
+        let plain = body(&config, &request());
+        assert_eq!(plain["messages"][1], json!({ "role": "user", "content": "b" }));
+        assert_eq!((&plain["max_tokens"], plain.get("temperature")), (&json!(7), None));
+        config.echo_reasoning = true;
+        config.temperature = Some(0.5);
+        let echoed = body(&config, &request());
+        assert_eq!(echoed["messages"][1]["reasoning_content"], "hm");
+        assert_eq!(echoed["temperature"], 0.5);
+    }
+
+    #[test]
+    fn answers_are_read_and_what_is_none_is_told() {
+        let check = |json: &str, expected: Result<(&str, Option<Usage>), &str>| {
+            let mut reply = Reply::default();
+            let got = reply.take(json).and_then(|()| reply.whole());
+            match (got, expected) {
+                (Ok(reply), Ok(expected)) => {
+                    assert_eq!((reply.text.as_str(), reply.usage), expected, "{json}");
+                }
+                (Err(failure), Err(kind)) => assert!(format!("{failure:?}").starts_with(kind), "{failure:?}"),
+                (got, expected) => panic!("{json}: {got:?} instead of {expected:?}"),
+            }
+        };
+        let usage = |read, cached, written| Some(Usage { read, cached, written, is_guess: false });
+        let said = |more: &str| {
+            format!(r#"{{"choices":[{{"message":{{"content":"hi"}},"finish_reason":"stop"}}]{more}}}"#)
+        };
+        check(&said(""), Ok(("hi", None)));
+        check(&said(r#","usage":{"prompt_tokens":5,"completion_tokens":2}"#), Ok(("hi", usage(5, 0, 2))));
+        let cached = r#","usage":{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":9}}"#;
+        check(&said(cached), Ok(("hi", usage(5, 5, 2))));
+        let hits =
+            r#","usage":{"prompt_tokens":5,"completion_tokens":2,"prompt_cache_hit_tokens":3},"error":null"#;
+        check(&said(hits), Ok(("hi", usage(5, 3, 2))));
+        check("<html>", Err("Garbled"));
+        check("{}", Err("Garbled"));
+        check(r#"{"error":{"message":"overloaded","code":529}}"#, Err("Server { status: 529"));
+        check(r#"{"error":{"message":"slow down","code":"429"}}"#, Err("Busy"));
+        check(r#"{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}"#, Err("Garbled"));
+        check(r#"{"choices":[{"message":{"content":"x"},"finish_reason":null}]}"#, Err("Garbled"));
+        check(r#"{"choices":[{"message":{"content":null},"finish_reason":"length"}]}"#, Ok(("", None)));
+    }
+
+    #[test]
+    fn usage_that_is_not_told_is_guessed() {
+        let reply = Reply { text: "x".repeat(40), ..Reply::default() };
+        assert_eq!(reply.usage(&request()), Usage { read: 2, cached: 0, written: 10, is_guess: true });
+    }
+}

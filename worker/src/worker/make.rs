@@ -1,0 +1,68 @@
+//! One environment: by whichever brain, with a journal that tells all of it where a model was asked.
+
+use queue_format::{Instance, JOURNAL_FILE, TaskId, Verdict};
+
+use super::Worker;
+use super::turn::Interruption;
+use crate::agents::{AgentsConfig, Asker, BrainKind, Brains, Budget, Memory, Model, Reference};
+use crate::attempt::journal::{Circumstances, Journal};
+use crate::attempt::{Attempt, AttemptError, Job, attempt};
+use crate::config::WorkerConfig;
+use crate::engine::Engine;
+use crate::synthesis::BrainError;
+use crate::work_dir::on_disk;
+
+impl<E: Engine + 'static> Worker<E> {
+    /// Makes an attempt at an environment.
+    pub(super) async fn made(
+        &self,
+        job: &Job<'_, impl Engine>,
+        journal: &Journal,
+    ) -> Result<Attempt, Interruption> {
+        let (shop, instance, memory) = (job.shop, &job.task.instance, Memory::of(&self.state_dir));
+        let WorkerConfig { brain, agents, iterations_max, .. } = &shop.config;
+        let asks = *brain != BrainKind::Rules;
+        // What was offered once is offered again to whoever goes on.
+        let known = || memory.nearest(&instance.repo, &job.labels.task, instance.created());
+        let reference = match journal.circumstances() {
+            Some(then) => then.reference.clone(),
+            None => asks.then(known).flatten(),
+        };
+        if asks {
+            let agents = AgentsConfig { endpoints: Vec::new(), ..agents.clone() };
+            journal.note_circumstances(Circumstances {
+                config: WorkerConfig { agents, ..shop.config.clone() },
+                pythons: shop.pythons.clone(),
+                build_network: shop.build_network,
+                reference: reference.clone(),
+            });
+        }
+        let asker = Asker::new(journal, Model::Live(self.llm.clone()), Budget::of(agents));
+        let mut brain = Brains::new(*brain, agents, *iterations_max, asker, reference);
+        let mut made = attempt(job, &mut brain).await.map_err(|error| match error {
+            AttemptError::Brain(BrainError::Away(why)) => Interruption::ModelAway(why),
+            error => Interruption::Node(error.to_string()),
+        })?;
+        if let Verdict::Accepted { .. } = made.verdict
+            && let Some(reference) = reference_of(&made, &job.labels.task, instance)
+            && let Err(error) = on_disk(|| memory.keep(&instance.repo, reference))
+        {
+            tracing::warn!(%error, "cannot remember an accepted environment");
+        }
+        if asks {
+            let kept = on_disk(|| journal.to_bytes());
+            made.files.extend(kept.map(|bytes| (JOURNAL_FILE.to_owned(), bytes)));
+        }
+        Ok(made)
+    }
+}
+
+/// What is remembered of an attempt.
+fn reference_of(made: &Attempt, task: &TaskId, instance: &Instance) -> Option<Reference> {
+    let text = |wanted: &str| {
+        let (_, bytes) = made.files.iter().find(|(name, _)| name == wanted)?;
+        String::from_utf8(bytes.clone()).ok()
+    };
+    let (dockerfile, script) = (text("Dockerfile")?, text("eval_skeleton.sh")?);
+    Some(Reference { task: task.clone(), at: instance.created(), dockerfile, script })
+}

@@ -1,0 +1,7 @@
+//! Agents, on a model that says what it is told to: the endpoints' client, and whole attempts on the real engine.
+
+mod attempts;
+mod endpoints;
+mod house;
+mod model;
+mod resume;
