@@ -45,6 +45,9 @@ pub enum Command {
     /// Tell of one task: where it is, why, what it cost, what to do
     #[command(after_help = SHOW)]
     Show(ShowArguments),
+    /// Make an attempt of agents again from its journal: without model and engine, byte for byte
+    #[command(after_help = REPLAY)]
+    Replay(ReplayArguments),
     /// Make failed tasks (or such on hold) pending again, with a fresh budget of automatic retries
     #[command(after_help = RETRY)]
     Retry(RetryArguments),
@@ -120,7 +123,8 @@ Ctrl-C kills them.
 
 Examples:
   bottega up --spool /srv/spool
-  bottega up --spool /srv/spool --until-idle --table --config bottega.toml";
+  bottega up --spool /srv/spool --until-idle --table --config bottega.toml
+  bottega up --spool /srv/spool --brain auto --config bottega.toml     # docs/agents.md";
 
 /// Arguments of `bottega up`.
 #[derive(Debug, Args)]
@@ -137,6 +141,10 @@ pub struct UpArguments {
     /// root, else ~/.local/state/bottega]
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
+    /// Who makes environments: fixed rules, agents that ask a model, or agents where the rules cannot [default: what the
+    /// configuration says]
+    #[arg(long, value_parser = ["rules", "agents", "auto"])]
+    pub(super) brain: Option<String>,
     /// At the end, show every settled task of the spool, not only those of this run
     #[arg(long)]
     pub(super) table: bool,
@@ -163,7 +171,8 @@ pub struct StatusArguments {
 const SHOW: &str = "\
 Examples:
   bottega show pallets__click-12 --spool /srv/spool
-  bottega show pallets__click-12 --spool /srv/spool --log with-fix | less";
+  bottega show pallets__click-12 --spool /srv/spool --log with-fix | less
+  bottega show pallets__click-12 --spool /srv/spool --conversation | less";
 
 /// Arguments of `bottega show`.
 #[derive(Debug, Args)]
@@ -176,8 +185,11 @@ pub struct ShowArguments {
     /// Print a log of it instead: of the last attempt that has one
     #[arg(long, value_enum, conflicts_with = "json")]
     pub(super) log: Option<LogKind>,
-    /// Of this attempt, such as a002
-    #[arg(long, value_name = "TOKEN", requires = "log")]
+    /// Print what agents were told and answered instead: of the last attempt that has a conversation
+    #[arg(long, conflicts_with_all = ["json", "log"])]
+    pub(super) conversation: bool,
+    /// With --log or --conversation: of this attempt, such as a002
+    #[arg(long, value_name = "TOKEN")]
     pub(super) attempt: Option<String>,
     /// For programs; docs/status.md describes it
     #[arg(long)]
@@ -195,6 +207,27 @@ pub(super) enum LogKind {
     WithFix,
     /// What a run printed
     Output,
+}
+
+const REPLAY: &str = "\
+Attempts with brain = \"agents\" or \"auto\" keep a journal with their results. Every file comes out as it was, but for
+cost.json, which tells wall time; the exit status is 0 if so.
+
+Examples:
+  bottega replay --spool /srv/spool pallets__click-12
+  bottega replay --spool /srv/spool pallets__click-12 --attempt a002";
+
+/// Arguments of `bottega replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    #[command(flatten)]
+    pub(super) spool: SpoolArguments,
+    /// The task's id
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// This attempt, such as a002 [default: the last that was recorded]
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) attempt: Option<String>,
 }
 
 const RETRY: &str = "\

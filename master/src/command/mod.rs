@@ -13,6 +13,7 @@ mod images;
 mod init;
 mod operate;
 mod programs;
+mod replay;
 mod retry;
 mod run;
 mod show;
@@ -56,6 +57,7 @@ pub fn run(cli: Cli, host: &Host, out: &mut dyn Write) -> Result<Success, Comman
         Command::Up(arguments) => up::run(&arguments, host, out),
         Command::Status(arguments) => status::run(&arguments, host, out),
         Command::Show(arguments) => show::run(&arguments, host, out),
+        Command::Replay(arguments) => replay::run(&arguments, host, out),
         Command::Retry(arguments) => retry::run(&arguments, out),
         Command::Cancel(arguments) => steer::cancel(&arguments, out),
         Command::Hold(arguments) => steer::hold(&arguments, out),

@@ -4,7 +4,7 @@ use queue_format::{Spool, Token};
 
 use super::cli::{LogKind, ShowArguments};
 use super::{CommandError, Host, Success};
-use crate::show::{Log, Nearest, Page, find_id};
+use crate::show::{Log, Nearest, Page, find_id, tell_conversation};
 use crate::text::clean;
 
 /// Tells of one task.
@@ -19,7 +19,13 @@ pub(super) fn run(
     if page.places.is_empty() && page.attempts.is_empty() {
         return Err(unknown(&spool, id.as_str())?);
     }
-    if let Some(kind) = arguments.log {
+    if arguments.attempt.is_some() && arguments.log.is_none() && !arguments.conversation {
+        return Err(CommandError::usage("--attempt: say of it --log or --conversation".to_owned()));
+    }
+    if arguments.conversation {
+        let text = find_log(&spool, &page, Log::Conversation, arguments.attempt.as_deref())?;
+        write!(out, "{}", tell_conversation(&text))?;
+    } else if let Some(kind) = arguments.log {
         let log = match kind {
             LogKind::Build => Log::Build,
             LogKind::TestOnly => Log::TestOnly,

@@ -86,6 +86,9 @@ fn program(
     let text = |path: &Path| path.display().to_string();
     let mut given: Vec<String> = verb(role).into_iter().map(str::to_owned).collect();
     given.extend(["--spool".to_owned(), text(spool), "--state".to_owned(), text(state_dir)]);
+    if let (Role::Worker, Some(brain)) = (role, &arguments.brain) {
+        given.extend(["--brain".to_owned(), brain.clone()]);
+    }
     if let Some(file) = &arguments.config {
         given.extend(["--config".to_owned(), text(&host.working_dir.join(file))]);
     }

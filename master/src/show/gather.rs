@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
 use queue_format::{
-    EVIDENCE_FILE, Evidence, Located, Manifest, OUTPUT_FILE, PathError, Spool, SpoolError, State, TaskId,
-    TaskSpec, Token, WorkerStatus,
+    CONVERSATION_FILE, EVIDENCE_FILE, Evidence, Located, Manifest, OUTPUT_FILE, PathError, Spool, SpoolError,
+    State, TaskId, TaskSpec, Token, WorkerStatus,
 };
 
 /// All that is known of one task.
@@ -48,6 +48,8 @@ pub enum Log {
     WithFix,
     /// What a run printed.
     Output,
+    /// What agents were told and answered.
+    Conversation,
 }
 
 /// The largest log or evidence that is read: what a worker keeps is far less.
@@ -62,6 +64,7 @@ impl Log {
             Self::TestOnly => "test_output_testOnly.txt",
             Self::WithFix => "test_output_testWithFix.txt",
             Self::Output => OUTPUT_FILE,
+            Self::Conversation => CONVERSATION_FILE,
         }
     }
 

@@ -262,6 +262,14 @@ fn cost(manifest: &Manifest, page: &mut Lines) {
     if !stages.is_empty() {
         page.add("", &stages.join(", "));
     }
+    if let Some(agents) = manifest.build().and_then(|build| build.agents.as_ref()) {
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let dollars = agents.micro_dollars as f64 / 1e6;
+        let answers = plural(agents.answers as usize, "answer");
+        let tokens = agents.tokens_read + agents.tokens_written;
+        let brain = clean_line(&agents.brain);
+        page.add("", &format!("made by {brain}: {answers}, {tokens} tokens, ${dollars:.4}"));
+    }
 }
 
 /// Each stage's name, seconds in all and how often it ran, in the order of its first run.
