@@ -26,6 +26,9 @@ test-full-node: ## the worker's tests on Docker and Podman under systemd and cgr
 janitor-long: ## the janitor in a million schedules, and on an engine of its own beside thousands of objects
 	cargo test --release -p janitor --lib --test engine -- --ignored --nocapture --test-threads=1
 
+ingest-long: ## splits of thousands of commits, put together again by git; SPLIT_REPOSITORIES=/a/.git:/b names more of them
+	cargo test -p master --test patches -- --ignored --nocapture
+
 lint: ## formatting, clippy, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -71,4 +74,4 @@ rpm: build ## a package for RPM distributions, in target/generate-rpm
 tarball: ## statically linked programs and an install.sh, for any distribution, in target/package
 	systemd/package/tarball.sh $(package) $(version)
 
-.PHONY: help set-up build demo test test-podman test-full-node janitor-long lint corpus bench lab lab-status lab-down chaos deb rpm tarball
+.PHONY: help set-up build demo test test-podman test-full-node janitor-long ingest-long lint corpus bench lab lab-status lab-down chaos deb rpm tarball

@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod explain;
 pub mod export;
 pub mod ingest;
+pub mod patch;
 mod pulse;
 pub mod run;
 pub mod show;

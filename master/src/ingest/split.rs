@@ -3,6 +3,8 @@ use std::path::Path;
 use queue_format::Instance;
 use serde_json::Value;
 
+use crate::patch::{Split, split};
+
 /// The field of a row that names the files which were moved from its patch to its test patch.
 pub(super) const MOVED_FIELD: &str = "test_files_moved_from_patch";
 
@@ -12,29 +14,13 @@ pub(super) fn find_tests(mut instance: Instance) -> Instance {
     if !instance.test_patch.trim().is_empty() {
         return instance;
     }
-    let (tests, fix): (Vec<&str>, Vec<&str>) =
-        files(&instance.patch).into_iter().partition(|part| is_test(path(part)));
-    if tests.is_empty() || fix.is_empty() {
+    let Split { fix, test, test_paths } = split(&instance.patch, is_test);
+    if test.is_empty() || fix.is_empty() {
         return instance;
     }
-    let moved: Vec<Value> = tests.iter().map(|part| Value::from(path(part))).collect();
-    (instance.test_patch, instance.patch) = (tests.concat(), fix.concat());
-    instance.extra.insert(MOVED_FIELD.to_owned(), Value::Array(moved));
+    (instance.test_patch, instance.patch) = (test, fix);
+    instance.extra.insert(MOVED_FIELD.to_owned(), Value::from(test_paths));
     instance
-}
-
-/// A diff's parts, one a file, each from its `diff --git` line on.
-fn files(patch: &str) -> Vec<&str> {
-    let mut starts: Vec<usize> = patch.match_indices("diff --git ").map(|(at, _)| at).collect();
-    starts.retain(|&at| at == 0 || patch.as_bytes()[at - 1] == b'\n');
-    let ends = starts.iter().skip(1).copied().chain([patch.len()]);
-    starts.iter().zip(ends).map(|(&start, end)| &patch[start..end]).collect()
-}
-
-/// The path on the new side of `diff --git a/PATH b/PATH`.
-fn path(part: &str) -> &str {
-    let header = part.lines().next().unwrap_or_default();
-    header.rsplit_once(" b/").map_or("", |(_, path)| path)
 }
 
 fn is_test(path: &str) -> bool {
@@ -56,7 +42,7 @@ mod tests {
         format!("diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n-a\n+b\n")
     }
 
-    fn split(patch: &str, test_patch: &str) -> (String, String, bool) {
+    fn parted(patch: &str, test_patch: &str) -> (String, String, bool) {
         let instance: Instance = serde_json::from_value(serde_json::json!({
             "instance_id": "x", "repo": "a/b", "base_commit": "", "problem_statement": "",
             "patch": patch, "test_patch": test_patch,
@@ -70,11 +56,11 @@ mod tests {
     #[test]
     fn moves_tests_only_where_there_is_no_test_patch() {
         let (fix, test) = (diff("slugify/slugify.py"), diff("test.py"));
-        assert_eq!(split(&format!("{test}{fix}"), ""), (fix.clone(), test.clone(), true));
-        assert_eq!(split(&fix, &test), (fix.clone(), test.clone(), false));
-        assert_eq!(split(&fix, ""), (fix.clone(), String::new(), false));
-        assert_eq!(split(&test, ""), (test.clone(), String::new(), false));
-        assert_eq!(split("no diff", ""), ("no diff".to_owned(), String::new(), false));
+        assert_eq!(parted(&format!("{test}{fix}"), ""), (fix.clone(), test.clone(), true));
+        assert_eq!(parted(&fix, &test), (fix.clone(), test.clone(), false));
+        assert_eq!(parted(&fix, ""), (fix.clone(), String::new(), false));
+        assert_eq!(parted(&test, ""), (test.clone(), String::new(), false));
+        assert_eq!(parted("no diff", ""), ("no diff".to_owned(), String::new(), false));
     }
 
     #[test]

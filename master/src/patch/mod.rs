@@ -1,0 +1,13 @@
+//! Diffs as git writes them: their files, and which of them are tests.
+//!
+//! Nothing here changes a byte of a file's part. What is split is put together again by applying both sides, in
+//! either order: `master/tests/patches.rs` asks git.
+
+mod file;
+mod path;
+mod split;
+mod test_paths;
+
+pub use file::{Binary, FileDiff, files};
+pub use split::{Split, split};
+pub use test_paths::TestPaths;

@@ -1,0 +1,309 @@
+//! Patch splitting, judged by git: the fix and the tests, applied to the base in either order, give the merged tree.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use master::patch::{TestPaths, split};
+use tempfile::TempDir;
+
+/// How a dataset's diffs may have been made.
+const STYLES: [&[&str]; 4] =
+    [&["--no-renames"], &["-M"], &["-M", "-C"], &["-M10%", "-C10%", "--find-copies-harder"]];
+
+/// A repository that is only read, and a place for what is tried on it.
+struct Bench {
+    git_dir: PathBuf,
+    scratch: TempDir,
+    words: TestPaths,
+}
+
+/// What was tried.
+#[derive(Debug, Default)]
+struct Tried {
+    commits: usize,
+    /// Both sides had something.
+    split: usize,
+    /// Their diff is no UTF-8: no row can hold it.
+    no_text: usize,
+}
+
+impl Bench {
+    fn new(git_dir: PathBuf) -> Self {
+        let scratch = tempfile::tempdir().expect("a directory");
+        Self { git_dir, scratch, words: TestPaths::new(&["test", "spec", "e2e"]) }
+    }
+
+    fn git(&self, args: &[&str], input: &[u8]) -> Result<Vec<u8>, String> {
+        let mut child = Command::new("git")
+            .args(["-c", "safe.directory=*", "-c", "core.quotePath=true"])
+            .args(args)
+            .env("GIT_DIR", &self.git_dir)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_INDEX_FILE", self.scratch.path().join("index"))
+            .env("GIT_OBJECT_DIRECTORY", self.scratch.path())
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.git_dir.join("objects"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("git runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let input = input.to_owned();
+        let feed = std::thread::spawn(move || {
+            // A command that does not want its input closes the pipe.
+            let _ = stdin.write_all(&input);
+        });
+        let output = child.wait_with_output().expect("it ends");
+        feed.join().expect("fed");
+        if output.status.success() {
+            Ok(output.stdout)
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into())
+        }
+    }
+
+    fn text(&self, args: &[&str]) -> String {
+        let said = self.git(args, b"").unwrap_or_else(|why| panic!("git {args:?}: {why}"));
+        String::from_utf8(said).expect("UTF-8").trim().to_owned()
+    }
+
+    /// Splits the diff between two commits, and has git put it together again.
+    fn check(&self, base: &str, end: &str, style: &[&str], tried: &mut Tried) {
+        let ends = [base, end];
+        let diff =
+            self.git(&[&["diff", "--binary", "--full-index"], style, &ends].concat(), b"").expect("a diff");
+        let Ok(diff) = String::from_utf8(diff) else {
+            tried.no_text += 1;
+            return;
+        };
+        let parts = split(&diff, |path| self.words.has(path));
+        tried.commits += 1;
+        tried.split += usize::from(!parts.fix.is_empty() && !parts.test.is_empty());
+        let expected = self.text(&["rev-parse", &format!("{end}^{{tree}}")]);
+        for sides in [[&parts.test, &parts.fix], [&parts.fix, &parts.test]] {
+            self.text(&["read-tree", base]);
+            for side in sides.into_iter().filter(|side| !side.is_empty()) {
+                let applied = self.git(&["apply", "--cached", "--whitespace=nowarn", "-"], side.as_bytes());
+                applied.unwrap_or_else(|why| panic!("{base}..{end} {style:?}: {why}\n{diff}"));
+            }
+            assert_eq!(self.text(&["write-tree"]), expected, "{base}..{end} {style:?}\n{diff}");
+        }
+    }
+
+    /// Every commit of a history with the one before it, in each style in turn.
+    fn check_all(&self, commits_max: usize) -> Tried {
+        let limit = format!("--max-count={commits_max}");
+        let listed = self.text(&["rev-list", "--all", "--parents", &limit]);
+        let mut tried = Tried::default();
+        for (index, line) in listed.lines().enumerate() {
+            if let Some((end, parents)) = line.split_once(' ') {
+                let base = parents.split(' ').next().expect("a parent");
+                self.check(base, end, STYLES[index % STYLES.len()], &mut tried);
+            }
+        }
+        tried
+    }
+}
+
+/// Numbers that look random, and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).expect("31 bits") % limit
+    }
+
+    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len())]
+    }
+}
+
+/// Paths that lie above and below each other, on either side, with what makes git quote a name.
+const PATHS: [&str; 20] = [
+    "a",
+    "a/b.py",
+    "a/test_b.py",
+    "a/b.py/c",
+    "tests",
+    "tests/x.py",
+    "tests/x.py/y",
+    "src/x.py",
+    "src/inspect.py",
+    "with space.txt",
+    "with b/with.txt",
+    "tests/b/tests b/x",
+    "é/ü.py",
+    "tests/é.py",
+    "quo\"te",
+    "tests/tab\tbed",
+    "back\\slash",
+    "spec/a.json",
+    "e2e",
+    "Tests/Data.bin",
+];
+
+const LINES: [&str; 12] = [
+    "one\n",
+    "two\r\n",
+    "\n",
+    "\r\n",
+    "diff --git a/x b/x\n",
+    "--- a/x\n",
+    "+++ b/x\n",
+    "-- \n",
+    "@@ -1 +1 @@\n",
+    "é\n",
+    "\ttab \n",
+    "lone\rreturn\n",
+];
+
+fn content(dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..dice.below(40) {
+        bytes.extend_from_slice(dice.one(&LINES).as_bytes());
+    }
+    match dice.below(8) {
+        0 => bytes.extend_from_slice(b"no newline at the end"),
+        1 => bytes.extend((0..60).map(|_| u8::try_from(dice.below(256)).expect("a byte"))),
+        2 => bytes.extend_from_slice(b"\0\x01\0"),
+        _ => {}
+    }
+    bytes
+}
+
+type Tree = BTreeMap<String, (&'static str, Vec<u8>)>;
+
+fn insert(tree: &mut Tree, path: &str, entry: (&'static str, Vec<u8>)) {
+    // A path is a file or a directory.
+    tree.retain(|other, _| {
+        !other.starts_with(&format!("{path}/")) && !path.starts_with(&format!("{other}/"))
+    });
+    tree.insert(path.to_owned(), entry);
+}
+
+fn change(tree: &mut Tree, dice: &mut Dice) {
+    let path = dice.one(&PATHS);
+    let other = tree.keys().nth(dice.below(tree.len().max(1))).cloned();
+    match (dice.below(12), other) {
+        (0, Some(other)) => {
+            tree.remove(&other);
+        }
+        (1 | 2, Some(other)) => {
+            let entry = tree.remove(&other).expect("listed");
+            insert(tree, path, entry);
+        }
+        (3, Some(other)) => {
+            let entry = tree[&other].clone();
+            insert(tree, path, entry);
+        }
+        (4..=6, Some(other)) if tree[&other].0 != "160000" => {
+            let (_, bytes) = tree.get_mut(&other).expect("listed");
+            let at = dice.below(bytes.len() + 1);
+            bytes.splice(at..at, dice.one(&LINES).bytes());
+        }
+        (7, Some(other)) if tree[&other].0 != "160000" => {
+            let entry = tree.get_mut(&other).expect("listed");
+            entry.0 = ["100644", "100755", "120000"][dice.below(3)];
+        }
+        (8, _) => {
+            let commit = format!("{:040x}", dice.below(1 << 20) + 1);
+            insert(tree, path, ("160000", commit.into_bytes()));
+        }
+        _ => {
+            let bytes = content(dice);
+            insert(tree, path, ("100644", bytes));
+        }
+    }
+}
+
+fn quoted(path: &str) -> String {
+    let escaped = path.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
+}
+
+/// A history of commits that do everything that a commit can do, as `git fast-import` reads it.
+fn history(commits: usize, seed: u64) -> Vec<u8> {
+    let (mut dice, mut tree, mut stream) = (Dice(seed), Tree::new(), Vec::new());
+    for number in 0..commits {
+        for _ in 0..=dice.below(5) {
+            change(&mut tree, &mut dice);
+        }
+        let mut head = String::new();
+        writeln!(
+            head,
+            "commit refs/heads/main\ncommitter t <t@example.org> {} +0000",
+            1_700_000_000 + number
+        )
+        .expect("text");
+        write!(head, "data 0\n\ndeleteall\n").expect("text");
+        stream.extend_from_slice(head.as_bytes());
+        for (path, (mode, bytes)) in &tree {
+            if *mode == "160000" {
+                let commit = String::from_utf8_lossy(bytes);
+                stream.extend_from_slice(format!("M 160000 {commit} {}\n", quoted(path)).as_bytes());
+            } else {
+                let header = format!("M {mode} inline {}\ndata {}\n", quoted(path), bytes.len());
+                stream.extend_from_slice(header.as_bytes());
+                stream.extend_from_slice(bytes);
+                stream.push(b'\n');
+            }
+        }
+    }
+    stream
+}
+
+fn generated(commits: usize, seed: u64) -> (TempDir, Tried) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = Command::new("git").args(["init", "--quiet", "--bare"]).arg(dir.path()).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let mut import = Command::new("git")
+        .args(["fast-import", "--quiet", "--date-format=raw"])
+        .current_dir(dir.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("git runs");
+    import.stdin.take().expect("a pipe").write_all(&history(commits, seed)).expect("written");
+    assert!(import.wait().expect("it ends").success());
+    let tried = Bench::new(dir.path().to_owned()).check_all(commits);
+    (dir, tried)
+}
+
+#[test]
+fn a_split_of_every_kind_of_change_gives_the_merged_tree() {
+    let (_dir, tried) = generated(80, 1);
+    assert!(tried.split > 20 && tried.commits > 40, "{tried:?}");
+}
+
+#[test]
+fn a_split_of_this_projects_own_commits_gives_the_merged_tree() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let asked = Command::new("git").args(["rev-parse", "--absolute-git-dir"]).current_dir(root).output();
+    let Ok(asked) = asked.as_ref().map(|asked| String::from_utf8_lossy(&asked.stdout)) else { return };
+    let git_dir = PathBuf::from(asked.trim());
+    // A tarball of the project has no history.
+    if git_dir.join("objects").is_dir() {
+        let tried = Bench::new(git_dir).check_all(25);
+        assert_eq!(tried.no_text, 0, "{tried:?}");
+    }
+}
+
+/// `SPLIT_REPOSITORIES` names git directories, with colons between them; `SPLIT_COMMITS` says how many of each.
+#[test]
+#[ignore = "takes minutes: make ingest-long"]
+fn splits_of_thousands_of_commits_give_the_merged_tree() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    for seed in 2..12 {
+        let (_dir, tried) = generated(200, seed);
+        println!("generated, seed {seed}: {tried:?}");
+    }
+    let named = std::env::var("SPLIT_REPOSITORIES").unwrap_or_default();
+    for git_dir in named.split(':').filter(|name| !name.is_empty()) {
+        let tried = Bench::new(git_dir.into()).check_all(number("SPLIT_COMMITS").unwrap_or(200));
+        println!("{git_dir}: {tried:?}");
+    }
+}
