@@ -4,6 +4,7 @@ pub mod command;
 pub mod daemon;
 pub mod explain;
 pub mod export;
+pub mod filter;
 pub mod ingest;
 pub mod patch;
 mod pulse;

@@ -11,8 +11,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::span::{key_at, line_at, offset_of};
 
-/// The sections that a file may have, one a daemon.
-pub const SECTIONS: &[&str] = &["janitor", "master", "worker"];
+/// The sections that a file may have: one a daemon, and that of `bottega ingest`.
+pub const SECTIONS: &[&str] = &["ingest", "janitor", "master", "worker"];
 
 /// The key above the sections that says where the spool lies. `bottega-generator` reads it too.
 pub const SPOOL: &str = "spool";

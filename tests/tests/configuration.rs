@@ -67,6 +67,7 @@ fn check_keys(section: &str, defaults: &serde_json::Value) {
 
 #[test]
 fn every_key_stands_in_the_file_that_is_installed() {
+    check::<master::filter::FilterConfig>("ingest", master::filter::FilterConfig::check);
     check::<master::daemon::MasterConfig>("master", master::daemon::MasterConfig::check);
     check::<worker::config::WorkerConfig>("worker", worker::config::WorkerConfig::check);
     check::<janitor::Config>("janitor", janitor::Config::validate);

@@ -30,6 +30,9 @@ To begin:
 pub enum Command {
     /// Make a spool: the directory that holds all tasks and results
     Init(SpoolArguments),
+    /// Filter pull requests into rows for submit: split, scored, each rejection with its reason
+    #[command(after_help = INGEST)]
+    Ingest(IngestArguments),
     /// Publish the rows of datasets as tasks
     #[command(after_help = SUBMIT)]
     Submit(SubmitArguments),
@@ -92,6 +95,52 @@ pub struct SpoolArguments {
     /// The spool's directory
     #[arg(long, value_name = "DIR", env = "BOTTEGA_SPOOL")]
     pub spool: PathBuf,
+}
+
+const INGEST: &str = "\
+The thresholds are in the [ingest] section of the configuration; docs/ingest.md tells of every stage.
+
+Examples:
+  bottega ingest jsonl --out swe-gym swe-gym.jsonl.zst
+  bottega ingest jsonl --out rows --evaluation-set swe-bench-verified.jsonl pulls/*.jsonl.gz
+  bottega submit --spool /srv/spool --repositories '/mirrors/{owner}+{name}/repo' rows/rows.jsonl";
+
+/// Arguments of `bottega ingest`.
+#[derive(Debug, Args)]
+pub struct IngestArguments {
+    #[command(subcommand)]
+    pub(super) source: IngestSource,
+}
+
+/// Where pull requests come from.
+#[derive(Debug, Subcommand)]
+pub(super) enum IngestSource {
+    /// Files of rows: OpenSWE, SWE-bench, SWE-Gym, SWE-rebench, Multi-SWE-bench; the content tells how they are packed
+    Jsonl(RowsArguments),
+}
+
+/// Arguments of `bottega ingest jsonl`.
+#[derive(Debug, Args)]
+pub(super) struct RowsArguments {
+    #[command(flatten)]
+    pub(super) filter: FilterArguments,
+    /// Files of rows, one a line (JSONL) or one JSON document
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// How pull requests are filtered, and where to.
+#[derive(Debug, Args)]
+pub(super) struct FilterArguments {
+    /// The directory of what comes out: rows.jsonl, rejected.jsonl, funnel.json, funnel.svg, report.md
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// The thresholds are in its [ingest] section [default: /etc/bottega/bottega.toml where it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// A file of rows that must not be learnt from, beside those of the configuration
+    #[arg(long = "evaluation-set", value_name = "FILE")]
+    pub(super) evaluation_sets: Vec<PathBuf>,
 }
 
 const SUBMIT: &str = "\

@@ -10,6 +10,7 @@ use super::cli::{ConfigAction, ConfigArguments};
 use super::programs::{find, verb};
 use super::{CommandError, Host, Success};
 use crate::daemon::MasterConfig;
+use crate::filter::FilterConfig;
 use crate::text::clean;
 use crate::up::Role;
 
@@ -18,7 +19,7 @@ const DRAIN_SECONDS_MAX: u64 = 600;
 /// What a worker needs after its drain, to hand back and remove what is left.
 const DRAIN_SLACK_SECONDS: u64 = 60;
 
-/// Prints what the daemons make of a configuration, or tells what is wrong with it.
+/// Prints what the daemons and `bottega ingest` make of a configuration, or tells what is wrong with it.
 pub(super) fn run(
     arguments: &ConfigArguments,
     host: &Host,
@@ -32,6 +33,9 @@ pub(super) fn run(
                 let gap = if index > 0 { "\n" } else { "" };
                 write!(out, "{gap}{text}")?;
             }
+            let source = Source::named_or_default(arguments.config.clone());
+            let ingest: FilterConfig = systemd::config::load(&source, "ingest")?;
+            write!(out, "\n{}", systemd::config::print(&ingest, "ingest")?)?;
             Ok(Success::Yes)
         }
         Some(ConfigAction::Check { file }) => {
@@ -56,10 +60,17 @@ fn check(file: &Path, host: &Host, out: &mut dyn Write) -> Result<Success, Comma
             }
         }
     }
+    let source = Source::Named(file.to_owned());
+    let ingest = systemd::config::load_checked(&source, "ingest", FilterConfig::check);
+    for line in ingest.err().map(|error| error.to_string()).iter().flat_map(|why| why.lines()) {
+        if !errors.iter().any(|said| said == line) {
+            errors.push(line.to_owned());
+        }
+    }
     if !errors.is_empty() {
         return Err(CommandError::Program(errors.join("\n")));
     }
-    writeln!(out, "{}: every key is known to the three daemons", file.display())?;
+    writeln!(out, "{}: every key is known", file.display())?;
     for note in notes(file, host).into_iter().chain(long_drain(&effective)) {
         writeln!(out, "note: {note}")?;
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use queue_format::{PathError, SpoolError};
 
 use crate::export::ExportError;
+use crate::filter::FilterError;
 use crate::ingest::IngestError;
 use crate::up::UpError;
 
@@ -25,6 +26,12 @@ pub enum CommandError {
     /// Rows that cannot be read.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// Pull requests that cannot be filtered.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] systemd::ConfigError),
     /// A dataset that cannot be written.
     #[error(transparent)]
     Export(#[from] ExportError),

@@ -10,6 +10,7 @@ mod export;
 mod fsck;
 mod host;
 mod images;
+mod ingest;
 mod init;
 mod operate;
 mod programs;
@@ -52,6 +53,7 @@ impl From<bool> for Success {
 pub fn run(cli: Cli, host: &Host, out: &mut dyn Write) -> Result<Success, CommandError> {
     match cli.command {
         Command::Init(arguments) => init::run(&arguments, host, out),
+        Command::Ingest(arguments) => ingest::run(&arguments, host, out),
         Command::Submit(arguments) => submit::run(&arguments, host, out),
         Command::Run(arguments) => run::run(&arguments, host, out),
         Command::Up(arguments) => up::run(&arguments, host, out),

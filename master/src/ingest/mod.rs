@@ -11,12 +11,13 @@ mod repository;
 mod row;
 mod run;
 mod split;
+mod unpack;
 
 pub use lines::{Line, Lines};
 pub use patch::check_patch;
 pub use read::{Row, Rows};
 pub use repository::{Template, check_repository};
-pub use row::{Refusal, task_of};
+pub use row::{Refusal, instance_of, task_of};
 #[cfg(test)]
 pub(crate) use run::PROGRESS_ROWS;
 pub use run::{Ingest, IngestError, Report, Source};

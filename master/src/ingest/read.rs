@@ -1,7 +1,10 @@
+use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::path::Path;
 
 use serde_json::Value;
 
+use super::unpack::unpacked;
 use super::{Line, Lines, Refusal};
 
 /// The longest line that is read; a task file may be as large.
@@ -24,22 +27,37 @@ pub struct Row {
 /// Reads rows: one a line (JSONL), or a JSON document that is one row or a list of rows.
 ///
 /// The content decides, not the name: a document begins with `[`, or with `{` alone in its line.
-pub struct Rows<R> {
-    source: Source<R>,
+pub struct Rows<'a> {
+    source: Source<'a>,
 }
 
-enum Source<R> {
-    Lines { lines: Lines<R>, first: Option<Line> },
+enum Source<'a> {
+    Lines { lines: Lines<Box<dyn Read + 'a>>, first: Option<Line> },
     Document { rows: std::iter::Enumerate<std::vec::IntoIter<Value>> },
     Broken(Option<Row>),
 }
 
-impl<R: Read> Rows<R> {
+impl Rows<'static> {
+    /// Of a file, which may be packed with gzip.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if file.metadata()?.is_dir() {
+            return Err(io::Error::other("it is a directory; name the files in it"));
+        }
+        Self::new(unpacked(file)?)
+    }
+}
+
+impl<'a> Rows<'a> {
     /// From the beginning of `input`.
     ///
     /// # Errors
     /// The input cannot be read.
-    pub fn new(input: R) -> io::Result<Self> {
+    pub fn new(input: impl Read + 'a) -> io::Result<Self> {
+        let input: Box<dyn Read + 'a> = Box::new(input);
         let mut lines = Lines::new(input, LINE_BYTES_MAX);
         let first = next_filled(&mut lines)?;
         let source = match first {
@@ -87,7 +105,7 @@ fn next_filled<R: Read>(lines: &mut Lines<R>) -> io::Result<Option<Line>> {
     }
 }
 
-fn document<R: Read>(begun: Vec<u8>, lines: Lines<R>) -> io::Result<Source<R>> {
+fn document<'a, R: Read>(begun: Vec<u8>, lines: Lines<R>) -> io::Result<Source<'a>> {
     let mut bytes = begun;
     bytes.push(b'\n');
     let rest = lines.into_rest().take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;

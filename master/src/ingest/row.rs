@@ -48,9 +48,7 @@ pub fn task_of(row: Value, repositories: Option<&Template>) -> Result<TaskSpec, 
     } else {
         let own = ["repository", "repository_url"].map(|field| row.get(field).and_then(Value::as_str));
         let own = own.into_iter().flatten().next().map(str::to_owned);
-        let instance = if row.contains_key("fix_patch") { multi_swe_bench(row)? } else { swe_bench(row)? };
-        let instance = find_tests(instance);
-        instance.validate()?;
+        let instance = instance_of(row)?;
         let repository = match (repositories, own) {
             (Some(template), _) => template.fill(&instance.repo),
             (None, Some(own)) => own,
@@ -64,6 +62,17 @@ pub fn task_of(row: Value, repositories: Option<&Template>) -> Result<TaskSpec, 
     };
     check(&task)?;
     Ok(task)
+}
+
+/// A row of any dataset, in OpenSWE's fields and valid; whether its patches are diffs is not asked.
+///
+/// # Errors
+/// The first field that is not as it must be.
+pub fn instance_of(row: Map<String, Value>) -> Result<Instance, Refusal> {
+    let instance = if row.contains_key("fix_patch") { multi_swe_bench(row)? } else { swe_bench(row)? };
+    let instance = find_tests(instance);
+    instance.validate()?;
+    Ok(instance)
 }
 
 /// What a well-formed row must fulfil before a worker sees it.

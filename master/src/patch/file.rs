@@ -71,10 +71,10 @@ fn plain_starts(patch: &str) -> Vec<usize> {
             b'-' if old_left > 0 => old_left -= 1,
             b'+' if new_left > 0 => new_left -= 1,
             b' ' | b'\n' if old_left > 0 && new_left > 0 => {
-                (old_left, new_left) = (old_left - 1, new_left - 1)
+                (old_left, new_left) = (old_left - 1, new_left - 1);
             }
             b'-' if line.starts_with("--- ") && patch[at + line.len()..].starts_with("+++ ") => {
-                starts.push(at)
+                starts.push(at);
             }
             b'@' => (old_left, new_left) = counts(line).unwrap_or_default(),
             _ => {}

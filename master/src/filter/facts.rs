@@ -1,0 +1,53 @@
+use serde_json::{Map, Value};
+
+type Row = Map<String, Value>;
+
+/// The first of these fields that says something.
+fn first<'a>(row: &'a Row, fields: &[&str]) -> Option<&'a Value> {
+    fields.iter().find_map(|field| row.get(*field).filter(|value| !value.is_null()))
+}
+
+/// The stars of the repository.
+pub(super) fn stars(row: &Row) -> Option<u64> {
+    first(row, &["stars", "stargazers_count", "repo_stars"])?.as_u64()
+}
+
+/// Its primary language.
+pub(super) fn language(row: &Row) -> Option<&str> {
+    first(row, &["language", "lang", "repo_language"])?.as_str()
+}
+
+/// The SPDX name of its licence, as text or as GitHub's object.
+pub(super) fn licence(row: &Row) -> Option<&str> {
+    let found = first(row, &["license", "licence", "license_name", "repo_license"])?;
+    let named = ["spdx_id", "key", "name"].iter().find_map(|field| found.get(*field).and_then(Value::as_str));
+    found.as_str().or(named)
+}
+
+/// Whether an issue that it resolves has a description; a dataset without issues has them in its statement.
+pub(super) fn has_issue(row: &Row) -> bool {
+    let is_said = |value: &Value| value.as_str().is_some_and(|text| !text.trim().is_empty());
+    match first(row, &["resolved_issues", "issues"]).and_then(Value::as_array) {
+        Some(issues) => issues.iter().filter_map(|issue| issue.get("body")).any(is_said),
+        None => row.get("problem_statement").is_some_and(is_said),
+    }
+}
+
+/// The names of the fields that hold the patch, and the tests.
+pub(super) fn patch_fields(row: &Row) -> (&'static str, &'static str) {
+    (if row.contains_key("fix_patch") { "fix_patch" } else { "patch" }, "test_patch")
+}
+
+/// Repository in lower case, number (0: not known) and base commit, of a row of any dataset.
+pub(super) fn identity(row: &Row) -> (String, u64, String) {
+    let text = |field| row.get(field).and_then(Value::as_str).unwrap_or_default();
+    let repo = match text("org") {
+        "" => text("repo").to_owned(),
+        org => format!("{org}/{}", text("repo")),
+    };
+    let trailing = || text("instance_id").rsplit_once('-').and_then(|(_, digits)| digits.parse().ok());
+    let number = first(row, &["pull_number", "number"]).and_then(Value::as_u64).or_else(trailing);
+    let base = row.get("base").and_then(|base| base.get("sha")).and_then(Value::as_str);
+    let base = base.unwrap_or_else(|| text("base_commit"));
+    (repo.to_ascii_lowercase(), number.unwrap_or(0), base.to_ascii_lowercase())
+}

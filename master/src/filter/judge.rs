@@ -1,0 +1,302 @@
+use queue_format::Instance;
+use serde_json::{Map, Value};
+
+use super::facts::{self, identity};
+use super::quality::{QUALITY_FIELD, Quality};
+use super::{EvaluationSet, FilterConfig, Stage};
+use crate::ingest::{check_patch, instance_of};
+use crate::patch::{Binary, TestPaths, files, split};
+
+/// The stages that look at one row alone.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    config: FilterConfig,
+    test_paths: TestPaths,
+    evaluation: EvaluationSet,
+}
+
+/// What became of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judged {
+    /// It is a task, in OpenSWE's fields, whatever dataset it came from.
+    Accepted {
+        /// The row, with its patch split and its scores in the field [`QUALITY_FIELD`].
+        instance: Box<Instance>,
+        /// The stages that asked for what the row does not have.
+        unknown: Vec<Stage>,
+    },
+    /// It is none.
+    Rejected {
+        /// The first stage that it did not pass.
+        stage: Stage,
+        /// Why.
+        reason: String,
+        /// The earlier stages that asked for what the row does not have.
+        unknown: Vec<Stage>,
+    },
+}
+
+type Verdict<T> = Result<T, (Stage, String)>;
+
+impl Filter {
+    /// With these thresholds, and what must not be learnt from.
+    #[must_use]
+    pub fn new(config: FilterConfig, evaluation: EvaluationSet) -> Self {
+        let test_paths = TestPaths::new(&config.test_words);
+        Self { config, test_paths, evaluation }
+    }
+
+    /// Judges a row of any dataset that is understood.
+    #[must_use]
+    pub fn judge(&self, row: Value) -> Judged {
+        let mut unknown = Vec::new();
+        match self.pass(row, &mut unknown) {
+            Ok(instance) => Judged::Accepted { instance: Box::new(instance), unknown },
+            Err((stage, reason)) => Judged::Rejected { stage, reason, unknown },
+        }
+    }
+
+    fn pass(&self, row: Value, unknown: &mut Vec<Stage>) -> Verdict<Instance> {
+        let Value::Object(mut row) = row else {
+            return Err((Stage::Row, "expected an object with the fields of a pull request".to_owned()));
+        };
+        self.repository(&row, unknown)?;
+        if !facts::has_issue(&row) {
+            return Err((Stage::Issue, "no linked issue has a description".to_owned()));
+        }
+        self.split(&mut row)?;
+        let licence = facts::licence(&row).map(str::to_owned);
+        let identity = identity(&row);
+        let mut instance = instance_of(row).map_err(|refusal| (Stage::Fields, refusal.to_string()))?;
+        check_patches(&instance)?;
+        if let Some(why) = self.evaluation.has(&identity, self.config.evaluation_repositories) {
+            return Err((Stage::Evaluation, why.to_owned()));
+        }
+        self.licence(licence.as_deref(), unknown)?;
+        self.size(&instance)?;
+        let quality = Quality::of(&instance.problem_statement, &instance.patch);
+        self.quality(&quality)?;
+        let quality = serde_json::to_value(quality).map_err(|e| (Stage::Quality, e.to_string()))?;
+        instance.extra.insert(QUALITY_FIELD.to_owned(), quality);
+        Ok(instance)
+    }
+
+    fn repository(&self, row: &Map<String, Value>, unknown: &mut Vec<Stage>) -> Verdict<()> {
+        match facts::stars(row) {
+            None => unknown.push(Stage::Stars),
+            Some(stars) if stars < self.config.stars_min => {
+                return Err((Stage::Stars, format!("{stars}, expected at least {}", self.config.stars_min)));
+            }
+            Some(_) => {}
+        }
+        match facts::language(row) {
+            None => unknown.push(Stage::Language),
+            Some(language) if !has(&self.config.languages, language) => {
+                let expected = self.config.languages.join(" or ");
+                return Err((Stage::Language, format!("{language:?}, expected {expected}")));
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Parts the patch of a row that has no test patch of its own.
+    fn split(&self, row: &mut Map<String, Value>) -> Verdict<()> {
+        let (patch_field, test_field) = facts::patch_fields(row);
+        let text = |field| row.get(field).and_then(Value::as_str).unwrap_or_default();
+        let (patch, test_patch) = (text(patch_field), text(test_field));
+        if patch.trim().is_empty() {
+            return Err((Stage::Fix, "the patch is empty".to_owned()));
+        }
+        if !test_patch.trim().is_empty() {
+            return Ok(());
+        }
+        let parts = split(patch, |path| self.test_paths.has(path));
+        if parts.fix.is_empty() && parts.test.is_empty() {
+            return Err((Stage::Fix, "the patch is no diff".to_owned()));
+        }
+        if parts.fix.is_empty() {
+            return Err((Stage::Fix, "everything that it changes is a test".to_owned()));
+        }
+        if parts.test.is_empty() {
+            return Err((Stage::Tests, "it changes no test".to_owned()));
+        }
+        row.insert(patch_field.to_owned(), parts.fix.into());
+        row.insert(test_field.to_owned(), parts.test.into());
+        Ok(())
+    }
+
+    fn licence(&self, licence: Option<&str>, unknown: &mut Vec<Stage>) -> Verdict<()> {
+        match licence {
+            _ if self.config.licences.is_empty() => Ok(()),
+            None => {
+                unknown.push(Stage::Licence);
+                Ok(())
+            }
+            Some(licence) if has(&self.config.licences, licence) => Ok(()),
+            Some(licence) => Err((Stage::Licence, format!("{licence:?} is not allowed"))),
+        }
+    }
+
+    fn size(&self, instance: &Instance) -> Verdict<()> {
+        let FilterConfig { patch_bytes_max, patch_files_max, statement_bytes_max, .. } = self.config;
+        let patches = [&instance.patch, &instance.test_patch];
+        let measured = [
+            ("bytes of patches", patches.iter().map(|patch| patch.len()).sum(), patch_bytes_max),
+            ("files", patches.iter().map(|patch| files(patch).len()).sum(), patch_files_max),
+            ("bytes of problem statement", instance.problem_statement.len(), statement_bytes_max),
+        ];
+        match measured.iter().find(|(_, size, limit)| size > limit) {
+            Some((what, size, limit)) => {
+                Err((Stage::Size, format!("{size} {what}, expected at most {limit}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn quality(&self, quality: &Quality) -> Verdict<()> {
+        let limits = [
+            ("issue_quotes_patch", Some(quality.issue_quotes_patch), self.config.issue_quotes_patch_max),
+            ("issue_names_place", Some(quality.issue_names_place), self.config.issue_names_place_max),
+            ("patch_misses_issue", quality.patch_misses_issue, self.config.patch_misses_issue_max),
+        ];
+        for (name, score, limit) in limits {
+            if let (Some(score), Some(limit)) = (score, limit)
+                && score > limit
+            {
+                return Err((Stage::Quality, format!("{name} is {score}, expected at most {limit}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a worker would find out later, for every row.
+fn check_patches(instance: &Instance) -> Verdict<()> {
+    for (field, patch) in [("patch", &instance.patch), ("test_patch", &instance.test_patch)] {
+        check_patch(patch).map_err(|why| (Stage::Fields, format!("field {field:?}: {why}")))?;
+        let omitted = files(patch).into_iter().find(|part| part.binary == Some(Binary::Omitted));
+        if let Some(part) = omitted {
+            let why = format!("field {field:?}: the content of {} was left out of the diff", part.path());
+            return Err((Stage::Fields, why));
+        }
+    }
+    Ok(())
+}
+
+fn has(words: &[String], word: &str) -> bool {
+    words.iter().any(|known| known.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const FIX: &str = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n";
+    const TEST: &str =
+        "diff --git a/test_x.py b/test_x.py\n--- a/test_x.py\n+++ b/test_x.py\n@@ -1 +1 @@\n-a\n+b\n";
+    const BASE: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn pull() -> Value {
+        json!({
+            "instance_id": "pallets__click-12", "repo": "pallets/click", "pull_number": 12, "base_commit": BASE,
+            "problem_statement": "It breaks\n\nBadly.", "patch": format!("{TEST}{FIX}"), "test_patch": "",
+            "stars": 5, "language": "Python", "license": {"spdx_id": "BSD-3-Clause"},
+            "issues": [{"number": 3, "title": "It breaks", "body": "Badly."}],
+        })
+    }
+
+    fn with(field: &str, value: Value) -> Value {
+        let mut row = pull();
+        row[field] = value;
+        row
+    }
+
+    fn verdict(config: &FilterConfig, row: Value) -> Result<Instance, (Stage, String)> {
+        let mut evaluation = EvaluationSet::default();
+        evaluation
+            .insert(&json!({ "instance_id": "a__b-7", "repo": "A/b", "base_commit": "f".repeat(40) }))
+            .expect("fit");
+        match Filter::new(config.clone(), evaluation).judge(row) {
+            Judged::Accepted { instance, .. } => Ok(*instance),
+            Judged::Rejected { stage, reason, .. } => Err((stage, reason)),
+        }
+    }
+
+    #[test]
+    fn a_pull_request_that_passes_is_split_and_scored() {
+        let instance = verdict(&FilterConfig::default(), pull()).expect("accepted");
+        assert_eq!((instance.patch.as_str(), instance.test_patch.as_str()), (FIX, TEST));
+        assert_eq!(instance.extra[QUALITY_FIELD]["issue_quotes_patch"], json!(0.0));
+        let multi = json!({
+            "org": "pallets", "repo": "click", "number": 12, "base": {"sha": BASE}, "fix_patch": FIX,
+            "test_patch": TEST, "resolved_issues": [{"title": "t", "body": "b"}],
+        });
+        let Judged::Accepted { instance, unknown } =
+            Filter::new(FilterConfig::default(), EvaluationSet::default()).judge(multi)
+        else {
+            panic!("accepted")
+        };
+        assert_eq!(instance.instance_id, "pallets__click-12");
+        assert_eq!(unknown, [Stage::Stars, Stage::Language]);
+    }
+
+    #[test]
+    fn every_stage_turns_away_with_its_reason() {
+        let check = |row: Value, stage: Stage, why: &str| {
+            let (got, reason) = verdict(&FilterConfig::default(), row).expect_err(why);
+            assert!(got == stage && reason.contains(why), "{got:?}: {reason}, expected {stage:?}: {why}");
+        };
+        check(json!(7), Stage::Row, "expected an object");
+        check(with("stars", json!(4)), Stage::Stars, "4, expected at least 5");
+        check(with("language", json!("Rust")), Stage::Language, "expected Python");
+        check(with("issues", json!([{ "title": "t", "body": " " }])), Stage::Issue, "description");
+        check(with("issues", json!([])), Stage::Issue, "description");
+        check(with("patch", json!("")), Stage::Fix, "empty");
+        check(with("patch", json!("mend it")), Stage::Fix, "no diff");
+        check(with("patch", json!(TEST)), Stage::Fix, "is a test");
+        check(with("patch", json!(FIX)), Stage::Tests, "no test");
+        check(with("base_commit", json!("main")), Stage::Fields, "base_commit");
+        check(
+            with("patch", json!(format!("{TEST}{}", FIX.replace("+1", "+1,9")))),
+            Stage::Fields,
+            "not a git diff",
+        );
+        let picture =
+            "diff --git a/x.png b/x.png\nindex 0..1 100644\nBinary files a/x.png and b/x.png differ\n";
+        check(with("patch", json!(format!("{TEST}{picture}"))), Stage::Fields, "x.png was left out");
+        check(with("base_commit", json!("f".repeat(40))), Stage::Evaluation, "base commit");
+        let mut evaluated = with("repo", json!("a/B"));
+        evaluated["pull_number"] = json!(7);
+        check(evaluated, Stage::Evaluation, "pull request");
+    }
+
+    #[test]
+    fn earlier_stages_come_first() {
+        let mut row = with("stars", json!(0));
+        for field in ["language", "patch", "base_commit"] {
+            row[field] = json!("wrong");
+        }
+        assert_eq!(verdict(&FilterConfig::default(), row).map_err(|(stage, _)| stage), Err(Stage::Stars));
+    }
+
+    #[test]
+    fn what_is_off_by_default_can_be_asked_for() {
+        let check = |change: fn(&mut FilterConfig), row: Value, expected: Result<(), Stage>| {
+            let mut config = FilterConfig::default();
+            change(&mut config);
+            assert_eq!(verdict(&config, row).map(drop).map_err(|(stage, _)| stage), expected);
+        };
+        check(|c| c.licences = vec!["bsd-3-clause".to_owned()], pull(), Ok(()));
+        check(|c| c.licences = vec!["MIT".to_owned()], pull(), Err(Stage::Licence));
+        check(|c| c.licences = vec!["MIT".to_owned()], with("license", Value::Null), Ok(()));
+        check(|c| c.patch_bytes_max = 10, pull(), Err(Stage::Size));
+        check(|c| c.patch_files_max = 1, pull(), Err(Stage::Size));
+        check(|c| c.evaluation_repositories = true, with("repo", json!("a/b")), Err(Stage::Evaluation));
+        check(|_| (), with("repo", json!("a/b")), Ok(()));
+        let told = with("problem_statement", json!("x.py is wrong"));
+        check(|c| c.issue_names_place_max = Some(0.4), told.clone(), Err(Stage::Quality));
+        check(|c| c.issue_names_place_max = Some(0.5), told, Ok(()));
+    }
+}

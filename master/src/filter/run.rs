@@ -1,0 +1,133 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::duplicates::Duplicates;
+use super::report::Output;
+use super::{Filter, FilterConfig, Funnel, Judged, Stage};
+use crate::ingest::{Row, Rows};
+
+/// After so many rows `progress` is called.
+const PROGRESS_ROWS: u64 = 1000;
+
+/// Why a run of the filter did not come to its end. Files of an earlier run are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// An input cannot be read.
+    #[error("cannot read {name}: {source}")]
+    Read {
+        /// The input.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The output cannot be written.
+    #[error("cannot write {}: {source}; free space there, or name another directory", dir.display())]
+    Write {
+        /// The output's directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// One run of the filter over any number of inputs, into one directory.
+pub struct Run<'a> {
+    filter: &'a Filter,
+    dir: &'a Path,
+    output: Output,
+    funnel: Funnel,
+    duplicates: Duplicates,
+    inputs: Vec<String>,
+    /// Of each accepted row that may be repeated, the input and the place, by the row's number.
+    places: Vec<(usize, Box<str>)>,
+}
+
+impl<'a> Run<'a> {
+    /// Into `dir`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn begin(filter: &'a Filter, dir: &'a Path) -> Result<Self, FilterError> {
+        let output =
+            Output::create(dir).map_err(|source| FilterError::Write { dir: dir.to_owned(), source })?;
+        let (funnel, duplicates) = (Funnel::default(), Duplicates::default());
+        Ok(Self { filter, dir, output, funnel, duplicates, inputs: Vec::new(), places: Vec::new() })
+    }
+
+    /// Filters the rows of an input. `progress` is called now and then.
+    ///
+    /// # Errors
+    /// It cannot be read, or the output not be written.
+    pub fn read(
+        &mut self,
+        name: &str,
+        rows: &mut Rows<'_>,
+        mut progress: impl FnMut(&Funnel),
+    ) -> Result<(), FilterError> {
+        self.inputs.push(name.to_owned());
+        let unreadable = |source| FilterError::Read { name: name.to_owned(), source };
+        while let Some(row) = rows.next_row().map_err(unreadable)? {
+            let dir = self.dir;
+            self.judge(name, row).map_err(|source| FilterError::Write { dir: dir.to_owned(), source })?;
+            if self.funnel.read().is_multiple_of(PROGRESS_ROWS) {
+                progress(&self.funnel);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the report, and has every file appear.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn finish(self, config: &FilterConfig) -> Result<Funnel, FilterError> {
+        let Self { dir, output, funnel, inputs, .. } = self;
+        let written = output.finish(&funnel, config, &inputs);
+        written.map_err(|source| FilterError::Write { dir: dir.to_owned(), source })?;
+        Ok(funnel)
+    }
+
+    fn judge(&mut self, input: &str, row: Row) -> io::Result<()> {
+        let place = row.place;
+        let (id, judged) = match row.value {
+            Ok(value) => (id_of(&value), self.filter.judge(value)),
+            Err(refusal) => {
+                let reason = refusal.to_string();
+                (String::new(), Judged::Rejected { stage: Stage::Row, reason, unknown: Vec::new() })
+            }
+        };
+        let (unknown, rejected) = match judged {
+            Judged::Rejected { stage, reason, unknown } => (unknown, Some((stage, reason))),
+            Judged::Accepted { instance, unknown } => {
+                match self.duplicates.insert(&instance, self.places.len() as u64) {
+                    Ok(()) => {
+                        self.places.push((self.inputs.len() - 1, place.as_str().into()));
+                        self.output.accept(&instance)?;
+                        (unknown, None)
+                    }
+                    Err((what, first)) => {
+                        let reason = format!("{what} is that of {}", self.place_of(first));
+                        (unknown, Some((Stage::Duplicate, reason)))
+                    }
+                }
+            }
+        };
+        self.funnel.count(&unknown, rejected.as_ref().map(|(stage, _)| *stage));
+        match rejected {
+            Some((stage, reason)) => self.output.reject(&format!("{input}, {place}"), &id, stage, &reason),
+            None => Ok(()),
+        }
+    }
+
+    fn place_of(&self, number: u64) -> String {
+        let found = usize::try_from(number).ok().and_then(|number| self.places.get(number));
+        found.map_or_else(String::new, |(input, place)| format!("{}, {place}", self.inputs[*input]))
+    }
+}
+
+/// What a row calls itself, as far as it does.
+fn id_of(row: &serde_json::Value) -> String {
+    let text = |field: &str| row.get(field).and_then(serde_json::Value::as_str);
+    let multi = || Some(format!("{}__{}-{}", text("org")?, text("repo")?, row.get("number")?));
+    text("instance_id").map(str::to_owned).or_else(multi).unwrap_or_default()
+}

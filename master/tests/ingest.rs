@@ -1,0 +1,142 @@
+//! From files of pull requests to rows that `bottega submit` takes: what comes out, what is told, what is kept.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+
+use common::{DIFF, House, check};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+const TEST: &str = "diff --git a/tests/test_x.py b/tests/test_x.py\n--- a/tests/test_x.py\n+++ b/tests/test_x.py\n@@ -1 +1 @@\n-a\n+b\n";
+
+fn pull(number: u64) -> Value {
+    json!({
+        "instance_id": format!("pallets__click-{number}"), "repo": "pallets/click", "pull_number": number,
+        "base_commit": format!("{number:040x}"), "problem_statement": "it breaks", "patch": format!("{TEST}{DIFF}"),
+        "test_patch": "", "stars": 7, "language": "Python", "license": "MIT", "kept": [1, 2],
+        "issues": [{"number": 1, "title": "it breaks", "body": "badly"}],
+    })
+}
+
+fn with(number: u64, field: &str, value: Value) -> Value {
+    let mut row = pull(number);
+    row[field] = value;
+    row
+}
+
+fn lines(rows: &[Value]) -> String {
+    rows.iter().map(|row| format!("{row}\n")).collect()
+}
+
+fn json_lines(house: &House, name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(house.path(name)).expect("written");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn what_is_accepted_can_be_submitted_and_the_rest_is_explained() {
+    let house = House::new();
+    let rows =
+        [pull(1), with(2, "stars", json!(1)), with(3, "patch", json!(TEST)), json!(7), pull(1), pull(5)];
+    fs::write(house.path("pulls.jsonl"), lines(&rows)).expect("written");
+    fs::write(house.path("evaluation.jsonl"), lines(&[pull(5)])).expect("written");
+    let arguments =
+        ["ingest", "jsonl", "--out", "out", "--evaluation-set", "evaluation.jsonl", "pulls.jsonl"];
+    check(&house, &arguments, 0, &["enough stars", "1 row in out/rows.jsonl"]);
+
+    let accepted = json_lines(&house, "out/rows.jsonl");
+    assert_eq!(accepted.len(), 1);
+    let (row, expected) = (&accepted[0], (Some(DIFF), Some(TEST)));
+    assert_eq!((row["patch"].as_str(), row["test_patch"].as_str()), expected);
+    assert_eq!(
+        (&row["kept"], &row["stars"]),
+        (&json!([1, 2]), &json!(7)),
+        "unknown fields are carried through"
+    );
+    assert_eq!(row["quality"]["issue_quotes_patch"], json!(0.0));
+
+    let rejected = json_lines(&house, "out/rejected.jsonl");
+    let told: Vec<_> =
+        rejected.iter().map(|row| [&row["place"], &row["stage"]].map(|v| v.as_str())).collect();
+    let expected = [
+        ("pulls.jsonl, line 2", "stars"),
+        ("pulls.jsonl, line 3", "fix"),
+        ("pulls.jsonl, line 4", "row"),
+        ("pulls.jsonl, line 5", "duplicate"),
+        ("pulls.jsonl, line 6", "evaluation"),
+    ];
+    assert_eq!(told, expected.map(|(place, stage)| [Some(place), Some(stage)]));
+    assert_eq!(rejected[3]["reason"], json!("the id is that of pulls.jsonl, line 1"));
+
+    let funnel: Value =
+        serde_json::from_slice(&fs::read(house.path("out/funnel.json")).expect("kept")).expect("JSON");
+    assert_eq!((&funnel["read"], &funnel["accepted"]), (&json!(6), &json!(1)));
+    assert_eq!(funnel["thresholds"]["stars_min"], json!(5));
+    assert!(fs::read_to_string(house.path("out/funnel.svg")).expect("drawn").starts_with("<svg "));
+    let report = fs::read_to_string(house.path("out/report.md")).expect("written");
+    assert!(report.contains("(funnel.svg)") && report.contains("stars_min = 5"), "{report}");
+
+    check(
+        &house,
+        &["submit", "--repositories", "/m/{repo}", "out/rows.jsonl"],
+        0,
+        &["1 published, 0 already known"],
+    );
+    check(&house, &arguments, 0, &["1 row in out/rows.jsonl"]);
+    check(
+        &house,
+        &["submit", "--repositories", "/m/{repo}", "out/rows.jsonl"],
+        0,
+        &["0 published, 1 already known"],
+    );
+}
+
+#[test]
+fn packed_files_and_several_of_them_are_one_run() {
+    let house = House::new();
+    let mut packed = GzEncoder::new(fs::File::create(house.path("a.gz")).expect("made"), Compression::fast());
+    packed.write_all(lines(&[pull(1), pull(2)]).as_bytes()).expect("written");
+    packed.finish().expect("written");
+    fs::write(house.path("b.json"), json!([pull(2), pull(3)]).to_string()).expect("written");
+    check(&house, &["ingest", "jsonl", "--out", "out", "a.gz", "b.json"], 0, &["3 rows in"]);
+    let rejected = json_lines(&house, "out/rejected.jsonl");
+    assert_eq!(rejected[0]["place"], json!("b.json, row 1"));
+    assert_eq!(rejected[0]["reason"], json!("the id is that of a.gz, line 2"));
+}
+
+#[test]
+fn thresholds_are_in_the_configuration() {
+    let house = House::new();
+    fs::write(house.path("pulls.jsonl"), lines(&[pull(1)])).expect("written");
+    let configured = |text: &str, status, expected: &str| {
+        fs::write(house.path("bottega.toml"), text).expect("written");
+        let arguments = ["ingest", "jsonl", "--out", "out", "--config", "bottega.toml", "pulls.jsonl"];
+        check(&house, &arguments, status, &[expected]);
+    };
+    configured("[ingest]\nstars_min = 8\n", 1, "0 rows in");
+    assert_eq!(json_lines(&house, "out/rejected.jsonl")[0]["reason"], json!("7, expected at least 8"));
+    configured("[ingest]\nlicences = [\"mit\"]\n", 0, "1 row in");
+    configured("[ingest]\nstar_min = 8\n", 1, "did you mean \"ingest.stars_min\"?");
+    configured("[ingest]\npatch_misses_issue_max = 2.0\n", 2, "expected 0 to 1");
+}
+
+#[test]
+fn a_run_that_fails_leaves_what_was_there() {
+    let house = House::new();
+    fs::write(house.path("pulls.jsonl"), lines(&[pull(1)])).expect("written");
+    check(&house, &["ingest", "jsonl", "--out", "out", "pulls.jsonl"], 0, &["1 row in"]);
+    let mut torn = GzEncoder::new(Vec::new(), Compression::fast());
+    torn.write_all(lines(&[pull(2)]).repeat(50).as_bytes()).expect("packed");
+    let torn = torn.finish().expect("packed");
+    fs::write(house.path("torn.gz"), &torn[..torn.len() - 10]).expect("written");
+    check(&house, &["ingest", "jsonl", "--out", "out", "torn.gz"], 1, &["cannot read torn.gz"]);
+    assert_eq!(json_lines(&house, "out/rows.jsonl")[0]["pull_number"], json!(1));
+    let mut left: Vec<_> =
+        fs::read_dir(house.path("out")).expect("listed").flatten().map(|e| e.file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["funnel.json", "funnel.svg", "rejected.jsonl", "report.md", "rows.jsonl"]);
+    check(&house, &["ingest", "jsonl", "--out", "out", "nowhere.jsonl"], 1, &["cannot open nowhere.jsonl"]);
+}
