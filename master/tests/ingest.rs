@@ -4,10 +4,15 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::sync::Arc;
 
 use common::{DIFF, House, check};
-use flate2::Compression;
 use flate2::write::GzEncoder;
+use parquet::basic::Compression;
+use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use serde_json::{Value, json};
 
 const TEST: &str = "diff --git a/tests/test_x.py b/tests/test_x.py\n--- a/tests/test_x.py\n+++ b/tests/test_x.py\n@@ -1 +1 @@\n-a\n+b\n";
@@ -97,7 +102,8 @@ fn what_is_accepted_can_be_submitted_and_the_rest_is_explained() {
 #[test]
 fn packed_files_and_several_of_them_are_one_run() {
     let house = House::new();
-    let mut packed = GzEncoder::new(fs::File::create(house.path("a.gz")).expect("made"), Compression::fast());
+    let mut packed =
+        GzEncoder::new(fs::File::create(house.path("a.gz")).expect("made"), flate2::Compression::fast());
     packed.write_all(lines(&[pull(1), pull(2)]).as_bytes()).expect("written");
     packed.finish().expect("written");
     fs::write(house.path("b.json"), json!([pull(2), pull(3)]).to_string()).expect("written");
@@ -105,6 +111,50 @@ fn packed_files_and_several_of_them_are_one_run() {
     let rejected = json_lines(&house, "out/rejected.jsonl");
     assert_eq!(rejected[0]["place"], json!("b.json, row 1"));
     assert_eq!(rejected[0]["reason"], json!("the id is that of a.gz, line 2"));
+}
+
+/// A Parquet file of these rows, each column packed as it usually is.
+fn parquet(rows: &[Value]) -> Vec<u8> {
+    let schema = "message rows {
+        required binary instance_id (STRING); required binary repo (STRING); required binary base_commit (STRING);
+        required binary problem_statement (STRING); required binary patch (STRING);
+        optional binary test_patch (STRING); required int64 stars; required int64 created_at (TIMESTAMP_MICROS);
+    }";
+    let schema = Arc::new(parse_message_type(schema).expect("a schema"));
+    let packed = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(packed)).expect("a file");
+    let mut group = writer.next_row_group().expect("a row group");
+    for name in ["instance_id", "repo", "base_commit", "problem_statement", "patch"] {
+        let texts: Vec<ByteArray> =
+            rows.iter().map(|row| ByteArray::from(row[name].as_str().expect("text"))).collect();
+        let mut column = group.next_column().expect("readable").expect("a column");
+        column.typed::<ByteArrayType>().write_batch(&texts, None, None).expect("written");
+        column.close().expect("written");
+    }
+    let mut column = group.next_column().expect("readable").expect("a column");
+    column.typed::<ByteArrayType>().write_batch(&[], Some(&vec![0; rows.len()]), None).expect("written");
+    column.close().expect("written");
+    for value in [7, 1_714_564_800_000_000] {
+        let mut column = group.next_column().expect("readable").expect("a column");
+        column.typed::<Int64Type>().write_batch(&vec![value; rows.len()], None, None).expect("written");
+        column.close().expect("written");
+    }
+    group.close().expect("written");
+    writer.into_inner().expect("written")
+}
+
+#[test]
+fn columns_are_rows_too() {
+    let house = House::new();
+    let file = parquet(&[pull(1), pull(2), pull(1)]);
+    fs::write(house.path("train.parquet"), &file).expect("written");
+    check(&house, &["ingest", "parquet", "--out", "out", "train.parquet"], 0, &["2 rows in"]);
+    let accepted = json_lines(&house, "out/rows.jsonl");
+    assert_eq!(accepted[1]["created_at"], json!("2024-05-01T12:00:00Z"));
+    assert_eq!((&accepted[1]["patch"], &accepted[1]["stars"]), (&json!(DIFF), &json!(7)));
+    assert_eq!(json_lines(&house, "out/rejected.jsonl")[0]["place"], json!("train.parquet, row 3"));
+    fs::write(house.path("torn.parquet"), &file[..file.len() - 4]).expect("written");
+    check(&house, &["ingest", "parquet", "--out", "out", "torn.parquet"], 1, &["no whole Parquet file"]);
 }
 
 #[test]
@@ -128,7 +178,7 @@ fn a_run_that_fails_leaves_what_was_there() {
     let house = House::new();
     fs::write(house.path("pulls.jsonl"), lines(&[pull(1)])).expect("written");
     check(&house, &["ingest", "jsonl", "--out", "out", "pulls.jsonl"], 0, &["1 row in"]);
-    let mut torn = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut torn = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     torn.write_all(lines(&[pull(2)]).repeat(50).as_bytes()).expect("packed");
     let torn = torn.finish().expect("packed");
     fs::write(house.path("torn.gz"), &torn[..torn.len() - 10]).expect("written");

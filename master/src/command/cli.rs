@@ -102,7 +102,7 @@ The thresholds are in the [ingest] section of the configuration; docs/ingest.md 
 
 Examples:
   bottega ingest jsonl --out swe-gym swe-gym.jsonl.zst
-  bottega ingest jsonl --out rows --evaluation-set swe-bench-verified.jsonl pulls/*.jsonl.gz
+  bottega ingest parquet --out rows --evaluation-set swe-bench-verified.parquet train-*.parquet
   bottega submit --spool /srv/spool --repositories '/mirrors/{owner}+{name}/repo' rows/rows.jsonl";
 
 /// Arguments of `bottega ingest`.
@@ -115,7 +115,8 @@ pub struct IngestArguments {
 /// Where pull requests come from.
 #[derive(Debug, Subcommand)]
 pub(super) enum IngestSource {
-    /// Files of rows: OpenSWE, SWE-bench, SWE-Gym, SWE-rebench, Multi-SWE-bench; the content tells how they are packed
+    /// Files of rows: OpenSWE, SWE-bench, SWE-Gym, SWE-rebench, Multi-SWE-bench
+    #[command(visible_alias = "parquet")]
     Jsonl(RowsArguments),
 }
 
@@ -124,7 +125,8 @@ pub(super) enum IngestSource {
 pub(super) struct RowsArguments {
     #[command(flatten)]
     pub(super) filter: FilterArguments,
-    /// Files of rows, one a line (JSONL) or one JSON document
+    /// Files of rows: one a line (JSONL) or one JSON document, plain or packed with gzip or zstd, or Parquet; the content
+    /// tells
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
 }

@@ -3,6 +3,7 @@
 //! A row that is not valid is refused by line and field and kept aside in `incoming/rejected/`; the rest goes on.
 //! Whether a well-formed patch applies is found out by the worker that tries.
 
+mod columns;
 mod fields;
 mod lines;
 mod patch;

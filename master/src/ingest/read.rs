@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::unpack::unpacked;
+use super::columns::rows_of;
+use super::unpack::{Unpacked, unpacked};
 use super::{Line, Lines, Refusal};
 
 /// The longest line that is read; a task file may be as large.
@@ -16,7 +17,7 @@ const DOCUMENT_BYTES_MAX: u64 = 256 << 20;
 /// One row of the input, or why there is none.
 #[derive(Debug)]
 pub struct Row {
-    /// `line 7`, or `row 7` in a JSON document.
+    /// `line 7`, or `row 7` in a JSON document or a Parquet file.
     pub place: String,
     /// As it was in the input; empty where it was too long to keep.
     pub raw: Vec<u8>,
@@ -33,12 +34,12 @@ pub struct Rows<'a> {
 
 enum Source<'a> {
     Lines { lines: Lines<Box<dyn Read + 'a>>, first: Option<Line> },
-    Document { rows: std::iter::Enumerate<std::vec::IntoIter<Value>> },
+    Values { rows: Box<dyn Iterator<Item = io::Result<Value>> + 'a>, read: u64 },
     Broken(Option<Row>),
 }
 
 impl Rows<'static> {
-    /// Of a file, which may be packed with gzip.
+    /// Of a file, which may be packed with gzip or zstd, or a Parquet file.
     ///
     /// # Errors
     /// It cannot be read.
@@ -47,7 +48,12 @@ impl Rows<'static> {
         if file.metadata()?.is_dir() {
             return Err(io::Error::other("it is a directory; name the files in it"));
         }
-        Self::new(unpacked(file)?)
+        match unpacked(file)? {
+            Unpacked::Text(input) => Self::new(input),
+            Unpacked::Columns => {
+                Ok(Self { source: Source::Values { rows: rows_of(File::open(path)?)?, read: 0 } })
+            }
+        }
     }
 }
 
@@ -80,11 +86,12 @@ impl<'a> Rows<'a> {
                 };
                 Ok(line.map(row_of))
             }
-            Source::Document { rows } => Ok(rows.next().map(|(index, value)| Row {
-                place: format!("row {}", index + 1),
-                raw: value.to_string().into_bytes(),
-                value: Ok(value),
-            })),
+            Source::Values { rows, read } => {
+                let Some(value) = rows.next().transpose()? else { return Ok(None) };
+                *read += 1;
+                let raw = value.to_string().into_bytes();
+                Ok(Some(Row { place: format!("row {read}"), raw, value: Ok(value) }))
+            }
             Source::Broken(row) => Ok(row.take()),
         }
     }
@@ -119,8 +126,8 @@ fn document<'a, R: Read>(begun: Vec<u8>, lines: Lines<R>) -> io::Result<Source<'
         return Ok(whole(why, Vec::new()));
     }
     Ok(match serde_json::from_reader(Cursor::new(&bytes)) {
-        Ok(Value::Array(rows)) => Source::Document { rows: rows.into_iter().enumerate() },
-        Ok(row) => Source::Document { rows: vec![row].into_iter().enumerate() },
+        Ok(Value::Array(rows)) => Source::Values { rows: Box::new(rows.into_iter().map(Ok)), read: 0 },
+        Ok(row) => Source::Values { rows: Box::new(std::iter::once(Ok(row))), read: 0 },
         Err(e) => whole(format!("malformed JSON: {e}"), bytes),
     })
 }

@@ -9,20 +9,31 @@ const PARQUET: &[u8] = b"PAR1";
 /// Bytes that tell what an input is.
 const MAGIC_BYTES: u64 = 4;
 
-/// What an input holds, if it is packed, whatever it is called; else the input itself.
-pub(super) fn unpacked<'a>(mut input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+/// What a file is.
+pub(super) enum Unpacked<'a> {
+    /// Text: the input itself, or what it holds, if it is packed with gzip or zstd.
+    Text(Box<dyn Read + 'a>),
+    /// A Parquet file, which is read from its end.
+    Columns,
+}
+
+/// The content tells what an input is, whatever it is called.
+pub(super) fn unpacked<'a>(mut input: impl Read + 'a) -> io::Result<Unpacked<'a>> {
     let mut begin = Vec::new();
     input.by_ref().take(MAGIC_BYTES).read_to_end(&mut begin)?;
     if begin == PARQUET {
-        return Err(io::Error::other("it is Parquet, which is not read; write it as JSONL first"));
+        return Ok(Unpacked::Columns);
     }
-    if begin == ZSTD {
-        return Err(io::Error::other("it is packed with zstd, which is not read; unpack it with: zstd -dc"));
-    }
-    let is_gzip = begin.starts_with(GZIP);
+    let (is_gzip, is_zstd) = (begin.starts_with(GZIP), begin == ZSTD);
     let whole = BufReader::with_capacity(1 << 16, Cursor::new(begin).chain(input));
-    // Parts that were packed by themselves may have been put together.
-    Ok(if is_gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
+    // Parts that were packed by themselves may have been put together: both formats allow it.
+    Ok(Unpacked::Text(if is_gzip {
+        Box::new(MultiGzDecoder::new(whole))
+    } else if is_zstd {
+        Box::new(zstd::Decoder::with_buffer(whole)?)
+    } else {
+        Box::new(whole)
+    }))
 }
 
 #[cfg(test)]
@@ -41,8 +52,9 @@ mod tests {
     }
 
     fn text_of(input: &[u8]) -> io::Result<String> {
+        let Unpacked::Text(mut input) = unpacked(input)? else { return Ok("columns".to_owned()) };
         let mut text = String::new();
-        unpacked(input)?.read_to_string(&mut text)?;
+        input.read_to_string(&mut text)?;
         Ok(text)
     }
 
@@ -54,17 +66,19 @@ mod tests {
         check(b"{\"a\": 1}\n", "{\"a\": 1}\n");
         check(&gzip("one\n"), "one\n");
         check(&[gzip("one\n"), gzip("two\n")].concat(), "one\ntwo\n");
+        let zstd = |text: &str| zstd::encode_all(text.as_bytes(), 1).expect("packed");
+        check(&zstd("one\n"), "one\n");
+        check(&[zstd("one\n"), zstd("two\n")].concat(), "one\ntwo\n");
+        check(b"PAR1...", "columns");
     }
 
     #[test]
-    fn what_is_cut_off_or_not_understood_is_said() {
-        let check = |input: &[u8], expected: &str| {
-            let why = text_of(input).expect_err(expected).to_string();
-            assert!(why.contains(expected), "{why}");
-        };
-        let whole = gzip(&"rows\n".repeat(1000));
-        check(&whole[..whole.len() - 9], "");
-        check(b"PAR1", "Parquet");
-        check(ZSTD, "zstd");
+    fn what_is_cut_off_is_no_whole_input() {
+        let text = "rows\n".repeat(1000);
+        let whole = [gzip(&text), zstd::encode_all(text.as_bytes(), 1).expect("packed")];
+        for whole in whole {
+            assert_eq!(text_of(&whole).expect("whole"), text);
+            assert!(text_of(&whole[..whole.len() - 9]).is_err());
+        }
     }
 }
