@@ -78,6 +78,40 @@ fn submitting_again_changes_nothing() {
 }
 
 #[test]
+fn a_dry_run_tells_what_would_be_done_and_does_nothing() {
+    let house = House::new();
+    assert_eq!(house.submit(&rows(&["a"])).status, 0);
+    fs::write(house.path("rows.jsonl"), [rows(&["a", "b", "c"]), vec!["{}".to_owned()]].concat().join("\n"))
+        .expect("written");
+    let dry =
+        house.run(&["submit", "--repositories", "/m/{repo}", "--shard", "1", "--dry-run", "rows.jsonl"]);
+    let expected = "rows.jsonl: 2 published, 1 already known, 1 rejected (nothing was done: a dry run)\n";
+    assert!(dry.out.starts_with(expected), "{}{}", dry.out, dry.err);
+    assert_eq!((dry.status, pending(&house)), (0, 1));
+    assert_eq!(fs::read_dir(house.spool_dir().join("incoming/rejected")).expect("listed").count(), 0);
+}
+
+#[test]
+fn shards_and_priorities_are_as_asked_for() {
+    let house = House::new();
+    fs::write(house.path("rows.jsonl"), rows(&["a", "b", "c", "d", "e"]).join("\n")).expect("written");
+    let arguments =
+        ["submit", "--repositories", "/m/{repo}", "--shard", "2", "--priority", "3", "rows.jsonl"];
+    assert_eq!(house.run(&arguments).status, 0);
+    let class = house.spool_dir().join("pending/3-build");
+    let mut tasks: Vec<usize> = fs::read_dir(&class)
+        .expect("listed")
+        .flatten()
+        .map(|shard| fs::read_dir(shard.path()).expect("a shard").count())
+        .collect();
+    tasks.sort_unstable();
+    assert_eq!(tasks, [1, 2, 2]);
+    for wrong in [["--shard", "0"], ["--shard", "4097"], ["--priority", "10"]] {
+        assert_eq!(house.run(&[&["submit"], &wrong[..], &["rows.jsonl"]].concat()).status, 2, "{wrong:?}");
+    }
+}
+
+#[test]
 fn nothing_but_bad_rows_is_a_failure() {
     let house = House::new();
     let refused = house.submit(&["{}".to_owned(), "7".to_owned()]);

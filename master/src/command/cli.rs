@@ -152,6 +152,7 @@ Ids that the spool has already are skipped: submitting again is safe.
 
 Examples:
   bottega submit --spool /srv/spool --repositories '/mirrors/{owner}+{name}/repo' tasks.jsonl
+  bottega submit --spool /srv/spool --repositories '/mirrors/{repo}.git' --shard 200 --priority 3 --dry-run rows.jsonl
   zcat rows.jsonl.gz | bottega submit --spool /srv/spool --repositories 'https://forge.example/{repo}.git' -";
 
 /// Arguments of `bottega submit`.
@@ -163,6 +164,15 @@ pub struct SubmitArguments {
     /// "repository" or "repository_url"
     #[arg(long, value_name = "TEMPLATE")]
     pub(super) repositories: Option<String>,
+    /// Of the tasks, 0 (first) to 9 [default: 5 for rows, their own for task files]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub(super) priority: Option<u8>,
+    /// Tasks in a shard, the directory that appears in pending/ at once; 200 as OpenSWE has them, say
+    #[arg(long, value_name = "TASKS", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(super) shard: u16,
+    /// Only tell what would be published and refused
+    #[arg(long)]
+    pub(super) dry_run: bool,
     /// Files of rows; - is the standard input
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,

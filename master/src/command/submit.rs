@@ -29,7 +29,12 @@ pub(super) fn run(
     }
     let spool = Spool::open(&arguments.spool.spool)?;
     let producer = host.owner();
-    let ingest = Ingest { spool: &spool, producer: &producer, repositories: template.as_ref() };
+    let ingest = Ingest {
+        priority: arguments.priority,
+        shard_tasks: arguments.shard.into(),
+        is_dry: arguments.dry_run,
+        ..Ingest::new(&spool, &producer, template.as_ref())
+    };
     // A long submission must not be taken for what a dead one left.
     Pulse::during(&spool, &producer, || submit(&ingest, arguments, host, out))?
 }
@@ -56,16 +61,17 @@ fn submit(
             let _ = screen.draw(&[format!("{name}: {}", counts(report))]);
         })?;
         screen.wipe()?;
-        print(&report, file, out)?;
+        print(&report, file, arguments.dry_run, out)?;
         is_success &= report.is_success();
     }
     Ok(is_success.into())
 }
 
-fn print(report: &Report, file: &Path, out: &mut dyn Write) -> Result<(), CommandError> {
+fn print(report: &Report, file: &Path, is_dry: bool, out: &mut dyn Write) -> Result<(), CommandError> {
     let Report { split, rejected, shown, kept, .. } = report;
     let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
-    writeln!(out, "{name}: {}", counts(report))?;
+    let note = if is_dry { " (nothing was done: a dry run)" } else { "" };
+    writeln!(out, "{name}: {}{note}", counts(report))?;
     if *split > 0 {
         let rows = plural(*split, "row");
         writeln!(out, "  {rows} had no test_patch: the test files in their patch were moved there")?;

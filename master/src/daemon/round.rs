@@ -167,8 +167,7 @@ impl Round {
 
     fn read(&mut self, taken: &Taken, now: Timestamp) -> Result<(), IngestError> {
         let name = taken.name.as_str();
-        let ingest =
-            Ingest { spool: &self.spool, producer: &self.owner, repositories: self.repositories.as_ref() };
+        let ingest = Ingest::new(&self.spool, &self.owner, self.repositories.as_ref());
         let source = Source { name, number: taken.source, known: &mut self.known };
         // A large file takes minutes: people see meanwhile how far it is, and systemd that it goes on.
         let (summariser, notifier) = (&mut self.summariser, &self.notifier);

@@ -30,6 +30,20 @@ pub struct Ingest<'a> {
     pub producer: &'a Owner,
     /// Where the repositories of the rows lie; `None`: each row says so.
     pub repositories: Option<&'a Template>,
+    /// Of its tasks, 0 (first) to 9; `None`: a row's is the middle one, a task file's its own.
+    pub priority: Option<u8>,
+    /// Tasks in a shard, at most [`CHUNK_TASKS_MAX`].
+    pub shard_tasks: usize,
+    /// Whether it is only counted what would become of the rows: then nothing is published, and no refused row kept.
+    pub is_dry: bool,
+}
+
+impl<'a> Ingest<'a> {
+    /// With what holds where nobody says otherwise.
+    #[must_use]
+    pub fn new(spool: &'a Spool, producer: &'a Owner, repositories: Option<&'a Template>) -> Self {
+        Self { spool, producer, repositories, priority: None, shard_tasks: CHUNK_TASKS_MAX, is_dry: false }
+    }
 }
 
 /// Where rows come from.
@@ -46,7 +60,7 @@ pub struct Source<'a> {
 /// What became of the rows of one input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Tasks that are now pending.
+    /// Tasks that are now pending, or would be.
     pub published: usize,
     /// Rows whose id the spool had already, or that stand twice in the input.
     pub known: usize,
@@ -128,15 +142,17 @@ impl Ingest<'_> {
                     }
                     batch.bytes += bytes;
                     batch.tasks.push(task);
-                    if batch.bytes >= BATCH_BYTES_MAX || batch.tasks.len() >= CHUNK_TASKS_MAX {
-                        batch.publish(&mut publisher, &mut report)?;
+                    if batch.bytes >= BATCH_BYTES_MAX || batch.tasks.len() >= self.shard_tasks {
+                        batch.publish(&mut publisher, self.is_dry, &mut report)?;
                         progress(&report);
                         unsaid = 0;
                     }
                 }
                 Err(why) => {
                     let reason = format!("{place}: {why}");
-                    rejects.keep(&raw, &reason)?;
+                    if !self.is_dry {
+                        rejects.keep(&raw, &reason)?;
+                    }
                     report.rejected += 1;
                     if report.shown.len() < SHOWN_MAX {
                         report.shown.push(reason);
@@ -144,7 +160,7 @@ impl Ingest<'_> {
                 }
             }
         }
-        batch.publish(&mut publisher, &mut report)?;
+        batch.publish(&mut publisher, self.is_dry, &mut report)?;
         report.kept = rejects.finish()?;
         Ok(report)
     }
@@ -156,7 +172,8 @@ impl Ingest<'_> {
         place: &str,
         seen: &mut HashMap<TaskId, (String, blake3::Hash)>,
     ) -> Result<Option<(TaskSpec, usize)>, Refusal> {
-        let task = task_of(value, self.repositories)?;
+        let mut task = task_of(value, self.repositories)?;
+        task.priority = self.priority.unwrap_or(task.priority);
         let bytes = bytes_of(&task)?;
         let digest = blake3::hash(&bytes);
         let is_full = seen.len() >= COMPARED_MAX;
@@ -177,10 +194,21 @@ impl Ingest<'_> {
 }
 
 impl Batch {
-    fn publish(&mut self, publisher: &mut Publisher<'_>, report: &mut Report) -> Result<(), SpoolError> {
-        let published = publisher.publish(self.chunk, &self.tasks)?;
-        report.published += published.published;
-        report.known += published.known.len();
+    fn publish(
+        &mut self,
+        publisher: &mut Publisher<'_>,
+        is_dry: bool,
+        report: &mut Report,
+    ) -> Result<(), SpoolError> {
+        let (published, known) = if is_dry {
+            let known = publisher.taken(&self.tasks).len();
+            (self.tasks.len() - known, known)
+        } else {
+            let published = publisher.publish(self.chunk, &self.tasks)?;
+            (published.published, published.known.len())
+        };
+        report.published += published;
+        report.known += known;
         *self = Self { chunk: self.chunk + 1, ..Self::default() };
         Ok(())
     }
