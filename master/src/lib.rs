@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod explain;
 pub mod export;
 pub mod filter;
+pub mod github;
 pub mod ingest;
 pub mod patch;
 mod pulse;

@@ -170,7 +170,11 @@ fn thresholds_are_in_the_configuration() {
     assert_eq!(json_lines(&house, "out/rejected.jsonl")[0]["reason"], json!("7, expected at least 8"));
     configured("[ingest]\nlicences = [\"mit\"]\n", 0, "1 row in");
     configured("[ingest]\nstar_min = 8\n", 1, "did you mean \"ingest.stars_min\"?");
-    configured("[ingest]\npatch_misses_issue_max = 2.0\n", 2, "expected 0 to 1");
+    configured(
+        "[ingest]\npatch_misses_issue_max = 2.0\n",
+        1,
+        "line 2: ingest.patch_misses_issue_max is 2, expected 0 to 1",
+    );
 }
 
 #[test]

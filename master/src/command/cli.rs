@@ -103,6 +103,7 @@ The thresholds are in the [ingest] section of the configuration; docs/ingest.md 
 Examples:
   bottega ingest jsonl --out swe-gym swe-gym.jsonl.zst
   bottega ingest parquet --out rows --evaluation-set swe-bench-verified.parquet train-*.parquet
+  BOTTEGA_GITHUB_TOKENS=one,two bottega ingest github --out pulls --search 'language:python stars:>1000' --since 2024-01-01
   bottega submit --spool /srv/spool --repositories '/mirrors/{owner}+{name}/repo' rows/rows.jsonl";
 
 /// Arguments of `bottega ingest`.
@@ -118,6 +119,28 @@ pub(super) enum IngestSource {
     /// Files of rows: OpenSWE, SWE-bench, SWE-Gym, SWE-rebench, Multi-SWE-bench
     #[command(visible_alias = "parquet")]
     Jsonl(RowsArguments),
+    /// Merged pull requests of repositories on GitHub, or on a server with its API; interrupted, it goes on from there
+    Github(GithubArguments),
+}
+
+/// Arguments of `bottega ingest github`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["repos", "search"]))]
+pub(super) struct GithubArguments {
+    #[command(flatten)]
+    pub(super) filter: FilterArguments,
+    /// A file of repositories, owner/name in each line
+    #[arg(long, value_name = "FILE")]
+    pub(super) repos: Option<PathBuf>,
+    /// What a search for repositories finds, a thousand at most, such as 'language:python stars:>1000'
+    #[arg(long, value_name = "QUERY")]
+    pub(super) search: Option<String>,
+    /// Only pull requests that were opened since
+    #[arg(long, value_name = "DATE")]
+    pub(super) since: String,
+    /// The REST API, such as https://forge.example/api/v3 of GitHub Enterprise
+    #[arg(long, value_name = "URL", default_value = "https://api.github.com")]
+    pub(super) api_url: String,
 }
 
 /// Arguments of `bottega ingest jsonl`.

@@ -5,6 +5,7 @@ use queue_format::{PathError, SpoolError};
 
 use crate::export::ExportError;
 use crate::filter::FilterError;
+use crate::github::GithubError;
 use crate::ingest::IngestError;
 use crate::up::UpError;
 
@@ -29,6 +30,9 @@ pub enum CommandError {
     /// Pull requests that cannot be filtered.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// Pull requests that cannot be collected.
+    #[error(transparent)]
+    Github(#[from] GithubError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] systemd::ConfigError),

@@ -3,12 +3,19 @@ use std::path::Path;
 
 use systemd::{Source, config};
 
-use super::cli::{FilterArguments, IngestArguments, IngestSource, RowsArguments};
+use super::cli::{FilterArguments, GithubArguments, IngestArguments, IngestSource, RowsArguments};
 use super::{CommandError, Host, Success};
 use crate::filter::{EvaluationSet, Filter, FilterConfig, Funnel, ROWS_FILE, Run};
+use crate::github::{Collector, PULLS_FILE, Progress, Repositories};
 use crate::ingest::Rows;
-use crate::text::plural;
+use crate::text::{duration, plural};
 use crate::up::Screen;
+
+/// Where pull requests are collected, in the output directory.
+const COLLECTED_DIR: &str = "collected";
+
+/// The credential that holds tokens, as systemd's `LoadCredential=` names it.
+const TOKENS_CREDENTIAL: &str = "github-tokens";
 
 /// Makes rows for `bottega submit` of pull requests.
 pub(super) fn run(
@@ -18,6 +25,7 @@ pub(super) fn run(
 ) -> Result<Success, CommandError> {
     match &arguments.source {
         IngestSource::Jsonl(arguments) => rows(arguments, host, out),
+        IngestSource::Github(arguments) => github(arguments, host, out),
     }
 }
 
@@ -28,6 +36,107 @@ fn rows(arguments: &RowsArguments, host: &Host, out: &mut dyn Write) -> Result<S
     filter(&files, &arguments.filter, host, out)
 }
 
+fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Result<Success, CommandError> {
+    let since = time_of(&arguments.since).ok_or_else(|| {
+        CommandError::usage(format!("--since {}: expected a date such as 2024-05-01", arguments.since))
+    })?;
+    let repositories = match (&arguments.repos, &arguments.search) {
+        (Some(file), _) => Repositories::Named(named(file)?),
+        (None, Some(query)) => Repositories::Search(query.clone()),
+        (None, None) => {
+            return Err(CommandError::usage("say which repositories: --repos FILE or --search QUERY"));
+        }
+    };
+    let dir = arguments.filter.out.join(COLLECTED_DIR);
+    let config = config_of(&arguments.filter)?;
+    let collecting = Filter::new(config, EvaluationSet::default());
+    let tokens = tokens(host)?;
+    let mut collector = Collector::new(&dir, &arguments.api_url, tokens, &collecting, host.now)?;
+    let mut screen = Screen::new(out, host.terminal);
+    let (began, mut first) = ((host.now)(), None);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let collected = runtime.block_on(collector.run(&repositories, since, |progress| {
+        let first = first.get_or_insert_with(|| progress.clone());
+        let elapsed = (host.now)().duration_since(began).as_secs_f64();
+        // A screen that is gone is found out when the result is written.
+        let _ = screen.draw(&[line(progress, first, elapsed)]);
+    }));
+    screen.wipe()?;
+    writeln!(out, "{} collected in {}", plural(collected?, "pull request"), dir.display())?;
+    filter(&[&dir.join(PULLS_FILE)], &arguments.filter, host, out)
+}
+
+/// How far it is, how fast, and how long it will still take, by what this run did so far.
+fn line(progress: &Progress, first: &Progress, elapsed_seconds: f64) -> String {
+    let Progress { repository, done, all, pulls } = progress;
+    #[expect(clippy::cast_precision_loss, reason = "counts of pull requests are far below 2^52")]
+    let (pulls_now, done_now, left) =
+        ((pulls - first.pulls) as f64, (done - first.done) as f64, (all - done) as f64);
+    let rate = pulls_now * 60.0 / elapsed_seconds.max(1.0);
+    let left = if done_now > 0.0 {
+        format!("{} left", duration(elapsed_seconds / done_now * left))
+    } else {
+        "time left not known yet".to_owned()
+    };
+    format!("{repository}: {done} of {all} repositories, {pulls} pull requests, {rate:.0} a minute, {left}")
+}
+
+/// A repository a line; what stands after a # is for people.
+fn named(file: &Path) -> Result<Vec<String>, CommandError> {
+    let unreadable = |source| CommandError::Open { path: file.to_owned(), source };
+    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    let mut repositories = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let name = line.split('#').next().unwrap_or_default().trim();
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        match name.split_once('/') {
+            _ if name.is_empty() => {}
+            Some((owner, rest)) if is_part(owner) && is_part(rest) => repositories.push(name.to_owned()),
+            _ => {
+                let why = format!("line {}: {name:?} is no owner/name", index + 1);
+                return Err(unreadable(std::io::Error::other(why)));
+            }
+        }
+    }
+    Ok(repositories)
+}
+
+/// The tokens that systemd hands over, or else those of the environment.
+fn tokens(host: &Host) -> Result<Vec<String>, CommandError> {
+    let text =
+        match host.variables.get("CREDENTIALS_DIRECTORY").map(|dir| Path::new(dir).join(TOKENS_CREDENTIAL)) {
+            Some(file) if file.exists() => {
+                std::fs::read_to_string(&file).map_err(|source| CommandError::Open { path: file, source })?
+            }
+            _ => {
+                let named = ["BOTTEGA_GITHUB_TOKENS", "GITHUB_TOKEN"]
+                    .into_iter()
+                    .find_map(|name| host.variables.get(name));
+                named.cloned().unwrap_or_default()
+            }
+        };
+    Ok(text
+        .split([',', '\n', ' '])
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+fn time_of(text: &str) -> Option<jiff::Timestamp> {
+    let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    text.parse().ok().or_else(|| day().map(|zoned| zoned.timestamp()))
+}
+
+fn config_of(arguments: &FilterArguments) -> Result<FilterConfig, CommandError> {
+    let source = Source::named_or_default(arguments.config.clone());
+    Ok(config::load_checked(&source, "ingest", FilterConfig::check)?)
+}
+
 /// Filters files of rows into the output directory, and tells what became of them.
 fn filter(
     files: &[&Path],
@@ -35,8 +144,7 @@ fn filter(
     host: &Host,
     out: &mut dyn Write,
 ) -> Result<Success, CommandError> {
-    let config: FilterConfig = config::load(&Source::named_or_default(arguments.config.clone()), "ingest")?;
-    config.check().map_err(CommandError::Usage)?;
+    let config = config_of(arguments)?;
     let evaluation = evaluation_set(&config, &arguments.evaluation_sets, out)?;
     let filter = Filter::new(config.clone(), evaluation);
     let mut run = Run::begin(&filter, &arguments.out)?;

@@ -7,6 +7,9 @@ use super::{EvaluationSet, FilterConfig, Stage};
 use crate::ingest::{check_patch, instance_of};
 use crate::patch::{Binary, TestPaths, files, split};
 
+/// The field of a row without a patch that says why it has none.
+pub const MISSING_FIELD: &str = "patch_missing";
+
 /// The stages that look at one row alone.
 #[derive(Clone, Debug)]
 pub struct Filter {
@@ -106,7 +109,8 @@ impl Filter {
         let text = |field| row.get(field).and_then(Value::as_str).unwrap_or_default();
         let (patch, test_patch) = (text(patch_field), text(test_field));
         if patch.trim().is_empty() {
-            return Err((Stage::Fix, "the patch is empty".to_owned()));
+            let why = row.get(MISSING_FIELD).and_then(Value::as_str).unwrap_or("the patch is empty");
+            return Err((Stage::Fix, why.to_owned()));
         }
         if !test_patch.trim().is_empty() {
             return Ok(());

@@ -18,7 +18,7 @@ mod stage;
 pub use config::FilterConfig;
 pub use evaluation::EvaluationSet;
 pub use funnel::{Funnel, Step};
-pub use judge::{Filter, Judged};
+pub use judge::{Filter, Judged, MISSING_FIELD};
 pub use quality::{QUALITY_FIELD, Quality};
 pub use report::{FUNNEL_CHART, FUNNEL_FILE, REJECTED_FILE, REPORT_FILE, ROWS_FILE};
 pub use run::{FilterError, Run};

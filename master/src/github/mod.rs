@@ -1,0 +1,49 @@
+//! Pull requests from GitHub: collected into a directory, from where they are filtered as any rows are.
+//!
+//! What was collected is only added to; how far it came is one small file, replaced as a whole after every pull request.
+//! Whoever is killed goes on there, and what was written beyond is cut off: no pull request is missed, none stands there
+//! twice.
+
+mod candidate;
+mod client;
+mod collect;
+mod links;
+mod query;
+mod store;
+mod tokens;
+
+pub use collect::{Collector, Progress, Repositories};
+pub use links::{IssueLink, closed_issues};
+pub use store::PULLS_FILE;
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why collecting ended before its end. The next run goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum GithubError {
+    /// The server cannot be asked, or does not answer as GitHub does.
+    #[error("{url}: {why}; run the same command again to go on from here")]
+    Failed {
+        /// What was asked.
+        url: String,
+        /// What happened.
+        why: String,
+    },
+    /// Every token was refused.
+    #[error(
+        "the server knows none of the tokens; set BOTTEGA_GITHUB_TOKENS to valid ones, with commas between them"
+    )]
+    NoToken,
+    /// HTTP itself.
+    #[error("cannot prepare HTTPS requests: {0}")]
+    Client(String),
+    /// What was collected cannot be read or written.
+    #[error("cannot use {}: {source}; free space there, or name another directory", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}

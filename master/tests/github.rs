@@ -1,0 +1,181 @@
+//! Collecting from GitHub, played by a local server about a real repository: what comes out, whatever the server does
+//! and whenever it is interrupted.
+
+mod common;
+mod forge;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{House, Said, said};
+use forge::{Forge, Manners};
+use serde_json::{Value, json};
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn command(house: &House, forge: &Forge, which: &[&str]) -> Command {
+    let fixed = ["ingest", "github", "--out", "out", "--since", "2024-01-01", "--api-url", &forge.url];
+    let mut command = house.command(&[&fixed[..], which].concat());
+    command.env("BOTTEGA_GITHUB_TOKENS", "bad-secret,good-secret").env("NO_PROXY", "127.0.0.1");
+    command
+}
+
+fn repos(house: &House) -> [&'static str; 2] {
+    fs::write(house.path("repos.txt"), "# ours\nowner/name\nowner/gone # renamed\n").expect("written");
+    ["--repos", "repos.txt"]
+}
+
+fn run(house: &House, forge: &Forge, which: &[&str]) -> Said {
+    said(&command(house, forge, which).output().expect("it runs"))
+}
+
+fn lines(house: &House, name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(house.path(name)).expect("written");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Every pull request is there, once.
+fn check_whole(house: &House, forge: &Forge) {
+    let collected = lines(house, "out/collected/pulls.jsonl");
+    let numbers: Vec<u64> =
+        collected.iter().map(|row| row["pull_number"].as_u64().expect("a number")).collect();
+    let distinct: BTreeSet<u64> = numbers.iter().copied().collect();
+    assert_eq!(distinct, forge.pulls.iter().map(|pull| pull.number).collect(), "no gap");
+    assert_eq!(distinct.len(), numbers.len(), "no double");
+    assert_eq!(lines(house, "out/rows.jsonl").len(), forge.pulls.len());
+}
+
+#[test]
+fn a_pull_request_becomes_a_row_with_its_issue_and_its_merge_base() {
+    let (house, forge) = (House::new(), Forge::start(3));
+    let ended = run(&house, &forge, &repos(&house));
+    assert_eq!(ended.status, 0, "{}{}", ended.out, ended.err);
+    check_whole(&house, &forge);
+    let rows = lines(&house, "out/rows.jsonl");
+    let (row, pull) = (&rows[0], &forge.pulls[2]);
+    let expected = json!({
+        "instance_id": "owner__name-3", "repo": "owner/name", "repo_id": 7, "pull_number": 3, "language": "Python",
+        "base_commit": pull.merge_base, "end_commit": pull.head, "created_at": "2024-03-01T00:03:00Z",
+        "problem_statement": "It breaks\n\nBadly, 1003 times.", "hints_text": "An early hint.", "stars": 9,
+        "license": "MIT",
+    });
+    for (field, value) in expected.as_object().expect("fields") {
+        assert_eq!(&row[field], value, "{field}");
+    }
+    let text = |field: &str| row[field].as_str().expect("text").to_owned();
+    assert!(text("patch").contains("pkg/m3.py") && !text("patch").contains("CHANGES"), "{row}");
+    assert!(text("test_patch").contains("tests/test_m3.py"), "{row}");
+    assert_eq!(row["issues"][0]["number"], json!(1003));
+}
+
+#[test]
+fn whatever_the_server_does_nothing_is_missed() {
+    let (house, forge) = (House::new(), Forge::start(6));
+    forge.behave(Manners {
+        page_max: Some(2),
+        fails_every: Some(3),
+        tokens: vec!["good-secret".to_owned()],
+        ..Manners::default()
+    });
+    let ended = run(&house, &forge, &["--search", "language:python stars:>5"]);
+    assert_eq!(ended.status, 0, "{}{}", ended.out, ended.err);
+    check_whole(&house, &forge);
+    let asked = forge.asked();
+    let refused = asked.iter().filter(|(token, ..)| token == "bad-secret").count();
+    assert_eq!(refused, 1, "a token that is refused is not asked again: {asked:?}");
+    for status in [401, 403, 429, 502, 503] {
+        assert!(asked.iter().any(|(_, _, got)| *got == status), "the test plays {status}: {asked:?}");
+    }
+    for printed in [&ended.out, &ended.err] {
+        assert!(!printed.contains("secret"), "{printed}");
+    }
+}
+
+#[test]
+fn what_did_not_change_is_not_asked_for_again() {
+    let (house, forge) = (House::new(), Forge::start(2));
+    let which = repos(&house);
+    assert_eq!(run(&house, &forge, &which).status, 0);
+    forge.asked();
+    let again = run(&house, &forge, &which);
+    assert_eq!(again.status, 0, "{}{}", again.out, again.err);
+    check_whole(&house, &forge);
+    let statuses: Vec<u16> = forge.asked().into_iter().map(|(_, _, status)| status).collect();
+    assert_eq!(statuses, [304, 404]);
+}
+
+fn wait(child: &mut Child, forge: &Forge, limit: usize) -> bool {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it can be asked") {
+            return status.success();
+        }
+        if forge.count() > limit {
+            child.kill().expect("killed");
+            child.wait().expect("gone");
+            return false;
+        }
+        assert!(began.elapsed() < PATIENCE, "it neither ends nor asks");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn killed_at_any_point_it_goes_on_without_a_gap_or_a_double() {
+    let (house, forge) = (House::new(), Forge::start(5));
+    let which = repos(&house);
+    let mut limit = 0;
+    loop {
+        // Each life lasts one request longer than the one before.
+        forge.behave(Manners { page_max: Some(3), silent_after: Some(limit), ..Manners::default() });
+        let mut command = command(&house, &forge, &which);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        if wait(&mut child, &forge, limit) {
+            break;
+        }
+        limit += 1;
+        assert!(limit < 100, "it gets no further");
+    }
+    assert!(limit > 5, "it was killed {limit} times only");
+    check_whole(&house, &forge);
+}
+
+#[test]
+fn a_line_that_was_half_written_is_cut_off() {
+    let (house, forge) = (House::new(), Forge::start(2));
+    let which = repos(&house);
+    assert_eq!(run(&house, &forge, &which).status, 0);
+    let path = house.path("out/collected/pulls.jsonl");
+    let whole = fs::read(&path).expect("collected");
+    fs::write(&path, [&whole[..], b"{\"repo\": \"owner/na"].concat()).expect("written");
+    assert_eq!(run(&house, &forge, &which).status, 0);
+    assert_eq!(fs::read(&path).expect("collected"), whole);
+}
+
+#[test]
+fn two_do_not_collect_into_one_directory() {
+    let (house, forge) = (House::new(), Forge::start(1));
+    fs::create_dir_all(house.path("out/collected")).expect("made");
+    let held = fs::File::create(house.path("out/collected/pulls.jsonl")).expect("made");
+    held.lock().expect("locked");
+    let refused = run(&house, &forge, &repos(&house));
+    assert!(refused.status == 1 && refused.err.contains("another command collects"), "{}", refused.err);
+    drop(held);
+    assert_eq!(run(&house, &forge, &repos(&house)).status, 0);
+}
+
+#[test]
+fn what_is_asked_wrongly_is_said() {
+    let (house, forge) = (House::new(), Forge::start(1));
+    let refused = house.run(&["ingest", "github", "--out", "out", "--search", "x", "--since", "lately"]);
+    assert!(refused.status == 2 && refused.err.contains("expected a date"), "{}", refused.err);
+    fs::write(house.path("repos.txt"), "owner/name\nhttps://forge.example/x\n").expect("written");
+    let refused = run(&house, &forge, &["--repos", "repos.txt"]);
+    assert!(refused.err.contains("line 2") && refused.err.contains("no owner/name"), "{}", refused.err);
+    forge.behave(Manners { tokens: vec!["another".to_owned()], ..Manners::default() });
+    let refused = run(&house, &forge, &repos(&house));
+    assert!(refused.status == 1 && refused.err.contains("BOTTEGA_GITHUB_TOKENS"), "{}", refused.err);
+}
