@@ -9,18 +9,21 @@ const LONG_GRACES: u32 = 20;
 /// Since when each leftover has been seen, without a break.
 #[derive(Debug, Default)]
 pub struct Marks {
-    since: HashMap<Target, Instant>,
+    since: HashMap<Target, (Patience, Instant)>,
 }
 
 impl Marks {
     /// Takes note of what a pass found, and gives what has been a leftover long enough: seen in this and an
-    /// earlier pass, at least its patience apart. Whatever was not found this time starts anew.
+    /// earlier pass, at least its patience apart. Whatever was not found this time starts anew, and so does what is less
+    /// patiently waited for than before: its worker died just now, and the engine may still end what that had begun.
     pub fn ripe(&mut self, found: Vec<Candidate>, now: Instant, grace: Duration) -> Vec<Candidate> {
         let before = std::mem::take(&mut self.since);
         let mut ripe = Vec::new();
         for candidate in found {
-            let since = before.get(&candidate.target).copied();
-            self.since.insert(candidate.target.clone(), since.unwrap_or(now));
+            let patience = candidate.patience;
+            let known = before.get(&candidate.target).filter(|(before, _)| *before == patience);
+            let since = known.map(|(_, since)| *since);
+            self.since.insert(candidate.target.clone(), (patience, since.unwrap_or(now)));
             let waited = since.map(|since| now.saturating_duration_since(since));
             let long_enough = match candidate.patience {
                 Patience::None => true,
@@ -67,5 +70,7 @@ mod tests {
         check(60, &[("a", Patience::Grace), ("b", Patience::Grace), ("c", Patience::Long)], &["b"]);
         check(659, &[("c", Patience::Long)], &[]);
         check(660, &[("c", Patience::Long)], &["c"]);
+        check(670, &[("c", Patience::Grace)], &[]);
+        check(700, &[("c", Patience::Grace)], &["c"]);
     }
 }
