@@ -108,13 +108,11 @@ impl Lookup {
     }
 
     /// For requests that bollard's types cannot express.
-    #[must_use]
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(format!("{}{path}", self.base))
     }
 
     /// See [`Lookup::post`].
-    #[must_use]
     pub fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}{path}", self.base))
     }

@@ -112,7 +112,7 @@ impl Engine {
         since: Option<Timestamp>,
         until: Timestamp,
     ) -> Heard {
-        let Some(since) = anchor.map(|anchor| anchor.second()).or(since.map(Timestamp::as_second)) else {
+        let Some(since) = anchor.map(Anchor::second).or(since.map(Timestamp::as_second)) else {
             return Heard::default();
         };
         let options = EventsOptionsBuilder::new()
