@@ -88,7 +88,7 @@ async fn canaries(node: &Node, owner: &Owner, number: usize) -> BTreeSet<String>
 fn directory(node: &Node, owner: &Owner, nth: usize) {
     let path = node.state().join("work").join(format!("canary-{nth}"));
     std::fs::create_dir_all(path.join("inside")).expect("made");
-    let mut labels = node.labels(owner, "ended", 1);
+    let mut labels = node.labels(owner, "theirs", 1);
     match nth % 3 {
         0 => return,
         1 => labels.spool = Uuid::now_v7().to_string().parse().expect("a spool"),
