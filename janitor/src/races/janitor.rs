@@ -19,7 +19,7 @@ use crate::marks::Marks;
 use crate::plan::plan;
 use crate::policy::{Candidate, Target};
 use crate::retain::Retention;
-use crate::uses::{Heard, Uses};
+use crate::uses::Uses;
 use crate::verify::Look;
 use crate::world::{LookError, Removal, World};
 
@@ -46,8 +46,6 @@ pub(crate) enum Blind {
     Named,
     /// What the engine tells of uses is not heard.
     Events,
-    /// That the engine has forgotten some of it is not heard.
-    Forgotten,
     /// That the clock was set is not seen.
     Clock,
     /// Steps of other people's builds are not seen.
@@ -61,7 +59,7 @@ pub(crate) enum Blind {
 }
 
 impl Blind {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Ledger,
         Self::Labels,
         Self::Claims,
@@ -72,7 +70,6 @@ impl Blind {
         Self::Accepted,
         Self::Named,
         Self::Events,
-        Self::Forgotten,
         Self::Clock,
         Self::ForeignBuild,
         Self::LastLook,
@@ -149,10 +146,8 @@ impl Scene {
             self.used_at.clone_from(&model.used_at);
             self.planned_at = model.now;
             let mut heard = model.hear();
-            match self.blind {
-                Some(Blind::Events) => heard = Heard { uses: Vec::new(), ..heard },
-                Some(Blind::Forgotten) => heard.is_partial = false,
-                _ => {}
+            if self.blind == Some(Blind::Events) {
+                heard.uses.clear();
             }
             let mut moment = model.moment();
             if self.blind == Some(Blind::Clock) {
