@@ -4,6 +4,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+#[path = "common/git.rs"]
+mod git;
+
+use git::git;
 use queue_format::{BuildTask, FailureReason, Instance};
 use tempfile::TempDir;
 use worker::repository::{ProvisionError, RepositoryCache, provision};
@@ -15,18 +19,6 @@ struct Origin {
     dir: TempDir,
     base: String,
     fix: String,
-}
-
-fn git(dir: &Path, args: &[&str]) -> String {
-    let output = Command::new("git")
-        .current_dir(dir)
-        .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
-        .args(args)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .expect("git runs");
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// An old release, the base, the fix and a commit after it, in a bare repository.

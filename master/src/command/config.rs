@@ -1,9 +1,9 @@
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use queue_format::Spool;
+use queue_format::{Spool, SpoolError};
 use systemd::Source;
 
 use super::cli::{ConfigAction, ConfigArguments};
@@ -82,15 +82,17 @@ fn notes(file: &Path, host: &Host) -> Vec<String> {
     let source = Source::Named(file.to_owned());
     let mut notes = Vec::new();
     match systemd::config::spool(&source) {
-        Ok(Some(spool)) if Spool::open(&spool).is_err() => {
-            let is_hidden =
-                std::fs::read_dir(&spool).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
-            let spool = spool.display();
-            notes.push(if is_hidden {
-                format!("spool: {spool} is not for this user; ask as the daemons': runuser -u bottega -- bottega config check")
-            } else {
-                format!("spool: {spool} is no spool, or not mounted; make one with: bottega init --spool {spool}")
-            });
+        Ok(Some(spool)) => {
+            let shown = spool.display();
+            match Spool::open(&spool) {
+                Ok(_) => {}
+                Err(SpoolError::Denied(_)) => notes.push(format!(
+                    "spool: {shown} is not for this user; ask as the daemons': runuser -u bottega -- bottega config check"
+                )),
+                Err(_) => notes.push(format!(
+                    "spool: {shown} is no spool, or not mounted; make one with: bottega init --spool {shown}"
+                )),
+            }
         }
         Ok(None) => notes.push("spool is not set: the units of systemd do not start without it".to_owned()),
         _ => {}

@@ -2,6 +2,8 @@
 
 mod attempts;
 mod endpoints;
+#[path = "../common/git.rs"]
+mod git;
 mod house;
 mod model;
 mod resume;
