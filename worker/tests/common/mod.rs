@@ -26,6 +26,11 @@ pub(crate) fn patient(bound: Duration) -> Duration {
     bound * slowness.unwrap_or(1)
 }
 
+/// Where the engine of this machine listens.
+pub(crate) fn host() -> String {
+    std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned())
+}
+
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) docker: Docker,
@@ -51,8 +56,7 @@ impl Drop for Node {
 impl Node {
     /// The engine of this machine. Its absence is a failure, never a reason to skip.
     pub(crate) async fn connect() -> Self {
-        let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-        let node = Self::connect_to(&host).await.unwrap_or_else(|error| {
+        let node = Self::connect_to(&host()).await.unwrap_or_else(|error| {
             panic!("{error}\nthese tests need a container engine and {BASE_IMAGE}: `make test` sets both up")
         });
         let mut image = node.raw.inspect_image(BASE_IMAGE).await;

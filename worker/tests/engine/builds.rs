@@ -128,6 +128,8 @@ async fn the_processes_of_a_build_are_bounded() {
     );
     // It is fitted anew to what it is given next, larger or smaller.
     for cpus in ["1", "0-1"] {
+        // What Podman watched the run with ends a moment after it.
+        until_idle(&node, group).await;
         run.limits.cpuset_cpus = cpus.to_owned();
         node.confine(group, &mut run.limits).unwrap();
     }
@@ -193,7 +195,7 @@ async fn what_an_engine_lists_nowhere_is_ended_before_its_slot_is_used() {
     for is_begun_anew in [false, true] {
         let step = format!("sleep 60{}{:07}", u8::from(is_begun_anew), std::process::id());
         let mut request = build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN {step}\n"));
-        node.docker.confine(group, &mut request.limits).unwrap();
+        node.confine(group, &mut request.limits).unwrap();
         // A connection that is cut without a word, as by kill -9: nothing of the worker's own ends the build.
         let builder = std::thread::spawn({
             let (request, step) = (request.clone(), step.clone());
@@ -220,6 +222,17 @@ async fn what_an_engine_lists_nowhere_is_ended_before_its_slot_is_used() {
         node.remove_images(request.labels.object).await;
     }
     node.docker.remove_groups();
+}
+
+async fn until_idle(node: &Node, group: u32) {
+    let groups = SlotGroups::new(node.docker.facts());
+    for _ in 0..300 {
+        if !groups.is_in_use(group) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("something still runs in the group of slot {group}");
 }
 
 fn is_running(command: &str) -> bool {

@@ -13,14 +13,14 @@ use std::time::Duration;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
 };
-use common::{BASE_IMAGE, Node, patient};
+use common::{BASE_IMAGE, Node, host, patient};
 use queue_format::LABEL_OBJECT;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use uuid::Uuid;
 use worker::engine::{
     BuildEnd, BuildRequest, ContainerEnd, Content, Engine, EngineError, FileIn, Limits, Network, Output,
-    RunRequest,
+    RunRequest, SlotGroups,
 };
 
 const MIB: u64 = 1 << 20;
@@ -142,7 +142,7 @@ async fn listen_without(path: &Path, refused: &'static str) {
     let listener = UnixListener::bind(path).unwrap();
     loop {
         let (mut client, _) = listener.accept().await.unwrap();
-        let mut engine = UnixStream::connect("/var/run/docker.sock").await.unwrap();
+        let mut engine = UnixStream::connect(host().strip_prefix("unix://").unwrap()).await.unwrap();
         tokio::spawn(async move {
             let (mut from_client, mut to_client) = client.split();
             let (mut from_engine, mut to_engine) = engine.split();
