@@ -3,9 +3,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::ImageInspect;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use queue_format::ObjectKind;
 use reqwest::StatusCode;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::build_stream::BuildStream;
 use super::connect::{Docker, Inner, failed, is_missing};
@@ -64,7 +67,7 @@ impl Docker {
     ) -> Result<BuildEnd, EngineError> {
         let inner = &self.inner;
         inner.record(&request.labels, ObjectKind::Build { image: request.image_name.clone() }).await?;
-        let removal = Removal::of_build(Arc::clone(inner), request.labels.object, &request.limits);
+        let mut removal = Removal::of_build(Arc::clone(inner), request.labels.object, &request.limits);
         // A process before this one may have begun the same, and what hangs up on Podman ends nothing.
         removal.of_unlisted().await?;
         let disk = DiskWatch {
@@ -73,7 +76,9 @@ impl Docker {
             limit_bytes: request.limits.disk_bytes,
             base_bytes,
         };
-        let talk = tokio::time::timeout(request.timeout, inner.talk(request, text, stream));
+        let (mut answers, reader) = ask(inner.build_request(request, text));
+        removal.hangs_up(reader);
+        let talk = tokio::time::timeout(request.timeout, inner.talk(&mut answers, stream));
         let talked = tokio::select! {
             talked = talk => talked.unwrap_or_else(|_| {
                 let why = format!("after {} s", request.timeout.as_secs());
@@ -93,7 +98,7 @@ impl Docker {
             }
             Talk::Failed(sentence) => BuildEnd::Failed(sentence),
             Talk::Cut { end, why } => {
-                // Its connection is closed by now, at which the engine stops too; whatever it left is removed.
+                drop(answers);
                 removal.of_all().await?;
                 stream.note(&format!("[killed {why}]"));
                 return Ok(end);
@@ -110,43 +115,66 @@ enum Talk {
     Cut { end: BuildEnd, why: String },
 }
 
+/// What an engine says to a build.
+enum Answer {
+    Status(StatusCode),
+    Piece(Bytes),
+    /// Nothing more, and why.
+    Failed(String),
+}
+
+/// Sends a request and reads its answer to the end, also when nobody listens any more: it is hung up by aborting.
+fn ask(request: reqwest::RequestBuilder) -> (mpsc::Receiver<Answer>, JoinHandle<()>) {
+    let (sender, answers) = mpsc::channel(1);
+    let reader = tokio::spawn(async move {
+        let read = async {
+            let answer = request.send().await?;
+            let _ = sender.send(Answer::Status(answer.status())).await;
+            let mut pieces = answer.bytes_stream();
+            while let Some(piece) = pieces.next().await {
+                let _ = sender.send(Answer::Piece(piece?)).await;
+            }
+            Ok::<(), reqwest::Error>(())
+        };
+        if let Err(error) = read.await {
+            let _ = sender.send(Answer::Failed(error_chain(&error))).await;
+        }
+    });
+    (answers, reader)
+}
+
 impl Inner {
-    /// The whole request to its end, or to its first long silence.
-    async fn talk(
-        &self,
-        request: &BuildRequest,
-        text: String,
-        stream: &mut BuildStream,
-    ) -> Result<Talk, EngineError> {
-        let cannot = |source: reqwest::Error| failed("build", error_chain(&source));
-        let body = reqwest::Body::wrap_stream(context::stream(request.context_dir.clone(), text));
-        let sent = self
-            .lookup
+    fn build_request(&self, request: &BuildRequest, text: String) -> reqwest::RequestBuilder {
+        self.lookup
             .post("/build")
             .query(&self.parameters(request))
             .header("Content-Type", "application/x-tar")
-            .body(body)
-            .send();
+            .body(reqwest::Body::wrap_stream(context::stream(request.context_dir.clone(), text)))
+    }
+
+    /// What is answered to its end, or to its first long silence.
+    async fn talk(
+        &self,
+        answers: &mut mpsc::Receiver<Answer>,
+        stream: &mut BuildStream,
+    ) -> Result<Talk, EngineError> {
         let silence_max = self.options.build_silence_max;
-        let silent = || Talk::Cut {
-            end: BuildEnd::TimedOut,
-            why: format!("after {} s without output", silence_max.as_secs()),
-        };
-        let Ok(answer) = tokio::time::timeout(silence_max, sent).await else { return Ok(silent()) };
-        let answer = answer.map_err(cannot)?;
-        let status = answer.status();
-        let mut pieces = answer.bytes_stream();
+        let mut status = StatusCode::OK;
         let mut refusal = Vec::new();
         loop {
-            let Ok(piece) = tokio::time::timeout(silence_max, pieces.next()).await else {
-                return Ok(silent());
+            let Ok(answer) = tokio::time::timeout(silence_max, answers.recv()).await else {
+                let why = format!("after {} s without output", silence_max.as_secs());
+                return Ok(Talk::Cut { end: BuildEnd::TimedOut, why });
             };
-            let Some(piece) = piece else { break };
-            let piece = piece.map_err(cannot)?;
-            if status.is_success() {
-                stream.push(&piece);
-            } else if refusal.len() < REFUSAL_BYTES_MAX {
-                refusal.extend_from_slice(&piece);
+            match answer {
+                None => break,
+                Some(Answer::Status(found)) => status = found,
+                Some(Answer::Piece(piece)) if status.is_success() => stream.push(&piece),
+                Some(Answer::Piece(piece)) if refusal.len() < REFUSAL_BYTES_MAX => {
+                    refusal.extend_from_slice(&piece);
+                }
+                Some(Answer::Piece(_)) => {}
+                Some(Answer::Failed(why)) => return Err(failed("build", why)),
             }
         }
         if !status.is_success() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base_images::Which;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use queue_format::{LABEL_NODE, LABEL_OBJECT, ObjectKind, Owner, SpoolError};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::connect::{Docker, Inner, failed, is_missing};
@@ -17,43 +18,65 @@ const LOOKS_MAX: u32 = 40;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A request that was cut off may still make a container: so long nothing may appear.
 const QUIET: Duration = Duration::from_secs(1);
+/// How long an engine may take to tell of the end of a build whose steps are ended, and the pause between two looks.
+const HEAR_OUT_MAX: Duration = Duration::from_mins(1);
+const HEAR_OUT_AGAIN: Duration = Duration::from_millis(20);
 
 /// Removes all containers of one object when dropped: a cancelled future leaves nothing running.
 #[derive(Debug)]
 pub(super) struct Removal {
-    inner: Arc<Inner>,
-    object: Uuid,
+    /// Nothing where nothing was made, or nothing is left.
+    left: Option<Left>,
     /// Whether the ledger's entry goes with the containers.
     forget: bool,
+}
+
+#[derive(Debug)]
+struct Left {
+    inner: Arc<Inner>,
+    object: Uuid,
+    /// The request of a build, until it is hung up.
+    request: Option<JoinHandle<()>>,
     /// Where an engine runs builds that it lists nowhere.
     unlisted: Option<Unlisted>,
-    armed: bool,
 }
 
 impl Removal {
     /// Of one container, whose entry in the ledger goes with it.
     pub(super) fn of_run(inner: Arc<Inner>, object: Uuid) -> Self {
-        Self { inner, object, forget: true, unlisted: None, armed: true }
+        Self { left: Some(Left { inner, object, request: None, unlisted: None }), forget: true }
     }
 
     /// Of a build's containers; its images and layers stay, and so does its entry.
     pub(super) fn of_build(inner: Arc<Inner>, object: Uuid, limits: &Limits) -> Self {
         let group = limits.cgroup_parent.as_deref().filter(|_| inner.facts.is_podman);
         let unlisted = group.map(|group| inner.groups.unlisted_below(group));
-        Self { inner, object, forget: false, unlisted, armed: true }
+        Self { left: Some(Left { inner, object, request: None, unlisted }), forget: false }
+    }
+
+    /// What is hung up when the build is cut off.
+    pub(super) fn hangs_up(&mut self, request: JoinHandle<()>) {
+        if let Some(left) = &mut self.left {
+            left.request = Some(request);
+        }
     }
 
     /// Nothing was made, or nothing is left.
     pub(super) fn disarm(mut self) {
-        self.armed = false;
-        if self.forget {
-            self.inner.forget(self.object);
+        if let Some(left) = self.left.take()
+            && self.forget
+        {
+            left.inner.forget(left.object);
         }
     }
 
     /// Removes one container that is known by its id, the usual end.
     pub(super) async fn of_container(self, id: &str) -> Result<(), EngineError> {
-        match self.inner.remove_container(id).await {
+        let removed = match &self.left {
+            Some(left) => left.inner.remove_container(id).await,
+            None => Ok(()),
+        };
+        match removed {
             Ok(()) => {
                 self.disarm();
                 Ok(())
@@ -63,15 +86,49 @@ impl Removal {
     }
 
     /// Removes whatever carries the object's label, and looks again until nothing does.
-    pub(super) async fn of_all(self) -> Result<(), EngineError> {
-        self.inner.remove_object(self.object).await?;
-        self.of_unlisted().await?;
+    pub(super) async fn of_all(mut self) -> Result<(), EngineError> {
+        if let Some(left) = &mut self.left {
+            left.remove().await?;
+        }
         self.disarm();
         Ok(())
     }
 
     /// Ends what runs in the slot of a build and is listed nowhere.
     pub(super) async fn of_unlisted(&self) -> Result<(), EngineError> {
+        match &self.left {
+            Some(left) => left.end_unlisted().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Left {
+    async fn remove(&mut self) -> Result<(), EngineError> {
+        if let Some(request) = self.request.take() {
+            self.hang_up(request).await;
+        }
+        let removed = self.inner.remove_object(self.object).await;
+        self.end_unlisted().await?;
+        removed
+    }
+
+    /// An engine that stops a build when its asker hangs up is left at once. Podman would begin the step that it was about
+    /// to: it is heard out, while what it begins is ended.
+    async fn hang_up(&self, mut request: JoinHandle<()>) {
+        if let Some(unlisted) = &self.unlisted {
+            let heard_out = async {
+                while !request.is_finished() {
+                    let _ = unlisted.end().await;
+                    let _ = tokio::time::timeout(HEAR_OUT_AGAIN, &mut request).await;
+                }
+            };
+            let _ = tokio::time::timeout(HEAR_OUT_MAX, heard_out).await;
+        }
+        request.abort();
+    }
+
+    async fn end_unlisted(&self) -> Result<(), EngineError> {
         match &self.unlisted {
             Some(unlisted) => unlisted.end().await.map_err(|why| failed("end a build", why)),
             None => Ok(()),
@@ -81,25 +138,18 @@ impl Removal {
 
 impl Drop for Removal {
     fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
+        let Some(mut left) = self.left.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (inner, object, forget) = (Arc::clone(&self.inner), self.object, self.forget);
-        let unlisted = self.unlisted.take();
-        inner.removals.send_modify(|count| *count += 1);
+        let forget = self.forget;
+        left.inner.removals.send_modify(|count| *count += 1);
         runtime.spawn(async move {
-            match inner.remove_object(object).await {
-                Ok(()) if forget => inner.forget(object),
+            let object = left.object;
+            match left.remove().await {
+                Ok(()) if forget => left.inner.forget(object),
                 Ok(()) => {}
-                Err(error) => tracing::warn!(%object, %error, "containers are left to the janitor"),
+                Err(error) => tracing::warn!(%object, %error, "something of it is left to the janitor"),
             }
-            if let Some(unlisted) = unlisted
-                && let Err(error) = unlisted.end().await
-            {
-                tracing::warn!(%object, "a build that was cut off runs on: {error}");
-            }
-            inner.removals.send_modify(|count| *count -= 1);
+            left.inner.removals.send_modify(|count| *count -= 1);
         });
     }
 }
