@@ -21,8 +21,9 @@ use bollard::query_parameters::{
 use common::config;
 use futures_util::StreamExt;
 use janitor::{Config, DiskUse, Janitor};
-use node::{Node, Shape};
+use node::{Node, Shape, container_name};
 use own::OwnEngine;
+use queue_format::ObjectKind;
 
 const DISK_BYTES: u64 = 2 << 30;
 const CONTAINERS: usize = 1000;
@@ -101,22 +102,57 @@ async fn resident_kilobytes(node: &Node) -> String {
     line.trim().trim_end_matches(" kB").to_owned()
 }
 
-/// Containers of tasks that ended.
-async fn make_zombies(node: &Node) -> queue_format::LifeLock {
-    let (owner, alive) = node.living_owner();
-    let image = node.raw_build("scratch", &HashMap::new(), "zombies").await.pop().unwrap();
-    for _ in 0..ZOMBIES {
-        node.container(&image, &node.labels(&owner, "ended", 1)).await;
+/// An image whose containers run until they are killed, as those of a dead worker's tasks do.
+async fn pausing_image(node: &Node) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, program) = (dir.path().join("pause.c"), dir.path().join("pause"));
+    std::fs::write(&source, "int pause(void); int main(void) { for (;;) pause(); }").unwrap();
+    let compiled = Command::new("cc").arg("-static").arg("-o").arg(&program).arg(&source).status();
+    assert!(compiled.unwrap().success());
+    let files: [(&str, &[u8]); 1] = [("pause", &std::fs::read(&program).unwrap())];
+    node.try_build("scratch", &HashMap::new(), "pausing", &files, true).await.unwrap().pop().unwrap()
+}
+
+async fn zombies() {
+    println!("| {ZOMBIES} zombies | s | times one by one | the engine alone, s | times one by one |");
+    println!("|---|---|---|---|---|");
+    for runs in [false, true] {
+        let mut serial = None;
+        for parallel in [1, 8, 32] {
+            let engine = OwnEngine::start(DISK_BYTES);
+            let node = Node::at(&engine.address()).await;
+            let image = pausing_image(&node).await;
+            let shape = Shape { runs, ..Shape::default() };
+            let bare = bare_removals(&node, &image, shape, parallel).await;
+            let (owner, _alive) = node.living_owner();
+            for _ in 0..ZOMBIES {
+                let labels = node.labels(&owner, "ended", 1);
+                node.record(&labels, ObjectKind::Container { name: container_name(&labels) });
+                node.raw_container(&image, labels.to_map(), shape).await;
+            }
+            let mut janitor = janitor(&node, Config { parallel_removals: parallel, ..config() });
+            janitor.pass().await.unwrap();
+            let began = Instant::now();
+            let report = janitor.pass().await.unwrap();
+            let took = began.elapsed().as_secs_f64();
+            assert_eq!(report.removed, ZOMBIES);
+            let (one, bare_one) = *serial.get_or_insert((took, bare));
+            println!(
+                "| {}, {parallel} in flight | {took:.2} | {:.1} | {bare:.2} | {:.1} |",
+                if runs { "running" } else { "never started" },
+                one / took,
+                bare_one / bare
+            );
+        }
     }
-    alive
+    println!();
 }
 
 /// How long the engine takes for as many removals with nobody looking at anything.
-async fn bare_removals(node: &Node, parallel: usize) -> f64 {
-    let image = node.raw_build("scratch", &HashMap::new(), "bare").await.pop().unwrap();
+async fn bare_removals(node: &Node, image: &str, shape: Shape<'_>, parallel: usize) -> f64 {
     let mut ids = Vec::new();
     for _ in 0..ZOMBIES {
-        ids.push(node.raw_container(&image, HashMap::new(), Shape::default()).await);
+        ids.push(node.raw_container(image, HashMap::new(), shape).await);
     }
     let began = Instant::now();
     futures_util::stream::iter(ids)
@@ -128,33 +164,6 @@ async fn bare_removals(node: &Node, parallel: usize) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
-async fn zombies() {
-    println!(
-        "| {ZOMBIES} zombies | s | times one by one | the engine's bare removals, s | times one by one |"
-    );
-    println!("|---|---|---|---|---|");
-    let mut serial = None;
-    for parallel in [1, 8, 16, 32] {
-        let engine = OwnEngine::start(DISK_BYTES);
-        let node = Node::at(&engine.address()).await;
-        let bare = bare_removals(&node, parallel).await;
-        let _alive = make_zombies(&node).await;
-        let mut janitor = janitor(&node, Config { parallel_removals: parallel, ..config() });
-        janitor.pass().await.unwrap();
-        let began = Instant::now();
-        let report = janitor.pass().await.unwrap();
-        let took = began.elapsed().as_secs_f64();
-        assert_eq!(report.removed, ZOMBIES);
-        let (one, bare_one) = *serial.get_or_insert((took, bare));
-        println!(
-            "| {parallel} in flight | {took:.2} | {:.1} | {bare:.2} | {:.1} |",
-            one / took,
-            bare_one / bare
-        );
-    }
-    println!();
-}
-
 /// What a pass says that it freed, beside what the disk says.
 async fn freed() {
     let engine = OwnEngine::start(DISK_BYTES);
@@ -163,7 +172,7 @@ async fn freed() {
     for nth in 0..FREED_IMAGES {
         let labels = node.labels(&owner, &format!("ended-{nth}"), 1);
         let tag = queue_format::image_name(&labels.task);
-        node.record(&labels, queue_format::ObjectKind::Build { image: tag.clone() });
+        node.record(&labels, ObjectKind::Build { image: tag.clone() });
         let content = vec![nth as u8; FREED_IMAGE_BYTES];
         node.try_build("scratch", &labels.to_map(), &tag, &[("file", &content)], true).await.unwrap();
     }
@@ -199,8 +208,9 @@ async fn peers() {
         true
     })
     .await;
-    peer("docuum", async |node| {
-        let Some(docuum) = docuum() else { return false };
+    let docuum = docuum();
+    peer("docuum, ended after that time", async |node| {
+        let Some(docuum) = &docuum else { return false };
         let mut command = Command::new(docuum);
         command.args(["--threshold", "1 B"]).env("DOCKER_HOST", node.place().engine.unwrap());
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();

@@ -57,6 +57,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) no_logs: bool,
     /// With the limits of a worker's.
     pub(crate) limits: bool,
+    /// Runs `/pause` of its image until it is killed.
+    pub(crate) runs: bool,
 }
 
 impl Node {
@@ -147,7 +149,7 @@ impl Node {
         self.raw_container(image, labels.to_map(), Shape::default()).await
     }
 
-    /// Any container, not started.
+    /// Any container, not started if it is not to run.
     pub(crate) async fn raw_container(
         &self,
         image: &str,
@@ -168,12 +170,18 @@ impl Node {
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
-            cmd: Some(["sh", "-c", "trap '' TERM; sleep 600"].map(ToOwned::to_owned).to_vec()),
+            cmd: Some(match shape.runs {
+                true => vec!["/pause".to_owned()],
+                false => ["sh", "-c", "trap '' TERM; sleep 600"].map(ToOwned::to_owned).to_vec(),
+            }),
             labels: Some(labels),
             host_config: Some(host_config),
             ..ContainerCreateBody::default()
         };
         let made = self.docker.create_container(Some(options), body).await.expect("a container");
+        if shape.runs {
+            self.docker.start_container(&made.id, None).await.expect("started");
+        }
         self.made.lock().expect("unpoisoned").containers.push(made.id.clone());
         made.id
     }
@@ -371,7 +379,7 @@ pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     for (name, bytes) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
+        header.set_mode(0o755);
         archive.append_data(&mut header, name, *bytes).expect("an archive");
     }
     archive.into_inner().expect("an archive")

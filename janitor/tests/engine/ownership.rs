@@ -125,12 +125,12 @@ async fn base_images_foreign_tags_and_steps_of_builds_are_told_apart() {
     let images = node.build(&ended).await;
     let first = images.first().expect("an image");
     let step_name = format!("step-{}", node.hostname);
-    let step = Shape { name: Some(&step_name), no_logs: true, limits: true };
+    let step = Shape { name: Some(&step_name), no_logs: true, limits: true, runs: false };
     node.raw_container(first, HashMap::new(), step).await;
     // What a person builds on an image of ours has its labels, and none of a worker's limits.
     let theirs = node.build(&node.labels(&owner, &format!("theirs-{}", node.hostname), 1)).await;
     let their_name = format!("their-step-{}", node.hostname);
-    let their_step = Shape { name: Some(&their_name), no_logs: true, limits: false };
+    let their_step = Shape { name: Some(&their_name), no_logs: true, limits: false, runs: false };
     let their_step = node.raw_container(theirs.last().expect("an image"), HashMap::new(), their_step).await;
     node.janitor().once().await.expect("a pass");
     let kept: BTreeSet<String> =
