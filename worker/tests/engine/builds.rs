@@ -203,8 +203,9 @@ async fn what_an_engine_lists_nowhere_is_ended_before_its_slot_is_used() {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
                 runtime.block_on(async {
                     let node = Node::connect().await;
-                    let build = node.docker.build(&request);
-                    tokio::select! { _ = build => panic!("it ended"), () = until_running(&step) => {} }
+                    let mut build = Box::pin(node.docker.build(&request));
+                    tokio::select! { _ = &mut build => panic!("it ended"), () = until_running(&step) => {} }
+                    std::mem::forget(build);
                 });
                 runtime.shutdown_background();
             }
