@@ -54,8 +54,20 @@ const LINES: &[&str] = &[
     "WOR\u{212a}DIR /",
 ];
 
-/// What the engine makes of a Dockerfile that begins with ARG lines and ends with a FROM that it must refuse: nothing
-/// is built. Its steps and how many they are, or the sentence that it refuses to read it with.
+/// Lines as a Dockerfile that an engine reads whole and of which it builds nothing: it must refuse a FROM in it. Podman
+/// counts what follows a FROM, and the directives of a file are its first lines.
+fn with_from(lines: &[&str], is_podman: bool) -> String {
+    if !is_podman {
+        return format!("{}\nARG last=1\nFROM UPPER\n", lines.join("\n"));
+    }
+    let first = lines.iter().take_while(|line| line.starts_with('#')).count();
+    let (first, rest) = lines.split_at(first);
+    let first: String = first.iter().map(|line| format!("{line}\n")).collect();
+    format!("{first}FROM UPPER\n{}\nARG last=1\n", rest.join("\n"))
+}
+
+/// What the engine makes of such a Dockerfile: its steps and how many they are, or the sentence that it refuses to read
+/// it with.
 async fn seen_by_engine(engine: &Docker, dockerfile: &str) -> Result<(usize, Vec<String>), String> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -74,6 +86,8 @@ async fn seen_by_engine(engine: &Docker, dockerfile: &str) -> Result<(usize, Vec
     let steps = said.lines().filter_map(|line| {
         // A warning before it ends without a line feed.
         let line = line.trim_start_matches("\u{1b}[0m");
+        // Podman has the stage before it.
+        let line = line.strip_prefix('[').and_then(|stage| Some(stage.split_once("] ")?.1)).unwrap_or(line);
         let (numbers, step) = line.get(5..)?.split_once(':')?;
         line[..5].eq_ignore_ascii_case("step ").then(|| (numbers.trim(), step))
     });
@@ -95,14 +109,18 @@ fn the_engine_sees_the_instructions_that_we_see() {
     let connected = Docker::connect_with_defaults().unwrap();
     let engine =
         runtime.block_on(connected.negotiate_version()).expect("these tests need a container engine");
+    let components = runtime.block_on(engine.version()).unwrap().components.unwrap_or_default();
+    let is_podman = components.iter().any(|component| component.name.starts_with("Podman"));
     let lines = proptest::collection::vec(proptest::sample::select(LINES), 0..7);
     let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
     let agreed = std::cell::Cell::new(0_u32);
     let result = runner.run(&lines, |lines| {
-        let dockerfile = format!("{}\nARG last=1\nFROM UPPER\n", lines.join("\n"));
+        let dockerfile = with_from(&lines, is_podman);
         let Ok(ours) = parse(&dockerfile) else { return Ok(()) };
         match runtime.block_on(seen_by_engine(&engine, &dockerfile)) {
             Ok((count, steps)) => {
+                let last_from = ours.iter().rposition(|one| one.keyword.eq_ignore_ascii_case("FROM"));
+                let ours = &ours[last_from.filter(|_| is_podman).unwrap_or(0)..];
                 let ours: Vec<_> =
                     ours.iter().map(|one| normal(&format!("{} {}", one.keyword, one.arguments))).collect();
                 prop_assert_eq!(count, ours.len(), "{:?}", dockerfile);
