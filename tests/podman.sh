@@ -61,7 +61,6 @@ service=$!
 for _ in $(seq 100); do [ -S "$dir/podman.sock" ] && break; sleep 0.1; done
 export DOCKER_HOST="unix://$dir/podman.sock"
 cargo build --workspace --bins
-# Not `dockerfile`: Podman tells of no step before FROM, by which that test sees what an engine sees.
-timeout "$seconds_max" cargo test -p worker -p tests --no-fail-fast --test engine --test attacks \
-  --test evaluate --test life_cycle -- --test-threads=2
+timeout "$seconds_max" cargo test -p worker -p tests --no-fail-fast --test engine --test dockerfile \
+  --test attacks --test evaluate --test life_cycle -- --test-threads=2
 timeout "$seconds_max" cargo test -p janitor --test engine on_podman -- --ignored

@@ -167,7 +167,7 @@ async fn patches_that_do_not_apply_are_told_apart_from_tests() {
     {
         let evaluated = bench.evaluate(test_patch, &fix_patch, &policy()).await;
         let Verdict::Failed { reason, log, .. } = &evaluated.verdict else { panic!("{evaluated:?}") };
-        assert_eq!(reason.as_str(), "patch");
+        assert_eq!(reason.as_str(), "patch", "{evaluated:?}");
         assert!(log.iter().any(|line| line.contains("patch failed: mod.py:1")), "{log:?}");
         assert_eq!(evaluated.evidence.runs.len(), 2);
     }

@@ -10,11 +10,15 @@ use serde_json::Value;
 /// As long as bollard waits for an answer.
 const ANSWER_MAX: Duration = Duration::from_mins(2);
 
+/// The first version of Podman's own API that has what is asked of it; later ones speak it.
+const PODMAN_API_VERSION: &str = "4.0.0";
+
 /// Asks an engine over its API. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Lookup {
     client: reqwest::Client,
     base: String,
+    podman: String,
 }
 
 /// A container as the engine lists it; only what is used is read.
@@ -104,7 +108,9 @@ impl Lookup {
             (None, None) => (builder, address),
         };
         let client = builder.build().map_err(LookupError::NoClient)?;
-        Ok(Self { client, base: format!("http://{host}/v{api_version}") })
+        let [base, podman] =
+            [api_version, PODMAN_API_VERSION].map(|version| format!("http://{host}/v{version}"));
+        Ok(Self { client, base, podman })
     }
 
     /// For requests that bollard's types cannot express.
@@ -141,6 +147,17 @@ impl Lookup {
     /// There is no answer, or none that can be read.
     pub async fn container(&self, name: &str) -> Result<Option<Value>, LookupError> {
         answer("inspect a container", self.get(&format!("/containers/{name}/json"))).await
+    }
+
+    /// What Podman itself calls the state of a container: to Docker's clients one that has ended and one that has been
+    /// cleaned up since are the same.
+    ///
+    /// # Errors
+    /// There is no answer, or none that can be read.
+    pub async fn podman_state(&self, name: &str) -> Result<Option<String>, LookupError> {
+        let asked = self.client.get(format!("{}/containers/{name}/json", self.podman));
+        let found: Option<Value> = answer("inspect a container", asked).await?;
+        Ok(found.and_then(|found| Some(found.pointer("/State/Status")?.as_str()?.to_owned())))
     }
 }
 

@@ -36,6 +36,8 @@ impl DockerOptions {
     }
 }
 
+/// What it means that an engine has no init for containers.
+pub(super) const NO_INIT: &str = "orphaned processes are not reaped before a container ends";
 /// How often an engine that hangs up is asked, and the pause in between.
 const AGREE_TRIES_MAX: u32 = 3;
 const AGREE_PAUSE: Duration = Duration::from_millis(500);
@@ -89,6 +91,8 @@ pub(super) struct Inner {
     pub(super) groups: SlotGroups,
     /// Whether `storage-opt size` is still believed in.
     pub(super) limits_disk: AtomicBool,
+    /// Whether its init is still believed in.
+    pub(super) has_init: AtomicBool,
     /// Removals going on behind dropped futures.
     pub(super) removals: watch::Sender<usize>,
 }
@@ -119,9 +123,10 @@ impl Docker {
         }
         let facts = facts(info, api_version, is_podman, rootless_uid);
         let limits_disk = AtomicBool::new(facts.limits_disk);
+        let has_init = AtomicBool::new(facts.has_init);
         let removals = watch::Sender::new(0);
         let groups = SlotGroups::new(&facts);
-        let inner = Inner { client, lookup, facts, options, groups, limits_disk, removals };
+        let inner = Inner { client, lookup, facts, options, groups, limits_disk, has_init, removals };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -253,9 +258,7 @@ fn facts(info: SystemInfo, api_version: String, is_podman: bool, rootless_uid: O
         );
     }
     if !has_init {
-        warnings.push(
-            "docker-init is missing: orphaned processes are not reaped before a container ends".to_owned(),
-        );
+        warnings.push(format!("docker-init is missing: {NO_INIT}"));
     }
     EngineFacts {
         is_podman,

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::container::AttachContainerResults;
@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use queue_format::ObjectKind;
 
 use super::build::network_mode;
-use super::connect::{Docker, Inner, failed, is_missing, refused, status};
+use super::connect::{Docker, Inner, NO_INIT, failed, is_missing, refused, status};
 use super::disk::DiskWatch;
 use super::output::Output;
 use super::removal::Removal;
@@ -27,6 +27,9 @@ use super::{ContainerEnd, EngineError, Limits, RunOutcome, RunRequest, digest};
 pub(super) const LABEL_REQUEST: &str = "bottega.request";
 /// How long a killed container may take to be gone.
 const KILL_MAX: Duration = Duration::from_secs(5);
+/// How long Podman may take to clean up after a container that has ended, and the pause between two looks.
+const CLEAN_UP_MAX: Duration = Duration::from_mins(2);
+const CLEAN_UP_AGAIN: Duration = Duration::from_millis(20);
 /// What the engine keeps of a container's output: so many files of such a size.
 const KEPT_LOG: [(&str, &str); 2] = [("max-size", "8m"), ("max-file", "2")];
 /// The status a shell gives a command that is not there.
@@ -79,20 +82,27 @@ pub(super) enum Ended {
 impl Inner {
     async fn create(&self, request: &RunRequest) -> Result<Created, Error> {
         let options = CreateContainerOptionsBuilder::new().name(&request.container_name).build();
-        let limits_disk = self.limits_disk.load(Ordering::Relaxed);
-        let made = self.client.create_container(Some(options.clone()), self.body(request, limits_disk)).await;
-        let made = match made {
-            Err(error) if limits_disk && error.to_string().contains("storage-opt") => {
-                tracing::warn!(%error, "the engine cannot limit a container's disk: its writable layer is watched");
-                self.limits_disk.store(false, Ordering::Relaxed);
-                self.client.create_container(Some(options), self.body(request, false)).await?
+        let made = loop {
+            let has = |what: &AtomicBool| what.load(Ordering::Relaxed);
+            let (limits_disk, has_init) = (has(&self.limits_disk), has(&self.has_init));
+            let body = self.body(request, limits_disk, has_init);
+            match self.client.create_container(Some(options.clone()), body).await {
+                Err(error) if limits_disk && error.to_string().contains("storage-opt") => {
+                    tracing::warn!(%error, "the engine cannot limit a container's disk: its writable layer is watched");
+                    self.limits_disk.store(false, Ordering::Relaxed);
+                }
+                // Podman promises one without a look for it.
+                Err(error) if has_init && error.to_string().contains("container-init binary not found") => {
+                    tracing::warn!(%error, "{NO_INIT}: install catatonit");
+                    self.has_init.store(false, Ordering::Relaxed);
+                }
+                made => break made?,
             }
-            made => made?,
         };
         Ok(Created { id: made.id, warnings: made.warnings })
     }
 
-    fn body(&self, request: &RunRequest, limits_disk: bool) -> ContainerCreateBody {
+    fn body(&self, request: &RunRequest, limits_disk: bool, has_init: bool) -> ContainerCreateBody {
         let Limits { memory_bytes, pids_max, nofile_max, shm_bytes, disk_bytes, .. } = request.limits;
         let ulimit = |name: &str, value| ResourcesUlimits {
             name: Some(name.to_owned()),
@@ -116,7 +126,7 @@ impl Inner {
                 typ: Some("json-file".to_owned()),
                 config: Some(KEPT_LOG.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             }),
-            init: Some(self.facts.has_init),
+            init: Some(has_init),
             storage_opt: limits_disk.then(|| HashMap::from([("size".to_owned(), disk_bytes.to_string())])),
             ..HostConfig::default()
         };
@@ -178,6 +188,9 @@ impl Inner {
         output: Output,
     ) -> Result<RunOutcome, EngineError> {
         let log = output.text().await;
+        if self.facts.is_podman {
+            self.until_cleaned_up(id).await?;
+        }
         let found = self.inspect_container(id).await?;
         let found = found.ok_or_else(|| failed("inspect a container", "somebody has removed it"))?;
         let end = container_end(&ended, &found, &watch, request.limits.memory_bytes);
@@ -246,6 +259,23 @@ impl Inner {
                 None => return Err(failed("wait for a container", "the connection was closed")),
             }
         }
+    }
+
+    /// A process of its own unmounts what a container wrote as soon as that has ended: files that are asked for at that moment
+    /// are missing, whole or in part.
+    async fn until_cleaned_up(&self, id: &str) -> Result<(), EngineError> {
+        let cleaned_up = async {
+            while self.lookup.podman_state(id).await?.as_deref() == Some("stopped") {
+                tokio::time::sleep(CLEAN_UP_AGAIN).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(CLEAN_UP_MAX, cleaned_up).await.unwrap_or_else(|_| {
+            Err(failed(
+                "inspect a container",
+                format!("Podman does not clean up after {id}, which has ended"),
+            ))
+        })
     }
 
     /// Kills by the container, never by a process id, and waits until nothing of it is left.

@@ -137,6 +137,19 @@ async fn a_run_carries_files_in_and_out_and_leaves_nothing() {
     assert_eq!(node.ledger.get(request.labels.object), None);
 }
 
+/// Podman unmounts what a container wrote at about the moment at which its files are read.
+#[tokio::test]
+async fn what_a_container_wrote_is_there_as_soon_as_it_has_ended() {
+    let node = Node::connect().await;
+    for _ in 0..20 {
+        let mut request = run_request(&node, "head -c 3000000 /dev/zero >/out/file");
+        request.dirs_in = vec!["/out".to_owned()];
+        request.files_out = [("/out/file".to_owned(), 3_000_000)].into();
+        let outcome = node.docker.run(&request).await.unwrap();
+        assert_eq!(outcome.files_out.get("/out/file").map(Vec::len), Some(3_000_000));
+    }
+}
+
 /// The engine behind a socket that hangs up on every request with a certain text in it.
 async fn listen_without(path: &Path, refused: &'static str) {
     let listener = UnixListener::bind(path).unwrap();
