@@ -15,6 +15,10 @@ const USER: &str = "1000:1000";
 /// What a command of the worker's own is given.
 const RUN_MAX: Duration = Duration::from_secs(60);
 const LOG_BYTES_MAX: usize = 1 << 14;
+/// How often a slot's group is fitted, and the pause in between: what an engine watched a container with ends a moment
+/// after it, in the same group.
+const CONFINES_MAX: u32 = 30;
+const CONFINE_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a container or a build may use. Zero or `None` is never "unlimited by accident": every field is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -354,7 +358,14 @@ pub trait Engine: Send + Sync {
     ) -> impl Future<Output = Result<Option<String>, String>> + Send {
         async {
             self.clear(cpus).await?;
-            self.confine(cpus.first().copied().unwrap_or_default(), limits)
+            let first_cpu = cpus.first().copied().unwrap_or_default();
+            for _ in 1..CONFINES_MAX {
+                if let Ok(confined) = self.confine(first_cpu, limits) {
+                    return Ok(confined);
+                }
+                tokio::time::sleep(CONFINE_AGAIN).await;
+            }
+            self.confine(first_cpu, limits)
         }
     }
 
