@@ -68,7 +68,6 @@ deb: build ## a package for Debian and Ubuntu, in target/debian
 rpm: build ## a package for RPM distributions, in target/generate-rpm
 	@command -v cargo-generate-rpm >/dev/null || cargo install cargo-generate-rpm --locked
 	systemd/package/stage.sh $(package)/root target/release
-	strip $(package)/root/usr/bin/*
 	cargo generate-rpm -p master
 
 tarball: ## statically linked programs and an install.sh, for any distribution, in target/package

@@ -25,6 +25,7 @@ manual=$(mktemp -d)
 trap 'rm -rf "$manual"' EXIT
 for program in bottega bottega-master bottega-worker bottega-janitor; do
     put 755 usr/bin/ "$programs/$program"
+    strip "$root/usr/bin/$program"
     "$programs/$program" __manual "$manual"
 done
 for page in "$manual"/man/*; do

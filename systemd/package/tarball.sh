@@ -18,7 +18,6 @@ name=bottega-$version-$machine
 tree=$out/$name
 rm -rf "$tree"
 "$here/stage.sh" "$tree/root" "${CARGO_TARGET_DIR:-target}/$target/release"
-strip "$tree"/root/usr/bin/*
 for program in "$tree"/root/usr/bin/*; do
     # What still asks for a library of the host is no static program.
     if LC_ALL=C readelf -d "$program" | grep -q NEEDED; then

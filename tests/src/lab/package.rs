@@ -20,9 +20,6 @@ pub fn make(dir: &Path) -> io::Result<[PathBuf; 2]> {
     let programs = program("bottega");
     let programs = programs.parent().unwrap_or(Path::new("/"));
     run(Command::new(scripts.join("stage.sh")).arg(&tree).arg(programs))?;
-    for name in fs::read_dir(tree.join("usr/bin"))?.flatten() {
-        run(Command::new("strip").arg(name.path()))?;
-    }
     fs::create_dir(tree.join("DEBIAN"))?;
     fs::write(tree.join("DEBIAN/conffiles"), format!("{CONFIG}\n"))?;
     for script in ["postinst", "prerm", "postrm"] {
