@@ -23,6 +23,7 @@ mod script;
 mod shown;
 mod told;
 mod tools;
+mod words;
 
 pub use asker::{Asker, Budget, Reply};
 pub use brain::{BrainKind, Brains};

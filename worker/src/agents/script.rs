@@ -4,6 +4,7 @@
 use base_images::PythonVersion;
 
 use super::answer::{Choice, Report};
+use super::words::{CLEAN, PYTEST, Place, check_pytest, own_runner, setup_command};
 use crate::synthesis::eval_script::{quoted, report_option, skeleton, target};
 use crate::synthesis::patch::PatchedFile;
 use crate::synthesis::tree::Tree;
@@ -15,14 +16,6 @@ const SETUP_MAX: usize = 10;
 const TARGETS_MAX: usize = 200;
 /// The longest word, in bytes.
 const WORD_BYTES_MAX: usize = 1000;
-
-/// Programs that a project's own runner may be started by.
-const RUNNERS: [&str; 8] = ["python", "python2", "python3", "make", "nosetests", "trial", "stestr", "unit2"];
-/// Modules of pytest that are asked for by their own name.
-const PYTEST: [&str; 2] = ["pytest", "py.test"];
-/// Options that take the report or the result out of our hands.
-const REFUSED_OPTIONS: [&str; 7] =
-    ["--junitxml", "--junit-xml", "--collect-only", "--co", "--setup-plan", "--fixtures", "--version"];
 
 /// Checks a choice and writes its script.
 ///
@@ -51,17 +44,17 @@ pub(super) fn write(
         return Err("targets is empty: name the test files that show the fix".to_owned());
     }
     let prefix = if choice.directory.is_empty() { String::new() } else { format!("{}/", choice.directory) };
-    for path in &choice.targets {
-        let at = format!("{prefix}{path}");
-        let is_there = tree.has(&at) || patched.iter().any(|file| file.path == at && !file.deleted);
-        if !is_there {
-            return Err(format!("target {path:?} is neither a file of the tree nor of the test patch"));
-        }
+    let place = Place { tree, patched, prefix };
+    if let Some(path) = choice.targets.iter().find(|path| !place.will_have(path)) {
+        return Err(format!("target {path:?} is neither a file of the tree nor of the test patch"));
     }
-    let setup = choice.setup.iter().map(|words| setup_command(words)).collect::<Result<Vec<_>, _>>()?;
+    let mut setup = vec![CLEAN.to_owned()];
+    for words in &choice.setup {
+        setup.push(setup_command(words, &place)?);
+    }
     let command = match choice.report {
-        Report::Junit => pytest(choice)?,
-        Report::ExitStatus => own_runner(choice, tree, &prefix)?,
+        Report::Junit => pytest(choice, &place)?,
+        Report::ExitStatus => own_runner(choice, &place)?,
     };
     let report = match choice.report {
         Report::Junit => ReportKind::JUnit,
@@ -78,7 +71,7 @@ fn check_directory(directory: &str, tree: &Tree) -> Result<(), String> {
     }
 }
 
-fn pytest(choice: &Choice) -> Result<String, String> {
+fn pytest(choice: &Choice, place: &Place<'_>) -> Result<String, String> {
     let words: Vec<&str> = choice.command.iter().map(String::as_str).collect();
     let options = match words.as_slice() {
         [python, "-m", name, options @ ..] if python.starts_with("python") && PYTEST.contains(name) => {
@@ -91,7 +84,7 @@ fn pytest(choice: &Choice) -> Result<String, String> {
                 .to_owned());
         }
     };
-    refuse_options(options)?;
+    check_pytest(options, place)?;
     let mut command = vec!["python -m pytest -rA".to_owned(), report_option()];
     // A target that is named twice would run twice.
     let more = options.iter().filter(|word| !choice.targets.iter().any(|target| target == *word));
@@ -100,73 +93,21 @@ fn pytest(choice: &Choice) -> Result<String, String> {
     Ok(command.join(" "))
 }
 
-fn own_runner(choice: &Choice, tree: &Tree, prefix: &str) -> Result<String, String> {
-    let Some((program, rest)) = choice.command.split_first() else {
-        return Err("command is empty".to_owned());
-    };
-    let own = program.strip_prefix("./").unwrap_or(program);
-    let is_own = tree.has(&format!("{prefix}{own}"));
-    if !is_own && !RUNNERS.contains(&program.as_str()) {
-        return Err(format!(
-            "{program:?} is no test runner: expected a script of the tree, or one of {}",
-            RUNNERS.join(", ")
-        ));
-    }
-    if program.starts_with("python") {
-        match rest.first().map(String::as_str) {
-            Some("-m") => {}
-            Some(script) if tree.has(&format!("{prefix}{}", script.strip_prefix("./").unwrap_or(script))) => {
-            }
-            _ => return Err("python runs -m and a module, or a script of the tree; never -c".to_owned()),
-        }
-    }
-    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
-    refuse_options(&rest)?;
-    Ok(choice.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
-}
-
-fn refuse_options(words: &[&str]) -> Result<(), String> {
-    let name = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
-    match words.iter().find(|word| REFUSED_OPTIONS.contains(&name(word).as_str())) {
-        Some(word) => Err(format!("{word:?}: the report is asked for by us, and the tests are to run")),
-        None => Ok(()),
-    }
-}
-
-fn setup_command(words: &[String]) -> Result<String, String> {
-    let plain: Vec<&str> = words.iter().map(String::as_str).collect();
-    let may = match plain.as_slice() {
-        ["export", value] => value.split_once('=').is_some_and(|(name, _)| is_variable(name)),
-        ["python", "setup.py", what, ..] => what.starts_with("build") || *what == "develop",
-        ["python", "-m", module, ..] => !PYTEST.contains(module),
-        ["python", script, ..] => !script.starts_with(['-', '/']),
-        ["mkdir" | "make", ..] => true,
-        _ => false,
-    };
-    if !may {
-        return Err(format!(
-            "set-up command {words:?}: expected export NAME=VALUE, python with a module or a script of the tree, mkdir or make"
-        ));
-    }
-    let quoted: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    Ok(quoted.join(" "))
-}
-
-fn is_variable(name: &str) -> bool {
-    // These change what runs, not how.
-    const REFUSED: [&str; 6] =
-        ["PATH", "LD_PRELOAD", "PYTHONSTARTUP", "PYTEST_PLUGINS", "BASH_ENV", "BOTTEGA_REPORT"];
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !REFUSED.contains(&name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn line_of(json: &str) -> Result<String, String> {
-        let (_guard, tree) = Tree::of(&[("tests/test_a.py", ""), ("tests/run.py", ""), ("sub/t.py", "")]);
+        let files = [
+            "tests/test_a.py",
+            "tests/test_b.py",
+            "tests/run.py",
+            "sub/t.py",
+            "run.sh",
+            "Makefile",
+            "setup.py",
+        ];
+        let (_guard, tree) = Tree::of(&files.map(|path| (path, "")));
         let added = PatchedFile { path: "tests/test_new.py".to_owned(), ..PatchedFile::default() };
         let choice: Choice = serde_json::from_str(json).unwrap();
         let script = write(&choice, PythonVersion::new(3, 11), &tree, &[added])?;
@@ -175,7 +116,7 @@ mod tests {
         let from = at("exit 97") + 1;
         Ok(lines[from..at("rc=$?")]
             .iter()
-            .filter(|l| !l.contains("Start Test"))
+            .filter(|l| !l.contains("Start Test") && **l != CLEAN)
             .copied()
             .collect::<Vec<_>>()
             .join("; "))
@@ -201,6 +142,38 @@ mod tests {
             r#"{"command":["pytest"],"directory":"sub","targets":["t.py"]}"#,
             &format!("cd sub; {report} t.py"),
         );
+        check(
+            r#"{"command":["pytest","-p","no:cacheprovider","-o","addopts=-q","--color=no","-rA"],"targets":["tests/test_a.py"]}"#,
+            &format!("{report} -p no:cacheprovider -o 'addopts=-q' '--color=no' -rA tests/test_a.py"),
+        );
+        let own = |command: &str, expected: &str| {
+            let json =
+                format!(r#"{{"command":{command},"targets":["tests/test_a.py"],"report":"exit-status"}}"#);
+            check(&json, expected);
+        };
+        own(
+            r#"["python","-m","unittest","-v","tests.test_a.A.test_x"]"#,
+            "python -m unittest -v tests.test_a.A.test_x",
+        );
+        own(
+            r#"["python","-m","unittest","tests.test_new","tests/test_a.py"]"#,
+            "python -m unittest tests.test_new tests/test_a.py",
+        );
+        own(
+            r#"["python","-m","unittest","discover","-s","tests","-p","*_a.py"]"#,
+            "python -m unittest discover -s tests -p '*_a.py'",
+        );
+        own(r#"["python","-m","tests.run","queries"]"#, "python -m tests.run queries");
+        own(r#"["make","test"]"#, "make -f Makefile test");
+        own(r#"["run.sh","a"]"#, "./run.sh a");
+        let set_up = |words: &str, expected: &str| {
+            let json = format!(r#"{{"command":["pytest"],"targets":["tests/test_a.py"],"setup":[{words}]}}"#);
+            check(&json, &format!("{expected}; {report} tests/test_a.py"));
+        };
+        set_up(r#"["export","PYTHONPATH=.:lib"]"#, "export 'PYTHONPATH=.:lib'");
+        set_up(r#"["export","DJANGO_SETTINGS_MODULE=a.b"]"#, "export 'DJANGO_SETTINGS_MODULE=a.b'");
+        set_up(r#"["python","setup.py","build_ext","--inplace"]"#, "python setup.py build_ext --inplace");
+        set_up(r#"["make","ext"]"#, "make -f Makefile ext");
     }
 
     #[test]
@@ -218,6 +191,21 @@ mod tests {
         check(&own(r#"["python","-c","exit(0)"]"#), "never -c");
         check(&own(r#"["python","/opt/cheat.py"]"#), "never -c");
         check(&own("[]"), "command is empty");
+        check(&own(r#"["make","--eval=x:; grep -q fixed calc.py","x"]"#), "targets alone");
+        check(&own(r#"["make","-f","/opt/x.mk","x"]"#), "targets alone");
+        check(&own(r#"["make","SHELL=true","x"]"#), "targets alone");
+        check(
+            &own(r#"["python","-m","timeit","-n1","-r1","open('calc.py')"]"#),
+            "expected a module of the tree",
+        );
+        check(&own(r#"["python","-m","pdb","-c","x","tests/run.py"]"#), "expected a module of the tree");
+        check(&own(r#"["python","-m","pytest","tests/test_a.py"]"#), "has the report");
+        check(&own(r#"["python","-m","unittest","tests.test_b"]"#), "none of the targets");
+        check(&own(r#"["python","-m","unittest","tests.test_a","cheat.test_x"]"#), "no test of the tree");
+        check(&own(r#"["python","-m","unittest","discover","-s/opt/cheat"]"#), "leads out");
+        check(&own(r#"["trial","--help"]"#), "are to run");
+        check(&own(r#"["tests/run.py","../opt/cheat.py"]"#), "leads out");
+        check(&own(r#"["cheat.py"]"#), "no test runner");
         let pytest = |command: &str, more: &str| {
             format!(r#"{{"command":{command},"targets":["tests/test_a.py"]{more}}}"#)
         };
@@ -225,6 +213,56 @@ mod tests {
         check(&pytest(r#"["pytest","--junitxml=/dev/null"]"#, ""), "asked for by us");
         check(&pytest(r#"["pytest","--collect-only"]"#, ""), "are to run");
         check(&pytest(r#"["pytest","a\nb"]"#, ""), "control character");
+        for option in [
+            "--setup-only",
+            "--setup-o",
+            "--collect-o",
+            "--co",
+            "--fixtures-per-test",
+            "--assert=plain",
+            "--pyargs",
+        ] {
+            check(&pytest(&format!(r#"["pytest","{option}"]"#), ""), "are to run");
+        }
+        for words in [
+            r#""-p","cheat""#,
+            r#""-pcheat""#,
+            r#""-xp","cheat""#,
+            r#""-p","no:assertion""#,
+            r#""-c","/opt/x.ini""#,
+            r#""-qc/opt/x.ini""#,
+            r#""--rootdir=/opt""#,
+            r#""-o","junit_family=legacy""#,
+            r#""-h""#,
+        ] {
+            check(&pytest(&format!(r#"["pytest",{words}]"#), ""), "those of the tree");
+        }
+        check(&pytest(r#"["pytest","-o","addopts=--setup-only"]"#, ""), "are to run");
+        check(&pytest(r#"["pytest","/opt/test_cheat.py"]"#, ""), "leads out");
+        check(&pytest(r#"["pytest","build/test_cheat.py::test_x"]"#, ""), "neither a file");
+        for assignment in [
+            "PYTEST_ADDOPTS=--setup-only",
+            "PYTHONOPTIMIZE=1",
+            "PYTHONPATH=/opt/cheat",
+            "PYTHONPATH=..",
+            "PYTHONHOME=/opt",
+            "SHELLOPTS=x",
+            "MAKEFLAGS=x",
+            "LD_LIBRARY_PATH=/opt",
+        ] {
+            let more = format!(r#","setup":[["export","{assignment}"]]"#);
+            check(&pytest(r#"["pytest"]"#, &more), "set-up command");
+        }
+        for (words, expected) in [
+            (r#""python","../opt/cheat.py""#, "set-up command"),
+            (r#""mkdir","../opt""#, "leads out"),
+            (r#""python","opt/cheat""#, "set-up command"),
+            (r#""python","-m","timeit","x""#, "set-up command"),
+            (r#""python","-m","pip","install","x""#, "set-up command"),
+            (r#""make","--eval=x:; sed -i s/1/2/ calc.py","x""#, "targets alone"),
+        ] {
+            check(&pytest(r#"["pytest"]"#, &format!(r#","setup":[[{words}]]"#)), expected);
+        }
         check(
             &pytest(r#"["pytest"]"#, r#","setup":[["sed","-i","s/1/2/","tests/test_a.py"]]"#),
             "set-up command",

@@ -76,8 +76,8 @@ fn report(script: &EvalScript, status: i32, outcome: &RunOutcome, notes: &mut Ve
                 });
                 match contradiction(&report, &outcome.log) {
                     None => report,
-                    Some(test) => {
-                        notes.push(format!("a test report counts for nothing: it says that {test} passed, the runner that it failed"));
+                    Some(said) => {
+                        notes.push(format!("a test report counts for nothing: it says that {said}"));
                         Report::default()
                     }
                 }
@@ -87,14 +87,23 @@ fn report(script: &EvalScript, status: i32, outcome: &RunOutcome, notes: &mut Ve
     }
 }
 
-/// A test that the runner's own summary calls failed although its report says that it passed: something rewrote
-/// the report. The summary is only ever believed where it is worse than the report.
+/// What the runner's own summary says against its report: that a test failed which passed, or that none ran, which is so
+/// where tests are only set up. Something made the report. The summary is only ever believed where it is worse.
 fn contradiction(report: &Report, log: &str) -> Option<String> {
     const FAILED: &str = "FAILED ";
+    const END: &str = ">>>>> End Test Output";
+    let has_passed = |id: &str| report.tests.get(id) == Some(&TestStatus::Passed);
     let log = telling::strip_escapes(log);
     let failed = log.lines().filter_map(|line| line.strip_prefix(FAILED));
     let mut ids = failed.map(|rest| rest.split_once(" - ").map_or(rest, |(id, _)| id).trim());
-    ids.find(|id| report.tests.get(*id) == Some(&TestStatus::Passed)).map(str::to_owned)
+    if let Some(test) = ids.find(|id| has_passed(id)) {
+        return Some(format!("{test} passed, the runner that it failed"));
+    }
+    let told = log.rfind(END).map_or(log.as_ref(), |at| &log[..at]);
+    let last = told.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let has_none = last.trim_matches(['=', ' ']).starts_with("no tests ran");
+    let passed = report.tests.keys().find(|id| has_none && has_passed(id))?;
+    Some(format!("{passed} passed, the runner that no tests ran"))
 }
 
 #[cfg(test)]
@@ -106,11 +115,17 @@ mod tests {
         let tests = [("t.py::a".to_owned(), TestStatus::Passed), ("t.py::b".to_owned(), TestStatus::Failed)];
         let report = Report { tests: tests.into(), ..Report::default() };
         let check = |log: &str, expected: Option<&str>| {
-            assert_eq!(contradiction(&report, log).as_deref(), expected, "{log}");
+            let said = contradiction(&report, log);
+            let test = said.as_deref().and_then(|said| said.split_whitespace().next());
+            assert_eq!(test, expected, "{log}");
         };
         check("PASSED t.py::a\nFAILED t.py::b - assert 1\n", None);
         check("FAILED t.py::a - assert 1\n", Some("t.py::a"));
         check("\u{1b}[31mFAILED\u{1b}[0m t.py::a\n", Some("t.py::a"));
         check("FAILED nested.py::a - of another session\n", None);
+        let ended = |log: &str| format!("{log}>>>>> End Test Output\nOPENSWE_EXIT_CODE=0\n");
+        check(&ended("=== no tests ran in 0.01s ===\n"), Some("t.py::a"));
+        check(&ended("\nno tests ran in 0.01s\n\n"), Some("t.py::a"));
+        check(&ended("=== no tests ran in 0.01s ===\n=== 2 passed in 0.02s ===\n"), None);
     }
 }

@@ -144,7 +144,7 @@ fn a_script_that_is_mended_builds_nothing_again() {
         &[
             ("explore", found()),
             ("dockerfile", dockerfile(&slow)),
-            ("script", unittest("tests.test_nothing")),
+            ("script", unittest("tests.test_calc.Nothing")),
             ("analysis", judged("retry", Some("script"), "there is no such module")),
             ("script", unittest(GOOD)),
             ("analysis", judged("genuine", None, "")),
@@ -167,7 +167,7 @@ fn what_was_not_seen_is_looked_up() {
         &[
             ("explore", found()),
             ("dockerfile", dockerfile(DOCKERFILE)),
-            ("script", unittest("tests.test_nothing")),
+            ("script", unittest("tests.test_calc.Nothing")),
             ("analysis", judged("retry", Some("explore"), "how are the tests started?")),
             ("explore", looks()),
             ("explore", found()),
@@ -189,7 +189,7 @@ fn what_cannot_be_solved_is_said_with_its_reason() {
         &[
             ("explore", found()),
             ("dockerfile", dockerfile(DOCKERFILE)),
-            ("script", unittest("tests.test_nothing")),
+            ("script", unittest("tests.test_calc.Nothing")),
             ("analysis", Say::Text("It will not work, sorry.".to_owned())),
             ("analysis", judged("genuine", None, "")),
             ("analysis", judged("unsolvable", None, "its server is gone")),
