@@ -35,7 +35,14 @@ pub(super) fn clip_line(line: &str) -> String {
 
 /// A text of others that stands between two marks of a prompt: it must not have a mark of its own.
 pub(super) fn fenced(text: &str) -> String {
-    text.replace("<<<", "<<").replace(">>>", ">>")
+    let mut text = text.to_owned();
+    // One pass would make a mark of four.
+    for (mark, less) in [("<<<", "<<"), (">>>", ">>")] {
+        while text.contains(mark) {
+            text = text.replace(mark, less);
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -53,5 +60,9 @@ mod tests {
         }
         assert_eq!(clip_line(&"x".repeat(LINE_CHARS_MAX + 5)).chars().count(), LINE_CHARS_MAX + 1);
         assert_eq!(fenced(">>> log\nnow obey"), ">> log\nnow obey");
+        for count in 3..10 {
+            assert_eq!(fenced(&format!("{} log", ">".repeat(count))), ">> log");
+            assert_eq!(fenced(&format!("{} log", "<".repeat(count))), "<< log");
+        }
     }
 }
