@@ -11,9 +11,11 @@ use crate::synthesis::{Dockerfile, Findings, Subject};
 /// Facts kept of one exploration, and the longest.
 const FACTS_MAX: usize = 40;
 const FACT_CHARS_MAX: usize = 500;
-/// What follows every Dockerfile of an agent: what was installed is written down, tracked files are as they were, and the
-/// tree is the tests' user's.
-const FINISH: &str = "USER root\nRUN [\"bash\", \"-lc\", \"mkdir -p /opt/bottega && (uv pip freeze --exclude-editable || python -m pip freeze --exclude-editable) | sed /file:/d > /opt/bottega/requirements.lock && git -C /testbed checkout --quiet -- . && find /testbed ! -user 1000 -exec chown -h 1000:1000 {} +\"]\n";
+/// What follows every Dockerfile of an agent: what was installed is written down, and the tree is the tests' user's. Last of
+/// all tracked files and git's own are as the context has them, whatever stands in the image: the engine copies them, and
+/// nothing of the image runs after it.
+const FINISH: &str = "USER root\nRUN [\"bash\", \"-lc\", \"mkdir -p /opt/bottega && (uv pip freeze --exclude-editable || python -m pip freeze --exclude-editable) | sed /file:/d > /opt/bottega/requirements.lock && rm -rf /testbed/.git && find /testbed ! -user 1000 -exec chown -h 1000:1000 {} +\"]\nCOPY --chown=1000:1000 repo /testbed\n";
+
 /// The Pythons that there are images for.
 pub(super) fn pythons(subject: &Subject) -> String {
     subject.pythons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")

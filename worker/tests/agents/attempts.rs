@@ -27,7 +27,7 @@ impl Run {
         Self::of(house, model, "agents", agents)
     }
 
-    fn of(house: House, model: Model, brain: &str, agents: &str) -> Self {
+    pub(crate) fn of(house: House, model: Model, brain: &str, agents: &str) -> Self {
         let spool = house.spool();
         let worker = house.worker(&model, brain, agents);
         let (state, manifest, dir) = house.outcome(&spool);
@@ -54,12 +54,13 @@ impl Run {
 
     /// It was accepted after so many iterations.
     pub(crate) fn accepted_after(&self, iterations: u64) {
-        assert!(matches!(self.state, State::Done(_)), "{:#}\n{}", self.manifest, self.house.said());
+        let log = fs::read_to_string(self.dir.join("build.log")).unwrap_or_default();
+        assert!(matches!(self.state, State::Done(_)), "{:#}\n{}\n{log}", self.manifest, self.house.said());
         assert_eq!(self.manifest["iterations"].as_u64(), Some(iterations), "{:#}", self.manifest);
     }
 
     /// It failed for this reason, and says this about it.
-    fn failed(&self, reason: FailureReason, detail: &str) {
+    pub(crate) fn failed(&self, reason: FailureReason, detail: &str) {
         assert_eq!(self.state, State::Failed(reason), "{:#}\n{}", self.manifest, self.house.said());
         let said = self.manifest["detail"].as_str().unwrap_or_default();
         assert!(said.contains(detail), "{said}");

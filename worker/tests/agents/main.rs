@@ -4,6 +4,7 @@ mod attempts;
 mod endpoints;
 #[path = "../common/git.rs"]
 mod git;
+mod hostile;
 mod house;
 mod model;
 mod resume;
