@@ -42,6 +42,9 @@ const BUILD_NETWORK: &str = "build-network";
 /// What people read where a change of the configuration does not hold yet.
 const RESTART_NEEDED: &str = "changed in the configuration, and holds after the next restart";
 
+/// And where it cannot hold.
+const ENDPOINTS_STAY: &str = "changed in the configuration, and the endpoints of models stay as they were";
+
 /// Works until it is told to stop.
 pub(crate) async fn serve(
     cli: &Cli,
@@ -328,7 +331,12 @@ async fn heed_reloads(
             worker.board.notice(&said);
         }
         worker.board.set_kinds(kinds(&config));
-        worker.llm.reload(&config.agents);
+        worker.board.withdraw_group(ENDPOINTS_STAY);
+        if let Err(why) = worker.llm.reload(&config.agents) {
+            let said = format!("{ENDPOINTS_STAY}: {why}");
+            tracing::warn!("{said}");
+            worker.board.notice(&said);
+        }
         live.send_replace(config);
     }
 }

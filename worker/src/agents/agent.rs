@@ -93,7 +93,7 @@ impl Agents {
         asker: &mut Asker<'_>,
         subject: &Subject,
     ) -> Result<Findings, Ended> {
-        let tree = Tree::open(&subject.tree_dir).map_err(Ended::Tree)?;
+        let tree = Tree::open(&subject.tree_dir).map_err(Ended::Node)?;
         let (instance, config) = (&subject.task.instance, self.config.clone());
         let most = config.shown_bytes_max;
         let shown = |text: &str| fenced(&clip(text, most));
@@ -219,7 +219,7 @@ impl Agents {
         let python = self.python(subject);
         let tree = match self.tree.take() {
             Some(tree) => tree,
-            None => Tree::open(&subject.tree_dir).map_err(Ended::Tree)?,
+            None => Tree::open(&subject.tree_dir).map_err(Ended::Node)?,
         };
         let written = dialogue
             .answer(asker, |choice: Choice| {
@@ -260,14 +260,11 @@ impl Agents {
         let is_accepted = is_accepted(observation);
         let judged = dialogue
             .answer(asker, |judged: Judged| match (&judged, is_accepted) {
-                (Judged::Genuine { .. }, false) => {
+                (Judged::Genuine { .. } | Judged::NotGenuine { .. }, false) => {
                     Err("the outcome is not \"accepted\": say \"retry\" or \"unsolvable\"".to_owned())
                 }
                 (Judged::Retry { .. }, true) => {
                     Err("the outcome is \"accepted\": say \"genuine\" or \"not-genuine\"".to_owned())
-                }
-                (Judged::NotGenuine { .. }, false) => {
-                    Err("the outcome is not \"accepted\": say \"retry\" or \"unsolvable\"".to_owned())
                 }
                 (
                     Judged::Retry { feedback, .. }
@@ -294,9 +291,7 @@ impl Agents {
 
     /// The Python of the Dockerfile, for its git's age.
     fn python(&self, subject: &Subject) -> PythonVersion {
-        let text = self.dockerfile.as_ref().map_or("", |dockerfile| &dockerfile.0);
-        let last = text.lines().rev().filter_map(|line| line.strip_prefix("FROM "));
-        let named = last.filter_map(|rest| PythonVersion::from_image(rest.split_whitespace().next()?)).next();
+        let named = self.dockerfile.as_ref().and_then(Dockerfile::python);
         let oldest = subject.pythons.first().copied();
         named.or(oldest).unwrap_or(PythonVersion::new(3, 9))
     }
@@ -330,7 +325,7 @@ pub(super) fn is_accepted(observation: &Observation) -> bool {
 /// The outcome in words, and the two logs.
 fn told(observation: &Observation) -> (String, &str, &str) {
     match observation {
-        Observation::BuildFailed { error, log } => (format!("the build failed: {error}"), "", log),
+        Observation::BuildFailed { error, log, .. } => (format!("the build failed: {error}"), "", log),
         Observation::Evaluated { evidence, verdict, logs } => {
             let log =
                 |wanted| logs.iter().find(|(condition, _)| *condition == wanted).map_or("", |(_, log)| log);

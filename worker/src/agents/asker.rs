@@ -1,7 +1,9 @@
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 use super::AgentsConfig;
-use super::llm::{Answer, CallError, ChatRequest, Message, Speaker, dollars};
+use super::llm::{Answer, CallError, ChatRequest, Cost, Message, Speaker, dollars};
 use super::model::Model;
 use super::told::{Exchange, Told};
 use crate::attempt::journal::Journal;
@@ -24,17 +26,27 @@ pub enum Reply {
     Answer(Answer),
     /// It is longer than the model can read.
     TooLong(String),
+    /// Nobody has an answer to it that can be used.
+    Refused {
+        /// What was said instead.
+        why: String,
+        /// What that has cost.
+        cost: Cost,
+    },
     /// It was not asked: the budget is used up.
     Spent(String),
 }
 
 /// Why there is no answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Unanswered {
     TooLong(String),
+    Refused(String),
     Spent(String),
     /// Not the task's fault.
     Away(String),
+    /// The journal cannot be written.
+    Unkept(io::Error),
 }
 
 /// Asks for one attempt: what its journal knows is not asked again, and what it may not afford is not asked at all.
@@ -84,7 +96,8 @@ impl<'a> Asker<'a> {
             }
             None => {
                 let reply = self.reply(request).await?;
-                self.journal.note_replied(&asked, &reply);
+                // What nobody could find again is not made use of.
+                self.journal.note_replied(&asked, &reply).map_err(Unanswered::Unkept)?;
                 reply
             }
         };
@@ -100,6 +113,7 @@ impl<'a> Asker<'a> {
                 Ok(answer)
             }
             Reply::TooLong(why) => Err(Unanswered::TooLong(why)),
+            Reply::Refused { why, .. } => Err(Unanswered::Refused(why)),
             Reply::Spent(why) => Err(Unanswered::Spent(why)),
         }
     }
@@ -114,23 +128,33 @@ impl<'a> Asker<'a> {
                 request.agent
             )));
         };
-        match llm.ask(request).await {
+        let (asked, cost) = llm.ask(request).await;
+        match asked {
             Ok(answer) => Ok(Reply::Answer(answer)),
             Err(CallError::TooLong(why)) => Ok(Reply::TooLong(why)),
+            Err(CallError::Unusable(why)) => Ok(Reply::Refused { why, cost }),
             Err(error @ CallError::Unavailable { .. }) => Err(Unanswered::Away(error.to_string())),
+        }
+    }
+
+    /// What a whole conversation came to, for whoever looks after the model.
+    pub(super) fn came_to(&self, answer: Result<(), &str>) {
+        if let Model::Live(llm) = &self.model {
+            llm.came_to(answer);
         }
     }
 
     /// Which part of the budget is used up.
     fn spent(&self) -> Option<String> {
         let sums = self.told.sums();
-        let spent = dollars(sums.micro_dollars);
+        let (usage, micro_dollars) = (sums.cost.usage, sums.cost.micro_dollars);
+        let spent = dollars(micro_dollars);
         let Budget { answers, tokens, dollars, seconds } = &self.budget;
         if sums.answers >= *answers {
             Some(format!("{} answers of {answers} (task_answers_max)", sums.answers))
-        } else if sums.usage.total() >= *tokens {
-            Some(format!("{} tokens of {tokens} (task_tokens_max)", sums.usage.total()))
-        } else if spent >= *dollars && sums.micro_dollars > 0 {
+        } else if usage.total() >= *tokens {
+            Some(format!("{} tokens of {tokens} (task_tokens_max)", usage.total()))
+        } else if spent >= *dollars && micro_dollars > 0 {
             Some(format!("${spent:.2} of ${dollars:.2} (task_dollars_max)"))
         } else if self.waited_seconds >= std::time::Duration::from_secs(*seconds).as_secs_f64() {
             Some(format!("{:.0} s of {seconds} s (task_seconds_max)", self.waited_seconds))

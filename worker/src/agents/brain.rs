@@ -200,7 +200,7 @@ impl Brain for Brains<'_> {
 /// What an iteration came to, and the log that tells most.
 fn outcome(observation: &Observation) -> (String, &str) {
     match observation {
-        Observation::BuildFailed { error, log } => (format!("the build failed: {error}"), log),
+        Observation::BuildFailed { error, log, .. } => (format!("the build failed: {error}"), log),
         Observation::Evaluated { verdict, logs, .. } => {
             let with_fix = logs.iter().find(|(condition, _)| *condition == Condition::WithFix);
             let said = match verdict {
@@ -228,9 +228,11 @@ fn analysis_of(judged: Judged, observation: &Observation) -> Analysis {
 
 fn ended(ended: Ended) -> BrainError {
     match ended {
-        Ended::Useless(detail) => BrainError::Unsolvable { reason: FailureReason::Unsolvable, detail },
-        Ended::Spent(detail) => BrainError::Unsolvable { reason: FailureReason::Budget, detail },
+        // That says something of the model, and nothing of the task.
+        Ended::Useless(detail) | Ended::Spent(detail) => {
+            BrainError::Unsolvable { reason: FailureReason::Budget, detail }
+        }
         Ended::Away(why) => BrainError::Away(why),
-        Ended::Tree(error) => error,
+        Ended::Node(error) => error,
     }
 }

@@ -28,8 +28,21 @@ pub struct AgentsConfig {
     pub tries_max: u32,
     /// Wall time of one call with all its tries.
     pub call_seconds_max: u64,
+    /// How long an attempt waits where no call is answered, before its task is handed back.
+    pub away_seconds_max: u64,
     /// Where to ask.
     pub endpoints: Vec<EndpointConfig>,
+}
+
+/// What an endpoint calls the longest answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerLimit {
+    /// Nearly all.
+    #[default]
+    MaxTokens,
+    /// OpenAI's own, for models that think.
+    MaxCompletionTokens,
 }
 
 /// One `[[worker.agents.endpoints]]`.
@@ -60,6 +73,8 @@ pub struct EndpointConfig {
     pub silence_seconds: u64,
     /// Whether answers are streamed.
     pub stream: bool,
+    /// What it calls the longest answer.
+    pub answer_limit: AnswerLimit,
     /// Whether `reasoning_content` of earlier answers is sent back.
     pub echo_reasoning: bool,
     /// The temperature; not set: the endpoint's own.
@@ -120,13 +135,12 @@ impl EndpointConfig {
         if self.model.is_empty() {
             return Err("model is missing".to_owned());
         }
-        let url = reqwest::Url::parse(&self.url).map_err(|error| format!("url: {error}"))?;
-        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        if !matches!(url.scheme(), "http" | "https") || !is_plain {
-            return Err("url is to be http:// or https://, without user, password and query".to_owned());
+        let url = plain("url", &self.url)?;
+        if !self.proxy.is_empty() {
+            plain("proxy", &self.proxy)?;
         }
         let is_local = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
-        if url.scheme() == "http" && !self.key.is_empty() && !is_local {
+        if url.scheme() == "http" && !self.key.is_empty() && !(is_local && self.proxy.is_empty()) {
             return Err("a key would go over the network as it is: write https://".to_owned());
         }
         if self.concurrency_max == 0 || self.timeout_seconds == 0 || self.silence_seconds == 0 {
@@ -144,6 +158,16 @@ impl EndpointConfig {
     }
 }
 
+/// A URL in which nothing is hidden: it is shown in logs.
+fn plain(key: &str, text: &str) -> Result<reqwest::Url, String> {
+    let url = reqwest::Url::parse(text).map_err(|error| format!("{key}: {error}"))?;
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    match matches!(url.scheme(), "http" | "https") && is_plain {
+        true => Ok(url),
+        false => Err(format!("{key} is to be http:// or https://, without user, password and query")),
+    }
+}
+
 impl Default for AgentsConfig {
     fn default() -> Self {
         Self {
@@ -158,6 +182,7 @@ impl Default for AgentsConfig {
             shown_bytes_max: 12_000,
             tries_max: 12,
             call_seconds_max: 1800,
+            away_seconds_max: 21_600,
             endpoints: Vec::new(),
         }
     }
@@ -178,6 +203,7 @@ impl Default for EndpointConfig {
             timeout_seconds: 600,
             silence_seconds: 120,
             stream: true,
+            answer_limit: AnswerLimit::default(),
             echo_reasoning: false,
             temperature: None,
             dollars_per_million_read: 0.0,
@@ -208,6 +234,14 @@ mod tests {
         check(|_| (), "");
         check(|e| e.url = "http://127.0.0.1:8000/v1".to_owned(), "");
         check(|e| e.url = "http://models.example/v1".to_owned(), "as it is");
+        let proxied = |e: &mut EndpointConfig| e.proxy = "http://proxy.example:3128".to_owned();
+        check(proxied, "");
+        check(
+            |e| (e.url, e.proxy) = ("http://localhost/v1".to_owned(), "http://proxy.example:3128".to_owned()),
+            "as it is",
+        );
+        check(|e| e.proxy = "http://me:pass@proxy.example:3128".to_owned(), "proxy is to be");
+        check(|e| e.proxy = "proxy.example".to_owned(), "proxy");
         check(|e| e.url = "https://me:pass@api.example/v1".to_owned(), "without user");
         check(|e| e.url = "https://api.example/v1?key=x".to_owned(), "query");
         check(|e| e.url = "api.example".to_owned(), "url");

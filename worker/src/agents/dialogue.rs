@@ -3,11 +3,13 @@ use serde::de::DeserializeOwned;
 use super::AgentsConfig;
 use super::answer;
 use super::asker::{Asker, Unanswered};
-use super::llm::{ChatRequest, Message, Speaker};
+use super::llm::{Answer, ChatRequest, Message, Speaker};
 use super::prompt::{HOUSE, REPAIR, prompt};
-use super::shown::fenced;
+use super::shown::{clip, fenced};
 use crate::synthesis::BrainError;
 
+/// No text is cut to less than this, in bytes.
+const SHORTENED_BYTES_MIN: usize = 1000;
 /// How often a conversation that is too long is shortened.
 const SHORTENED_MAX: u32 = 3;
 
@@ -26,8 +28,15 @@ pub(super) enum Ended {
     Useless(String),
     Spent(String),
     Away(String),
-    /// The tree cannot be read.
-    Tree(BrainError),
+    /// The tree cannot be read, or the journal not written.
+    Node(BrainError),
+}
+
+/// What a question came to.
+enum Asked {
+    Answer(Answer),
+    /// Nobody has an answer to it.
+    Refused(String),
 }
 
 impl Dialogue {
@@ -54,31 +63,38 @@ impl Dialogue {
         mut check: impl FnMut(T) -> Result<U, String>,
     ) -> Result<U, Ended> {
         loop {
-            let answer = self.ask(asker).await?;
-            let read = answer::read::<T>(&answer.text).and_then(&mut check);
-            let complaint = match read {
-                Ok(taken) => {
-                    self.answered(answer.text, answer.reasoning);
-                    return Ok(taken);
+            let (said, complaint) = match self.ask(asker).await? {
+                Asked::Answer(answer) => {
+                    let read = answer::read::<T>(&answer.text).and_then(&mut check);
+                    let complaint = match read {
+                        Ok(taken) => {
+                            asker.came_to(Ok(()));
+                            self.answered(answer.text, answer.reasoning);
+                            return Ok(taken);
+                        }
+                        Err(why) if answer.is_whole => why,
+                        Err(why) => {
+                            format!("it was cut off at {} tokens: be briefer ({why})", self.answer_tokens_max)
+                        }
+                    };
+                    ((answer.text, answer.reasoning), complaint)
                 }
-                Err(why) if answer.is_whole => why,
-                Err(why) => {
-                    format!("it was cut off at {} tokens: be briefer ({why})", self.answer_tokens_max)
-                }
+                Asked::Refused(why) => ((String::new(), None), why),
             };
             if self.repairs_left == 0 {
+                asker.came_to(Err(&complaint));
                 return Err(Ended::Useless(format!(
-                    "the {} agent gives no answer that can be used: {complaint}",
+                    "the {} agent gave no answer that can be used, however often it was asked to mend it (repairs_max): {complaint}",
                     self.agent
                 )));
             }
             self.repairs_left -= 1;
-            self.answered(answer.text, answer.reasoning);
+            self.answered(said.0, said.1);
             self.say(prompt!(REPAIR, complaint = &fenced(&complaint)));
         }
     }
 
-    async fn ask(&mut self, asker: &mut Asker<'_>) -> Result<super::Answer, Ended> {
+    async fn ask(&mut self, asker: &mut Asker<'_>) -> Result<Asked, Ended> {
         let mut shortened = 0;
         loop {
             let request = ChatRequest {
@@ -87,7 +103,9 @@ impl Dialogue {
                 answer_tokens_max: self.answer_tokens_max,
             };
             match asker.ask(&request).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(Asked::Answer(answer)),
+                Err(Unanswered::Refused(why)) => return Ok(Asked::Refused(why)),
+                Err(Unanswered::Unkept(error)) => return Err(Ended::Node(BrainError::Unkept(error))),
                 Err(Unanswered::Spent(why)) => return Err(Ended::Spent(why)),
                 Err(Unanswered::Away(why)) => return Err(Ended::Away(why)),
                 Err(Unanswered::TooLong(why)) if shortened == SHORTENED_MAX => {
@@ -101,10 +119,14 @@ impl Dialogue {
         }
     }
 
-    /// Leaves half of every long text out, the system's apart.
+    /// Leaves half of every long text out, the system's apart. Of what we said only texts of others are cut, each between
+    /// its marks: a mark that is left out would let what others say pass for ours.
     fn shorten(&mut self) {
         for message in self.messages.iter_mut().filter(|message| message.role != Speaker::System) {
-            message.content = super::shown::clip(&message.content, (message.content.len() / 2).max(1000));
+            message.content = match message.role {
+                Speaker::Assistant => halved(&message.content),
+                _ => halved_between_marks(&message.content),
+            };
             message.reasoning = None;
         }
     }
@@ -113,5 +135,54 @@ impl Dialogue {
         // An empty turn is refused by some endpoints.
         let content = if content.trim().is_empty() { "(nothing)".to_owned() } else { content };
         self.messages.push(Message { role: Speaker::Assistant, content, reasoning });
+    }
+}
+
+fn halved(text: &str) -> String {
+    clip(text, (text.len() / 2).max(SHORTENED_BYTES_MIN))
+}
+
+fn halved_between_marks(said: &str) -> String {
+    let mut shown: Vec<String> = Vec::new();
+    let mut within: Option<Vec<&str>> = None;
+    for line in said.lines() {
+        match &mut within {
+            Some(text) if line.starts_with(">>> ") => {
+                shown.push(halved(&text.join("\n")));
+                shown.push(line.to_owned());
+                within = None;
+            }
+            Some(text) => text.push(line),
+            None => {
+                within = line.starts_with("<<< ").then(Vec::new);
+                shown.push(line.to_owned());
+            }
+        }
+    }
+    shown.extend(within.map(|text| halved(&text.join("\n"))));
+    shown.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shortened_keeps_its_marks() {
+        let text = |name: &str| format!("{name} begins\n{}{name} ends", "…\n".repeat(900));
+        let said = format!(
+            "Ours.\n\n<<< a\n{}\n>>> a\n\nOurs too:\n\n<<< b\n{}\n>>> b\n\nDo it.",
+            text("a"),
+            text("b")
+        );
+        let of_marks = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| !line.is_empty() && !line.contains('…')).map(str::to_owned).collect()
+        };
+        let mut shown = said.clone();
+        for _ in 0..SHORTENED_MAX {
+            shown = halved_between_marks(&shown);
+            assert_eq!(of_marks(&shown), of_marks(&said));
+        }
+        assert!(shown.len() < said.len() / 2, "{}", shown.len());
     }
 }

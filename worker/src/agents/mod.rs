@@ -27,7 +27,7 @@ mod words;
 
 pub use asker::{Asker, Budget, Reply};
 pub use brain::{BrainKind, Brains};
-pub use config::{AgentsConfig, EndpointConfig};
+pub use config::{AgentsConfig, AnswerLimit, EndpointConfig};
 pub use fleet::Fleet;
 pub use llm::*;
 pub use memory::{Memory, Reference};

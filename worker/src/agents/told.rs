@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::asker::Reply;
-use super::llm::{ChatRequest, Message, Usage};
+use super::llm::{ChatRequest, Cost, Message};
 
 /// The conversation of an attempt, as its result keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,12 +27,10 @@ pub struct Exchange {
 /// What a conversation came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// Answers.
+    /// Answers; those that nobody could use too.
     pub answers: u32,
-    /// Tokens.
-    pub usage: Usage,
-    /// Price, in millionths of a dollar.
-    pub micro_dollars: u64,
+    /// What was paid for them.
+    pub cost: Cost,
 }
 
 impl Told {
@@ -57,13 +55,13 @@ impl Told {
     fn of(&self, is_meant: impl Fn(&Exchange) -> bool) -> Sums {
         let mut sums = Sums::default();
         for exchange in self.exchanges.iter().filter(|exchange| is_meant(exchange)) {
-            let Reply::Answer(answer) = &exchange.reply else { continue };
+            let cost = match &exchange.reply {
+                Reply::Answer(answer) => Cost { usage: answer.usage, micro_dollars: answer.micro_dollars },
+                Reply::Refused { cost, .. } => *cost,
+                Reply::TooLong(_) | Reply::Spent(_) => continue,
+            };
             sums.answers += 1;
-            sums.usage.read += answer.usage.read;
-            sums.usage.cached += answer.usage.cached;
-            sums.usage.written += answer.usage.written;
-            sums.usage.is_guess |= answer.usage.is_guess;
-            sums.micro_dollars += answer.micro_dollars;
+            sums.cost.add(&cost);
         }
         sums
     }

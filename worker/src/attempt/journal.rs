@@ -276,9 +276,9 @@ impl Journal {
         self.past.replied.get(request)
     }
 
-    pub(crate) fn note_replied(&self, request: &str, reply: &Reply) {
+    pub(crate) fn note_replied(&self, request: &str, reply: &Reply) -> io::Result<()> {
         let (request, reply) = (request.to_owned(), Box::new(reply.clone()));
-        self.note_outcome(&Line::<(), (), ()>::Replied { request, reply });
+        self.write(&Line::<(), (), ()>::Replied { request, reply })
     }
 
     pub(crate) fn continued(&self) {

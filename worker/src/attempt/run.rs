@@ -12,7 +12,7 @@ use super::journal::Journal;
 use super::log::Round;
 use super::recorded::Recorded;
 use super::report::Attempt;
-use super::verdict::{describe, hopeless, last_lines, verdict_of, with_reason};
+use super::verdict::{describe, hopeless, verdict_of, with_reason};
 use uuid::Uuid;
 
 use crate::agents::prompts_digest;
@@ -44,14 +44,15 @@ pub struct Workshop<E> {
 
 impl<E: Engine> Workshop<E> {
     /// The same workshop for one attempt: with limits that hold to its end, and an engine that keeps its journal.
+    ///
+    /// One that goes on does so under what it began with: other limits would be other prompts, and other verdicts.
     pub fn of_attempt<'a>(&'a self, config: WorkerConfig, journal: &'a Journal) -> Workshop<Recorded<'a, E>> {
-        Workshop {
-            engine: Recorded::new(&self.engine, journal),
-            repositories: self.repositories.clone(),
-            config,
-            build_network: self.build_network,
-            pythons: self.pythons.clone(),
-        }
+        let (engine, repositories) = (Recorded::new(&self.engine, journal), self.repositories.clone());
+        let (config, build_network, pythons) = match journal.circumstances() {
+            Some(then) => (then.config.clone(), then.build_network, then.pythons.clone()),
+            None => (config, self.build_network, self.pythons.clone()),
+        };
+        Workshop { engine, repositories, config, build_network, pythons }
     }
 }
 
@@ -145,9 +146,9 @@ fn agents_record(brain: &impl Brain) -> Option<AgentsRecord> {
     Some(AgentsRecord {
         brain: brain.name().to_owned(),
         answers: sums.answers,
-        tokens_read: sums.usage.read,
-        tokens_written: sums.usage.written,
-        micro_dollars: sums.micro_dollars,
+        tokens_read: sums.cost.usage.read,
+        tokens_written: sums.cost.usage.written,
+        micro_dollars: sums.cost.micro_dollars,
         prompts_blake3: prompts_digest(),
     })
 }
@@ -243,6 +244,10 @@ async fn round<E: Engine, B: Brain>(
         Err(error) => return hopeless(error).map(Err),
     };
     bench.log.took("explore", started);
+    // The Dockerfile may begin with another than was found.
+    if let (Some(record), Some(python)) = (&mut bench.python, dockerfile.python()) {
+        record.used = python.to_string();
+    }
 
     let rebuild = bench.image_id.is_none() || bench.dockerfile.as_ref() != Some(&dockerfile);
     if rebuild {
@@ -271,23 +276,23 @@ async fn round<E: Engine, B: Brain>(
                 bench.image_id = Some(id);
                 bench.image_bytes = built.own_bytes;
             }
-            BuildEnd::Failed(error) => {
-                if let Some(line) = fault::of_node(&error, &built.log) {
-                    return Err(EngineError::Failed { action: "build", detail: line }.into());
-                }
-                return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
-            }
-            BuildEnd::DiskFull => {
-                let error = "the build was killed at its disk limit ([worker] slot_disk_gib)".to_owned();
-                return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
-            }
-            BuildEnd::Refused(refused) => {
-                let error = refused.to_string();
-                return Ok(Ok((Observation::BuildFailed { error, log: built.log }, true)));
-            }
-            BuildEnd::TimedOut => {
-                let detail = format!("the build did not end within {} s", shop.config.build_timeout_seconds);
-                return Ok(Err(Verdict::failed(FailureReason::Timeout, detail, last_lines(&built.log))));
+            failed => {
+                let (reason, error) = match failed {
+                    BuildEnd::Failed(error) => match fault::of_node(&error, &built.log) {
+                        Some(detail) => return Err(EngineError::Failed { action: "build", detail }.into()),
+                        None => (FailureReason::Build, error),
+                    },
+                    BuildEnd::Refused(refused) => (FailureReason::Build, refused.to_string()),
+                    BuildEnd::TimedOut => {
+                        let most = shop.config.build_timeout_seconds;
+                        (FailureReason::Timeout, format!("the build did not end within {most} s"))
+                    }
+                    BuildEnd::Built(_) | BuildEnd::DiskFull => {
+                        let error = "the build was killed at its disk limit ([worker] slot_disk_gib)";
+                        (FailureReason::Build, error.to_owned())
+                    }
+                };
+                return Ok(Ok((Observation::BuildFailed { reason, error, log: built.log }, true)));
             }
         }
     }

@@ -8,14 +8,16 @@ use crate::synthesis::{BrainError, Observation};
 pub(super) fn hopeless(error: BrainError) -> Result<Verdict, AttemptError> {
     match error {
         BrainError::Unsolvable { reason, detail } => Ok(Verdict::failed(reason, detail, Vec::new())),
-        error @ (BrainError::Tree { .. } | BrainError::Away(_)) => Err(AttemptError::Brain(error)),
+        error @ (BrainError::Tree { .. } | BrainError::Unkept(_) | BrainError::Away(_)) => {
+            Err(AttemptError::Brain(error))
+        }
     }
 }
 
 pub(super) fn verdict_of(observation: &Observation) -> Verdict {
     match observation {
-        Observation::BuildFailed { error, log } => {
-            Verdict::failed(FailureReason::Build, error.clone(), last_lines(log))
+        Observation::BuildFailed { reason, error, log } => {
+            Verdict::failed(*reason, error.clone(), last_lines(log))
         }
         Observation::Evaluated { verdict, .. } => verdict.clone(),
     }

@@ -37,6 +37,15 @@ pub struct Findings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dockerfile(pub String);
 
+impl Dockerfile {
+    /// The Python of the base image that its last stage begins with.
+    #[must_use]
+    pub fn python(&self) -> Option<PythonVersion> {
+        let last = self.0.lines().rev().filter_map(|line| line.strip_prefix("FROM "));
+        last.filter_map(|rest| PythonVersion::from_image(rest.split_whitespace().next()?)).next()
+    }
+}
+
 /// How the tests are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalScript {
@@ -70,6 +79,8 @@ pub enum ReportKind {
 pub enum Observation {
     /// A step of the Dockerfile failed, or the build's time was up.
     BuildFailed {
+        /// What it ends as where nobody goes on.
+        reason: FailureReason,
         /// The engine's own sentence.
         error: String,
         /// The build's output.
@@ -139,6 +150,9 @@ pub enum BrainError {
         /// Why.
         detail: String,
     },
+    /// What a model answered cannot be kept; the node is at fault.
+    #[error("cannot keep the attempt's journal: {0}")]
+    Unkept(std::io::Error),
     /// No model answers; the task is not at fault.
     #[error("no model answers: {0}")]
     Away(String),

@@ -99,7 +99,9 @@ impl Rules {
         let Some(explored) = &self.explored else { return Ok(Analysis::Final) };
         let is_new = |repair: &Repair| !self.repairs.contains(repair);
         let found = match observation {
-            Observation::BuildFailed { error, log } => {
+            // The same again would take as long.
+            Observation::BuildFailed { reason: FailureReason::Timeout, .. } => return Ok(Analysis::Final),
+            Observation::BuildFailed { error, log, .. } => {
                 let log = strip_escapes(&format!("{log}\n{error}\n"));
                 let found = repair::diagnose_build(&recipe, &explored.surroundings, &log, is_new);
                 if found.is_empty() {

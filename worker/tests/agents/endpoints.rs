@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use super::model::{Asked, Model, Say};
 use worker::agents::{AgentsConfig, CallError, ChatRequest, EndpointConfig, Message, Pool, Surroundings};
 
-fn clock() -> Duration {
+pub(crate) fn clock() -> Duration {
     static BEGUN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     BEGUN.elapsed()
 }
 
 /// Spread over 0 to 1, the same in each run.
-fn random() -> f64 {
+pub(crate) fn random() -> f64 {
     static NTH: AtomicUsize = AtomicUsize::new(0);
     let nth = NTH.fetch_add(1, Ordering::Relaxed) as u32;
     f64::from(nth.wrapping_mul(2_654_435_769)) / f64::from(u32::MAX)
 }
 
-fn endpoint(model: &Model, name: &str) -> EndpointConfig {
+pub(crate) fn endpoint(model: &Model, name: &str) -> EndpointConfig {
     EndpointConfig {
         name: name.to_owned(),
         url: model.url(),
@@ -29,7 +29,7 @@ fn endpoint(model: &Model, name: &str) -> EndpointConfig {
     }
 }
 
-fn pool_with_keys(
+pub(crate) fn pool_with_keys(
     endpoints: Vec<EndpointConfig>,
     change: fn(&mut AgentsConfig),
     keys: Option<&std::path::Path>,
@@ -40,11 +40,11 @@ fn pool_with_keys(
     Pool::new(&config, Surroundings { credentials_dir, clock, random }, None).expect("a pool")
 }
 
-fn pool(endpoints: Vec<EndpointConfig>, change: fn(&mut AgentsConfig)) -> Pool {
+pub(crate) fn pool(endpoints: Vec<EndpointConfig>, change: fn(&mut AgentsConfig)) -> Pool {
     pool_with_keys(endpoints, change, None)
 }
 
-fn question(text: &str) -> ChatRequest {
+pub(crate) fn question(text: &str) -> ChatRequest {
     ChatRequest {
         agent: "explore".to_owned(),
         messages: vec![Message::system("house".to_owned()), Message::user(text.to_owned())],
@@ -52,7 +52,7 @@ fn question(text: &str) -> ChatRequest {
     }
 }
 
-fn echo(body: &serde_json::Value) -> String {
+pub(crate) fn echo(body: &serde_json::Value) -> String {
     format!("answer to {}", body["messages"][1]["content"].as_str().unwrap_or_default())
 }
 

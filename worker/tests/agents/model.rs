@@ -45,6 +45,10 @@ pub(crate) enum Say {
     Garbage,
     /// An answer that took its time.
     After(Duration, Box<Say>),
+    /// A streamed answer with a pause before each piece.
+    Slow(Duration, String),
+    /// A streamed answer that is whole, after which the connection stays open.
+    Open(String),
 }
 
 /// The endpoint; it ends with the process.
@@ -191,6 +195,21 @@ async fn answer(client: &mut TcpStream, asked: &Asked, say: Say) -> io::Result<(
         Say::Text(text) => tell(client, asked, &text, None, true).await,
         Say::Thought(thought, text) => tell(client, asked, &text, Some(&thought), true).await,
         Say::CutOff(text) => tell(client, asked, &text, None, false).await,
+        Say::Slow(pause, text) => {
+            let pieces = [&text[..text.len() / 2], &text[text.len() / 2..]];
+            begin_stream(client).await?;
+            for piece in pieces {
+                tokio::time::sleep(pause).await;
+                event(client, &json!({ "content": piece }), None).await?;
+            }
+            event(client, &json!({}), Some("stop")).await?;
+            client.shutdown().await
+        }
+        Say::Open(text) => {
+            begin_stream(client).await?;
+            event(client, &json!({ "content": text }), Some("stop")).await?;
+            std::future::pending().await
+        }
     }
 }
 
@@ -202,6 +221,16 @@ async fn send(client: &mut TcpStream, status: u16, after: Option<&str>, body: &s
     );
     client.write_all(format!("{head}{body}").as_bytes()).await?;
     client.shutdown().await
+}
+
+async fn begin_stream(client: &mut TcpStream) -> io::Result<()> {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+    client.write_all(head).await
+}
+
+async fn event(client: &mut TcpStream, delta: &Value, finish: Option<&str>) -> io::Result<()> {
+    let event = json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }] });
+    client.write_all(format!("data: {event}\n\n").as_bytes()).await
 }
 
 async fn tell(
@@ -220,9 +249,7 @@ async fn tell(
         let sent = if whole { body.as_str() } else { &body[..body.len() / 2] };
         return send(client, 200, None, sent).await;
     }
-    client
-        .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
-        .await?;
+    begin_stream(client).await?;
     let mut deltas = Vec::new();
     deltas.extend(thought.map(|thought| json!({ "reasoning_content": thought })));
     let chars: Vec<char> = text.chars().collect();
@@ -230,8 +257,7 @@ async fn tell(
         chars.chunks(PIECE_CHARS).map(|piece| json!({ "content": piece.iter().collect::<String>() })),
     );
     for delta in deltas {
-        let event = json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
-        client.write_all(format!("data: {event}\n\n").as_bytes()).await?;
+        event(client, &delta, None).await?;
     }
     if whole {
         let end =

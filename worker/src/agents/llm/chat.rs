@@ -45,7 +45,7 @@ pub struct Answer {
     pub reasoning: Option<String>,
     /// Whether the answer ended by itself; else it was cut off at its longest.
     pub is_whole: bool,
-    /// What it took.
+    /// What it took; with what tries took that gave no answer.
     pub usage: Usage,
     /// Who gave it.
     pub endpoint: String,
@@ -72,6 +72,27 @@ pub struct Usage {
     /// The endpoint did not tell: these are our own guess.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_guess: bool,
+}
+
+/// What was paid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Tokens.
+    pub usage: Usage,
+    /// The price, in millionths of a dollar.
+    pub micro_dollars: u64,
+}
+
+impl Cost {
+    /// Adds another.
+    pub fn add(&mut self, other: &Self) {
+        self.usage.read = self.usage.read.saturating_add(other.usage.read);
+        self.usage.cached = self.usage.cached.saturating_add(other.usage.cached);
+        self.usage.written = self.usage.written.saturating_add(other.usage.written);
+        self.usage.is_guess |= other.usage.is_guess;
+        self.micro_dollars = self.micro_dollars.saturating_add(other.micro_dollars);
+    }
 }
 
 /// Bytes that make a token, roughly; only for what an endpoint does not tell.

@@ -36,6 +36,9 @@ pub enum Failure {
     /// The conversation is longer than the model can read.
     #[error("the conversation is too long: {0}")]
     TooLong(String),
+    /// It gives no answer to this conversation that can be used, and may well to another.
+    #[error("the endpoint has no answer to this conversation: {0}")]
+    Unusable(String),
     /// It does not know our key, or does not let us.
     #[error("the endpoint does not let us in ({status}); mend the credential of its key: {said}")]
     Forbidden {
@@ -55,16 +58,16 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the same call may well succeed later, or elsewhere.
+    /// Whether it is about this conversation, which that endpoint need not be asked about again.
     #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::TooLong(_))
+    pub fn is_of_conversation(&self) -> bool {
+        matches!(self, Self::TooLong(_) | Self::Unusable(_))
     }
 
     /// Whether it speaks against the endpoint itself.
     #[must_use]
     pub fn is_strike(&self) -> bool {
-        !matches!(self, Self::Busy { .. } | Self::TooLong(_))
+        !matches!(self, Self::Busy { .. }) && !self.is_of_conversation()
     }
 
     /// Whether asking the same again there is of no use before a person has done something.
@@ -78,25 +81,55 @@ impl Failure {
         let said = said(body);
         let lower = body.to_ascii_lowercase();
         let has = |marks: &[&str]| marks.iter().any(|mark| lower.contains(mark));
-        let too_long = [
+        let is_too_long = has(&[
             "context_length",
             "context length",
+            "context size",
+            "context_size",
             "maximum context",
             "context window",
             "prompt is too long",
             "input is too long",
             "too many tokens",
-        ];
+            "maximum number of tokens",
+        ]);
+        let is_filtered = has(&[
+            "content_filter",
+            "content filter",
+            "content management policy",
+            "content policy",
+            "content_policy",
+            "responsibleai",
+            "invalid_prompt",
+            "inappropriate content",
+            "flagged",
+        ]);
+        // What a person has to mend is named: the model, a parameter, the form of the call.
+        let is_of_call = has(&[
+            "model",
+            "parameter",
+            "temperature",
+            "max_tokens",
+            "stream",
+            "unsupported",
+            "not supported",
+            "unrecognized",
+            "unknown",
+            "extra inputs",
+            "json",
+            "api key",
+            "api_key",
+        ]);
+        let retry_after = retry_after.and_then(wait_of).or_else(|| delay_in(&lower));
         match status {
             413 => Self::TooLong(said),
-            400 | 422 if has(&too_long) => Self::TooLong(said),
             // Spent for good: no waiting mends that.
-            429 if has(&["insufficient_quota", "billing"]) => Self::Forbidden { status, said },
-            429 => Self::Busy { retry_after: retry_after.and_then(wait_of), said },
-            503 | 529 if retry_after.and_then(wait_of).is_some() => {
-                Self::Busy { retry_after: retry_after.and_then(wait_of), said }
-            }
+            429 if retry_after.is_none() && has(&["insufficient_quota"]) => Self::Forbidden { status, said },
+            429 => Self::Busy { retry_after, said },
             401..=403 => Self::Forbidden { status, said },
+            _ if is_too_long => Self::TooLong(said),
+            400 | 422 if is_filtered || !is_of_call => Self::Unusable(said),
+            503 | 529 if retry_after.is_some() => Self::Busy { retry_after, said },
             408 | 409 | 425 | 500.. => Self::Server { status, said },
             _ => Self::Refused { status, said },
         }
@@ -110,7 +143,14 @@ impl Failure {
     }
 }
 
-/// `Retry-After` in seconds; the form with a date is taken for none.
+/// What Google's endpoints say in the body in place of a header: `"retryDelay": "17s"`.
+fn delay_in(lower: &str) -> Option<Duration> {
+    let (_, rest) = lower.split_once("\"retrydelay\"")?;
+    let value = rest.trim_start_matches([' ', ':', '"']);
+    wait_of(value.split(['s', '"']).next()?)
+}
+
+/// `Retry-After` in seconds; the form with a date is taken for none, and waits as long as if nothing were said.
 fn wait_of(header: &str) -> Option<Duration> {
     let seconds: f64 = header.trim().parse().ok()?;
     (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())))
@@ -141,12 +181,45 @@ mod tests {
         check(429, Some("-1"), "slow", "Busy { retry_after: None");
         check(429, None, "{\"error\":{\"code\":\"insufficient_quota\"}}", "Forbidden");
         check(500, None, "oops", "Server { status: 500");
+        check(
+            429,
+            Some("9"),
+            "{\"error\":{\"code\":\"insufficient_quota\"}}",
+            "Busy { retry_after: Some(9s)",
+        );
+        check(429, None, "rate limit; see https://x.example/account/billing", "Busy { retry_after: None");
+        let gemini =
+            "{\"message\":\"check your plan and billing details\",\"details\":[{\"retryDelay\": \"17s\"}]}";
+        check(429, None, gemini, "Busy { retry_after: Some(17s)");
+        check(429, None, "too many tokens per minute", "Busy");
         check(529, None, "overloaded_error", "Server { status: 529");
         check(503, Some("3"), "overloaded", "Busy { retry_after: Some(3s)");
         check(401, None, "who are you", "Forbidden");
         check(404, None, "no such model", "Refused");
         check(400, None, "This model's maximum context length is 8192 tokens", "TooLong");
         check(400, None, "temperature must be 1", "Refused");
+        check(
+            400,
+            None,
+            "{\"code\":\"unsupported_parameter\",\"message\":\"use max_completion_tokens\"}",
+            "Refused",
+        );
+        check(
+            400,
+            None,
+            "exceed_context_size_error: the request exceeds the available context size",
+            "TooLong",
+        );
+        check(500, None, "{\"code\":\"context_length_exceeded\"}", "TooLong");
+        check(400, None, "the input token count exceeds the maximum number of tokens allowed", "TooLong");
+        check(
+            400,
+            None,
+            "{\"code\":\"content_filter\",\"message\":\"filtered by the model's policy\"}",
+            "Unusable",
+        );
+        check(400, None, "{\"code\":\"invalid_prompt\"}", "Unusable");
+        check(422, None, "no", "Unusable");
         check(413, None, "", "TooLong");
     }
 

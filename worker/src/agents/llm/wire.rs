@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::chat::tokens_guess;
-use super::{ChatRequest, Failure, Usage};
-use crate::agents::EndpointConfig;
+use super::{ChatRequest, Failure, Key, Usage};
+use crate::agents::{AnswerLimit, EndpointConfig};
 
 /// What came back, without what we know of it ourselves.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +14,13 @@ pub(super) struct Reply {
     pub(super) reasoning: Option<String>,
     pub(super) finish: Option<String>,
     pub(super) usage: Option<Usage>,
+    /// It said that it calls tools, of which it was given none.
+    calls: bool,
+    /// What must not be in anything that is told.
+    key: Option<Key>,
+    /// The longest text, and the longest thought; what is beyond is cut off.
+    bytes_max: Option<usize>,
+    is_cut: bool,
 }
 
 /// The body of a call.
@@ -32,9 +39,13 @@ pub(super) fn body(config: &EndpointConfig, request: &ChatRequest) -> Value {
     let mut body = json!({
         "model": config.model,
         "messages": messages,
-        "max_tokens": request.answer_tokens_max,
         "stream": config.stream,
     });
+    let limit = match config.answer_limit {
+        AnswerLimit::MaxTokens => "max_tokens",
+        AnswerLimit::MaxCompletionTokens => "max_completion_tokens",
+    };
+    body[limit] = request.answer_tokens_max.into();
     if let Some(temperature) = config.temperature {
         body["temperature"] = temperature.into();
     }
@@ -46,8 +57,7 @@ pub(super) fn body(config: &EndpointConfig, request: &ChatRequest) -> Value {
 
 #[derive(Deserialize)]
 struct Whole {
-    #[serde(default)]
-    choices: Vec<Choice>,
+    choices: Option<Vec<Choice>>,
     usage: Option<WireUsage>,
     error: Option<Value>,
 }
@@ -55,8 +65,8 @@ struct Whole {
 /// Of a whole answer, or a piece of one.
 #[derive(Deserialize)]
 struct Choice {
-    #[serde(alias = "delta")]
     message: Option<Said>,
+    delta: Option<Said>,
     finish_reason: Option<String>,
 }
 
@@ -64,8 +74,10 @@ struct Choice {
 #[serde(default)]
 struct Said {
     content: Option<String>,
-    #[serde(alias = "reasoning")]
+    /// Under two names; some endpoints say it under both.
     reasoning_content: Option<String>,
+    reasoning: Option<String>,
+    tool_calls: Option<Vec<Value>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -84,20 +96,31 @@ struct Details {
 }
 
 impl Reply {
+    /// To be filled, with at most so many bytes of text.
+    pub(super) fn within(bytes_max: usize, key: Option<Key>) -> Self {
+        Self { key, bytes_max: Some(bytes_max), ..Self::default() }
+    }
+
     /// Takes in a whole answer, or a piece of a streamed one.
     pub(super) fn take(&mut self, json: &str) -> Result<(), Failure> {
         let piece: Whole = serde_json::from_str(json)
-            .map_err(|error| Failure::Garbled(super::failure::said(&error.to_string())))?;
+            .map_err(|error| Failure::Garbled(super::failure::said(&self.scrub(&error.to_string()))))?;
         if let Some(error) = piece.error.filter(|error| !error.is_null()) {
-            return Err(Failure::of_said(&error));
+            let scrubbed = serde_json::from_str(&self.scrub(&error.to_string()));
+            return Err(Failure::of_said(&scrubbed.unwrap_or_default()));
         }
-        if let Some(choice) = piece.choices.into_iter().next() {
-            let said = choice.message.unwrap_or_default();
-            self.text.push_str(said.content.as_deref().unwrap_or_default());
-            if let Some(thought) = said.reasoning_content {
-                self.reasoning.get_or_insert_default().push_str(&thought);
+        if let Some(choice) = piece.choices.and_then(|choices| choices.into_iter().next()) {
+            let said = choice.message.or(choice.delta).unwrap_or_default();
+            let most = self.bytes_max.unwrap_or(usize::MAX);
+            self.is_cut |= push(&mut self.text, said.content.as_deref().unwrap_or_default(), most);
+            if let Some(thought) = said.reasoning_content.or(said.reasoning) {
+                self.is_cut |= push(self.reasoning.get_or_insert_default(), &thought, most);
             }
+            self.calls |= said.tool_calls.is_some_and(|calls| !calls.is_empty());
             self.finish = choice.finish_reason.or(self.finish.take());
+            if self.is_cut {
+                self.finish = Some("length".to_owned());
+            }
         }
         if let Some(usage) = piece.usage {
             let details = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
@@ -111,18 +134,38 @@ impl Reply {
         Ok(())
     }
 
+    /// Whether more of it would not be taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Whether an endpoint may want to be paid for it.
+    pub(super) fn is_begun(&self) -> bool {
+        self.usage.is_some() || !self.text.is_empty() || self.reasoning.is_some()
+    }
+
+    /// Whether it came to its end, as far as what was said goes.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finish.is_some()
+    }
+
     /// Checks that it is one, to its end.
-    pub(super) fn whole(self) -> Result<Self, Failure> {
+    pub(super) fn check(&self) -> Result<(), Failure> {
         let Some(finish) = &self.finish else {
             return Err(Failure::Garbled("it was cut off: it has no finish_reason".to_owned()));
         };
         match finish.as_str() {
-            "content_filter" => Err(Failure::Garbled("the endpoint's filter took it away".to_owned())),
+            "content_filter" => Err(Failure::Unusable("its filter took it away".to_owned())),
             // All of it may have gone into thinking: then asking for less is for whoever asked.
-            "length" => Ok(self),
-            _ if self.text.trim().is_empty() => Err(Failure::Garbled("it is empty".to_owned())),
-            _ => Ok(self),
+            "length" => Ok(()),
+            _ if !self.text.trim().is_empty() => Ok(()),
+            _ if self.calls => Err(Failure::Unusable("it calls tools, and says nothing".to_owned())),
+            _ => Err(Failure::Unusable("it says nothing".to_owned())),
         }
+    }
+
+    fn scrub(&self, text: &str) -> String {
+        self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.scrub(text))
     }
 
     /// What it took: as the endpoint says, else about.
@@ -134,6 +177,14 @@ impl Reply {
             is_guess: true,
         })
     }
+}
+
+/// Adds what there is room for; whether something was left out.
+fn push(text: &mut String, more: &str, most: usize) -> bool {
+    let room = most.saturating_sub(text.len());
+    let end = (0..=room.min(more.len())).rev().find(|end| more.is_char_boundary(*end)).unwrap_or_default();
+    text.push_str(&more[..end]);
+    end < more.len()
 }
 
 #[cfg(test)]
@@ -167,9 +218,9 @@ mod tests {
     fn answers_are_read_and_what_is_none_is_told() {
         let check = |json: &str, expected: Result<(&str, Option<Usage>), &str>| {
             let mut reply = Reply::default();
-            let got = reply.take(json).and_then(|()| reply.whole());
+            let got = reply.take(json).and_then(|()| reply.check());
             match (got, expected) {
-                (Ok(reply), Ok(expected)) => {
+                (Ok(()), Ok(expected)) => {
                     assert_eq!((reply.text.as_str(), reply.usage), expected, "{json}");
                 }
                 (Err(failure), Err(kind)) => assert!(format!("{failure:?}").starts_with(kind), "{failure:?}"),
@@ -191,9 +242,36 @@ mod tests {
         check("{}", Err("Garbled"));
         check(r#"{"error":{"message":"overloaded","code":529}}"#, Err("Server { status: 529"));
         check(r#"{"error":{"message":"slow down","code":"429"}}"#, Err("Busy"));
-        check(r#"{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}"#, Err("Garbled"));
+        check(r#"{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}"#, Err("Unusable"));
+        check(
+            r#"{"choices":[{"message":{"content":"x"},"finish_reason":"content_filter"}]}"#,
+            Err("Unusable"),
+        );
+        let calls = r#"{"choices":[{"message":{"content":null,"tool_calls":[{"id":"x"}]},"finish_reason":"tool_calls"}]}"#;
+        check(calls, Err("Unusable"));
+        check(r#"{"choices":null}"#, Err("Garbled"));
+        check(r#"{"choices":null,"usage":{"prompt_tokens":5}}"#, Err("Garbled"));
+        let twice = r#"{"choices":[{"message":{"content":"hi","reasoning":"hm","reasoning_content":"hm"},"finish_reason":"stop"}]}"#;
+        check(twice, Ok(("hi", None)));
         check(r#"{"choices":[{"message":{"content":"x"},"finish_reason":null}]}"#, Err("Garbled"));
         check(r#"{"choices":[{"message":{"content":null},"finish_reason":"length"}]}"#, Ok(("", None)));
+    }
+
+    #[test]
+    fn no_answer_is_longer_than_its_bound() {
+        let said = |text: &str, finish: &str| {
+            let message = json!({ "content": text, "reasoning": text });
+            json!({ "choices": [{ "delta": message, "finish_reason": finish }] }).to_string()
+        };
+        let mut reply = Reply::within(10, None);
+        reply.take(&said("grüße", "stop")).unwrap();
+        assert_eq!(
+            (reply.text.as_str(), reply.is_full(), reply.finish.as_deref()),
+            ("grüße", false, Some("stop"))
+        );
+        reply.take(&said("üü", "stop")).unwrap();
+        assert_eq!((reply.text.as_str(), reply.finish.as_deref()), ("grüßeü", Some("length")));
+        assert_eq!(reply.reasoning.as_deref().map(str::len), Some(9));
     }
 
     #[test]
