@@ -30,6 +30,15 @@ impl Spool {
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
+    /// Whether an incarnation's account is there: a person removes it to count anew.
+    ///
+    /// # Errors
+    /// The directory cannot be listed: that says nothing.
+    pub fn has_spend(&self, owner: &Owner) -> Result<bool, PathError> {
+        let name = format!("{owner}.json");
+        Ok(self.files().list(&self.layout().spends())?.contains(&name))
+    }
+
     /// What all incarnations have written down, those that are gone too; a torn or foreign file is passed over.
     ///
     /// # Errors

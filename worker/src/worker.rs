@@ -133,8 +133,8 @@ impl<E: Engine + 'static> Worker<E> {
             path: self.spool.layout().lease(&self.owner),
             source,
         })?;
-        on_disk(|| self.open_account());
-        let accounting = tokio::spawn(self.clone().keep_account());
+        let written = on_disk(|| self.open_account());
+        let accounting = tokio::spawn(self.clone().keep_account(written));
         let status = tokio::spawn(self.clone().publish_status());
         let listening = self.poll.listen(&self.spool.layout().pending(), &self.spool.pending_classes()?);
         if let Err(error) = &listening {

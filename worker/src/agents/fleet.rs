@@ -29,6 +29,12 @@ impl Fleet {
         self.here.fetch_add(micro_dollars, Ordering::Relaxed);
     }
 
+    /// Takes off what somebody does not count any more.
+    pub fn forget(&self, micro_dollars: u64) {
+        let less = |here: u64| Some(here.saturating_sub(micro_dollars));
+        let _ = self.here.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// What others have spent by now, and what all may.
     pub fn look(&self, elsewhere: u64, limit: Option<u64>) {
         self.elsewhere.store(elsewhere, Ordering::Relaxed);
@@ -67,6 +73,11 @@ mod tests {
         check(5, Some(11), false);
         check(6, Some(11), true);
         check(0, Some(0), true);
+        fleet.forget(3);
+        check(6, Some(11), false);
+        fleet.forget(3);
+        assert_eq!(fleet.here(), 0);
+        fleet.charge(5);
         check(u64::MAX, Some(11), true);
     }
 }

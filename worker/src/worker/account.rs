@@ -9,27 +9,34 @@ use super::Worker;
 use crate::agents::BrainKind;
 use crate::engine::Engine;
 
+/// What people read where a key cannot be read any more.
+const KEY_STAYS: &str = "the key of an endpoint of models stays as it was";
+
 /// How often: so much may be spent beyond the limit.
 const ACCOUNT_PERIOD: Duration = Duration::from_secs(3);
 
 impl<E: Engine + 'static> Worker<E> {
-    /// Takes up what the process before this one has spent, and hears of the others: before anything is asked.
-    pub(super) fn open_account(&self) {
-        self.llm.fleet().charge(self.spool.spend_of(&self.owner).micro_dollars);
-        self.balance(&mut self.llm.fleet().here());
+    /// Takes up what the process before this one has spent, and hears of the others, before anything is asked; gives what
+    /// is written down.
+    pub(super) fn open_account(&self) -> u64 {
+        let mut written = self.spool.spend_of(&self.owner).micro_dollars;
+        self.llm.fleet().charge(written);
+        self.balance(&mut written);
+        written
     }
 
-    /// Keeps the account until it is dropped.
-    pub(super) async fn keep_account(self: Arc<Self>) {
+    /// Keeps the account, of which so much is written down, until it is dropped.
+    pub(super) async fn keep_account(self: Arc<Self>, mut written: u64) {
         loop {
             tokio::time::sleep(ACCOUNT_PERIOD).await;
             let me = self.clone();
             // The spool may hang: nothing waits for this but the next look.
-            let _ = tokio::task::spawn_blocking(move || {
-                let mut written = me.spool.spend_of(&me.owner).micro_dollars;
+            let balanced = tokio::task::spawn_blocking(move || {
+                me.heed_keys();
                 me.balance(&mut written);
-            })
-            .await;
+                written
+            });
+            written = balanced.await.unwrap_or(written);
         }
     }
 
@@ -39,9 +46,23 @@ impl<E: Engine + 'static> Worker<E> {
         asks.then(|| self.llm.fleet().obstacle().or_else(|| self.llm.obstacle())).flatten()
     }
 
-    /// Writes down what is not written yet, and reads what others have.
+    /// Takes up keys whose files have changed.
+    fn heed_keys(&self) {
+        let failed = self.llm.reread_keys();
+        self.board.withdraw_group(KEY_STAYS);
+        for why in failed {
+            self.board.notice(&format!("{KEY_STAYS}: {why}"));
+        }
+    }
+
+    /// Writes down what is not written yet, and reads what others have. Where the file is gone that held `written`, a
+    /// person has it counted anew.
     pub(super) fn balance(&self, written: &mut u64) {
-        let (fleet, here) = (self.llm.fleet(), self.llm.fleet().here());
+        let fleet = self.llm.fleet();
+        if *written > 0 && self.spool.has_spend(&self.owner).is_ok_and(|is_there| !is_there) {
+            fleet.forget(std::mem::take(written));
+        }
+        let here = fleet.here();
         if here > *written {
             match self.spool.write_spend(&self.owner, &Spend { micro_dollars: here }) {
                 Ok(()) => *written = here,
