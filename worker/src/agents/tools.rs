@@ -69,7 +69,8 @@ pub(super) fn browse(tree: &Tree, path: &str) -> String {
     let mut entries: Vec<(String, usize)> = Vec::new();
     for rest in tree.files().filter_map(|file| file.strip_prefix(&prefix)) {
         let name = rest.split_once('/').map_or_else(|| rest.to_owned(), |(dir, _)| format!("{dir}/"));
-        match entries.iter_mut().rev().find(|(known, _)| *known == name) {
+        // Files are sorted: those of one directory follow each other.
+        match entries.last_mut().filter(|(known, _)| *known == name) {
             Some((_, files)) => *files += 1,
             None => entries.push((name, 1)),
         }
