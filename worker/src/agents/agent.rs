@@ -1,5 +1,7 @@
 //! The four agents, as one attempt has them.
 
+use std::ops::ControlFlow;
+
 use base_images::PythonVersion;
 use queue_format::{Condition, Verdict};
 
@@ -116,31 +118,32 @@ impl Agents {
                 top = &shown(&tools::browse(&tree, "")),
                 turns = &config.explore_turns_max.to_string(),
             ),
-        );
+        )
+        .with(tools::described());
         let patched = patch::files(&instance.test_patch);
         for left in (0..config.explore_turns_max).rev() {
-            let explored = dialogue
-                .answer(asker, |explored: Explored| match &explored {
-                    Explored::Findings(found) => {
-                        check_findings(found, subject, &tree, &patched).map(|()| explored)
+            let step = dialogue
+                .answer(asker, |explored: Explored| match explored.step() {
+                    ControlFlow::Break(found) => {
+                        check_findings(&found, subject, &tree, &patched).map(|()| ControlFlow::Break(found))
                     }
-                    Explored::Look(_) if left == 0 => {
+                    ControlFlow::Continue(_) if left == 0 => {
                         Err("there are no turns left: tell your findings".to_owned())
                     }
-                    Explored::Look(looks) if looks.is_empty() || looks.len() > LOOKS_MAX => {
+                    ControlFlow::Continue(looks) if looks.is_empty() || looks.len() > LOOKS_MAX => {
                         Err(format!("look at one to {LOOKS_MAX} things"))
                     }
-                    Explored::Look(_) => Ok(explored),
+                    looks => Ok(looks),
                 })
                 .await?;
-            match explored {
-                Explored::Findings(found) => {
+            match step {
+                ControlFlow::Break(found) => {
                     let findings = findings_of(found, self.head_start.findings.as_ref());
                     self.findings = Some(findings.clone());
                     self.tree = Some(tree);
                     return Ok(findings);
                 }
-                Explored::Look(looks) => {
+                ControlFlow::Continue(looks) => {
                     let each = most / looks.len();
                     let seen: Vec<String> = looks.iter().map(|look| tools::look(&tree, look, each)).collect();
                     dialogue.say(format!(

@@ -1,9 +1,11 @@
 //! What agents may answer, and how it is read out of what a model says.
 
+use std::ops::ControlFlow;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::tools::Look;
+use super::tools::{Look, Search};
 
 /// Of the explorer.
 #[derive(Debug, PartialEq, Deserialize)]
@@ -11,8 +13,35 @@ use super::tools::Look;
 pub(super) enum Explored {
     /// It wants to see more.
     Look(Vec<Look>),
+    /// The same, as calls of tools.
+    Calls(Vec<Called>),
     /// It is done.
     Findings(Found),
+}
+
+/// A look as a call.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(tag = "name", content = "arguments", rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) enum Called {
+    Browse { path: String },
+    Search(Search),
+    Digest { path: String },
+}
+
+impl Explored {
+    /// Findings, or what it wants to see first.
+    pub(super) fn step(self) -> ControlFlow<Found, Vec<Look>> {
+        let look = |call| match call {
+            Called::Browse { path } => Look::Browse(path),
+            Called::Search(search) => Look::Search(search),
+            Called::Digest { path } => Look::Digest(path),
+        };
+        match self {
+            Self::Findings(found) => ControlFlow::Break(found),
+            Self::Look(looks) => ControlFlow::Continue(looks),
+            Self::Calls(calls) => ControlFlow::Continue(calls.into_iter().map(look).collect()),
+        }
+    }
 }
 
 /// What exploration found.
@@ -157,6 +186,13 @@ mod tests {
             matches!(read(r#"{"look":[{"browse":"a"},{"digest":"b"}]}"#), Ok(Explored::Look(looks)) if looks.len() == 2)
         );
         assert!(read::<Explored>(r#"{"look":[{"run":"ls"}]}"#).is_err());
+        let called = r#"{"calls":[{"name":"browse","arguments":{"path":"a"}},{"name":"search","arguments":{"pattern":"x","in":"b"}}]}"#;
+        let looked = r#"{"look":[{"browse":"a"},{"search":{"pattern":"x","in":"b"}}]}"#;
+        assert_eq!(
+            read::<Explored>(called).map(Explored::step),
+            read::<Explored>(looked).map(Explored::step)
+        );
+        assert!(read::<Explored>(r#"{"calls":[{"name":"run","arguments":{"path":"a"}}]}"#).is_err());
         assert!(
             matches!(read(r#"{"findings":{"python":"3.9"}}"#), Ok(Explored::Findings(found)) if found.python == "3.9")
         );

@@ -73,6 +73,8 @@ pub struct EndpointConfig {
     pub silence_seconds: u64,
     /// Whether answers are streamed.
     pub stream: bool,
+    /// Whether the explorer's looks are offered to it as tools of the protocol, too.
+    pub tools: bool,
     /// What it calls the longest answer.
     pub answer_limit: AnswerLimit,
     /// Whether `reasoning_content` of earlier answers is sent back.
@@ -203,6 +205,7 @@ impl Default for EndpointConfig {
             timeout_seconds: 600,
             silence_seconds: 120,
             stream: true,
+            tools: false,
             answer_limit: AnswerLimit::default(),
             echo_reasoning: false,
             temperature: None,

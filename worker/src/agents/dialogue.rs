@@ -3,7 +3,7 @@ use serde::de::DeserializeOwned;
 use super::AgentsConfig;
 use super::answer;
 use super::asker::{Asker, Unanswered};
-use super::llm::{Answer, ChatRequest, Message, Speaker};
+use super::llm::{Answer, ChatRequest, Message, Speaker, Tool};
 use super::prompt::{HOUSE, REPAIR, prompt};
 use super::shown::{clip, fenced};
 use crate::synthesis::BrainError;
@@ -19,6 +19,7 @@ pub(super) struct Dialogue {
     messages: Vec<Message>,
     repairs_left: u32,
     answer_tokens_max: u32,
+    tools: Vec<Tool>,
 }
 
 /// Why a conversation ended without one.
@@ -47,7 +48,13 @@ impl Dialogue {
             messages: vec![Message::system(prompt!(HOUSE)), Message::user(instructions)],
             repairs_left: config.repairs_max,
             answer_tokens_max: config.answer_tokens_max,
+            tools: Vec::new(),
         }
+    }
+
+    /// The same with tools that may be called in place of an answer.
+    pub(super) fn with(self, tools: Vec<Tool>) -> Self {
+        Self { tools, ..self }
     }
 
     /// Goes on with what we say.
@@ -101,6 +108,7 @@ impl Dialogue {
                 agent: self.agent.to_owned(),
                 messages: self.messages.clone(),
                 answer_tokens_max: self.answer_tokens_max,
+                tools: self.tools.clone(),
             };
             match asker.ask(&request).await {
                 Ok(answer) => return Ok(Asked::Answer(answer)),

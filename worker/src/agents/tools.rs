@@ -5,7 +5,9 @@ use std::fmt::Write;
 
 use regex::RegexBuilder;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::llm::Tool;
 use super::shown::{clip, clip_line};
 use crate::synthesis::tree::Tree;
 
@@ -44,6 +46,22 @@ pub(super) struct Search {
     pattern: String,
     #[serde(default, rename = "in")]
     path_part: String,
+}
+
+/// The same as tools of the protocol.
+pub(super) fn described() -> Vec<Tool> {
+    let tool = |name: &str, description: &str, properties: Value, required: &str| Tool {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        parameters: json!({ "type": "object", "properties": properties, "required": [required] }),
+    };
+    let path = || json!({ "path": { "type": "string" } });
+    let search = json!({ "pattern": { "type": "string" }, "in": { "type": "string" } });
+    vec![
+        tool("browse", "Lists a directory of the tree, \"\" the root.", path(), "path"),
+        tool("search", "Finds a regular expression in files whose path contains `in`.", search, "pattern"),
+        tool("digest", "Shows a file, of a large one what it says about set-up and tests.", path(), "path"),
+    ]
 }
 
 /// Looks, and shows at most so many bytes.

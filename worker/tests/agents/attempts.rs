@@ -238,7 +238,7 @@ fn a_budget_ends_an_attempt() {
 fn useless_answers_end_an_attempt() {
     let babble = || ("explore", Say::Text("As a model I like trees.".to_owned()));
     let run = Run::with(&[babble(), babble(), babble()], "repairs_max = 2");
-    run.failed(FailureReason::Unsolvable, "no JSON object");
+    run.failed(FailureReason::Budget, "no JSON object");
     assert_eq!(run.model.asked().len(), 3);
 }
 
@@ -343,7 +343,7 @@ fn a_model_that_is_away_costs_no_task_a_retry() {
         0 => Say::Status(500, None, "oops".to_owned()),
         nth => answers[(nth - 1).min(answers.len() - 1)].1.clone(),
     });
-    let run = Run::of(House::new(), model.expect("a port"), "agents", "tries_max = 1");
+    let run = Run::of(House::new(), model.expect("a port"), "agents", "tries_max = 1\naway_seconds_max = 0");
     run.accepted_after(1);
     assert!(run.house.said().contains("until a model answers"), "{}", run.house.said());
     assert!(run.house.said().contains("nothing is claimed: no endpoint answered"), "{}", run.house.said());

@@ -49,6 +49,7 @@ pub(crate) fn question(text: &str) -> ChatRequest {
         agent: "explore".to_owned(),
         messages: vec![Message::system("house".to_owned()), Message::user(text.to_owned())],
         answer_tokens_max: 100,
+        tools: Vec::new(),
     }
 }
 

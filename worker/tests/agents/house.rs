@@ -29,6 +29,10 @@ pub(crate) const DOCKERFILE: &str =
 pub(crate) struct House {
     dir: TempDir,
     pub(crate) base: String,
+    /// More keys of `[worker]`.
+    pub(crate) keys: &'static str,
+    /// More keys of its endpoint.
+    pub(crate) endpoint: &'static str,
 }
 
 impl House {
@@ -55,7 +59,7 @@ impl House {
         git(&work, &["commit", "--quiet", "-m", "base"]);
         let base = git(&work, &["rev-parse", "HEAD"]);
         git(dir.path(), &["clone", "--quiet", "--bare", "work", "bare.git"]);
-        Self { dir, base }
+        Self { dir, base, keys: "", endpoint: "" }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -90,16 +94,26 @@ impl House {
 
     /// A worker whose agents ask `model`, begun.
     pub(crate) fn worker(&self, model: &Model, brain: &str, agents: &str) -> Worker {
+        self.configure(model, brain, agents);
+        self.begin()
+    }
+
+    /// Writes the configuration.
+    pub(crate) fn configure(&self, model: &Model, brain: &str, agents: &str) {
+        let Self { keys, endpoint, .. } = self;
         let config = format!(
             "[worker]\nbrain = \"{brain}\"\nslots = 1\nslot_cores = 1\nslot_memory_gib = 0.5\nslot_disk_gib = 1.0\n\
              reserved_memory_gib = 0.0\nreserved_disk_gib = 1.0\nbuild_network = \"auto\"\nrepeats = 1\n\
-             iterations_max = 3\n[worker.agents]\n{agents}\n[[worker.agents.endpoints]]\nname = \"scripted\"\nurl = \"{}\"\nmodel = \"scripted-1\"\nkey = \"model.key\"\n\
-             dollars_per_million_read = 3.0\ndollars_per_million_written = 15.0\n",
+             iterations_max = 3\n{keys}\n[worker.agents]\n{agents}\n[[worker.agents.endpoints]]\nname = \"scripted\"\nurl = \"{}\"\nmodel = \"scripted-1\"\nkey = \"model.key\"\n\
+             dollars_per_million_read = 3.0\ndollars_per_million_written = 15.0\n{endpoint}\n",
             model.url()
         );
         fs::write(self.path("bottega.toml"), config).expect("written");
         fs::create_dir_all(self.path("credentials")).expect("made");
         fs::write(self.path("credentials/model.key"), "sk-of-the-test\n").expect("written");
+    }
+
+    fn begin(&self) -> Worker {
         let log = fs::File::options().create(true).append(true).open(self.path("worker.log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_bottega-worker"));
         command.arg("--spool").arg(self.path("spool")).arg("--state").arg(self.path("state"));
@@ -150,6 +164,12 @@ pub(crate) fn until(holds: impl Fn() -> bool) {
 pub(crate) struct Worker(Child);
 
 impl Worker {
+    /// Has it read its configuration again.
+    pub(crate) fn reload(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).expect("a process"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("signalled");
+    }
+
     /// Ends it as a power cut would.
     pub(crate) fn kill(mut self) {
         self.0.kill().expect("killed");

@@ -6,5 +6,7 @@ mod endpoints;
 mod git;
 mod hostile;
 mod house;
+mod life;
 mod model;
+mod refusals;
 mod resume;

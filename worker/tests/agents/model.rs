@@ -45,6 +45,8 @@ pub(crate) enum Say {
     Garbage,
     /// An answer that took its time.
     After(Duration, Box<Say>),
+    /// Calls of tools, by name and arguments.
+    Calls(Vec<(&'static str, &'static str)>),
     /// A streamed answer with a pause before each piece.
     Slow(Duration, String),
     /// A streamed answer that is whole, after which the connection stays open.
@@ -195,6 +197,27 @@ async fn answer(client: &mut TcpStream, asked: &Asked, say: Say) -> io::Result<(
         Say::Text(text) => tell(client, asked, &text, None, true).await,
         Say::Thought(thought, text) => tell(client, asked, &text, Some(&thought), true).await,
         Say::CutOff(text) => tell(client, asked, &text, None, false).await,
+        Say::Calls(calls) if asked.body["stream"] != json!(true) => {
+            let calls = calls.into_iter().map(|(name, arguments)| {
+                json!({ "id": name, "type": "function", "function": { "name": name, "arguments": arguments } })
+            });
+            let message = json!({ "content": null, "tool_calls": calls.collect::<Vec<_>>() });
+            let body = json!({ "choices": [{ "message": message, "finish_reason": "tool_calls" }] });
+            send(client, 200, None, &body.to_string()).await
+        }
+        Say::Calls(calls) => {
+            begin_stream(client).await?;
+            for (index, (name, arguments)) in calls.into_iter().enumerate() {
+                let call =
+                    |function: Value| json!({ "tool_calls": [{ "index": index, "function": function }] });
+                event(client, &call(json!({ "name": name, "arguments": "" })), None).await?;
+                let (first, second) = arguments.split_at(arguments.len() / 2);
+                event(client, &call(json!({ "arguments": first })), None).await?;
+                event(client, &call(json!({ "arguments": second })), None).await?;
+            }
+            event(client, &json!({}), Some("tool_calls")).await?;
+            client.shutdown().await
+        }
         Say::Slow(pause, text) => {
             let pieces = [&text[..text.len() / 2], &text[text.len() / 2..]];
             begin_stream(client).await?;

@@ -9,6 +9,20 @@ pub struct ChatRequest {
     pub messages: Vec<Message>,
     /// The longest answer, in tokens.
     pub answer_tokens_max: u32,
+    /// What may be called in place of an answer, where the endpoint is configured to be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+}
+
+/// Something that a model may call. A call comes as the answer `{"calls": [{"name": …, "arguments": {…}}]}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub description: String,
+    /// Its arguments, as JSON Schema has them.
+    pub parameters: serde_json::Value,
 }
 
 /// One thing said.

@@ -102,7 +102,7 @@ impl Endpoint {
         let bound = Duration::from_secs(self.config.timeout_seconds);
         let key = self.key();
         let bytes_max = TOKEN_BYTES_MAX.saturating_mul(request.answer_tokens_max as usize);
-        let mut reply = Reply::within(bytes_max, key.clone());
+        let mut reply = Reply::within(bytes_max, key.clone(), self.config.tools && !request.tools.is_empty());
         let called = timeout(bound, self.exchange(request, key.as_ref(), &mut reply)).await;
         let ended = called.unwrap_or(Err(Failure::TimedOut("timeout_seconds are over")));
         let ended = ended.and_then(|()| reply.check());

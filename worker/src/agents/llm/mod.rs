@@ -15,7 +15,7 @@ mod price;
 mod stream;
 mod wire;
 
-pub use chat::{Answer, ChatRequest, Cost, Message, Speaker, Usage};
+pub use chat::{Answer, ChatRequest, Cost, Message, Speaker, Tool, Usage};
 pub use failure::Failure;
 pub use key::{Key, KeyError};
 pub use pool::{CallError, Pool, PoolError, Surroundings};

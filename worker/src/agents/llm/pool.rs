@@ -352,8 +352,8 @@ fn answer(endpoint: &Endpoint, request: &ChatRequest, reply: Reply, tries: u32) 
     Answer {
         is_whole: reply.finish.as_deref() != Some("length"),
         // A key that came back must not get into a journal.
-        text: endpoint.scrub(&reply.text),
-        reasoning: reply.reasoning.map(|thought| endpoint.scrub(&thought)),
+        reasoning: reply.reasoning.as_ref().map(|thought| endpoint.scrub(thought)),
+        text: endpoint.scrub(&reply.into_text()),
         usage,
         endpoint: endpoint.config.name.clone(),
         model: endpoint.config.model.clone(),

@@ -7,6 +7,9 @@ use super::chat::tokens_guess;
 use super::{ChatRequest, Failure, Key, Usage};
 use crate::agents::{AnswerLimit, EndpointConfig};
 
+/// The most calls that one answer may make.
+const CALLS_MAX: usize = 32;
+
 /// What came back, without what we know of it ourselves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reply {
@@ -14,8 +17,10 @@ pub(super) struct Reply {
     pub(super) reasoning: Option<String>,
     pub(super) finish: Option<String>,
     pub(super) usage: Option<Usage>,
-    /// It said that it calls tools, of which it was given none.
-    calls: bool,
+    /// Tools that it calls, each with its arguments as they came.
+    calls: Vec<(String, String)>,
+    /// It was given some.
+    may_call: bool,
     /// What must not be in anything that is told.
     key: Option<Key>,
     /// The longest text, and the longest thought; what is beyond is cut off.
@@ -49,6 +54,10 @@ pub(super) fn body(config: &EndpointConfig, request: &ChatRequest) -> Value {
     if let Some(temperature) = config.temperature {
         body["temperature"] = temperature.into();
     }
+    if config.tools && !request.tools.is_empty() {
+        let functions = request.tools.iter().map(|tool| json!({ "type": "function", "function": tool }));
+        body["tools"] = functions.collect();
+    }
     if config.stream {
         body["stream_options"] = json!({ "include_usage": true });
     }
@@ -77,7 +86,23 @@ struct Said {
     /// Under two names; some endpoints say it under both.
     reasoning_content: Option<String>,
     reasoning: Option<String>,
-    tool_calls: Option<Vec<Value>>,
+    tool_calls: Option<Vec<Call>>,
+}
+
+#[derive(Deserialize)]
+struct Call {
+    /// In a stream, whose piece this is.
+    index: Option<usize>,
+    #[serde(default)]
+    function: Function,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Function {
+    name: Option<String>,
+    /// Text that is JSON; an object with some endpoints.
+    arguments: Option<Value>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -97,8 +122,8 @@ struct Details {
 
 impl Reply {
     /// To be filled, with at most so many bytes of text.
-    pub(super) fn within(bytes_max: usize, key: Option<Key>) -> Self {
-        Self { key, bytes_max: Some(bytes_max), ..Self::default() }
+    pub(super) fn within(bytes_max: usize, key: Option<Key>, may_call: bool) -> Self {
+        Self { key, bytes_max: Some(bytes_max), may_call, ..Self::default() }
     }
 
     /// Takes in a whole answer, or a piece of a streamed one.
@@ -116,7 +141,9 @@ impl Reply {
             if let Some(thought) = said.reasoning_content.or(said.reasoning) {
                 self.is_cut |= push(self.reasoning.get_or_insert_default(), &thought, most);
             }
-            self.calls |= said.tool_calls.is_some_and(|calls| !calls.is_empty());
+            for (nth, call) in said.tool_calls.into_iter().flatten().enumerate() {
+                self.is_cut |= self.call(call.index.unwrap_or(nth), call.function, most);
+            }
             self.finish = choice.finish_reason.or(self.finish.take());
             if self.is_cut {
                 self.finish = Some("length".to_owned());
@@ -159,9 +186,43 @@ impl Reply {
             // All of it may have gone into thinking: then asking for less is for whoever asked.
             "length" => Ok(()),
             _ if !self.text.trim().is_empty() => Ok(()),
-            _ if self.calls => Err(Failure::Unusable("it calls tools, and says nothing".to_owned())),
+            _ if self.may_call && !self.calls.is_empty() => Ok(()),
+            _ if !self.calls.is_empty() => {
+                Err(Failure::Unusable("it calls tools that it was not given".to_owned()))
+            }
             _ => Err(Failure::Unusable("it says nothing".to_owned())),
         }
+    }
+
+    /// Adds to a call; whether something was left out.
+    fn call(&mut self, at: usize, function: Function, most: usize) -> bool {
+        if at >= CALLS_MAX {
+            return true;
+        }
+        if self.calls.len() <= at {
+            self.calls.resize_with(at + 1, Default::default);
+        }
+        let (name, arguments) = &mut self.calls[at];
+        let more = match function.arguments {
+            Some(Value::String(text)) => text,
+            Some(Value::Null) | None => String::new(),
+            Some(object) => object.to_string(),
+        };
+        push(name, function.name.as_deref().unwrap_or_default(), most) | push(arguments, &more, most)
+    }
+
+    /// What was said, calls as JSON after it. Arguments that are none are told as they came, for whoever complains.
+    pub(super) fn into_text(self) -> String {
+        if self.calls.is_empty() || !self.may_call {
+            return self.text;
+        }
+        let call = |(name, arguments): &(String, String)| {
+            let read = serde_json::from_str(if arguments.is_empty() { "{}" } else { arguments });
+            let arguments: Value = read.unwrap_or_else(|_| arguments.as_str().into());
+            json!({ "name": name, "arguments": arguments })
+        };
+        let calls: Vec<Value> = self.calls.iter().map(call).collect();
+        format!("{}\n```json\n{}\n```", self.text, json!({ "calls": calls })).trim_start().to_owned()
     }
 
     fn scrub(&self, text: &str) -> String {
@@ -198,6 +259,7 @@ mod tests {
             agent: "explore".to_owned(),
             messages: vec![Message::system("a".to_owned()), thought],
             answer_tokens_max: 7,
+            tools: Vec::new(),
         }
     }
 
@@ -258,12 +320,31 @@ mod tests {
     }
 
     #[test]
+    fn calls_come_in_pieces_and_are_told_as_json() {
+        let mut reply = Reply::within(1000, None, true);
+        let call = |index: usize, name: &str, arguments: &str| {
+            let call = json!({ "index": index, "function": { "name": name, "arguments": arguments } });
+            json!({ "choices": [{ "delta": { "tool_calls": [call] } }] }).to_string()
+        };
+        for (index, name, arguments) in
+            [(0, "browse", "{\"pa"), (1, "digest", ""), (0, "", "th\":\"docs\"}"), (1, "", "{\"path\":")]
+        {
+            reply.take(&call(index, name, arguments)).unwrap();
+        }
+        reply.take(r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#).unwrap();
+        assert_eq!(reply.check(), Ok(()));
+        let said = "```json\n{\"calls\":[{\"name\":\"browse\",\"arguments\":{\"path\":\"docs\"}},\
+                    {\"name\":\"digest\",\"arguments\":\"{\\\"path\\\":\"}]}\n```";
+        assert_eq!(reply.into_text(), said);
+    }
+
+    #[test]
     fn no_answer_is_longer_than_its_bound() {
         let said = |text: &str, finish: &str| {
             let message = json!({ "content": text, "reasoning": text });
             json!({ "choices": [{ "delta": message, "finish_reason": finish }] }).to_string()
         };
-        let mut reply = Reply::within(10, None);
+        let mut reply = Reply::within(10, None, false);
         reply.take(&said("grüße", "stop")).unwrap();
         assert_eq!(
             (reply.text.as_str(), reply.is_full(), reply.finish.as_deref()),
