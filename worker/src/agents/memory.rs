@@ -2,7 +2,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use queue_format::TaskId;
+use queue_format::{DoneClass, Located, Spool, State, TaskId, Work};
 use serde::{Deserialize, Serialize};
 
 /// Environments that are remembered of one repository.
@@ -39,11 +39,18 @@ impl Memory {
         Self { dir: state_dir.join("environments") }
     }
 
-    /// The environment whose pull request is nearest in time; the last that was kept where times are not known.
+    /// The environment whose pull request is nearest in time, of those that are remembered here and of what others know;
+    /// the last that was kept where times are not known.
     #[must_use]
-    pub fn nearest(&self, repository: &str, task: &TaskId, at: Option<Timestamp>) -> Option<Reference> {
-        let others = self.read(repository).into_iter().rev().filter(|known| known.task != *task);
-        others.min_by_key(|known| match (known.at, at) {
+    pub fn nearest(
+        &self,
+        repository: &str,
+        task: &TaskId,
+        at: Option<Timestamp>,
+        elsewhere: Vec<Reference>,
+    ) -> Option<Reference> {
+        let known = self.read(repository).into_iter().rev().chain(elsewhere);
+        known.filter(|known| known.task != *task).min_by_key(|known| match (known.at, at) {
             (Some(one), Some(other)) => one.duration_since(other).unsigned_abs(),
             _ => std::time::Duration::MAX,
         })
@@ -81,6 +88,47 @@ impl Memory {
     }
 }
 
+/// What a spool has accepted of the same repository, whichever node made it: those whose ids begin as this task's does, as
+/// ids of one repository do, the nearest numbers first. What cannot be read is not known.
+#[must_use]
+pub fn accepted_in(spool: &Spool, repository: &str, task: &TaskId) -> Vec<Reference> {
+    let Some((beginning, number)) = parted(task.as_str()) else { return Vec::new() };
+    let mut near: Vec<(u64, Located)> = Vec::new();
+    let seen = spool.visit_settled(|located| {
+        let State::Done(DoneClass::Accepted(_)) = located.state else { return };
+        match parted(located.name.id.as_str()) {
+            Some((same, other)) if same == beginning && located.name.id != *task => {
+                near.push((other.abs_diff(number), located));
+            }
+            _ => {}
+        }
+    });
+    if let Err(error) = seen {
+        tracing::debug!(%error, "cannot look for environments of the same repository");
+    }
+    near.sort_by(|one, other| (one.0, &one.1.path).cmp(&(other.0, &other.1.path)));
+    let read = |located: &Located| {
+        let spec = spool.read_task(located).ok()?;
+        let Work::Build(build) = &spec.work else { return None };
+        let text = |name: &str| {
+            let bytes =
+                spool.attempt_file(&spec.id, located.name.token, name, TEXT_BYTES_MAX as u64).ok()??;
+            String::from_utf8(bytes).ok()
+        };
+        let (dockerfile, script) = (text("Dockerfile")?, text("eval_skeleton.sh")?);
+        let (task, at) = (spec.id.clone(), build.instance.created());
+        let is_same = build.instance.repo.eq_ignore_ascii_case(repository);
+        is_same.then_some(Reference { task, at, dockerfile, script })
+    };
+    near.iter().take(REMEMBERED_MAX).filter_map(|(_, located)| read(located)).collect()
+}
+
+/// `owner__name-` and the number.
+fn parted(id: &str) -> Option<(&str, u64)> {
+    let at = id.rfind('-')? + 1;
+    Some((&id[..at], id[at..].parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,14 +145,21 @@ mod tests {
             memory.keep("Owner/name", reference).unwrap();
         }
         let check = |task: u64, day: u64, expected: Option<u64>| {
-            let found = memory.nearest("owner/NAME", &id(task), at(day)).map(|found| found.task);
+            let found = memory.nearest("owner/NAME", &id(task), at(day), Vec::new()).map(|found| found.task);
             assert_eq!(found, expected.map(id), "{task} {day}");
         };
         check(1, 19, Some(20));
         check(20, 19, Some(10));
         check(1, 99, Some(40));
-        assert_eq!(memory.nearest("owner/name", &id(1), None).map(|found| found.task), Some(id(40)));
-        assert_eq!(memory.nearest("other/name", &id(1), at(1)), None);
+        assert_eq!(
+            memory.nearest("owner/name", &id(1), None, Vec::new()).map(|found| found.task),
+            Some(id(40))
+        );
+        assert_eq!(memory.nearest("other/name", &id(1), at(1), Vec::new()), None);
+        let of_others =
+            Reference { task: id(18), at: at(18), dockerfile: String::new(), script: String::new() };
+        let found = memory.nearest("owner/name", &id(1), at(17), vec![of_others.clone()]);
+        assert_eq!(found, Some(of_others));
         let reference =
             Reference { task: id(50), at: at(50), dockerfile: String::new(), script: String::new() };
         memory.keep("owner/name", reference.clone()).unwrap();

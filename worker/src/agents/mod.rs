@@ -30,7 +30,7 @@ pub use brain::{BrainKind, Brains};
 pub use config::{AgentsConfig, AnswerLimit, EndpointConfig};
 pub use fleet::Fleet;
 pub use llm::*;
-pub use memory::{Memory, Reference};
+pub use memory::{Memory, Reference, accepted_in};
 pub use model::{Llm, Model};
 pub use prompt::digest as prompts_digest;
 pub use told::{Exchange, Told};

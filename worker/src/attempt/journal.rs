@@ -415,4 +415,12 @@ mod tests {
         third.end();
         assert!(Begun::all_of(dir.path(), &owner).is_empty());
     }
+
+    #[test]
+    fn an_answer_that_cannot_be_kept_is_none() {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let journal = Journal::new(Some(("/dev/full".into(), full)), begun(), Past::default());
+        let reply = Reply::TooLong("x".repeat(1 << 16));
+        assert!(journal.note_replied("one", &reply).is_err());
+    }
 }

@@ -1,12 +1,12 @@
 //! One environment: by whichever brain, with a journal that tells all of it where a model was asked.
 
-use queue_format::{Instance, JOURNAL_FILE, TaskId, Verdict};
+use queue_format::{Claim, JOURNAL_FILE, Verdict, Work};
 
 use super::Worker;
 use super::turn::Interruption;
-use crate::agents::{AgentsConfig, Asker, BrainKind, Brains, Budget, Memory, Model, Reference};
+use crate::agents::{AgentsConfig, Asker, BrainKind, Brains, Budget, Memory, Model, Reference, accepted_in};
 use crate::attempt::journal::{Circumstances, Journal};
-use crate::attempt::{Attempt, AttemptError, Job, attempt};
+use crate::attempt::{Attempt, AttemptError, Conclusion, Job, attempt};
 use crate::config::WorkerConfig;
 use crate::engine::Engine;
 use crate::synthesis::BrainError;
@@ -23,7 +23,11 @@ impl<E: Engine + 'static> Worker<E> {
         let WorkerConfig { brain, agents, iterations_max, .. } = &shop.config;
         let asks = *brain != BrainKind::Rules;
         // What was offered once is offered again to whoever goes on.
-        let known = || memory.nearest(&instance.repo, &job.labels.task, instance.created());
+        let known = || {
+            let (repository, task) = (&instance.repo, &job.labels.task);
+            let elsewhere = on_disk(|| accepted_in(&self.spool, repository, task));
+            memory.nearest(repository, task, instance.created(), elsewhere)
+        };
         let reference = match journal.circumstances() {
             Some(then) => then.reference.clone(),
             None => asks.then(known).flatten(),
@@ -43,26 +47,29 @@ impl<E: Engine + 'static> Worker<E> {
             AttemptError::Brain(BrainError::Away(why)) => Interruption::ModelAway(why),
             error => Interruption::Node(error.to_string()),
         })?;
-        if let Verdict::Accepted { .. } = made.verdict
-            && let Some(reference) = reference_of(&made, &job.labels.task, instance)
-            && let Err(error) = on_disk(|| memory.keep(&instance.repo, reference))
-        {
-            tracing::warn!(%error, "cannot remember an accepted environment");
-        }
         if asks {
             let kept = on_disk(|| journal.to_bytes());
             made.files.extend(kept.map(|bytes| (JOURNAL_FILE.to_owned(), bytes)));
         }
         Ok(made)
     }
-}
 
-/// What is remembered of an attempt.
-fn reference_of(made: &Attempt, task: &TaskId, instance: &Instance) -> Option<Reference> {
-    let text = |wanted: &str| {
-        let (_, bytes) = made.files.iter().find(|(name, _)| name == wanted)?;
-        String::from_utf8(bytes.clone()).ok()
-    };
-    let (dockerfile, script) = (text("Dockerfile")?, text("eval_skeleton.sh")?);
-    Some(Reference { task: task.clone(), at: instance.created(), dockerfile, script })
+    /// Remembers an environment that is accepted, and official.
+    pub(super) fn remember(&self, claim: &Claim, conclusion: &Conclusion) {
+        let (Work::Build(task), Verdict::Accepted { .. }) =
+            (&claim.spec().work, &conclusion.manifest.verdict)
+        else {
+            return;
+        };
+        let text = |wanted: &str| {
+            let (_, bytes) = conclusion.files.iter().find(|(name, _)| name.as_str() == wanted)?;
+            String::from_utf8(bytes.clone()).ok()
+        };
+        let (Some(dockerfile), Some(script)) = (text("Dockerfile"), text("eval_skeleton.sh")) else { return };
+        let (of, at) = (claim.name().id.clone(), task.instance.created());
+        let reference = Reference { task: of, at, dockerfile, script };
+        if let Err(error) = on_disk(|| Memory::of(&self.state_dir).keep(&task.instance.repo, reference)) {
+            tracing::warn!(%error, "cannot remember an accepted environment");
+        }
+    }
 }

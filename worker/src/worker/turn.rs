@@ -287,6 +287,7 @@ impl<E: Engine + 'static> Worker<E> {
     /// Publishes what an attempt came to, and says so in the log.
     fn settle(&self, claim: &Claim, conclusion: &Conclusion) -> Result<String, ClaimError> {
         on_disk(|| claim.conclude(&conclusion.manifest, &conclusion.files))?;
+        self.remember(claim, conclusion);
         let (task, token) = (claim.name().id.clone(), claim.name().token);
         self.note(Event::concluded(task, token, &conclusion.manifest.verdict));
         Ok(conclusion.outcome())
