@@ -6,12 +6,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use master::patch::{TestPaths, split};
+use master::patch::{TestPaths, check_patch, files, split};
 use tempfile::TempDir;
 
 /// How a dataset's diffs may have been made.
-const STYLES: [&[&str]; 4] =
-    [&["--no-renames"], &["-M"], &["-M", "-C"], &["-M10%", "-C10%", "--find-copies-harder"]];
+const STYLES: [&[&str]; 5] =
+    [&["--no-renames"], PLAIN, &["-M"], &["-M", "-C"], &["-M10%", "-C10%", "--find-copies-harder"]];
+
+/// The style of which every other part loses what only git writes.
+const PLAIN: &[&str] = &["--no-renames", "--patience"];
 
 /// A repository that is only read, and a place for what is tried on it.
 struct Bench {
@@ -85,6 +88,14 @@ impl Bench {
             tried.no_text += 1;
             return;
         };
+        if diff.is_empty() {
+            return;
+        }
+        check_patch(&diff).unwrap_or_else(|why| panic!("{base}..{end} {style:?}: {why}\n{diff}"));
+        // Some parts as other tools write them.
+        let count = files(&diff).len();
+        let diff = if style == PLAIN { without_git_lines(&diff) } else { diff };
+        assert_eq!(files(&diff).len(), count, "{diff}");
         let parts = split(&diff, |path| self.words.has(path));
         tried.commits += 1;
         tried.split += usize::from(!parts.fix.is_empty() && !parts.test.is_empty());
@@ -118,6 +129,21 @@ impl Bench {
     }
 }
 
+/// The same diff, but where content alone changes, every other part has no `diff --git` and no `index` line.
+fn without_git_lines(diff: &str) -> String {
+    let mut number = 0;
+    let parts = files(diff).into_iter().map(|part| {
+        let names = part.text.find("\n--- ").map(|at| at + 1);
+        let head = &part.text[..names.unwrap_or(0)];
+        let is_content =
+            names.is_some() && head.lines().all(|l| l.starts_with("diff") || l.starts_with("index"));
+        number += 1;
+        let begin = names.filter(|_| is_content && number % 2 == 1);
+        &part.text[begin.unwrap_or(0)..]
+    });
+    parts.collect()
+}
+
 /// Numbers that look random, and are the same in every run.
 struct Dice(u64);
 
@@ -133,7 +159,7 @@ impl Dice {
 }
 
 /// Paths that lie above and below each other, on either side, with what makes git quote a name.
-const PATHS: [&str; 20] = [
+const PATHS: [&str; 22] = [
     "a",
     "a/b.py",
     "a/test_b.py",
@@ -148,6 +174,8 @@ const PATHS: [&str; 20] = [
     "tests/b/tests b/x",
     "é/ü.py",
     "tests/é.py",
+    "mit Ü.py",
+    "tests/mit Ü/x y.py",
     "quo\"te",
     "tests/tab\tbed",
     "back\\slash",
@@ -291,14 +319,17 @@ fn a_split_of_every_kind_of_change_gives_the_merged_tree() {
 #[test]
 fn a_split_of_this_projects_own_commits_gives_the_merged_tree() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let asked = Command::new("git").args(["rev-parse", "--absolute-git-dir"]).current_dir(root).output();
-    let Ok(asked) = asked.as_ref().map(|asked| String::from_utf8_lossy(&asked.stdout)) else { return };
-    let git_dir = PathBuf::from(asked.trim());
     // A tarball of the project has no history.
-    if git_dir.join("objects").is_dir() {
-        let tried = Bench::new(git_dir).check_all(25);
-        assert_eq!((tried.no_text, tried.absent), (0, 0), "{tried:?}");
+    if !root.join(".git").exists() {
+        return;
     }
+    // A work tree beside the first one has its objects there.
+    let asked = ["-c", "safe.directory=*", "rev-parse", "--path-format=absolute", "--git-common-dir"];
+    let asked = Command::new("git").args(asked).current_dir(root).output().expect("git runs");
+    let git_dir = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+    let tried = Bench::new(git_dir).check_all(25);
+    assert_eq!((tried.no_text, tried.absent), (0, 0), "{tried:?}");
+    assert!(tried.commits > 0, "{tried:?}");
 }
 
 /// `SPLIT_REPOSITORIES` names git directories, with colons between them; `SPLIT_COMMITS` says how many of each.

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 use super::facts::{self, identity};
 use super::quality::{QUALITY_FIELD, Quality};
 use super::{EvaluationSet, FilterConfig, Stage};
-use crate::ingest::{check_patch, instance_of};
-use crate::patch::{Binary, TestPaths, files, split};
+use crate::ingest::instance_of;
+use crate::patch::{Binary, TestPaths, check_patch, files, split};
 
 /// The field of a row without a patch that says why it has none.
 pub const MISSING_FIELD: &str = "patch_missing";

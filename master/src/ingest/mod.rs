@@ -6,7 +6,6 @@
 mod columns;
 mod fields;
 mod lines;
-mod patch;
 mod read;
 mod repository;
 mod row;
@@ -15,7 +14,6 @@ mod split;
 mod unpack;
 
 pub use lines::{Line, Lines};
-pub use patch::check_patch;
 pub use read::{Row, Rows};
 pub use repository::{Template, check_repository};
 pub use row::{Refusal, instance_of, task_of};

@@ -3,7 +3,8 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fields, kind};
 use super::split::find_tests;
-use super::{Template, check_patch, check_repository};
+use super::{Template, check_repository};
+use crate::patch::check_patch;
 
 /// Why a row was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

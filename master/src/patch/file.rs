@@ -40,6 +40,12 @@ impl FileDiff<'_> {
         old.into_iter().chain(new)
     }
 
+    /// Whether it begins with a `diff --git` line.
+    #[must_use]
+    pub fn is_git(&self) -> bool {
+        self.text.starts_with(GIT)
+    }
+
     /// What the change needs to find unchanged but does not touch.
     pub fn copied(&self) -> Option<&str> {
         self.old.as_deref().filter(|_| self.is_copy)
@@ -48,40 +54,65 @@ impl FileDiff<'_> {
 
 const GIT: &str = "diff --git ";
 
+/// How the lines go on that follow a `diff --git` line.
+const HEADER: [&str; 10] = [
+    "+++ ",
+    "old mode ",
+    "new mode ",
+    "deleted file mode ",
+    "new file mode ",
+    "copy ",
+    "rename ",
+    "similarity index ",
+    "dissimilarity index ",
+    "index ",
+];
+
 /// A diff's parts, one a file, in their order. What stands before the first, such as a mail's header, belongs to none.
+///
+/// Parts with a `diff --git` line and parts without may follow each other, as in diffs that people put together.
 #[must_use]
 pub fn files(patch: &str) -> Vec<FileDiff<'_>> {
-    // Lines of content begin with a blank, a sign or a backslash, and those of binary content have no blanks.
-    let mut starts: Vec<usize> = memchr::memmem::find_iter(patch.as_bytes(), GIT).collect();
-    starts.retain(|&at| at == 0 || patch.as_bytes()[at - 1] == b'\n');
-    if starts.is_empty() {
-        starts = plain_starts(patch);
-    }
+    let starts = starts(patch);
     let ends = starts.iter().skip(1).copied().chain([patch.len()]);
     starts.iter().zip(ends).map(|(&start, end)| file(&patch[start..end])).collect()
 }
 
-/// Where the parts of a diff begin that has only `---` and `+++` lines. A removed line may look like one, so hunks
-/// are passed over by what their headers count.
-fn plain_starts(patch: &str) -> Vec<usize> {
+/// Where the parts of a diff begin, as `git apply` finds them.
+fn starts(patch: &str) -> Vec<usize> {
     let mut starts = Vec::new();
-    let (mut at, mut old_left, mut new_left) = (0, 0, 0);
+    // Lines of content may look like a header, so hunks are passed over by what theirs count.
+    let (mut at, mut old_left, mut new_left) = (0_usize, 0_u64, 0_u64);
+    // Of a `diff --git` line that is not behind us: its `---` line begins no other part.
+    let mut is_header = false;
     for line in patch.split_inclusive('\n') {
         match line.as_bytes()[0] {
+            // No line of content begins like it.
+            b'd' if line.starts_with(GIT) => {
+                starts.push(at);
+                (is_header, old_left, new_left) = (true, 0, 0);
+            }
             b'-' if old_left > 0 => old_left -= 1,
             b'+' if new_left > 0 => new_left -= 1,
             b' ' | b'\n' if old_left > 0 && new_left > 0 => {
                 (old_left, new_left) = (old_left - 1, new_left - 1);
             }
-            b'-' if line.starts_with("--- ") && patch[at + line.len()..].starts_with("+++ ") => {
-                starts.push(at);
+            b'-' if line.starts_with("--- ") => {
+                if !is_header && is_plain_start(&patch[at + line.len()..]) {
+                    starts.push(at);
+                }
             }
-            b'@' => (old_left, new_left) = counts(line).unwrap_or_default(),
-            _ => {}
+            b'@' => (is_header, (old_left, new_left)) = (false, counts(line).unwrap_or_default()),
+            _ => is_header &= HEADER.iter().any(|word| line.starts_with(word)),
         }
         at += line.len();
     }
     starts
+}
+
+/// Whether what follows a `---` line makes it the beginning of a part.
+fn is_plain_start(rest: &str) -> bool {
+    rest.starts_with("+++ ") && rest.split_once('\n').is_some_and(|(_, rest)| rest.starts_with("@@ -"))
 }
 
 /// How many lines of the old and the new file a hunk has: `@@ -1,3 +1,4 @@`, where 1 may be left out.
@@ -163,6 +194,18 @@ mod tests {
             &format!("--- a/x\t2024\n+++ b/x\t2024\n{hunk}--- a/y\n+++ /dev/null\n{hunk}"),
             &[both("x"), (Some("y"), None)],
         );
+        check(
+            &format!(
+                "--- x\n+++ x\n{hunk}diff --git a/y b/y\n--- a/y\n+++ b/y\n{hunk}--- a/z\n+++ b/z\n{hunk}"
+            ),
+            &[both("x"), both("y"), both("z")],
+        );
+        check(
+            &format!("diff --git a/x b/y\nrename from x\nrename to y\n\n--- a/z\n+++ b/z\n{hunk}"),
+            &[(Some("x"), Some("y")), both("z")],
+        );
+        check("a mail\n--- a/x\n+++ b/x\nabout x\n", &[]);
+        check(&format!("--- \"a/x \\303\\251\"\t\n+++ \"b/x \\303\\251\"\t\n{hunk}"), &[both("x é")]);
         // A removed line and an added one that look like a header.
         let tricky = "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n--- a/y\n+++ b/y\n c\n@@ -9 +9 @@\n-a\n+b\n";
         check(tricky, &[both("x")]);

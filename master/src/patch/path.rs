@@ -4,7 +4,10 @@ use std::borrow::Cow;
 /// `git apply` takes it; `None` for `/dev/null`.
 pub(super) fn of_side(text: &str) -> Option<Cow<'_, str>> {
     // What follows a tab is a date, or nothing, where the name has a space.
-    let text = if text.starts_with('"') { text } else { text.split('\t').next().unwrap_or_default() };
+    let text = match text.starts_with('"').then(|| end_of_quoted(text)).flatten() {
+        Some(end) => &text[..=end],
+        None => text.split('\t').next().unwrap_or_default(),
+    };
     match plain(text) {
         Cow::Borrowed("/dev/null") => None,
         Cow::Borrowed(path) => Some(Cow::Borrowed(without_prefix(path))),

@@ -25,7 +25,8 @@ pub fn split(patch: &str, is_test: impl Fn(&str) -> bool) -> Split {
     let mut is_test_group = vec![true; parts.len()];
     for (index, part) in parts.iter().enumerate() {
         let group = groups.find(index);
-        is_test_group[group] &= part.written().all(&is_test);
+        // A part whose paths are not understood is no test.
+        is_test_group[group] &= part.written().next().is_some() && part.written().all(&is_test);
     }
     let mut split = Split::default();
     for (index, part) in parts.iter().enumerate() {
@@ -124,6 +125,11 @@ mod tests {
         check(&[&rename("tests/a.py", "tests/b.py", "rename"), &rename("x.py", "tests/a.py", "rename")], &[]);
         let file_gone = "diff --git a/data b/data\ndeleted file mode 100644\nindex e..0\n";
         check(&[file_gone, "diff --git a/data/test_x b/data/test_x\nnew file mode 100644\n"], &[]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_no_test() {
+        check(&["diff --git a/tests/a b/tests/other\nold mode 100644\nnew mode 100755\n", TEST], &[1]);
     }
 
     #[test]
