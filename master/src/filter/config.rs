@@ -2,6 +2,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::patch::TEST_WORDS;
+#[cfg(doc)]
+use crate::patch::TestPaths;
+
 /// The `[ingest]` section: the thresholds of the filter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -10,7 +14,7 @@ pub struct FilterConfig {
     pub stars_min: u64,
     /// The primary languages that are taken, in any case.
     pub languages: Vec<String>,
-    /// Paths with one of these words in them, in any case, are tests.
+    /// Paths with one of these words in them, in any case, are tests; [`TestPaths`] tells how.
     pub test_words: Vec<String>,
     /// Files of rows that must not be learnt from: what has the repository and number, or the base commit, of one.
     pub evaluation_sets: Vec<PathBuf>,
@@ -38,7 +42,7 @@ impl Default for FilterConfig {
         Self {
             stars_min: 5,
             languages: words(&["Python"]),
-            test_words: words(&["test", "spec", "e2e"]),
+            test_words: words(&TEST_WORDS),
             evaluation_sets: Vec::new(),
             evaluation_repositories: false,
             licences: Vec::new(),

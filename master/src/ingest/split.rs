@@ -1,9 +1,7 @@
-use std::path::Path;
-
 use queue_format::Instance;
 use serde_json::Value;
 
-use crate::patch::{Split, split};
+use crate::patch::{Split, TestPaths, split};
 
 /// The field of a row that names the files which were moved from its patch to its test patch.
 pub(super) const MOVED_FIELD: &str = "test_files_moved_from_patch";
@@ -14,24 +12,14 @@ pub(super) fn find_tests(mut instance: Instance) -> Instance {
     if !instance.test_patch.trim().is_empty() {
         return instance;
     }
-    let Split { fix, test, test_paths } = split(&instance.patch, is_test);
+    let known = TestPaths::default();
+    let Split { fix, test, test_paths } = split(&instance.patch, |path| known.has(path));
     if test.is_empty() || fix.is_empty() {
         return instance;
     }
     (instance.test_patch, instance.patch) = (test, fix);
     instance.extra.insert(MOVED_FIELD.to_owned(), Value::from(test_paths));
     instance
-}
-
-fn is_test(path: &str) -> bool {
-    let path = Path::new(path);
-    let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
-    let Some((file, dirs)) = names.split_last() else { return false };
-    let is_module = |stem: &str| {
-        matches!(stem, "test" | "tests" | "conftest") || stem.starts_with("test_") || stem.ends_with("_test")
-    };
-    dirs.iter().any(|dir| matches!(*dir, "test" | "tests" | "testing"))
-        || file.strip_suffix(".py").is_some_and(is_module)
 }
 
 #[cfg(test)]
@@ -61,23 +49,5 @@ mod tests {
         assert_eq!(parted(&fix, ""), (fix.clone(), String::new(), false));
         assert_eq!(parted(&test, ""), (test.clone(), String::new(), false));
         assert_eq!(parted("no diff", ""), ("no diff".to_owned(), String::new(), false));
-    }
-
-    #[test]
-    fn knows_what_people_call_tests() {
-        for test in [
-            "test.py",
-            "tests.py",
-            "a/test_b.py",
-            "a/b_test.py",
-            "tests/data/x.txt",
-            "conftest.py",
-            "pkg/testing/x.py",
-        ] {
-            assert!(is_test(test), "{test}");
-        }
-        for other in ["a/b.py", "latest.py", "contest.py", "docs/test.md", "attest/x.py", ""] {
-            assert!(!is_test(other), "{other}");
-        }
     }
 }

@@ -12,4 +12,4 @@ mod test_paths;
 pub use check::check_patch;
 pub use file::{Binary, FileDiff, files};
 pub use split::{Split, split};
-pub use test_paths::TestPaths;
+pub use test_paths::{TEST_WORDS, TestPaths};
