@@ -1,10 +1,11 @@
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::columns::rows_of;
+use super::lines::BYTE_ORDER_MARK;
 use super::unpack::{Unpacked, unpacked};
 use super::{Line, Lines, Refusal};
 
@@ -63,11 +64,25 @@ impl<'a> Rows<'a> {
     /// # Errors
     /// The input cannot be read.
     pub fn new(input: impl Read + 'a) -> io::Result<Self> {
+        Self::of_lines(input, LINE_BYTES_MAX)
+    }
+
+    fn of_lines(input: impl Read + 'a, line_bytes_max: usize) -> io::Result<Self> {
+        let mut input = BufReader::new(input);
+        // All of it may be one line, and longer than a row may be.
+        let begin = input.fill_buf()?;
+        let mark = begin.starts_with(BYTE_ORDER_MARK).then_some(BYTE_ORDER_MARK.len()).unwrap_or_default();
+        if begin[mark..].trim_ascii_start().starts_with(b"[") {
+            input.consume(mark);
+            return Ok(Self { source: document(Vec::new(), input)? });
+        }
         let input: Box<dyn Read + 'a> = Box::new(input);
-        let mut lines = Lines::new(input, LINE_BYTES_MAX);
+        let mut lines = Lines::new(input, line_bytes_max);
         let first = next_filled(&mut lines)?;
         let source = match first {
-            Some(Line::Text(_, text)) if text == b"{" || text.starts_with(b"[") => document(text, lines)?,
+            Some(Line::Text(_, text)) if text == b"{" || text.starts_with(b"[") => {
+                document([&text[..], b"\n"].concat(), lines.into_rest())?
+            }
             first => Source::Lines { lines, first },
         };
         Ok(Self { source })
@@ -112,10 +127,9 @@ fn next_filled<R: Read>(lines: &mut Lines<R>) -> io::Result<Option<Line>> {
     }
 }
 
-fn document<'a, R: Read>(begun: Vec<u8>, lines: Lines<R>) -> io::Result<Source<'a>> {
+fn document<'a>(begun: Vec<u8>, rest: impl Read) -> io::Result<Source<'a>> {
     let mut bytes = begun;
-    bytes.push(b'\n');
-    let rest = lines.into_rest().take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    let rest = rest.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     let whole = |why: String, raw| {
         let value = Err(Refusal::whole(why));
         Source::Broken(Some(Row { place: "document".to_owned(), raw, value }))
@@ -173,5 +187,12 @@ mod tests {
         check("[{\"a\":1},\n{\"a\":2}]\n", &["row 1: {\"a\":1}", "row 2: {\"a\":2}"]);
         check("{\"a\":}\n7\n", &["line 1: malformed JSON: expected value at column 6", "line 2: 7"]);
         check("[1,\n", &["document: malformed JSON: EOF while parsing a value at line 2 column 0"]);
+    }
+    #[test]
+    fn a_document_may_be_one_line_that_is_longer_than_a_row_may_be() {
+        let mut rows = Rows::of_lines("\u{feff} [{\"a\": 123456789},7]".as_bytes(), 8).expect("readable");
+        let first = rows.next_row().expect("readable").expect("a row");
+        assert_eq!(first.value.expect("a row")["a"], 123_456_789);
+        assert_eq!(rows.next_row().expect("readable").expect("a row").raw, b"7");
     }
 }
