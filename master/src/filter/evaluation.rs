@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 
+use queue_format::Instance;
 use serde_json::Value;
 
 use super::facts::identity;
@@ -33,15 +34,15 @@ impl EvaluationSet {
         Ok(())
     }
 
-    /// Why a row must be left out, if it must.
-    pub(super) fn has(&self, row: &(String, u64, String), by_repository: bool) -> Option<&'static str> {
-        let (repo, number, base_commit) = row;
-        if self.pulls.contains(&(repo.clone(), *number)) {
-            Some("an evaluation set has the pull request")
-        } else if self.base_commits.contains(base_commit) {
+    /// Why an instance must be left out, if it must.
+    pub(super) fn has(&self, instance: &Instance, by_repository: bool) -> Option<&'static str> {
+        let repo = instance.repo.to_ascii_lowercase();
+        if self.base_commits.contains(&instance.base_commit.to_ascii_lowercase()) {
             Some("an evaluation set has the base commit")
-        } else if by_repository && self.repositories.contains(repo) {
+        } else if by_repository && self.repositories.contains(&repo) {
             Some("an evaluation set has the repository")
+        } else if self.pulls.contains(&(repo, instance.pull_number)) {
+            Some("an evaluation set has the pull request")
         } else {
             None
         }

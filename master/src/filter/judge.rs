@@ -1,7 +1,7 @@
 use queue_format::Instance;
 use serde_json::{Map, Value};
 
-use super::facts::{self, identity};
+use super::facts;
 use super::quality::{QUALITY_FIELD, Quality};
 use super::{EvaluationSet, FilterConfig, Stage};
 use crate::ingest::instance_of;
@@ -68,14 +68,13 @@ impl Filter {
             return Err((Stage::Issue, "no linked issue has a description".to_owned()));
         }
         self.split(&mut row)?;
-        let licence = facts::licence(&row).map(str::to_owned);
-        let identity = identity(&row);
+        let licence = facts::licence(&row).map(|licence| licence.map(str::to_owned));
         let mut instance = instance_of(row).map_err(|refusal| (Stage::Fields, refusal.to_string()))?;
         check_patches(&instance)?;
-        if let Some(why) = self.evaluation.has(&identity, self.config.evaluation_repositories) {
+        if let Some(why) = self.evaluation.has(&instance, self.config.evaluation_repositories) {
             return Err((Stage::Evaluation, why.to_owned()));
         }
-        self.licence(licence.as_deref(), unknown)?;
+        self.licence(licence, unknown)?;
         self.size(&instance)?;
         let quality = Quality::of(&instance.problem_statement, &instance.patch);
         self.quality(&quality)?;
@@ -85,14 +84,14 @@ impl Filter {
     }
 
     fn repository(&self, row: &Map<String, Value>, unknown: &mut Vec<Stage>) -> Verdict<()> {
-        match facts::stars(row) {
+        match facts::stars(row).map_err(|why| (Stage::Stars, why))? {
             None => unknown.push(Stage::Stars),
             Some(stars) if stars < self.config.stars_min => {
                 return Err((Stage::Stars, format!("{stars}, expected at least {}", self.config.stars_min)));
             }
             Some(_) => {}
         }
-        match facts::language(row) {
+        match facts::language(row).map_err(|why| (Stage::Language, why))? {
             None => unknown.push(Stage::Language),
             Some(language) if !has(&self.config.languages, language) => {
                 let expected = self.config.languages.join(" or ");
@@ -103,7 +102,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Parts the patch of a row that has no test patch of its own.
+    /// Parts the patch of a row that has no test patch of its own. One that has must still mend something.
     fn split(&self, row: &mut Map<String, Value>) -> Verdict<()> {
         let (patch_field, test_field) = facts::patch_fields(row);
         let text = |field| row.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -112,15 +111,15 @@ impl Filter {
             let why = row.get(MISSING_FIELD).and_then(Value::as_str).unwrap_or("the patch is empty");
             return Err((Stage::Fix, why.to_owned()));
         }
+        let parts = split(patch, |path| self.test_paths.has(path));
+        if parts.fix.is_empty() && !parts.test.is_empty() {
+            return Err((Stage::Fix, "everything that it changes is a test".to_owned()));
+        }
         if !test_patch.trim().is_empty() {
             return Ok(());
         }
-        let parts = split(patch, |path| self.test_paths.has(path));
-        if parts.fix.is_empty() && parts.test.is_empty() {
-            return Err((Stage::Fix, "the patch is no diff".to_owned()));
-        }
         if parts.fix.is_empty() {
-            return Err((Stage::Fix, "everything that it changes is a test".to_owned()));
+            return Err((Stage::Fix, "the patch is no diff".to_owned()));
         }
         if parts.test.is_empty() {
             return Err((Stage::Tests, "it changes no test".to_owned()));
@@ -130,14 +129,16 @@ impl Filter {
         Ok(())
     }
 
-    fn licence(&self, licence: Option<&str>, unknown: &mut Vec<Stage>) -> Verdict<()> {
-        match licence {
-            _ if self.config.licences.is_empty() => Ok(()),
+    fn licence(&self, licence: Result<Option<String>, String>, unknown: &mut Vec<Stage>) -> Verdict<()> {
+        if self.config.licences.is_empty() {
+            return Ok(());
+        }
+        match licence.map_err(|why| (Stage::Licence, why))? {
             None => {
                 unknown.push(Stage::Licence);
                 Ok(())
             }
-            Some(licence) if has(&self.config.licences, licence) => Ok(()),
+            Some(licence) if has(&self.config.licences, &licence) => Ok(()),
             Some(licence) => Err((Stage::Licence, format!("{licence:?} is not allowed"))),
         }
     }
@@ -220,7 +221,7 @@ mod tests {
     fn verdict(config: &FilterConfig, row: Value) -> Result<Instance, (Stage, String)> {
         let mut evaluation = EvaluationSet::default();
         evaluation
-            .insert(&json!({ "instance_id": "a__b-7", "repo": "A/b", "base_commit": "f".repeat(40) }))
+            .insert(&json!({ "instance_id": "a__b-7", "repo": "A/b", "base_commit": "f".repeat(40), "pull_number": 0 }))
             .expect("fit");
         match Filter::new(config.clone(), evaluation).judge(row) {
             Judged::Accepted { instance, .. } => Ok(*instance),
@@ -273,7 +274,24 @@ mod tests {
         check(with("base_commit", json!("f".repeat(40))), Stage::Evaluation, "base commit");
         let mut evaluated = with("repo", json!("a/B"));
         evaluated["pull_number"] = json!(7);
-        check(evaluated, Stage::Evaluation, "pull request");
+        check(evaluated.clone(), Stage::Evaluation, "pull request");
+        // Not known, but for the id.
+        (evaluated["pull_number"], evaluated["instance_id"]) = (json!(0), json!("a__b-7"));
+        check(evaluated.clone(), Stage::Evaluation, "pull request");
+        evaluated["base_commit"] = json!("F".repeat(40));
+        check(evaluated, Stage::Evaluation, "base commit");
+        let multi = json!({
+            "org": "A", "repo": "b", "number": "7", "base": {"sha": BASE}, "fix_patch": FIX, "test_patch": TEST,
+            "resolved_issues": [{"title": "t", "body": "b"}],
+        });
+        check(multi, Stage::Evaluation, "pull request");
+        check(with("stars", json!(4.0)), Stage::Stars, "4, expected at least 5");
+        check(with("stars", json!("4")), Stage::Stars, "4, expected at least 5");
+        check(with("stars", json!([4])), Stage::Stars, "expected a whole number, found a list");
+        check(with("language", json!(["Rust"])), Stage::Language, "expected a language");
+        let mut tests_only = with("patch", json!(TEST));
+        tests_only["test_patch"] = json!(TEST);
+        check(tests_only, Stage::Fix, "is a test");
     }
 
     #[test]
@@ -295,6 +313,7 @@ mod tests {
         check(|c| c.licences = vec!["bsd-3-clause".to_owned()], pull(), Ok(()));
         check(|c| c.licences = vec!["MIT".to_owned()], pull(), Err(Stage::Licence));
         check(|c| c.licences = vec!["MIT".to_owned()], with("license", Value::Null), Ok(()));
+        check(|c| c.licences = vec!["MIT".to_owned()], with("license", json!(["x"])), Err(Stage::Licence));
         check(|c| c.patch_bytes_max = 10, pull(), Err(Stage::Size));
         check(|c| c.patch_files_max = 1, pull(), Err(Stage::Size));
         check(|c| c.evaluation_repositories = true, with("repo", json!("a/b")), Err(Stage::Evaluation));

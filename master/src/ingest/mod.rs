@@ -13,6 +13,7 @@ mod run;
 mod split;
 mod unpack;
 
+pub(crate) use fields::{kind, whole_number};
 pub use lines::{Line, Lines};
 pub use read::{Row, Rows};
 pub use repository::{Template, check_repository};

@@ -71,7 +71,7 @@ impl<'a> Rows<'a> {
         let mut input = BufReader::new(input);
         // All of it may be one line, and longer than a row may be.
         let begin = input.fill_buf()?;
-        let mark = begin.starts_with(BYTE_ORDER_MARK).then_some(BYTE_ORDER_MARK.len()).unwrap_or_default();
+        let mark = if begin.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         if begin[mark..].trim_ascii_start().starts_with(b"[") {
             input.consume(mark);
             return Ok(Self { source: document(Vec::new(), input)? });

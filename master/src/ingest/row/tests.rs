@@ -55,6 +55,11 @@ fn reads_every_dataset_that_is_promised() {
         read(with(swe(), "created_at", json!(1_714_564_800))).expect("s").created_at,
         "2024-05-01T12:00:00Z"
     );
+    for since in [1_714_564_800_000_000_u64, 1_714_564_800_000_000_000] {
+        let row = with(with(swe(), "created_at", json!(since)), "pull_number", json!(3.0));
+        let row = read(row).expect("columns of pandas");
+        assert_eq!((row.created_at.as_str(), row.pull_number), ("2024-05-01T12:00:00Z", 3), "{since}");
+    }
     let multi = read(multi()).expect("Multi-SWE-bench");
     assert_eq!(multi.instance_id, "pallets__click-12");
     assert_eq!((multi.repo.as_str(), multi.base_commit.as_str()), ("pallets/click", COMMIT));
