@@ -178,6 +178,84 @@ fn thresholds_are_in_the_configuration() {
 }
 
 #[test]
+fn an_evaluation_set_that_is_not_understood_lets_nothing_pass() {
+    let house = House::new();
+    fs::write(house.path("pulls.jsonl"), lines(&[pull(1)])).expect("written");
+    let arguments =
+        ["ingest", "jsonl", "--out", "out", "--evaluation-set", "predictions.jsonl", "pulls.jsonl"];
+    for (text, why) in
+        [("{\"model_patch\": \"\"}\n", "line 1: it names no repository"), ("x\n", "malformed JSON")]
+    {
+        fs::write(house.path("predictions.jsonl"), format!("{}{text}", lines(&[]))).expect("written");
+        check(&house, &arguments, 1, &["cannot read predictions.jsonl", why]);
+    }
+    assert!(!house.path("out").exists());
+}
+
+fn files_of(house: &House, dir: &str) -> Vec<std::ffi::OsString> {
+    let mut left: Vec<_> =
+        fs::read_dir(house.path(dir)).expect("listed").flatten().map(|entry| entry.file_name()).collect();
+    left.sort();
+    left
+}
+
+const ALL: [&str; 5] = ["funnel.json", "funnel.svg", "rejected.jsonl", "report.md", "rows.jsonl"];
+
+/// A run that may write so many kilobytes into a file.
+fn bounded(house: &House, kilobytes: u32) -> common::Said {
+    let bottega = house.command(&[]);
+    let script = format!(
+        "trap '' XFSZ; ulimit -f {kilobytes}; exec {} ingest jsonl --out out pulls.jsonl",
+        bottega.get_program().display()
+    );
+    common::said(
+        &std::process::Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(house.path(""))
+            .output()
+            .expect("it runs"),
+    )
+}
+
+#[test]
+fn a_disk_that_fills_up_at_the_end_leaves_what_was_there() {
+    let house = House::new();
+    let run = ["ingest", "jsonl", "--out", "out", "pulls.jsonl"];
+    fs::write(house.path("pulls.jsonl"), lines(&[pull(1)])).expect("written");
+    check(&house, &run, 0, &["1 row in"]);
+    let kept = ALL.map(|name| fs::read(house.path("out").join(name)).expect("there"));
+    // All that is written about these rows is in memory until the end, and more than the funnel's files have.
+    let rows: Vec<Value> = (2..10).map(|n| with(n, "hints_text", json!("x".repeat(400)))).collect();
+    fs::write(house.path("pulls.jsonl"), lines(&rows)).expect("written");
+    let rows_bytes = 8 * (lines(&rows[..1]).len() as u32 + 60);
+    let largest = kept.iter().map(|bytes| bytes.len() as u32).max().expect("files") + 1024;
+    assert!(largest < rows_bytes - 1024 && rows_bytes < 8192, "{largest} {rows_bytes}");
+    let failed = bounded(&house, largest.div_ceil(1024));
+    assert!(failed.status == 1 && failed.err.contains("cannot write out"), "{}{}", failed.out, failed.err);
+    assert_eq!(ALL.map(|name| fs::read(house.path("out").join(name)).expect("there")), kept);
+    assert_eq!(files_of(&house, "out"), ALL);
+    assert_eq!(bounded(&house, 100).status, 0);
+}
+
+#[test]
+fn what_was_killed_leaves_nothing_that_grows_and_two_runs_do_not_mix() {
+    let house = House::new();
+    let run = ["ingest", "jsonl", "--out", "out", "pulls.jsonl"];
+    fs::write(house.path("pulls.jsonl"), lines(&[pull(1)])).expect("written");
+    fs::create_dir(house.path("out")).expect("made");
+    let part = fs::File::create(house.path("out/rows.jsonl.part")).expect("made");
+    part.lock().expect("locked");
+    check(&house, &run, 1, &["another command writes into it"]);
+    drop(part);
+    fs::write(house.path("out/rows.jsonl.part"), "{}\n").expect("a run that was killed");
+    check(&house, &run, 0, &["1 row in"]);
+    assert_eq!(
+        (json_lines(&house, "out/rows.jsonl").len(), files_of(&house, "out")),
+        (1, ALL.map(Into::into).into())
+    );
+}
+
+#[test]
 fn a_run_that_fails_leaves_what_was_there() {
     let house = House::new();
     fs::write(house.path("pulls.jsonl"), lines(&[pull(1)])).expect("written");
@@ -188,9 +266,6 @@ fn a_run_that_fails_leaves_what_was_there() {
     fs::write(house.path("torn.gz"), &torn[..torn.len() - 10]).expect("written");
     check(&house, &["ingest", "jsonl", "--out", "out", "torn.gz"], 1, &["cannot read torn.gz"]);
     assert_eq!(json_lines(&house, "out/rows.jsonl")[0]["pull_number"], json!(1));
-    let mut left: Vec<_> =
-        fs::read_dir(house.path("out")).expect("listed").flatten().map(|e| e.file_name()).collect();
-    left.sort();
-    assert_eq!(left, ["funnel.json", "funnel.svg", "rejected.jsonl", "report.md", "rows.jsonl"]);
+    assert_eq!(files_of(&house, "out"), ALL);
     check(&house, &["ingest", "jsonl", "--out", "out", "nowhere.jsonl"], 1, &["cannot open nowhere.jsonl"]);
 }

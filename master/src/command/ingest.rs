@@ -5,7 +5,7 @@ use systemd::{Source, config};
 
 use super::cli::{FilterArguments, GithubArguments, IngestArguments, IngestSource, RowsArguments};
 use super::{CommandError, Host, Success};
-use crate::filter::{EvaluationSet, Filter, FilterConfig, Funnel, ROWS_FILE, Run};
+use crate::filter::{EvaluationSet, Filter, FilterConfig, FilterError, Funnel, ROWS_FILE, Run};
 use crate::github::{Collector, PULLS_FILE, Progress, Repositories};
 use crate::ingest::Rows;
 use crate::text::{duration, plural};
@@ -33,7 +33,7 @@ fn rows(arguments: &RowsArguments, host: &Host, out: &mut dyn Write) -> Result<S
     let files: Vec<&Path> = arguments.files.iter().map(AsRef::as_ref).collect();
     // Before anything is read: a misspelt name among many should not cost an hour.
     files.iter().try_for_each(|file| open(file).map(drop))?;
-    filter(&files, &arguments.filter, host, out)
+    filter(&files, &arguments.filter, filter_of(&arguments.filter)?, host, out)
 }
 
 fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Result<Success, CommandError> {
@@ -48,8 +48,9 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
         }
     };
     let dir = arguments.filter.out.join(COLLECTED_DIR);
-    let config = config_of(&arguments.filter)?;
-    let collecting = Filter::new(config, EvaluationSet::default());
+    // Before hours of collecting, too.
+    let (config, filtering) = filter_of(&arguments.filter)?;
+    let collecting = Filter::new(config.clone(), EvaluationSet::default());
     let tokens = tokens(host)?;
     let mut collector = Collector::new(&dir, &arguments.api_url, tokens, &collecting, host.now)?;
     let mut screen = Screen::new(out, host.terminal);
@@ -63,7 +64,7 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
     }));
     screen.wipe()?;
     writeln!(out, "{} collected in {}", plural(collected?, "pull request"), dir.display())?;
-    filter(&[&dir.join(PULLS_FILE)], &arguments.filter, host, out)
+    filter(&[&dir.join(PULLS_FILE)], &arguments.filter, (config, filtering), host, out)
 }
 
 /// How far it is, how fast, and how long it will still take, by what this run did so far.
@@ -132,21 +133,22 @@ fn time_of(text: &str) -> Option<jiff::Timestamp> {
     text.parse().ok().or_else(|| day().map(|zoned| zoned.timestamp()))
 }
 
-fn config_of(arguments: &FilterArguments) -> Result<FilterConfig, CommandError> {
+/// The thresholds, and the filter with them and with what must not be learnt from.
+fn filter_of(arguments: &FilterArguments) -> Result<(FilterConfig, Filter), CommandError> {
     let source = Source::named_or_default(arguments.config.clone());
-    Ok(config::load_checked(&source, "ingest", FilterConfig::check)?)
+    let config: FilterConfig = config::load_checked(&source, "ingest", FilterConfig::check)?;
+    let evaluation = evaluation_set(&config, &arguments.evaluation_sets)?;
+    Ok((config.clone(), Filter::new(config, evaluation)))
 }
 
 /// Filters files of rows into the output directory, and tells what became of them.
 fn filter(
     files: &[&Path],
     arguments: &FilterArguments,
+    (config, filter): (FilterConfig, Filter),
     host: &Host,
     out: &mut dyn Write,
 ) -> Result<Success, CommandError> {
-    let config = config_of(arguments)?;
-    let evaluation = evaluation_set(&config, &arguments.evaluation_sets, out)?;
-    let filter = Filter::new(config.clone(), evaluation);
     let mut run = Run::begin(&filter, &arguments.out)?;
     for file in files {
         let mut rows = open(file)?;
@@ -170,21 +172,21 @@ fn counts(funnel: &Funnel) -> String {
     format!("{} read, {} accepted", funnel.read(), funnel.accepted())
 }
 
-/// Every row of the evaluation sets; one that is not understood is said, for leaving it out would let it pass.
+/// Every row of the evaluation sets; one that is not understood ends the run, for leaving it out would let it pass.
 fn evaluation_set(
     config: &FilterConfig,
     named: &[std::path::PathBuf],
-    out: &mut dyn Write,
 ) -> Result<EvaluationSet, CommandError> {
     let mut evaluation = EvaluationSet::default();
     for file in config.evaluation_sets.iter().chain(named) {
         let mut rows = open(file)?;
-        let unreadable = |source| CommandError::Open { path: file.clone(), source };
+        let unreadable = |source| FilterError::Read { name: file.display().to_string(), source };
         while let Some(row) = rows.next_row().map_err(unreadable)? {
             let added = row.value.map_err(|why| why.to_string()).and_then(|value| evaluation.insert(&value));
-            if let Err(why) = added {
-                writeln!(out, "{}, {}: {why}; nothing is left out for it", file.display(), row.place)?;
-            }
+            added.map_err(|why| {
+                let why = format!("{}: {why}; name a file of rows as an evaluation set", row.place);
+                unreadable(std::io::Error::other(why))
+            })?;
         }
     }
     Ok(evaluation)

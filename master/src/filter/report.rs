@@ -1,9 +1,11 @@
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use queue_format::Instance;
 use serde_json::json;
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use super::{FilterConfig, Funnel, Stage};
 
@@ -22,30 +24,32 @@ pub const REPORT_FILE: &str = "report.md";
 /// run.
 pub(super) struct Output {
     dir: PathBuf,
-    rows: BufWriter<NamedTempFile>,
-    rejected: BufWriter<NamedTempFile>,
+    rows: Part,
+    rejected: Part,
 }
 
 impl Output {
     /// In this directory, which is made if it is missing.
     pub(super) fn create(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let file = || Ok::<_, io::Error>(BufWriter::new(NamedTempFile::new_in(dir)?));
-        Ok(Self { dir: dir.to_owned(), rows: file()?, rejected: file()? })
+        // Whoever has this one locked has them all.
+        let rows = Part::create(dir, ROWS_FILE)?;
+        Ok(Self { dir: dir.to_owned(), rows, rejected: Part::create(dir, REJECTED_FILE)? })
     }
 
     pub(super) fn accept(&mut self, instance: &Instance) -> io::Result<()> {
-        serde_json::to_writer(&mut self.rows, instance)?;
-        self.rows.write_all(b"\n")
+        serde_json::to_writer(&mut self.rows.file, instance)?;
+        self.rows.file.write_all(b"\n")
     }
 
     pub(super) fn reject(&mut self, place: &str, id: &str, stage: Stage, reason: &str) -> io::Result<()> {
         let line = json!({ "place": place, "id": id, "stage": stage, "reason": reason });
-        serde_json::to_writer(&mut self.rejected, &line)?;
-        self.rejected.write_all(b"\n")
+        serde_json::to_writer(&mut self.rejected.file, &line)?;
+        self.rejected.file.write_all(b"\n")
     }
 
-    /// Writes the funnel, and has all files appear: the accepted rows last, so that whoever sees them sees the rest.
+    /// Writes the funnel, and has all files appear once all are written: the accepted rows last, so that whoever sees
+    /// them sees the rest.
     pub(super) fn finish(self, funnel: &Funnel, config: &FilterConfig, inputs: &[String]) -> io::Result<()> {
         let Self { dir, rows, rejected } = self;
         let counts = json!({
@@ -53,31 +57,56 @@ impl Output {
             "thresholds": config,
         });
         let report = report(funnel, config, inputs).map_err(io::Error::other)?;
+        let mut parts = Vec::new();
         for (name, text) in
             [(FUNNEL_FILE, format!("{counts:#}\n")), (FUNNEL_CHART, funnel.svg()), (REPORT_FILE, report)]
         {
-            let mut file = NamedTempFile::new_in(&dir)?;
-            file.write_all(text.as_bytes())?;
-            keep(file, &dir.join(name))?;
+            let mut part = Part::create(&dir, name)?;
+            part.file.write_all(text.as_bytes())?;
+            parts.push(part);
         }
-        for (writer, name) in [(rejected, REJECTED_FILE), (rows, ROWS_FILE)] {
-            let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-            keep(file, &dir.join(name))?;
-        }
-        Ok(())
+        parts.extend([rejected, rows]);
+        parts.iter_mut().try_for_each(Part::sync)?;
+        parts.into_iter().try_for_each(Part::keep)?;
+        File::open(&dir)?.sync_all()
     }
 }
 
-fn keep(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    file.as_file().sync_all()?;
-    readable_by_all(&file)?;
-    file.persist(path).map(drop).map_err(|error| error.error)
+/// A file that is not whole yet, under a name of its own; the next run takes that name over from one that was killed.
+struct Part {
+    /// Removed when it is dropped, and before the lock on it goes.
+    path: TempPath,
+    file: BufWriter<File>,
+    whole: PathBuf,
 }
 
-/// Temporary files are their owner's alone; a dataset is not.
-fn readable_by_all(file: &NamedTempFile) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))
+impl Part {
+    fn create(dir: &Path, name: &str) -> io::Result<Self> {
+        let path = dir.join(format!("{name}.part"));
+        let busy = || io::Error::other("another command writes into it");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        // The kernel drops the lock with the process.
+        file.try_lock().map_err(|_| busy())?;
+        // Until now it may have been somebody's, who has renamed or removed it since.
+        let is_there = std::fs::metadata(&path).is_ok_and(|there| {
+            file.metadata().is_ok_and(|opened| (there.dev(), there.ino()) == (opened.dev(), opened.ino()))
+        });
+        if !is_there {
+            return Err(busy());
+        }
+        file.set_len(0)?;
+        let path = TempPath::try_from_path(path)?;
+        Ok(Self { path, file: BufWriter::new(file), whole: dir.join(name) })
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+
+    fn keep(self) -> io::Result<()> {
+        self.path.persist(&self.whole).map_err(|error| error.error)
+    }
 }
 
 fn report(funnel: &Funnel, config: &FilterConfig, inputs: &[String]) -> Result<String, systemd::ConfigError> {
