@@ -132,7 +132,7 @@ pub(super) struct GithubArguments {
     /// A file of repositories, owner/name in each line
     #[arg(long, value_name = "FILE")]
     pub(super) repos: Option<PathBuf>,
-    /// What a search for repositories finds, a thousand at most, such as 'language:python stars:>1000'
+    /// What a search for repositories finds, such as 'language:python stars:>1000'
     #[arg(long, value_name = "QUERY")]
     pub(super) search: Option<String>,
     /// Only pull requests that were opened since

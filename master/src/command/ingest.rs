@@ -6,13 +6,16 @@ use systemd::{Source, config};
 use super::cli::{FilterArguments, GithubArguments, IngestArguments, IngestSource, RowsArguments};
 use super::{CommandError, Host, Success};
 use crate::filter::{EvaluationSet, Filter, FilterConfig, FilterError, Funnel, ROWS_FILE, Run};
-use crate::github::{Collector, PULLS_FILE, Progress, Repositories};
+use crate::github::{Collector, PULLS_FILE, Progress, Repositories, SKIPPED_FILE};
 use crate::ingest::Rows;
-use crate::text::{duration, plural};
+use crate::text::{clean_line, duration, plural};
 use crate::up::Screen;
 
 /// Where pull requests are collected, in the output directory.
 const COLLECTED_DIR: &str = "collected";
+
+/// Repositories shown of which nothing could be collected; the others are in a file.
+const SKIPPED_SHOWN_MAX: usize = 10;
 
 /// The credential that holds tokens, as systemd's `LoadCredential=` names it.
 const TOKENS_CREDENTIAL: &str = "github-tokens";
@@ -52,6 +55,11 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
     let (config, filtering) = filter_of(&arguments.filter)?;
     let collecting = Filter::new(config.clone(), EvaluationSet::default());
     let tokens = tokens(host)?;
+    if tokens.is_empty() {
+        return Err(CommandError::usage(
+            "GitHub's GraphQL answers nobody without a token; set BOTTEGA_GITHUB_TOKENS",
+        ));
+    }
     let mut collector = Collector::new(&dir, &arguments.api_url, tokens, &collecting, host.now)?;
     let mut screen = Screen::new(out, host.terminal);
     let (began, mut first) = ((host.now)(), None);
@@ -64,6 +72,14 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
     }));
     screen.wipe()?;
     writeln!(out, "{} collected in {}", plural(collected?, "pull request"), dir.display())?;
+    let skipped = collector.skipped();
+    for (repo, why) in skipped.iter().take(SKIPPED_SHOWN_MAX) {
+        writeln!(out, "  nothing of {repo}: {}", clean_line(why))?;
+    }
+    if skipped.len() > SKIPPED_SHOWN_MAX {
+        let more = plural(skipped.len() - SKIPPED_SHOWN_MAX, "other");
+        writeln!(out, "  nor of {more}: {} says why", dir.join(SKIPPED_FILE).display())?;
+    }
     filter(&[&dir.join(PULLS_FILE)], &arguments.filter, (config, filtering), host, out)
 }
 

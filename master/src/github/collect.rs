@@ -1,32 +1,21 @@
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use reqwest::StatusCode;
-use serde_json::{Value, json};
 
-use super::candidate::{links, row};
-use super::client::{Answer, Client, Queried};
-use super::query::{self, Issue, Pull, Repository};
+use super::GithubError;
+use super::client::{Client, Queried};
+use super::query::{self, Pull, Repository};
+use super::reader::{HEAVY_MAX, JSON, Reader, depth, failed, recover};
+use super::search::search;
 use super::store::Store;
-use super::{GithubError, IssueLink};
-use crate::filter::{Filter, Judged, MISSING_FIELD, Stage};
+use crate::filter::Filter;
 
 /// Pull requests of a page to begin with, and the most that GitHub gives.
 const PAGE_BEGIN: usize = 25;
 const PAGE_MAX: usize = 100;
-
-/// Times that a page of one pull request, or the issues of one, may be too heavy.
-const HEAVY_MAX: u32 = 5;
-
-/// What a server gets to recover from what was too heavy.
-const HEAVY_PAUSE: Duration = Duration::from_millis(500);
-
-/// Pages of a search; GitHub gives a thousand repositories at most.
-const SEARCH_PAGES_MAX: usize = 10;
-
-const JSON: &str = "application/vnd.github+json";
-const DIFF: &str = "application/vnd.github.diff";
 
 /// Which repositories.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +59,7 @@ impl<'a> Collector<'a> {
         filter: &'a Filter,
         now: fn() -> Timestamp,
     ) -> Result<Self, GithubError> {
-        let (store, client) = (Store::open(dir)?, Client::new(api, tokens, now)?);
+        let (store, client) = (Store::open(dir, api)?, Client::new(api, tokens, now)?);
         Ok(Self { client, store, filter, page: PAGE_BEGIN })
     }
 
@@ -94,7 +83,7 @@ impl<'a> Collector<'a> {
         if !self.store.resume(&question)? {
             let listed = match repositories {
                 Repositories::Named(named) => named.clone(),
-                Repositories::Search(query) => self.search(query).await?,
+                Repositories::Search(query) => search(&self.client, query).await?,
             };
             self.store.begin(&question, listed)?;
         }
@@ -105,23 +94,10 @@ impl<'a> Collector<'a> {
         Ok(self.store.pulls())
     }
 
-    async fn search(&mut self, query: &str) -> Result<Vec<String>, GithubError> {
-        let mut found = Vec::new();
-        for page in 1..=SEARCH_PAGES_MAX {
-            let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            let path =
-                format!("/search/repositories?q={query}&sort=stars&order=desc&per_page=100&page={page}");
-            let answer = self.client.get(&path, JSON, None).await?;
-            let body = parsed(&path, &answer)?;
-            let names =
-                body["items"].as_array().into_iter().flatten().filter_map(|item| item["full_name"].as_str());
-            let before = found.len();
-            found.extend(names.map(str::to_owned));
-            if found.len() - before < PAGE_MAX {
-                break;
-            }
-        }
-        Ok(found)
+    /// The repositories that could not be read, and why; of earlier runs that this one went on from, too.
+    #[must_use]
+    pub fn skipped(&self) -> &BTreeMap<String, String> {
+        self.store.skipped()
     }
 
     async fn repository(
@@ -136,29 +112,18 @@ impl<'a> Collector<'a> {
         if after.is_none() {
             let path = format!("/repos/{repo}/pulls?state=closed&sort=updated&direction=desc&per_page=1");
             let answer = self.client.get(&path, JSON, self.store.etag(repo)).await?;
-            // Unchanged, or gone.
-            if answer.status != StatusCode::OK {
-                return self.store.next_repository(None);
+            match answer.status {
+                StatusCode::OK => etag = answer.etag,
+                StatusCode::NOT_MODIFIED => return self.store.next_repository(None),
+                status => return self.store.skip(repo, format!("the server says {status}")),
             }
-            etag = answer.etag;
         }
         loop {
-            let Some(found) = self.page(repo, after.as_deref()).await? else { break };
-            // Asked for by an old name, it answers by its new one.
-            let name = &found.name_with_owner;
-            let mut is_older = false;
-            for pull in found.pull_requests.nodes.iter().flatten() {
-                is_older = pull.created_at < since;
-                if is_older {
-                    break;
-                }
-                if !self.store.knows(name, pull.number) {
-                    let row = self.candidate(&found, pull).await?;
-                    self.store.add(name, pull.number, &row)?;
-                }
-                let (done, all) = self.store.repositories();
-                progress(&Progress { repository: repo.to_owned(), done, all, pulls: self.store.pulls() });
-            }
+            let found = match self.page(repo, after.as_deref()).await? {
+                Ok(found) => found,
+                Err(why) => return self.store.skip(repo, why),
+            };
+            let is_older = self.pulls(repo, &found, since, progress).await?;
             let info = found.pull_requests.page_info;
             match info.end_cursor.filter(|_| info.has_next_page && !is_older) {
                 Some(next) => {
@@ -171,112 +136,62 @@ impl<'a> Collector<'a> {
         self.store.next_repository(etag.map(|etag| (repo, etag)))
     }
 
-    /// A page of pull requests, as many as the server bears; `None` where there is no such repository.
-    async fn page(&mut self, repo: &str, after: Option<&str>) -> Result<Option<Repository>, GithubError> {
-        let mut heavy = 0;
+    /// Adds the pull requests of a page that are not known; whether there are some that are too old, and so are the rest.
+    async fn pulls(
+        &mut self,
+        repo: &str,
+        found: &Repository,
+        since: Timestamp,
+        progress: &mut impl FnMut(&Progress),
+    ) -> Result<bool, GithubError> {
+        // Asked for by an old name, it answers by its new one.
+        let name = &found.name_with_owner;
+        let (done, all) = self.store.repositories();
+        let mut tell = |pulls| progress(&Progress { repository: repo.to_owned(), done, all, pulls });
+        tell(self.store.pulls());
+        let listed: Vec<&Pull> = found.pull_requests.nodes.iter().flatten().collect();
+        let young = listed.iter().take_while(|pull| pull.created_at >= since).count();
+        let (client, store) = (&self.client, &mut self.store);
+        let reader = Reader { client, filter: self.filter };
+        let mut wanted: Vec<&Pull> = listed[..young].to_vec();
+        wanted.retain(|pull| !store.knows(name, pull.number));
+        let read = wanted.iter().map(|pull| reader.row(found, pull));
+        // Several are read at once, and added in their order: a successor finds no gap that it does not see.
+        let mut rows = stream::iter(read).buffered(client.requests_max()).zip(stream::iter(&wanted));
+        while let Some((row, pull)) = rows.next().await {
+            store.add(name, pull.number, &row?)?;
+            tell(store.pulls());
+        }
+        Ok(young < listed.len())
+    }
+
+    /// A page of pull requests, as many as the server bears; or why the repository cannot be read.
+    async fn page(
+        &mut self,
+        repo: &str,
+        after: Option<&str>,
+    ) -> Result<Result<Repository, String>, GithubError> {
+        let (mut heavy, mut heavy_alone) = (0, 0);
         loop {
-            let (query, variables) = query::page(repo, self.page, after);
+            let (query, variables) = query::page(repo, self.page, after, depth(heavy_alone));
             match self.client.query(&query, &variables).await? {
-                Queried::Data(mut data) => {
+                Queried::Data((mut data, why)) => {
                     self.page = (self.page + self.page.div_ceil(4)).min(PAGE_MAX);
                     let found: Option<Repository> = serde_json::from_value(data["repository"].take())
                         .map_err(|error| failed(repo, format!("not what GitHub answers: {error}")))?;
-                    return Ok(found);
-                }
-                Queried::TooHeavy(why) => {
-                    heavy += u32::from(self.page == 1);
-                    if heavy >= HEAVY_MAX {
-                        return Err(failed(repo, format!("not even one pull request at once: {why}")));
-                    }
-                    self.page = (self.page / 2).max(1);
-                    tokio::time::sleep(HEAVY_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn candidate(&mut self, found: &Repository, pull: &Pull) -> Result<Value, GithubError> {
-        let repo = &found.name_with_owner;
-        let linked = pull.closing_issues_references.iter().flat_map(|nodes| nodes.nodes.iter().flatten());
-        let mut issues: Vec<Issue> = linked.cloned().collect();
-        let links = links(repo, pull, &issues);
-        issues.extend(self.issues(&links).await?);
-        let mut row = row(found, pull, &issues);
-        let is_wanted = match self.filter.judge(row.clone()) {
-            Judged::Accepted { .. } => true,
-            Judged::Rejected { stage, .. } => stage >= Stage::Fix,
-        };
-        let diff = if is_wanted {
-            self.diff(repo, pull).await?
-        } else {
-            Err("it was collected without its diff, for an earlier stage turned it away then".to_owned())
-        };
-        match diff {
-            Ok((base, diff)) => (row["base_commit"], row["patch"]) = (base.into(), diff.into()),
-            Err(why) => row[MISSING_FIELD] = why.into(),
-        }
-        Ok(row)
-    }
-
-    async fn issues(&mut self, links: &[IssueLink]) -> Result<Vec<Issue>, GithubError> {
-        if links.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (query, variables) = query::issues(links);
-        let mut heavy = 0;
-        loop {
-            match self.client.query(&query, &variables).await? {
-                Queried::Data(mut data) => {
-                    let found = data.as_object_mut().into_iter().flat_map(|data| data.values_mut());
-                    let found = found.filter_map(|found| serde_json::from_value(found["issue"].take()).ok());
-                    return Ok(found.collect());
+                    let why = || why.unwrap_or_else(|| "the server knows no such repository".to_owned());
+                    return Ok(found.ok_or_else(why));
                 }
                 Queried::TooHeavy(why) => {
                     heavy += 1;
-                    if heavy >= HEAVY_MAX {
-                        return Err(failed(&links[0].repo, format!("issues cannot be read: {why}")));
+                    heavy_alone += u32::from(self.page == 1);
+                    if heavy_alone >= HEAVY_MAX {
+                        return Err(failed(repo, format!("not even one pull request at once: {why}")));
                     }
-                    tokio::time::sleep(HEAVY_PAUSE).await;
+                    self.page = (self.page / 2).max(1);
+                    recover(heavy).await;
                 }
             }
         }
     }
-
-    /// The merge base and the diff from there, or why there is none.
-    async fn diff(
-        &mut self,
-        repo: &str,
-        pull: &Pull,
-    ) -> Result<Result<(String, String), String>, GithubError> {
-        let path = format!("/repos/{repo}/compare/{}...{}", pull.base_ref_oid, pull.head_ref_oid);
-        let compared = self.client.get(&format!("{path}?per_page=1"), JSON, None).await?;
-        if compared.status != StatusCode::OK {
-            return Ok(Err(format!("its commits cannot be compared: the server says {}", compared.status)));
-        }
-        let base = parsed(&path, &compared)?["merge_base_commit"]["sha"].as_str().map(str::to_owned);
-        let Some(base) = base else { return Ok(Err("it has no merge base".to_owned())) };
-        let diff = self.client.get(&path, DIFF, None).await?;
-        if diff.status != StatusCode::OK {
-            return Ok(Err(format!("there is no diff of it: the server says {}", diff.status)));
-        }
-        Ok(match String::from_utf8(diff.body) {
-            Ok(diff) => Ok((base, diff)),
-            Err(_) => Err("its diff is no UTF-8".to_owned()),
-        })
-    }
-}
-
-fn parsed(url: &str, answer: &Answer) -> Result<Value, GithubError> {
-    match (answer.status, serde_json::from_slice(&answer.body)) {
-        (StatusCode::OK, Ok(value)) => Ok(value),
-        (StatusCode::OK, Err(error)) => Err(failed(url, error.to_string())),
-        (status, body) => {
-            let said = body.unwrap_or_else(|_| json!({}));
-            Err(failed(url, format!("{status}: {}", said["message"].as_str().unwrap_or("no reason given"))))
-        }
-    }
-}
-
-fn failed(url: &str, why: String) -> GithubError {
-    GithubError::Failed { url: url.to_owned(), why }
 }

@@ -15,9 +15,9 @@ const KEYWORDS: [&str; 9] =
 const LINKS_MAX: usize = 20;
 
 /// The issues that a text of `repo` says it closes: `fixes #1`, `Fixes: #1`, `closes owner/name#1`, `resolves GH-1`, and
-/// with an issue's URL. What stands in a comment of HTML is a template's example, not the author's word.
+/// with an issue's URL on `host`, whose issues are asked for; elsewhere the same path is another issue. What stands in a comment of HTML is a template's example, not the author's word.
 #[must_use]
-pub fn closed_issues(text: &str, repo: &str) -> Vec<IssueLink> {
+pub fn closed_issues(text: &str, repo: &str, host: &str) -> Vec<IssueLink> {
     let text = without_comments(text);
     let mut links = Vec::new();
     let mut rest = text.as_str();
@@ -35,7 +35,7 @@ pub fn closed_issues(text: &str, repo: &str) -> Vec<IssueLink> {
         if target.len() == rest.len() {
             continue;
         }
-        if let Some(link) = link(target, repo).filter(|link| !links.contains(link)) {
+        if let Some(link) = link(target, repo, host).filter(|link| !links.contains(link)) {
             links.push(link);
         }
         if links.len() >= LINKS_MAX {
@@ -45,11 +45,15 @@ pub fn closed_issues(text: &str, repo: &str) -> Vec<IssueLink> {
     links
 }
 
-fn link(target: &str, repo: &str) -> Option<IssueLink> {
+fn link(target: &str, repo: &str, host: &str) -> Option<IssueLink> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '#');
     let target = &target[..target.find(|c| !is_part(c)).unwrap_or(target.len())];
     if let Some(path) = target.strip_prefix("https://").or(target.strip_prefix("http://")) {
-        let mut parts = path.split('/').skip(1);
+        let mut parts = path.split('/');
+        let named = parts.next()?;
+        if !named.strip_prefix("www.").unwrap_or(named).eq_ignore_ascii_case(host) {
+            return None;
+        }
         let (owner, name) = (parts.next()?, parts.next()?);
         let number = parts.next().filter(|kind| *kind == "issues").and(parts.next())?;
         return Some(IssueLink { repo: format!("{owner}/{name}"), number: number_of(number)? });
@@ -93,7 +97,7 @@ mod tests {
     #[test]
     fn knows_every_form_that_closes_an_issue() {
         let check = |text: &str, expected: &[(&str, u64)]| {
-            let got = closed_issues(text, "o/n");
+            let got = closed_issues(text, "o/n", "github.com");
             let got: Vec<_> = got.iter().map(|link| (link.repo.as_str(), link.number)).collect();
             assert_eq!(got, expected, "{text}");
         };
@@ -102,7 +106,9 @@ mod tests {
         check("Resolved GH-7", &[("o/n", 7)]);
         check("close other/repo.py#5)", &[("other/repo.py", 5)]);
         check("Fixes https://github.com/a/b/issues/9#issuecomment-1", &[("a/b", 9)]);
-        check("fixed:\thttps://forge.example/a/b/issues/9/", &[("a/b", 9)]);
+        check("fixed:\thttps://www.GitHub.com/a/b/issues/9/", &[("a/b", 9)]);
+        let elsewhere = closed_issues("fixed:\thttps://forge.example/a/b/issues/9/", "o/n", "forge.example");
+        assert_eq!(elsewhere, [IssueLink { repo: "a/b".to_owned(), number: 9 }]);
         check("closes #1 closes #1", &[("o/n", 1)]);
         check("fixes #1, #2", &[("o/n", 1)]);
         check("<!-- fixes #1 -->\ncloses #2 <!-- and", &[("o/n", 2)]);
@@ -125,9 +131,11 @@ mod tests {
             "fixes a/b/c#1",
             "fixes https://github.com/a/b/pull/9",
             "fixes https://github.com/a",
+            "fixes https://bitbucket.org/pypa/setuptools/issues/12",
+            "fixes https://github.com.example/a/b/issues/9",
             "fixes #99999999999999999999999",
         ] {
-            assert_eq!(closed_issues(text, "o/n"), [], "{text}");
+            assert_eq!(closed_issues(text, "o/n", "github.com"), [], "{text}");
         }
     }
 }

@@ -4,17 +4,21 @@
 //! Whoever is killed goes on there, and what was written beyond is cut off: no pull request is missed, none stands there
 //! twice.
 
+mod answer;
 mod candidate;
 mod client;
 mod collect;
+mod journal;
 mod links;
 mod query;
+mod reader;
+mod search;
 mod store;
 mod tokens;
 
 pub use collect::{Collector, Progress, Repositories};
 pub use links::{IssueLink, closed_issues};
-pub use store::PULLS_FILE;
+pub use store::{PULLS_FILE, SKIPPED_FILE};
 
 use std::io;
 use std::path::PathBuf;
@@ -30,6 +34,18 @@ pub enum GithubError {
         /// What happened.
         why: String,
     },
+    /// A search that finds more than the server shows.
+    #[error(
+        "{query:?} finds more than {shown} repositories with {stars} stars; part it by another qualifier, such as created:2019-01-01..2019-12-31"
+    )]
+    TooMany {
+        /// The search.
+        query: String,
+        /// How many of them the server shows.
+        shown: usize,
+        /// The stars that they all have.
+        stars: u64,
+    },
     /// Every token was refused.
     #[error(
         "the server knows none of the tokens; set BOTTEGA_GITHUB_TOKENS to valid ones, with commas between them"
@@ -38,6 +54,27 @@ pub enum GithubError {
     /// HTTP itself.
     #[error("cannot prepare HTTPS requests: {0}")]
     Client(String),
+    /// What was collected lost a part.
+    #[error(
+        "{} has {length} bytes, of which not all are rows, and had {bytes}; restore it, or remove it to begin anew",
+        path.display()
+    )]
+    Torn {
+        /// The file.
+        path: PathBuf,
+        /// What it has.
+        length: u64,
+        /// What it had.
+        bytes: u64,
+    },
+    /// What was collected is from elsewhere.
+    #[error("{} holds what {server} has; name another --out for another server", dir.display())]
+    OtherServer {
+        /// The directory.
+        dir: PathBuf,
+        /// Where it is from.
+        server: String,
+    },
     /// What was collected cannot be read or written.
     #[error("cannot use {}: {source}; free space there, or name another directory", path.display())]
     Store {

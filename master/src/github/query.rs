@@ -3,36 +3,67 @@ use serde_json::{Value, json};
 
 use super::IssueLink;
 
-/// What is asked of an issue; the comments are for hints.
-const ISSUE: &str = "fragment Linked on Issue {
-  number title body createdAt repository { nameWithOwner }
-  comments(first: 50) { nodes { body createdAt } }
-}";
+/// How much is asked of each pull request: less where the server gives up on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// All.
+    Whole,
+    /// Few comments on each issue.
+    FewComments,
+    /// Neither its commits nor the issues that GitHub links.
+    Bare,
+}
 
-/// A page of the merged pull requests of a repository, the newest first, so that those before a date can be left out.
-const PULLS: &str = "query ($owner: String!, $name: String!, $first: Int!, $after: String) {
-  repository(owner: $owner, name: $name) {
-    databaseId nameWithOwner stargazerCount primaryLanguage { name } licenseInfo { spdxId }
-    pullRequests(states: MERGED, first: $first, after: $after, orderBy: {field: CREATED_AT, direction: DESC}) {
-      pageInfo { hasNextPage endCursor }
-      nodes {
-        number title body createdAt mergedAt baseRefOid headRefOid
-        closingIssuesReferences(first: 10) { nodes { ...Linked } }
-        commits(first: 50) { nodes { commit { message authoredDate } } }
-      }
+impl Depth {
+    fn comments(self) -> usize {
+        if self == Self::Whole { 50 } else { 5 }
     }
-  }
-}";
+}
 
-/// The text and the variables of the query for a page.
-pub(super) fn page(repo: &str, first: usize, after: Option<&str>) -> (String, Value) {
+/// What is asked of an issue; the comments are for hints.
+fn issue_fragment(depth: Depth) -> String {
+    format!(
+        "fragment Linked on Issue {{
+  number title body createdAt repository {{ nameWithOwner }}
+  comments(first: {}) {{ nodes {{ body createdAt lastEditedAt }} }}
+}}",
+        depth.comments()
+    )
+}
+
+/// What a query for a page asks of each pull request, beside what the others do.
+const LINKS_AND_COMMITS: &str = "closingIssuesReferences(first: 10) { nodes { ...Linked } }
+        commits(first: 50) { nodes { commit { message authoredDate } } }";
+
+/// The text and the variables of the query for a page of the merged pull requests of a repository, the newest first, so
+/// that those before a date can be left out.
+pub(super) fn page(repo: &str, first: usize, after: Option<&str>, depth: Depth) -> (String, Value) {
     let (owner, name) = repo.split_once('/').unwrap_or((repo, ""));
     let variables = json!({ "owner": owner, "name": name, "first": first, "after": after });
-    (format!("{PULLS}\n{ISSUE}"), variables)
+    let (more, fragment) = match depth {
+        Depth::Bare => ("", String::new()),
+        _ => (LINKS_AND_COMMITS, issue_fragment(depth)),
+    };
+    let text = format!(
+        "query ($owner: String!, $name: String!, $first: Int!, $after: String) {{
+  repository(owner: $owner, name: $name) {{
+    databaseId nameWithOwner stargazerCount primaryLanguage {{ name }} licenseInfo {{ spdxId }}
+    pullRequests(states: MERGED, first: $first, after: $after, orderBy: {{field: CREATED_AT, direction: DESC}}) {{
+      pageInfo {{ hasNextPage endCursor }}
+      nodes {{
+        number title body createdAt mergedAt baseRefOid headRefOid
+        {more}
+      }}
+    }}
+  }}
+}}
+{fragment}"
+    );
+    (text, variables)
 }
 
 /// The text and the variables of the query for issues; what there is not, or is a pull request, is null in the answer.
-pub(super) fn issues(links: &[IssueLink]) -> (String, Value) {
+pub(super) fn issues(links: &[IssueLink], depth: Depth) -> (String, Value) {
     let mut variables = serde_json::Map::new();
     let (mut declared, mut asked) = (String::new(), String::new());
     for (index, link) in links.iter().enumerate() {
@@ -45,7 +76,7 @@ pub(super) fn issues(links: &[IssueLink]) -> (String, Value) {
         variables.insert(format!("n{index}"), name.into());
         variables.insert(format!("i{index}"), link.number.into());
     }
-    (format!("query ({declared}) {{\n{asked}}}\n{ISSUE}"), Value::Object(variables))
+    (format!("query ({declared}) {{\n{asked}}}\n{}", issue_fragment(depth)), Value::Object(variables))
 }
 
 /// A list, as GraphQL wraps it; what nobody may see is null in it.
@@ -101,7 +132,7 @@ pub(super) struct Pull {
     pub(super) base_ref_oid: String,
     pub(super) head_ref_oid: String,
     pub(super) closing_issues_references: Option<Nodes<Issue>>,
-    pub(super) commits: Nodes<Commit>,
+    pub(super) commits: Option<Nodes<Commit>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -138,4 +169,5 @@ pub(super) struct Named {
 pub(super) struct Comment {
     pub(super) body: String,
     pub(super) created_at: jiff::Timestamp,
+    pub(super) last_edited_at: Option<jiff::Timestamp>,
 }

@@ -6,30 +6,43 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use super::GithubError;
+use super::journal::Journal;
 
 /// The pull requests that were collected, a row each.
 pub const PULLS_FILE: &str = "pulls.jsonl";
+/// The repositories of which nothing was collected, each with the reason.
+pub const SKIPPED_FILE: &str = "skipped.jsonl";
 const CURSOR_FILE: &str = "cursor.json";
-const ETAGS_FILE: &str = "etags.json";
+const ETAGS_FILE: &str = "etags.jsonl";
 const REPOSITORIES_FILE: &str = "repositories.json";
 
 /// What was collected so far, and how far that is.
+///
+/// Any file of it may go: without the cursor the rows that stand there whole are kept and the repositories are gone
+/// through again, without the rows all begins anew, without the others more is asked again.
 pub(super) struct Store {
     dir: PathBuf,
     pulls: File,
     cursor: Cursor,
     repositories: Vec<String>,
+    /// What each repository's state was called, by repository and time since when.
     etags: BTreeMap<String, String>,
+    etags_file: Journal,
+    skipped: BTreeMap<String, String>,
+    skipped_file: Journal,
     /// Repository in lower case, and number.
     known: HashSet<(String, u64)>,
 }
 
 /// How far it came: all that a successor needs to go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Cursor {
+    /// The API that was asked: numbers mean something else to another.
+    server: String,
     /// What was asked for; another question begins anew, with what was collected known.
     question: String,
     /// The place of the repository in the list.
@@ -47,20 +60,77 @@ struct Listed {
     repositories: Vec<String>,
 }
 
+/// What a repository's state was called when it had been collected to its end.
+#[derive(Serialize, Deserialize)]
+struct Etag {
+    key: String,
+    etag: String,
+    /// What there were of pull requests then: with fewer it is no longer true that none is missing.
+    bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Skipped {
+    repo: String,
+    why: String,
+}
+
 impl Store {
-    /// Opens what a directory holds, or begins there.
-    pub(super) fn open(dir: &Path) -> Result<Self, GithubError> {
+    /// Opens what a directory holds of a server's pull requests, or begins there.
+    pub(super) fn open(dir: &Path, server: &str) -> Result<Self, GithubError> {
         std::fs::create_dir_all(dir).map_err(at(dir))?;
         let path = dir.join(PULLS_FILE);
         let pulls = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
         // The kernel drops the lock with the process, however that ends.
         pulls.try_lock().map_err(|_| at(&path)(io::Error::other("another command collects into it")))?;
-        let cursor: Cursor = read(&dir.join(CURSOR_FILE))?.unwrap_or_default();
+        let length = pulls.metadata().map_err(at(&path))?.len();
+        let cursor: Option<Cursor> = read(&dir.join(CURSOR_FILE))?;
+        let is_torn = |bytes: u64| GithubError::Torn { path: path.clone(), length, bytes };
+        let (mut cursor, known) = match cursor {
+            Some(cursor) if cursor.bytes <= length => {
+                let (known, bytes) = known(&path, cursor.bytes)?;
+                if bytes < cursor.bytes {
+                    return Err(is_torn(cursor.bytes));
+                }
+                (cursor, known)
+            }
+            // It was removed, to begin anew.
+            Some(_) if length == 0 => Default::default(),
+            Some(cursor) => return Err(is_torn(cursor.bytes)),
+            None => {
+                let (known, bytes) = known(&path, length)?;
+                (Cursor { bytes, ..Cursor::default() }, known)
+            }
+        };
+        if !known.is_empty() && !cursor.server.is_empty() && cursor.server != server {
+            return Err(GithubError::OtherServer { dir: dir.to_owned(), server: cursor.server });
+        }
+        server.clone_into(&mut cursor.server);
         // What a predecessor wrote and did not note, it did not finish.
         pulls.set_len(cursor.bytes).map_err(at(&path))?;
-        let known = known(&path)?;
-        let etags = read(&dir.join(ETAGS_FILE))?.unwrap_or_default();
-        Ok(Self { dir: dir.to_owned(), pulls, cursor, repositories: Vec::new(), etags, known })
+        let (etags_file, etags) = Journal::open::<Etag>(&dir.join(ETAGS_FILE))?;
+        let (skipped_file, skipped) = Journal::open::<Skipped>(&dir.join(SKIPPED_FILE))?;
+        let mut store = Self {
+            dir: dir.to_owned(),
+            pulls,
+            cursor,
+            repositories: Vec::new(),
+            etags: BTreeMap::new(),
+            etags_file,
+            skipped: skipped.into_iter().map(|skipped| (skipped.repo, skipped.why)).collect(),
+            skipped_file,
+            known,
+        };
+        let is_true = |etag: &Etag| etag.bytes <= store.cursor.bytes;
+        let (kept, stale): (Vec<Etag>, Vec<Etag>) = etags.into_iter().partition(is_true);
+        if !stale.is_empty() {
+            // With more rows again, they would look true.
+            store.etags_file.clear()?;
+            kept.iter().try_for_each(|etag| store.etags_file.append(etag))?;
+        }
+        store.etags = kept.into_iter().map(|etag| (etag.key, etag.etag)).collect();
+        store.save()?;
+        Ok(store)
     }
 
     /// The repositories of a question that was begun and not finished.
@@ -79,8 +149,10 @@ impl Store {
         let listed = Listed { question: question.to_owned(), repositories };
         write(&self.dir.join(REPOSITORIES_FILE), &listed)?;
         self.repositories = listed.repositories;
-        let bytes = self.cursor.bytes;
-        self.cursor = Cursor { question: question.to_owned(), bytes, ..Cursor::default() };
+        self.skipped.clear();
+        self.skipped_file.clear()?;
+        let Cursor { server, bytes, .. } = std::mem::take(&mut self.cursor);
+        self.cursor = Cursor { server, question: question.to_owned(), bytes, ..Cursor::default() };
         self.save()
     }
 
@@ -129,12 +201,26 @@ impl Store {
     /// Goes on to the next repository, remembering the state that this one was in when it was begun.
     pub(super) fn next_repository(&mut self, etag: Option<(&str, String)>) -> Result<(), GithubError> {
         if let Some((repo, etag)) = etag {
-            self.etags.insert(self.key(repo), etag);
-            write(&self.dir.join(ETAGS_FILE), &self.etags)?;
+            let etag = Etag { key: self.key(repo), etag, bytes: self.cursor.bytes };
+            self.etags_file.append(&etag)?;
+            self.etags.insert(etag.key, etag.etag);
         }
         self.cursor.repository += 1;
         self.cursor.after = None;
         self.save()
+    }
+
+    /// Goes on to the next repository, for this one cannot be read.
+    pub(super) fn skip(&mut self, repo: &str, why: String) -> Result<(), GithubError> {
+        let skipped = Skipped { repo: repo.to_owned(), why };
+        self.skipped_file.append(&skipped)?;
+        self.skipped.insert(skipped.repo, skipped.why);
+        self.next_repository(None)
+    }
+
+    /// The repositories that could not be read, and why.
+    pub(super) fn skipped(&self) -> &BTreeMap<String, String> {
+        &self.skipped
     }
 
     /// What is new to one question may be old to another, which asked for less.
@@ -148,42 +234,50 @@ impl Store {
     }
 }
 
-fn known(path: &Path) -> Result<HashSet<(String, u64)>, GithubError> {
+/// The pull requests that a file holds in whole lines, from its beginning, and how many bytes these have.
+fn known(path: &Path, bytes_max: u64) -> Result<(HashSet<(String, u64)>, u64), GithubError> {
     /// What is needed of a row.
     #[derive(Deserialize)]
     struct Pull {
         repo: String,
         pull_number: u64,
     }
-    let mut known = HashSet::new();
-    for line in BufReader::new(File::open(path).map_err(at(path))?).lines() {
-        let pull = line.and_then(|line| serde_json::from_str::<Pull>(&line).map_err(io::Error::from));
-        let pull = pull.map_err(at(path))?;
+    let mut reader = BufReader::new(File::open(path).map_err(at(path))?);
+    let (mut known, mut bytes, mut line) = (HashSet::new(), 0, Vec::new());
+    while bytes < bytes_max {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line).map_err(at(path))? as u64;
+        let pull = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Pull>(line).ok());
+        let Some(pull) = pull.filter(|_| bytes + length <= bytes_max) else { break };
         known.insert((pull.repo.to_ascii_lowercase(), pull.pull_number));
+        bytes += length;
     }
-    Ok(known)
+    Ok((known, bytes))
 }
 
+/// A file of JSON; one that is no JSON counts as missing, for each can be.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, GithubError> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| at(path)(error.into())),
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(at(path)(error)),
     }
 }
 
-/// Replaces a file as a whole.
+/// Replaces a file as a whole, by way of a neighbour that whoever is killed leaves for the next.
 fn write(path: &Path, value: &impl Serialize) -> Result<(), GithubError> {
     let write = || {
-        let dir = path.parent().unwrap_or(path);
-        let mut file = NamedTempFile::new_in(dir)?;
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let mut file = File::create(&part)?;
+        let part = TempPath::try_from_path(part)?;
         file.write_all(&serde_json::to_vec(value)?)?;
-        file.as_file().sync_data()?;
-        file.persist(path).map(drop).map_err(|error| error.error)
+        file.sync_data()?;
+        part.persist(path).map_err(|error| error.error)
     };
     write().map_err(at(path))
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> GithubError + '_ {
+pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> GithubError + '_ {
     |source| GithubError::Store { path: path.to_owned(), source }
 }

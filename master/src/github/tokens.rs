@@ -11,13 +11,15 @@ const REST_MAX: Duration = Duration::from_secs(3600);
 
 /// Tokens, and what each of them has left.
 ///
-/// Of those that may be used the one with the most left is taken, so that all run out together, and nothing waits
-/// while one of them has something left.
+/// Of those that may be used and have the fewest requests under way the one with the most left is taken, so that all run
+/// out together, and nothing waits while one of them has something left.
 pub(super) struct Tokens(Vec<Token>);
 
 /// Its secret is shown nowhere: it has no `Debug`.
 struct Token {
-    secret: Option<String>,
+    secret: String,
+    is_refused: bool,
+    requests: usize,
     /// By what GitHub calls a resource: `core`, `search`, `graphql`.
     budgets: BTreeMap<String, Budget>,
     resting_until: Timestamp,
@@ -52,26 +54,46 @@ pub(super) enum Choice {
 }
 
 impl Tokens {
-    /// Without any, requests are anonymous.
     pub(super) fn new(secrets: Vec<String>) -> Self {
-        let secrets = if secrets.is_empty() { vec![None] } else { secrets.into_iter().map(Some).collect() };
-        let token =
-            |secret| Token { secret, budgets: BTreeMap::new(), resting_until: Timestamp::MIN, rests: 0 };
+        let token = |secret| Token {
+            secret,
+            is_refused: false,
+            requests: 0,
+            budgets: BTreeMap::new(),
+            resting_until: Timestamp::MIN,
+            rests: 0,
+        };
         Self(secrets.into_iter().map(token).collect())
     }
 
-    pub(super) fn secret(&self, index: usize) -> Option<&str> {
-        self.0[index].secret.as_deref()
+    /// How many may be used at all.
+    pub(super) fn count(&self) -> usize {
+        self.usable().count()
+    }
+
+    fn usable(&self) -> impl Iterator<Item = (usize, &Token)> {
+        self.0.iter().enumerate().filter(|(_, token)| !token.is_refused)
+    }
+
+    /// Its secret, for one request, at the end of which it is taken back.
+    pub(super) fn lend(&mut self, index: usize) -> String {
+        self.0[index].requests += 1;
+        self.0[index].secret.clone()
+    }
+
+    /// A request with it is over.
+    pub(super) fn take_back(&mut self, index: usize) {
+        self.0[index].requests -= 1;
     }
 
     pub(super) fn choose(&self, resource: &str, now: Timestamp) -> Choice {
-        let free = self.0.iter().enumerate().filter(|(_, token)| token.free_at(resource) <= now);
-        if let Some((index, _)) =
-            free.max_by_key(|(index, token)| (token.left(resource, now), usize::MAX - index))
-        {
+        let free = self.usable().filter(|(_, token)| token.free_at(resource) <= now);
+        let best =
+            free.min_by_key(|(index, token)| (token.requests, u64::MAX - token.left(resource, now), *index));
+        if let Some((index, _)) = best {
             return Choice::Use(index);
         }
-        self.0.iter().map(|token| token.free_at(resource)).min().map_or(Choice::None, Choice::Wait)
+        self.usable().map(|(_, token)| token.free_at(resource)).min().map_or(Choice::None, Choice::Wait)
     }
 
     /// Notes what an answer to a token's request says.
@@ -105,7 +127,7 @@ impl Tokens {
 
     /// Forgets a token that the server does not know.
     pub(super) fn remove(&mut self, index: usize) {
-        self.0.remove(index);
+        self.0[index].is_refused = true;
     }
 }
 
@@ -157,7 +179,7 @@ mod tests {
 
     #[test]
     fn rests_as_long_as_it_is_told_and_longer_each_time_where_it_is_not() {
-        let mut tokens = Tokens::new(Vec::new());
+        let mut tokens = Tokens::new(vec!["a".to_owned()]);
         let told = Limits { retry_after: Some(Duration::from_secs(7)), ..Limits::default() };
         tokens.refuse(0, &told, at(0));
         assert_eq!(tokens.choose("core", at(6)), Choice::Wait(at(7)));
@@ -174,8 +196,22 @@ mod tests {
     fn a_token_that_is_refused_is_not_asked_again() {
         let mut tokens = two();
         tokens.remove(0);
-        assert_eq!(tokens.secret(0), Some("b"));
-        tokens.remove(0);
+        assert_eq!((tokens.choose("core", at(0)), tokens.count()), (Choice::Use(1), 1));
+        assert_eq!(tokens.lend(1), "b");
+        tokens.remove(1);
+        tokens.take_back(1);
         assert_eq!(tokens.choose("core", at(0)), Choice::None);
+    }
+
+    #[test]
+    fn the_idle_one_goes_first() {
+        let mut tokens = two();
+        tokens.note(1, &limits(1, 100));
+        tokens.lend(0);
+        assert_eq!(tokens.choose("core", at(0)), Choice::Use(1));
+        tokens.lend(1);
+        assert_eq!(tokens.choose("core", at(0)), Choice::Use(0));
+        tokens.take_back(1);
+        assert_eq!(tokens.choose("core", at(0)), Choice::Use(1));
     }
 }

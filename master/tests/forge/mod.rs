@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,7 +21,25 @@ pub(crate) struct Pull {
     /// Where the main branch was when it was merged.
     pub(crate) base: String,
     pub(crate) head: String,
+    pub(crate) title: String,
     pub(crate) body: String,
+    /// The issues that the server links itself.
+    pub(crate) linked: Vec<u64>,
+}
+
+/// An answer of GraphQL instead of the right one.
+#[derive(Clone)]
+pub(crate) struct Scripted {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: &'static str,
+}
+
+impl Scripted {
+    /// With status 200, as most of what goes wrong.
+    pub(crate) fn new(body: &'static str) -> Self {
+        Self { status: 200, headers: Vec::new(), body }
+    }
 }
 
 /// What the server does wrong, and whom it knows.
@@ -34,21 +53,34 @@ pub(crate) struct Manners {
     pub(crate) tokens: Vec<String>,
     /// After so many requests it answers no more, and the clock of the test goes on.
     pub(crate) silent_after: Option<usize>,
+    /// What the first queries get.
+    pub(crate) script: Vec<Scripted>,
+    /// The pull request that it cannot read with all of its comments, or not even with few.
+    pub(crate) heavy: Option<(u64, &'static str)>,
+    /// The pull request whose diff it cannot make.
+    pub(crate) no_diff: Option<u64>,
+    /// How long it thinks about each request.
+    pub(crate) delay: Duration,
+    /// How many repositories a search finds, beside those that there are.
+    pub(crate) crowd: usize,
 }
 
-/// What was asked: the token, the method with the path, and the status of the answer.
-pub(crate) type Asked = (String, String, u16);
+/// What was asked: the token, the method with the path, the status of the answer, and when it was asked.
+pub(crate) type Asked = (String, String, u16, Instant);
 
 struct Shared {
     git_dir: PathBuf,
-    pulls: Vec<Pull>,
+    pulls: Mutex<Vec<Pull>>,
     manners: Mutex<Manners>,
     asked: Mutex<Vec<Asked>>,
     count: AtomicUsize,
+    queries: AtomicUsize,
+    at_once: AtomicUsize,
+    at_once_max: AtomicUsize,
 }
 
 pub(crate) struct Forge {
-    _dir: TempDir,
+    dir: TempDir,
     pub(crate) url: String,
     pub(crate) pulls: Vec<Pull>,
     shared: Arc<Shared>,
@@ -70,29 +102,37 @@ fn text(dir: &Path, args: &[&str]) -> String {
     String::from_utf8(git(dir, args)).expect("UTF-8").trim().to_owned()
 }
 
-/// Each changes a module and its test on a branch of its own, while the main branch goes on.
+fn commit(dir: &Path, name: &str, content: &str) -> String {
+    let path = dir.join(name);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+    std::fs::write(path, content).expect("written");
+    git(dir, &["add", "."]);
+    git(dir, &["commit", "--quiet", "--message", name]);
+    text(dir, &["rev-parse", "HEAD"])
+}
+
+/// Changes a module and its test on a branch of its own, while the main branch goes on.
+fn merged(dir: &Path, number: u64) -> Pull {
+    let merge_base = commit(dir, &format!("pkg/m{number}.py"), "x = 1\n");
+    git(dir, &["checkout", "--quiet", "-b", &format!("fix-{number}")]);
+    commit(dir, &format!("pkg/m{number}.py"), "x = 2\n");
+    let head = commit(dir, &format!("tests/test_m{number}.py"), &format!("import pkg.m{number}\n"));
+    git(dir, &["checkout", "--quiet", "main"]);
+    let base = commit(dir, "CHANGES", &format!("{number}\n"));
+    let issue = 1000 + number;
+    // Some name theirs twice, or by the name that the repository had.
+    let (title, body, linked) = match number {
+        1 => (format!("Fix #{issue}"), format!("Closes Owner/Name#{issue}"), vec![]),
+        2 => ("Mend it".to_owned(), format!("Fixes old/name#{issue}"), vec![issue]),
+        _ => ("Mend it".to_owned(), format!("Fixes: #{issue}"), vec![]),
+    };
+    Pull { number, merge_base, base, head, title, body, linked }
+}
+
 fn history(dir: &Path, count: u64) -> Vec<Pull> {
     git(dir, &["init", "--quiet", "--initial-branch=main"]);
-    let commit = |name: &str, content: &str| {
-        let path = dir.join(name);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-        std::fs::write(path, content).expect("written");
-        git(dir, &["add", "."]);
-        git(dir, &["commit", "--quiet", "--message", name]);
-        text(dir, &["rev-parse", "HEAD"])
-    };
-    commit("pkg/__init__.py", "");
-    let mut pulls = Vec::new();
-    for number in 1..=count {
-        let merge_base = commit(&format!("pkg/m{number}.py"), "x = 1\n");
-        git(dir, &["checkout", "--quiet", "-b", &format!("fix-{number}")]);
-        commit(&format!("pkg/m{number}.py"), "x = 2\n");
-        let head = commit(&format!("tests/test_m{number}.py"), &format!("import pkg.m{number}\n"));
-        git(dir, &["checkout", "--quiet", "main"]);
-        let base = commit("CHANGES", &format!("{number}\n"));
-        pulls.push(Pull { number, merge_base, base, head, body: format!("Fixes: #{}", 1000 + number) });
-    }
-    pulls
+    commit(dir, "pkg/__init__.py", "");
+    (1..=count).map(|number| merged(dir, number)).collect()
 }
 
 impl Forge {
@@ -104,30 +144,50 @@ impl Forge {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let shared = Arc::new(Shared {
             git_dir: dir.path().to_owned(),
-            pulls: pulls.clone(),
+            pulls: Mutex::new(pulls.clone()),
             manners: Mutex::default(),
             asked: Mutex::default(),
             count: AtomicUsize::new(0),
+            queries: AtomicUsize::new(0),
+            at_once: AtomicUsize::new(0),
+            at_once_max: AtomicUsize::new(0),
         });
         let server = shared.clone();
         // It ends with the process of the test.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // Whoever asked may have been killed.
-                let _ = server.serve(stream);
+                let server = server.clone();
+                std::thread::spawn(move || {
+                    // Whoever asked may have been killed.
+                    let _ = server.serve(stream);
+                });
             }
         });
-        Self { _dir: dir, url, pulls, shared }
+        Self { dir, url, pulls, shared }
     }
 
     pub(crate) fn behave(&self, manners: Manners) {
         self.shared.count.store(0, Ordering::SeqCst);
+        self.shared.queries.store(0, Ordering::SeqCst);
+        self.shared.at_once_max.store(0, Ordering::SeqCst);
         *self.shared.manners.lock().expect("unbroken") = manners;
     }
 
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.shared.asked.lock().expect("unbroken"))
+    }
+
+    /// The most requests that it had at the same time since it was told how to behave.
+    pub(crate) fn at_once_max(&self) -> usize {
+        self.shared.at_once_max.load(Ordering::SeqCst)
+    }
+
+    /// Another pull request is merged.
+    pub(crate) fn merge_one(&mut self) {
+        let number = self.pulls.len() as u64 + 1;
+        self.pulls.push(merged(self.dir.path(), number));
+        *self.shared.pulls.lock().expect("unbroken") = self.pulls.clone();
     }
 
     /// How many requests came since it was told how to behave.
@@ -174,6 +234,10 @@ impl Shared {
         if manners.silent_after.is_some_and(|limit| count > limit) {
             return Ok(());
         }
+        let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.at_once_max.fetch_max(at_once, Ordering::SeqCst);
+        let asked_at = Instant::now();
+        std::thread::sleep(manners.delay);
         let answer = if !manners.tokens.is_empty() && !manners.tokens.contains(&token) {
             answer(401, r#"{"message":"Bad credentials"}"#)
         } else if manners.fails_every.is_some_and(|every| count.is_multiple_of(every)) {
@@ -181,7 +245,8 @@ impl Shared {
         } else {
             self.answer(&target, &headers, &body, &manners)
         };
-        self.asked.lock().expect("unbroken").push((token, target, answer.status));
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        self.asked.lock().expect("unbroken").push((token, target, answer.status, asked_at));
         let mut head = format!(
             "HTTP/1.1 {} X\r\nConnection: close\r\nContent-Length: {}\r\n",
             answer.status,
@@ -196,23 +261,33 @@ impl Shared {
     fn answer(&self, target: &str, headers: &Headers, body: &[u8], manners: &Manners) -> Answer {
         let (method, path) = target.split_once(' ').unwrap_or_default();
         if method == "POST" && path == "/graphql" {
+            let number = self.queries.fetch_add(1, Ordering::SeqCst);
+            if let Some(Scripted { status, headers, body }) = manners.script.get(number).cloned() {
+                return Answer { headers, ..answer(status, body) };
+            }
             return self.query(&serde_json::from_slice(body).expect("JSON"), manners);
         }
-        if path.starts_with("/search/repositories?q=") {
-            let items = json!({ "items": [{"full_name": "owner/name"}, {"full_name": "owner/gone"}] });
-            return answer(200, items.to_string());
+        if path == "/rate_limit" {
+            return answer(200, "{}");
+        }
+        if let Some(query) = path.strip_prefix("/search/repositories?q=") {
+            return answer(200, found(query, manners.crowd).to_string());
         }
         if path.starts_with("/repos/owner/name/pulls?state=closed&") {
-            const ETAG: &str = "W/\"state-1\"";
-            let status =
-                if headers.get("if-none-match").is_some_and(|etag| etag == ETAG) { 304 } else { 200 };
+            let state = format!("W/\"state-{}\"", self.pulls.lock().expect("unbroken").len());
+            let status = if headers.get("if-none-match") == Some(&state) { 304 } else { 200 };
             let body = if status == 200 { "[]" } else { "" };
-            return Answer { headers: vec![("ETag", ETAG.to_owned())], ..answer(status, body) };
+            return Answer { headers: vec![("ETag", state)], ..answer(status, body) };
         }
         let Some(range) = path.strip_prefix("/repos/owner/name/compare/") else {
             return answer(404, r#"{"message":"Not Found"}"#);
         };
         let range = range.split('?').next().expect("a range");
+        let heads = self.pulls.lock().expect("unbroken").clone();
+        let of_range = heads.iter().find(|pull| range.ends_with(&pull.head)).map(|pull| pull.number);
+        if manners.no_diff.is_some() && manners.no_diff == of_range {
+            return answer(500, "this diff is taking too long to generate");
+        }
         if headers.get("accept").is_some_and(|accept| accept.ends_with(".diff")) {
             return answer(200, git(&self.git_dir, &["diff", range]));
         }
@@ -243,8 +318,18 @@ impl Shared {
             return answer(502, "<html>Bad Gateway</html>");
         }
         let begin: usize = variables["after"].as_str().map_or(0, |after| after.parse().expect("a cursor"));
-        let newest = self.pulls.iter().rev().skip(begin);
-        let nodes: Vec<Value> = newest.clone().take(first).map(node).collect();
+        let pulls = self.pulls.lock().expect("unbroken").clone();
+        let newest = pulls.iter().rev().skip(begin);
+        if let Some((number, asked)) = manners.heavy
+            && newest.clone().take(first).any(|pull| pull.number == number)
+            && query.contains(asked)
+        {
+            return answer(
+                200,
+                r#"{"data":{"repository":null},"errors":[{"type":"RESOURCE_LIMITS_EXCEEDED","message":"heavy"}]}"#,
+            );
+        }
+        let nodes: Vec<Value> = newest.clone().take(first).map(|pull| node(pull, query)).collect();
         let page = json!({
             "pageInfo": { "hasNextPage": newest.count() > first, "endCursor": (begin + nodes.len()).to_string() },
             "nodes": nodes,
@@ -255,6 +340,29 @@ impl Shared {
         });
         answer(200, json!({ "data": { "repository": repository } }).to_string())
     }
+}
+
+/// The page of a search: the repositories that there are, and a crowd of such that are gone, a hundred with as many stars.
+fn found(query: &str, crowd: usize) -> Value {
+    let number = |name: &str| -> usize {
+        let begin = query.find(name).map_or(query.len(), |at| at + name.len());
+        query[begin..].split('&').next().and_then(|text| text.parse().ok()).unwrap_or(1)
+    };
+    let (page, per_page) = (number("&page="), number("per_page="));
+    let words = query.split('&').next().expect("a query").replace('%', "");
+    let words: Vec<u8> = (0..words.len() / 2)
+        .map(|at| u8::from_str_radix(&words[2 * at..2 * at + 2], 16).expect("hex"))
+        .collect();
+    let words = String::from_utf8(words).expect("UTF-8");
+    let stars_max: usize =
+        words.split_once("..").and_then(|(_, max)| max.trim().parse().ok()).unwrap_or(usize::MAX);
+    let mut all = vec![("owner/name".to_owned(), 1_000_000), ("owner/gone".to_owned(), 999_999)];
+    all.extend((0..crowd).map(|number| (format!("crowd/r{number}"), (crowd - number).div_ceil(100))));
+    all.retain(|(_, stars)| *stars <= stars_max);
+    let shown = all.iter().take(1000).skip((page - 1) * per_page).take(per_page);
+    let items: Vec<Value> =
+        shown.map(|(name, stars)| json!({ "full_name": name, "stargazers_count": stars })).collect();
+    json!({ "total_count": all.len(), "incomplete_results": false, "items": items })
 }
 
 /// Every way in which the real one refuses, in turn.
@@ -277,13 +385,16 @@ fn fault(count: usize) -> Answer {
     }
 }
 
-fn node(pull: &Pull) -> Value {
-    json!({
-        "number": pull.number, "title": "Mend it", "body": pull.body, "mergedAt": "2024-03-02T00:00:00Z",
+/// What was not asked for is not there.
+fn node(pull: &Pull, query: &str) -> Value {
+    let mut node = json!({
+        "number": pull.number, "title": pull.title, "body": pull.body, "mergedAt": "2024-03-02T00:00:00Z",
         "createdAt": format!("2024-03-01T00:{:02}:00Z", pull.number), "baseRefOid": pull.base, "headRefOid": pull.head,
-        "closingIssuesReferences": {"nodes": []},
+        "closingIssuesReferences": {"nodes": pull.linked.iter().map(|number| issue(*number)).collect::<Vec<_>>()},
         "commits": {"nodes": [{"commit": {"message": "fix it", "authoredDate": "2024-02-02T00:00:00Z"}}]},
-    })
+    });
+    node.as_object_mut().expect("fields").retain(|field, _| query.contains(field.as_str()));
+    node
 }
 
 fn issue(number: u64) -> Value {
@@ -293,6 +404,8 @@ fn issue(number: u64) -> Value {
         "comments": {"nodes": [
             {"body": "An early hint.", "createdAt": "2024-02-01T12:00:00Z"},
             {"body": "The fix is x = 2.", "createdAt": "2024-02-03T00:00:00Z"},
+            {"body": "EDIT: x = 2", "createdAt": "2024-02-01T13:00:00Z", "lastEditedAt": "2024-02-03T00:00:00Z"},
+            {"body": "RATE_LIMITED", "createdAt": "2024-02-03T00:00:00Z"},
         ]},
     })
 }
