@@ -1,8 +1,10 @@
 //! Provisioning from real bare repositories: the tree is the base, and nothing in it knows the future.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, SystemTime};
 
 #[path = "common/git.rs"]
 mod git;
@@ -91,31 +93,58 @@ async fn the_tree_is_the_base_and_knows_no_future() {
     }
 }
 
+/// A server of repositories, which ends with the test.
+struct Daemon {
+    child: Child,
+    port: u16,
+}
+
+impl Daemon {
+    fn start(base: &Path) -> Self {
+        // Tests of one process run beside each other.
+        static NUMBER: AtomicU16 = AtomicU16::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        let port = 20_000
+            + u16::try_from(std::process::id() % 10_000).expect("small") * 2
+            + number * 20_011 % 25_000;
+        // The program itself: killing `git daemon` would leave it behind.
+        let program = Path::new(&git(base, &["--exec-path"])).join("git-daemon");
+        let child = Command::new(program)
+            .args(["--export-all", "--listen=127.0.0.1", "--informative-errors"])
+            .args([&format!("--port={port}"), &format!("--base-path={}", base.display())])
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .expect("git-daemon");
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { child, port }
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("git://127.0.0.1:{}/{name}", self.port)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+}
+
 #[tokio::test]
 async fn a_url_is_copied_once_and_then_served_from_the_copy() {
     let origin = origin();
     let state = tempfile::tempdir().expect("a directory");
-    let port = 20_000 + u16::try_from(std::process::id() % 20_000).expect("small");
-    // The program itself: killing `git daemon` would leave it behind.
-    let program = Path::new(&git(state.path(), &["--exec-path"])).join("git-daemon");
-    let mut daemon = Command::new(program)
-        .args(["--export-all", "--listen=127.0.0.1", "--informative-errors"])
-        .args([&format!("--port={port}"), &format!("--base-path={}", origin.dir.path().display())])
-        .stdin(std::process::Stdio::null())
-        .spawn()
-        .expect("git-daemon");
-    let reachable = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-    for _ in 0..100 {
-        if reachable() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let task = BuildTask { repository: format!("git://127.0.0.1:{port}/bare.git"), ..origin.task() };
+    let daemon = Daemon::start(origin.dir.path());
+    let task = BuildTask { repository: daemon.url("bare.git"), ..origin.task() };
     let first = tempfile::tempdir().expect("a directory");
     let copied = provision(&cache(state.path()), &task, first.path()).await;
-    daemon.kill().expect("killed");
-    daemon.wait().expect("ended");
+    drop(daemon);
     copied.expect("provisioned over the network");
     let second = tempfile::tempdir().expect("a directory");
     provision(&cache(state.path()), &task, second.path()).await.expect("provisioned without the network");
@@ -124,7 +153,86 @@ async fn a_url_is_copied_once_and_then_served_from_the_copy() {
     unknown.instance.base_commit = "1".repeat(40);
     let error =
         provision(&cache(state.path()), &unknown, third.path()).await.expect_err("the server is gone");
-    assert_eq!(error.reason(), Some(FailureReason::Repository), "{error}");
+    assert_eq!(error.reason(), None, "a node without network fails no task: {error}");
+}
+
+#[tokio::test]
+async fn what_a_server_lacks_is_the_tasks_fault() {
+    let origin = origin();
+    let state = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(origin.dir.path());
+    let tried = async |name: &str, commit: &str| {
+        let mut task = BuildTask { repository: daemon.url(name), ..origin.task() };
+        commit.clone_into(&mut task.instance.base_commit);
+        let context = tempfile::tempdir().expect("a directory");
+        let error = provision(&cache(state.path()), &task, context.path()).await.expect_err(name);
+        assert_eq!(error.reason(), Some(FailureReason::Repository), "{error}");
+        error.to_string()
+    };
+    assert!(tried("bare.git", &"1".repeat(40)).await.contains("is not in git://"));
+    assert!(tried("nowhere.git", &origin.base).await.contains("no git repository at"));
+}
+
+#[tokio::test]
+async fn what_became_of_branches_and_of_a_killed_git_is_in_nobodys_way() {
+    let origin = origin();
+    let (bare, work) = (origin.dir.path().join("bare.git"), origin.dir.path().join("work"));
+    let state = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(origin.dir.path());
+    let task = |commit: &str| {
+        let mut task = BuildTask { repository: daemon.url("bare.git"), ..origin.task() };
+        commit.clone_into(&mut task.instance.base_commit);
+        task.instance.patch = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-x = 'later'\n+x = 'fixed'\n".to_owned();
+        task
+    };
+    let tried = async |commit: &str| {
+        let context = tempfile::tempdir().expect("a directory");
+        provision(&cache(state.path()), &task(commit), context.path()).await.map(drop)
+    };
+    let pushed = |branch: &str| {
+        git(&work, &["commit", "--quiet", "--allow-empty", "-m", branch]);
+        git(&work, &["push", "--quiet", &bare.display().to_string(), &format!("HEAD:{branch}")]);
+        git(&work, &["rev-parse", "HEAD"])
+    };
+    tried(&pushed("refs/heads/x")).await.expect("provisioned");
+    // A branch becomes a directory of branches, and the commit is that of a pull request.
+    git(&bare, &["update-ref", "-d", "refs/heads/x"]);
+    pushed("refs/heads/x/y");
+    tried(&pushed("refs/pull/1/head")).await.expect("provisioned, though the branch was in the way");
+    // A git was killed while it wrote refs, in a copy that nobody else uses.
+    let copies = std::fs::read_dir(state.path().join("cache")).expect("listed").flatten();
+    let copy = copies.map(|entry| entry.path()).find(|path| path.is_dir()).expect("a copy");
+    let (lock, pack) = (copy.join("packed-refs.lock"), copy.join("objects/pack/tmp_pack_x"));
+    for left in [&lock, &pack] {
+        let left = std::fs::File::create(left).expect("made");
+        left.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("set");
+    }
+    git(&bare, &["update-ref", "-d", "refs/heads/x/y"]);
+    tried(&pushed("refs/heads/z")).await.expect("provisioned, though a lock was left");
+    assert!(!lock.exists() && !pack.exists());
+}
+
+#[tokio::test]
+async fn a_git_that_cannot_look_fails_no_task() {
+    let origin = origin();
+    let context = tempfile::tempdir().expect("a directory");
+    let hung = RepositoryCache::new(&context.path().join("cache"), Duration::ZERO);
+    let error = provision(&hung, &origin.task(), context.path()).await.expect_err("there is no time");
+    assert_eq!(error.reason(), None, "{error}");
+}
+
+#[tokio::test]
+async fn a_foreign_tag_is_no_option() {
+    let origin = origin();
+    let bare = origin.dir.path().join("bare.git");
+    git(&bare, &["update-ref", "-d", "refs/tags/v1.2.0"]);
+    std::fs::write(bare.join("packed-refs"), {
+        let refs = std::fs::read_to_string(bare.join("packed-refs")).unwrap_or_default();
+        format!("{refs}{} refs/tags/-x1\n", origin.base)
+    })
+    .expect("written");
+    let context = tempfile::tempdir().expect("a directory");
+    provision(&cache(context.path()), &origin.task(), context.path()).await.expect("provisioned");
 }
 
 #[tokio::test]
@@ -180,13 +288,18 @@ async fn a_missing_submodule_is_said() {
 async fn a_mirror_without_some_blobs_still_gives_the_rest() {
     let origin = origin();
     let work = origin.dir.path().join("work");
+    let latin = std::ffi::OsStr::from_bytes(b"gro\xdf.json");
     std::fs::write(work.join("huge.json"), "huge").expect("written");
+    std::fs::write(work.join(latin), "latin").expect("written");
     std::fs::write(work.join("x.py"), "x = 'bug'\n").expect("written");
     git(&work, &["add", "."]);
     git(&work, &["commit", "--quiet", "-m", "with a large file"]);
-    let blob = git(&work, &["rev-parse", "HEAD:huge.json"]);
-    std::fs::remove_file(work.join(".git/objects").join(&blob[..2]).join(&blob[2..]))
-        .expect("a loose object");
+    for content in ["huge", "latin"] {
+        std::fs::write(work.join(".git/content"), content).expect("written");
+        let blob = git(&work, &["hash-object", ".git/content"]);
+        std::fs::remove_file(work.join(".git/objects").join(&blob[..2]).join(&blob[2..]))
+            .expect("a loose object");
+    }
     let mut task = origin.task();
     task.repository = work.display().to_string();
     task.instance.base_commit = git(&work, &["rev-parse", "HEAD"]);
@@ -195,7 +308,7 @@ async fn a_mirror_without_some_blobs_still_gives_the_rest() {
     assert!(checkout.notes.len() == 1 && checkout.notes[0].contains("huge.json"), "{:?}", checkout.notes);
     let tree = &checkout.tree_dir;
     assert_eq!(std::fs::read_to_string(tree.join("x.py")).expect("there"), "x = 'bug'\n");
-    assert!(!tree.join("huge.json").exists());
+    assert!(!tree.join("huge.json").exists() && !tree.join(latin).exists());
     assert_eq!(git(tree, &["status", "--porcelain"]), "");
     assert_eq!(git(tree, &["rev-list", "--all", "--count"]), "1");
     git(tree, &["fsck", "--full"]);

@@ -1,8 +1,11 @@
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::ProvisionError;
-use crate::git::Git;
+use crate::git::{Git, GitError};
+
+/// What git writes last into a lock or a pack is no older than this while it runs.
+const STALE_AGE: Duration = Duration::from_secs(60);
 
 /// Bare repositories on this node: those that an operator keeps, and copies of those named by URL.
 #[derive(Clone, Debug)]
@@ -37,7 +40,7 @@ impl RepositoryCache {
         if !git_dir.is_absolute() || !git_dir.join("HEAD").is_file() {
             return Err(ProvisionError::NoRepository { repository: repository.to_owned() });
         }
-        if !has_commit(&git_dir, commit, self.timeout).await {
+        if !has_commit(&Git::new(&git_dir, self.timeout), commit).await? {
             return Err(no_commit(repository, commit, "the mirror does not have it".to_owned()));
         }
         Ok(git_dir)
@@ -63,13 +66,16 @@ impl RepositoryCache {
         if !dir.join("HEAD").is_file() {
             git.run(&["init", "--quiet", "--bare", "--template="]).await?;
         }
-        if has_commit(&dir, commit, self.timeout).await {
+        if has_commit(&git, commit).await? {
             return Ok(dir);
         }
+        remove_stale_locks(&dir, SystemTime::now());
         let all = [
             "fetch",
             "--quiet",
             "--force",
+            // A branch that is gone may be in the way of one below its name.
+            "--prune",
             "--no-auto-maintenance",
             "--",
             url,
@@ -77,17 +83,67 @@ impl RepositoryCache {
             "+refs/tags/*:refs/tags/*",
         ];
         let fetched = git.run(&all).await;
-        if !has_commit(&dir, commit, self.timeout).await {
-            // A commit of a pull request may be reachable from no branch.
-            let one = git.run(&["fetch", "--quiet", "--no-auto-maintenance", "--", url, commit]).await;
-            if let Err(error) = fetched.and(one) {
-                return Err(no_commit(url, commit, error.to_string()));
-            }
+        if has_commit(&git, commit).await? {
+            return Ok(dir);
         }
-        if has_commit(&dir, commit, self.timeout).await {
-            Ok(dir)
-        } else {
-            Err(no_commit(url, commit, "it was fetched without it".to_owned()))
+        // A commit of a pull request may be reachable from no branch.
+        let one = git.run(&["fetch", "--quiet", "--no-auto-maintenance", "--", url, commit]).await;
+        if has_commit(&git, commit).await? {
+            return Ok(dir);
+        }
+        // Only who has answered can lack it: a node without network knows nothing of a repository.
+        match (fetched, one) {
+            (Err(error), _) if is_denied(&error) => {
+                Err(ProvisionError::NoRepository { repository: url.to_owned() })
+            }
+            (Err(error), _) => Err(error.into()),
+            (Ok(_), Err(error)) if error.refusal().is_none() => Err(error.into()),
+            (Ok(_), Err(error)) => Err(no_commit(url, commit, error.to_string())),
+            (Ok(_), Ok(_)) => Err(no_commit(url, commit, "it was fetched without it".to_owned())),
+        }
+    }
+}
+
+/// How servers say that there is no such repository, or not for us; lower case.
+const DENIALS: [&str; 9] = [
+    "remote error:",
+    "' not found",
+    "does not appear to be a git repository",
+    "could not read username",
+    "authentication failed",
+    "returned error: 401",
+    "returned error: 403",
+    "returned error: 404",
+    "permission denied (publickey",
+];
+
+/// Whether a server has answered, and said no.
+fn is_denied(error: &GitError) -> bool {
+    error.refusal().is_some_and(|said| {
+        let said = said.to_ascii_lowercase();
+        DENIALS.iter().any(|denial| said.contains(denial))
+    })
+}
+
+/// What git leaves where it is killed: locks on refs, and packs that it did not finish. Whoever calls holds the lock on
+/// the copy, so that these are nobody's, but for a git whose worker was killed and which is just ending.
+fn remove_stale_locks(git_dir: &Path, now: SystemTime) {
+    let mut dirs = vec![(git_dir.to_owned(), false), (git_dir.join("objects/pack"), false)];
+    dirs.push((git_dir.join("refs"), true));
+    while let Some((dir, is_deep)) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if is_deep && path.is_dir() {
+                dirs.push((path, true));
+                continue;
+            }
+            let name = name.to_string_lossy();
+            let is_left = name.ends_with(".lock") || name.starts_with("tmp_");
+            let age = entry.metadata().and_then(|file| file.modified()).map(|at| now.duration_since(at));
+            if is_left && age.is_ok_and(|age| age.is_ok_and(|age| age >= STALE_AGE)) {
+                // What cannot be removed, git complains of.
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 }
@@ -96,8 +152,13 @@ fn is_url(repository: &str) -> bool {
     ["https://", "http://", "ssh://", "git://"].iter().any(|scheme| repository.starts_with(scheme))
 }
 
-async fn has_commit(git_dir: &Path, commit: &str, timeout: Duration) -> bool {
-    Git::new(git_dir, timeout).run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await.is_ok()
+/// Whether a repository has a commit; a git that cannot look is an error, not a no.
+async fn has_commit(git: &Git, commit: &str) -> Result<bool, GitError> {
+    match git.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.refusal().is_some() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn no_commit(repository: &str, commit: &str, why: String) -> ProvisionError {

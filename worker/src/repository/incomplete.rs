@@ -23,8 +23,8 @@ pub(super) async fn take(
     }
     let seeing = git.seeing(objects);
     seeing.run(&["read-tree", commit]).await?;
-    let paths: String = missing.iter().map(|path| format!("{path}\0")).collect();
-    seeing.run_with_input(&["update-index", "--force-remove", "-z", "--stdin"], paths.as_bytes()).await?;
+    let paths: Vec<u8> = missing.iter().flat_map(|path| [path, &b"\0"[..]].concat()).collect();
+    seeing.run_with_input(&["update-index", "--force-remove", "-z", "--stdin"], &paths).await?;
     let tree = seeing.run(&["write-tree"]).await?;
     let date = mirror.run(&["show", "--no-patch", "--format=%ct +0000", commit]).await?;
     let told = format!("{commit}, without what its mirror lacks");
@@ -35,7 +35,8 @@ pub(super) async fn take(
         .run_with_input(&["pack-objects", pack[1], pack[2], pack[0]], format!("{ours}\n").as_bytes())
         .await?;
     git.run(&["update-ref", "refs/heads/main", &ours]).await?;
-    let shown = missing.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let shown: Vec<_> = missing.iter().take(NAMES_SHOWN).map(|path| String::from_utf8_lossy(path)).collect();
+    let shown = shown.join(", ");
     let more = missing.len().saturating_sub(NAMES_SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Ok(Some(format!(
@@ -43,20 +44,20 @@ pub(super) async fn take(
     )))
 }
 
-/// The paths of a commit whose blobs a repository does not have.
-async fn missing_files(mirror: &Git, commit: &str) -> Result<Vec<String>, GitError> {
-    let listed = mirror.run(&["ls-tree", "-r", "-z", "--full-tree", commit]).await?;
+/// The paths of a commit whose blobs a repository does not have, byte for byte: they may be no UTF-8.
+async fn missing_files(mirror: &Git, commit: &str) -> Result<Vec<Vec<u8>>, GitError> {
+    let listed = mirror.bytes(&["ls-tree", "-r", "-z", "--full-tree", commit], b"").await?;
     // `<mode> blob <object>\t<path>`; submodules are commits, which a mirror never has.
-    let files: Vec<(&str, &str)> = listed
-        .split('\0')
+    let files: Vec<(&str, &[u8])> = listed
+        .split(|byte| *byte == 0)
         .filter_map(|entry| {
-            let (head, path) = entry.split_once('\t')?;
-            let object = head.split_once(" blob ")?.1;
-            Some((object, path))
+            let (head, path) = entry.split_at_checked(entry.iter().position(|byte| *byte == b'\t')?)?;
+            let object = std::str::from_utf8(head).ok()?.split_once(" blob ")?.1;
+            Some((object, &path[1..]))
         })
         .collect();
     let objects: String = files.iter().map(|(object, _)| format!("{object}\n")).collect();
     let looked = mirror.run_with_input(&["cat-file", "--batch-check"], objects.as_bytes()).await?;
     let missing = looked.lines().zip(&files).filter(|(line, _)| line.ends_with(" missing"));
-    Ok(missing.map(|(_, (_, path))| (*path).to_owned()).collect())
+    Ok(missing.map(|(_, (_, path))| path.to_vec()).collect())
 }

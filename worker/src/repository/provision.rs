@@ -103,7 +103,8 @@ pub async fn provision(
         git.run(&["checkout", "--quiet", "-B", "main", commit]).await?;
     }
     if let Ok(tag) = mirror.run(&["describe", "--tags", "--abbrev=0", "--match=*[0-9]*", commit]).await {
-        git.run(&["tag", &tag]).await?;
+        // A nicety: a mirror may have tags of names that git takes from nobody.
+        let _ = git.run(&["tag", "--", &tag]).await;
     }
     forget_the_fetch(&tree_dir);
     notes.extend(missing_submodules(&tree_dir));
@@ -132,9 +133,9 @@ async fn check_patches(git: &Git, task: &BuildTask, context_dir: &Path) -> Resul
         if let Err(error) =
             git.run_with_input(&["apply", "--cached", "-"], normalise_patch(patch).as_bytes()).await
         {
-            let GitError::Refused { stderr, .. } = error else { return Err(error.into()) };
-            let commit = task.instance.base_commit.clone();
-            return Err(ProvisionError::Patch { field, commit, why: stderr.replace('\n', "; ") });
+            let Some(said) = error.refusal() else { return Err(error.into()) };
+            let (commit, why) = (task.instance.base_commit.clone(), said.replace('\n', "; "));
+            return Err(ProvisionError::Patch { field, commit, why });
         }
     }
     scratch.close().map_err(unwritable)
