@@ -241,3 +241,35 @@ fn an_unwritable_spool_is_said_with_its_remedy() {
     assert!(refused.err.contains("remount it read-write"), "{}", refused.err);
     assert_eq!(house.run(&["status", "--spool", &spool_name]).status, 0, "what is there can be looked at");
 }
+
+#[test]
+fn a_base_commit_that_a_mirror_here_lacks_is_refused_before_anybody_waits_for_it() {
+    let house = House::new();
+    let git = |args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        let asked =
+            git.args(["-C", "mirror", "-c", "user.name=t", "-c", "user.email=t@example.org"]).args(args);
+        let output = asked.current_dir(house.path("")).output().expect("git runs");
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    fs::create_dir(house.path("mirror")).expect("made");
+    git(&["init", "--quiet", "--bare"]);
+    let tree = git(&["hash-object", "-w", "-t", "tree", "/dev/null"]);
+    let commit = git(&["commit-tree", &tree, "-m", "x"]);
+    let text: String = [("a-1", &commit), ("a-2", &"1".repeat(40)), ("a-3", &tree), ("a-4", &commit)]
+        .map(|(id, commit)| {
+            let mut row = row(id);
+            row["base_commit"] = (*commit).clone().into();
+            format!("{row}\n")
+        })
+        .concat();
+    fs::write(house.path("rows.jsonl"), text).expect("written");
+    let said = house.run(&["submit", "--repositories", "mirror", "rows.jsonl"]);
+    assert!(said.out.contains("2 published, 0 already known, 2 rejected"), "{}{}", said.out, said.err);
+    assert!(
+        said.out.contains("is not in ") && said.out.contains("line 2: field \"base_commit\""),
+        "{}",
+        said.out
+    );
+}

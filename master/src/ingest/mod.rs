@@ -4,6 +4,7 @@
 //! Whether a well-formed patch applies is found out by the worker that tries.
 
 mod columns;
+mod commits;
 mod fields;
 mod lines;
 mod read;

@@ -9,6 +9,7 @@ use queue_format::{
 };
 use uuid::Uuid;
 
+use super::commits::Commits;
 use super::row::bytes_of;
 use super::split::MOVED_FIELD;
 use super::{Refusal, Row, Rows, Template, task_of};
@@ -122,7 +123,7 @@ impl Ingest<'_> {
         let unreadable = |source| IngestError::Read { name: name.to_owned(), source };
         let mut report = Report::default();
         let mut rejects = Rejects::new(self.spool, &format!("{name}.{}", now.strftime("%Y%m%dT%H%M%SZ")));
-        let mut seen = HashMap::new();
+        let (mut seen, mut commits) = (HashMap::new(), Commits::default());
         let mut publisher = Publisher::begin(self.spool, self.producer.clone(), number, known)?;
         let mut batch = Batch::default();
         let mut rows = Rows::new(input).map_err(unreadable)?;
@@ -134,7 +135,7 @@ impl Ingest<'_> {
                 unsaid = 0;
             }
             let Row { place, raw, value } = row;
-            match value.and_then(|value| self.admit(value, &place, &mut seen)) {
+            match value.and_then(|value| self.admit(value, &place, &mut seen, &mut commits)) {
                 Ok(None) => report.known += 1,
                 Ok(Some((task, bytes))) => {
                     if let Work::Build(build) = &task.work {
@@ -171,8 +172,12 @@ impl Ingest<'_> {
         value: serde_json::Value,
         place: &str,
         seen: &mut HashMap<TaskId, (String, blake3::Hash)>,
+        commits: &mut Commits,
     ) -> Result<Option<(TaskSpec, usize)>, Refusal> {
         let mut task = task_of(value, self.repositories)?;
+        if let Work::Build(build) = &task.work {
+            commits.check(&build.repository, &build.instance.base_commit)?;
+        }
         task.priority = self.priority.unwrap_or(task.priority);
         let bytes = bytes_of(&task)?;
         let digest = blake3::hash(&bytes);
