@@ -50,6 +50,15 @@ pub fn check_repository(text: &str) -> Result<(), String> {
     if text.chars().any(char::is_control) {
         return Err(format!("{:?} has control characters; {expected}", shown()));
     }
+    // What a task names is in the spool, in results and in logs.
+    let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) {
+        return Err(
+            "it has a password in it, which everybody who sees the task would know; leave that to a \
+                    credential helper or ssh on the nodes"
+                .to_owned(),
+        );
+    }
     let is_scp = |text: &str| {
         text.split_once(':').is_some_and(|(host, path)| {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
@@ -77,6 +86,7 @@ mod tests {
         check("/mirrors/{owner}+{name}/repo", "/mirrors/pallets+click/repo");
         check("mirrors/{repo}.git", "/here/mirrors/pallets/click.git");
         check("https://forge.example/{repo}.git", "https://forge.example/pallets/click.git");
+        check("ssh://git@forge.example:22/{repo}", "ssh://git@forge.example:22/pallets/click");
         check("git@forge.example:{owner}/{name}", "git@forge.example:pallets/click");
         check("/one/repository", "/one/repository");
     }
@@ -93,6 +103,7 @@ mod tests {
             "ssh://-oProxy/x",
             "/a\nb",
             "ftp://x/y",
+            "https://me:secret@forge.example/{repo}.git",
         ] {
             assert!(Template::parse(bad, Path::new("/here")).is_err(), "{bad:?}");
         }
