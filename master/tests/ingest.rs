@@ -192,6 +192,29 @@ fn an_evaluation_set_that_is_not_understood_lets_nothing_pass() {
     assert!(!house.path("out").exists());
 }
 
+#[test]
+fn events_tell_which_repositories_to_collect() {
+    let house = House::new();
+    let event = |repo: &str, stars: u64, merged: bool| {
+        let pull = json!({
+            "merged": merged, "title": "t", "body": "b", "created_at": "2024-05-01T12:00:00Z", "head": {"sha": "2"},
+            "base": {"sha": "1", "repo": {"stargazers_count": stars, "language": "Python"}},
+        });
+        let payload = json!({ "action": "closed", "number": 3, "pull_request": pull });
+        json!({ "type": "PullRequestEvent", "repo": {"name": repo}, "payload": payload })
+    };
+    let other = json!({ "type": "PushEvent", "repo": {"name": "o/pushed"}, "payload": {} });
+    let events =
+        [event("b/b", 9, true), event("a/a", 9, true), other, event("c/c", 1, true), event("d/d", 9, false)];
+    let packed = zstd::encode_all(lines(&events).as_bytes(), 1).expect("packed");
+    fs::write(house.path("hour.json.zst"), packed).expect("written");
+    check(&house, &["ingest", "jsonl", "--out", "out", "hour.json.zst"], 1, &["0 rows in"]);
+    assert_eq!(fs::read_to_string(house.path("out/repositories.txt")).expect("written"), "a/a\nb/b\n");
+    let stages: Vec<Value> =
+        json_lines(&house, "out/rejected.jsonl").iter().map(|row| row["stage"].clone()).collect();
+    assert_eq!(stages, [json!("fix"), json!("fix"), json!("stars")]);
+}
+
 fn files_of(house: &House, dir: &str) -> Vec<std::ffi::OsString> {
     let mut left: Vec<_> =
         fs::read_dir(house.path(dir)).expect("listed").flatten().map(|entry| entry.file_name()).collect();

@@ -116,7 +116,7 @@ pub struct IngestArguments {
 /// Where pull requests come from.
 #[derive(Debug, Subcommand)]
 pub(super) enum IngestSource {
-    /// Files of rows: OpenSWE, SWE-bench, SWE-Gym, SWE-rebench, Multi-SWE-bench
+    /// Files of rows: OpenSWE, SWE-bench, SWE-Gym, SWE-rebench, Multi-SWE-bench; or of GitHub's events, as GH Archive's
     #[command(visible_alias = "parquet")]
     Jsonl(RowsArguments),
     /// Merged pull requests of repositories on GitHub, or on a server with its API; interrupted, it goes on from there

@@ -7,6 +7,7 @@
 mod config;
 mod duplicates;
 mod evaluation;
+mod event;
 mod facts;
 mod funnel;
 mod judge;
@@ -20,6 +21,6 @@ pub use evaluation::EvaluationSet;
 pub use funnel::{Funnel, Step};
 pub use judge::{Filter, Judged, MISSING_FIELD};
 pub use quality::{QUALITY_FIELD, Quality};
-pub use report::{FUNNEL_CHART, FUNNEL_FILE, REJECTED_FILE, REPORT_FILE, ROWS_FILE};
+pub use report::{FUNNEL_CHART, FUNNEL_FILE, REJECTED_FILE, REPORT_FILE, REPOSITORIES_FILE, ROWS_FILE};
 pub use run::{FilterError, Run};
 pub use stage::Stage;

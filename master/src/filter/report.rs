@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +20,9 @@ pub const FUNNEL_FILE: &str = "funnel.json";
 pub const FUNNEL_CHART: &str = "funnel.svg";
 /// All of it, for people.
 pub const REPORT_FILE: &str = "report.md";
+
+/// Where events were read: the repositories to collect from, one a line.
+pub const REPOSITORIES_FILE: &str = "repositories.txt";
 
 /// The files of one run of the filter. They appear at its end, each whole, and take the place of those of an earlier
 /// run.
@@ -50,7 +54,13 @@ impl Output {
 
     /// Writes the funnel, and has all files appear once all are written: the accepted rows last, so that whoever sees
     /// them sees the rest.
-    pub(super) fn finish(self, funnel: &Funnel, config: &FilterConfig, inputs: &[String]) -> io::Result<()> {
+    pub(super) fn finish(
+        self,
+        funnel: &Funnel,
+        config: &FilterConfig,
+        inputs: &[String],
+        repositories: Option<&BTreeSet<String>>,
+    ) -> io::Result<()> {
         let Self { dir, rows, rejected } = self;
         let counts = json!({
             "read": funnel.read(), "accepted": funnel.accepted(), "steps": funnel.steps(), "inputs": inputs,
@@ -58,9 +68,11 @@ impl Output {
         });
         let report = report(funnel, config, inputs).map_err(io::Error::other)?;
         let mut parts = Vec::new();
-        for (name, text) in
-            [(FUNNEL_FILE, format!("{counts:#}\n")), (FUNNEL_CHART, funnel.svg()), (REPORT_FILE, report)]
-        {
+        let mut texts =
+            vec![(FUNNEL_FILE, format!("{counts:#}\n")), (FUNNEL_CHART, funnel.svg()), (REPORT_FILE, report)];
+        let listed = repositories.map(|them| them.iter().map(|repo| format!("{repo}\n")).collect());
+        texts.extend(listed.map(|text: String| (REPOSITORIES_FILE, text)));
+        for (name, text) in texts {
             let mut part = Part::create(&dir, name)?;
             part.file.write_all(text.as_bytes())?;
             parts.push(part);

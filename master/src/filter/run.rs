@@ -1,7 +1,9 @@
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::duplicates::Duplicates;
+use super::event::{Event, event};
 use super::report::Output;
 use super::{Filter, FilterConfig, Funnel, Judged, Stage};
 use crate::ingest::{Row, Rows};
@@ -40,6 +42,8 @@ pub struct Run<'a> {
     inputs: Vec<String>,
     /// Of each accepted row that may be repeated, the input and the place, by the row's number.
     places: Vec<(usize, Box<str>)>,
+    /// Where events tell of pull requests that are worth collecting; `None`: there was no event.
+    repositories: Option<BTreeSet<String>>,
 }
 
 impl<'a> Run<'a> {
@@ -51,7 +55,8 @@ impl<'a> Run<'a> {
         let output =
             Output::create(dir).map_err(|source| FilterError::Write { dir: dir.to_owned(), source })?;
         let (funnel, duplicates) = (Funnel::default(), Duplicates::default());
-        Ok(Self { filter, dir, output, funnel, duplicates, inputs: Vec::new(), places: Vec::new() })
+        let (inputs, places, repositories) = (Vec::new(), Vec::new(), None);
+        Ok(Self { filter, dir, output, funnel, duplicates, inputs, places, repositories })
     }
 
     /// Filters the rows of an input. `progress` is called now and then.
@@ -81,15 +86,27 @@ impl<'a> Run<'a> {
     /// # Errors
     /// They cannot be written.
     pub fn finish(self, config: &FilterConfig) -> Result<Funnel, FilterError> {
-        let Self { dir, output, funnel, inputs, .. } = self;
-        let written = output.finish(&funnel, config, &inputs);
+        let Self { dir, output, funnel, inputs, repositories, .. } = self;
+        let written = output.finish(&funnel, config, &inputs, repositories.as_ref());
         written.map_err(|source| FilterError::Write { dir: dir.to_owned(), source })?;
         Ok(funnel)
     }
 
     fn judge(&mut self, input: &str, row: Row) -> io::Result<()> {
         let place = row.place;
-        let (id, judged) = match row.value {
+        let value = match row.value.map(event) {
+            Ok(Event::Other) => {
+                self.repositories.get_or_insert_default();
+                return Ok(());
+            }
+            Ok(Event::Merged(value)) => {
+                self.note_repository(&value);
+                Ok(value)
+            }
+            Ok(Event::No(value)) => Ok(value),
+            Err(refusal) => Err(refusal),
+        };
+        let (id, judged) = match value {
             Ok(value) => (id_of(&value), self.filter.judge(value)),
             Err(refusal) => {
                 let reason = refusal.to_string();
@@ -116,6 +133,16 @@ impl<'a> Run<'a> {
         match rejected {
             Some((stage, reason)) => self.output.reject(&format!("{input}, {place}"), &id, stage, &reason),
             None => Ok(()),
+        }
+    }
+
+    /// Its pull requests are worth collecting if stars and language are.
+    fn note_repository(&mut self, pull: &serde_json::Value) {
+        let repositories = self.repositories.get_or_insert_default();
+        let judged = self.filter.judge(pull.clone());
+        let is_wanted = !matches!(judged, Judged::Rejected { stage, .. } if stage < Stage::Issue);
+        if let Some(repo) = pull["repo"].as_str().filter(|repo| is_wanted && repo.contains('/')) {
+            repositories.insert(repo.to_owned());
         }
     }
 
