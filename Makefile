@@ -38,10 +38,12 @@ lint: ## formatting, clippy, licences and sources of dependencies
 corpus: set-up build ## every task of the corpus, against what is expected of it
 	@tests/corpus.sh
 
-bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue (target/bench); containers beside bare calls; the janitor
+bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue (target/bench); containers beside bare calls; the janitor; checkouts; ingestion
 	cargo bench -p queue-format --bench spool
 	cargo bench -p worker --bench containers
 	cargo bench -p janitor --bench leftovers
+	cargo bench -p worker --bench checkout
+	cargo bench -p master --bench ingest
 
 lab = cargo build --workspace --bins && target/debug/lab
 
