@@ -383,6 +383,16 @@ mod tests {
         }
     }
 
+    /// A replay compares files byte for byte, and durations stand in them.
+    #[test]
+    fn a_duration_is_read_back_as_it_was_written() {
+        for nth in 1..20_000_u32 {
+            let seconds = std::time::Duration::from_nanos(u64::from(nth) * 15_485_863).as_secs_f64();
+            let text = serde_json::to_string(&seconds).unwrap();
+            assert_eq!(serde_json::from_str::<f64>(&text).unwrap().to_bits(), seconds.to_bits(), "{text}");
+        }
+    }
+
     #[test]
     fn a_successor_is_told_what_was_done_and_what_was_not() {
         let dir = tempfile::tempdir().unwrap();
