@@ -74,7 +74,9 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
     all.push(with("no-tests-at-all", &|row| row["test_patch"] = "".into()));
     let submitted = submit(&house, &all);
     assert!(submitted.status.success(), "the good rows go on:\n{}", printed(&submitted));
-    assert!(printed(&submitted).contains("instance_id"), "the field is named:\n{}", printed(&submitted));
+    for field in ["instance_id", "base_commit"] {
+        assert!(printed(&submitted).contains(field), "the field is named:\n{}", printed(&submitted));
+    }
     let rejected: Vec<_> =
         fs::read_dir(house.spool_dir().join("incoming/rejected")).expect("listed").collect();
     assert!(!rejected.is_empty(), "refused rows are kept aside");
@@ -89,7 +91,6 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
         ("xmltodict-0.14.2-comment", "fix-fails"),
         ("wtforms-3.0.1-impossible", "dependencies"),
         ("no-repository", "repository"),
-        ("no-commit", "repository"),
         ("bad-patch", "patch"),
     ]
     .map(|(id, outcome)| (id.to_owned(), outcome.to_owned()))
@@ -111,8 +112,8 @@ async fn real_tasks_and_hostile_rows_each_get_what_they_deserve() {
     let status = house.bottega(&["status", "--json"]).output().expect("it runs");
     let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
     assert_eq!(status["counts"]["done"], 1, "{status}");
-    let show = house.bottega(&["show", "no-commit"]).output().expect("it runs");
-    assert!(printed(&show).contains("base_commit"), "the remedy is shown:\n{}", printed(&show));
+    let show = house.bottega(&["show", "no-repository"]).output().expect("it runs");
+    assert!(printed(&show).contains("fetch the mirror there"), "the remedy is shown:\n{}", printed(&show));
 
     assert_eq!(house.containers(&spool).await.expect("the engine answers"), Vec::<String>::new());
     let work = house.state_dir().join("work");

@@ -69,9 +69,12 @@ impl Node {
     }
 
     fn find(&self, id: &str) -> Located {
-        let mut found = self.spool.find(&id.parse().expect("an id")).expect("listed");
-        assert_eq!(found.len(), 1, "{id}: {found:?}");
-        found.remove(0)
+        let id = id.parse().expect("an id");
+        let find = || self.spool.find(&id).expect("listed");
+        // One that is renamed meanwhile is seen in both directories, or in neither.
+        let found = wait_for(BOUND, || <[Located; 1]>::try_from(find()).ok());
+        let [found] = found.unwrap_or_else(|| panic!("{id}: {:?}", find()));
+        found
     }
 
     fn until_done(&self, id: &str) -> (Value, String) {
