@@ -56,7 +56,8 @@ if ! runs && [ -z "${CONTAINERS_CONF-}" ]; then
   export CONTAINERS_CONF=$dir/containers.conf
   runs || skip "it cannot run a container here (see above)"
 fi
-command podman --root "$dir/root" --runroot "$dir/run" system service --time=0 "unix://$dir/podman.sock" &
+# conmon leaves a file `oom` where it is started, of a container that met its memory limit.
+(cd "$dir" && exec podman --root "$dir/root" --runroot "$dir/run" system service --time=0 "unix://$dir/podman.sock") &
 service=$!
 for _ in $(seq 100); do [ -S "$dir/podman.sock" ] && break; sleep 0.1; done
 export DOCKER_HOST="unix://$dir/podman.sock"
