@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use common::{DIFF, House, Mount, row, rows, said};
+use common::{DIFF, House, Mount, git, row, rows, said};
 use queue_format::Counts;
 use serde_json::{Value, json};
 
@@ -245,14 +245,8 @@ fn an_unwritable_spool_is_said_with_its_remedy() {
 #[test]
 fn a_base_commit_that_a_mirror_here_lacks_is_refused_before_anybody_waits_for_it() {
     let house = House::new();
-    let git = |args: &[&str]| {
-        let mut git = std::process::Command::new("git");
-        let asked =
-            git.args(["-C", "mirror", "-c", "user.name=t", "-c", "user.email=t@example.org"]).args(args);
-        let output = asked.current_dir(house.path("")).output().expect("git runs");
-        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
+    let git =
+        |args: &[&str]| String::from_utf8(git(&house.path("mirror"), args)).expect("UTF-8").trim().to_owned();
     fs::create_dir(house.path("mirror")).expect("made");
     git(&["init", "--quiet", "--bare"]);
     let tree = git(&["hash-object", "-w", "-t", "tree", "/dev/null"]);

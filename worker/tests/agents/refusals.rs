@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::endpoints::{clock, echo, endpoint, pool, pool_with_keys, question, random};
 use super::model::{Model, Say};
-use worker::agents::{AgentsConfig, AnswerLimit, CallError, EndpointConfig, Llm, Surroundings};
+use worker::agents::{AgentsConfig, AnswerLimit, CallError, EndpointConfig, Llm, Pool, Surroundings};
 
 fn filtered() -> Say {
     let body = r#"{"choices":[{"message":{"content":"hm"},"finish_reason":"content_filter"}],
@@ -133,15 +133,9 @@ async fn one_without_a_key_and_one_that_is_busy_are_still_somebody() {
     assert!(began.elapsed() < Duration::from_secs(5), "a person has to mend that: nobody waits for it");
 }
 
-#[tokio::test]
-async fn calls_that_are_queued_do_not_go_to_one_that_rests() {
-    let down = Model::begin(|_| {
-        Say::After(Duration::from_millis(50), Box::new(Say::Status(500, None, "oops".to_owned())))
-    });
-    let down = down.expect("a port");
-    let one = EndpointConfig { concurrency_max: 2, ..endpoint(&down, "down") };
-    let pool = Arc::new(pool(vec![one], |config| (config.tries_max, config.call_seconds_max) = (1, 1)));
-    let calls: Vec<_> = (0..60)
+/// So many calls at once, of which none is answered.
+async fn all_fail(pool: &Arc<Pool>, count: usize) {
+    let calls: Vec<_> = (0..count)
         .map(|_| {
             let pool = pool.clone();
             tokio::spawn(async move { pool.ask(&question("?")).await })
@@ -150,6 +144,17 @@ async fn calls_that_are_queued_do_not_go_to_one_that_rests() {
     for call in calls {
         assert!(call.await.expect("no panic").is_err());
     }
+}
+
+#[tokio::test]
+async fn calls_that_are_queued_do_not_go_to_one_that_rests() {
+    let down = Model::begin(|_| {
+        Say::After(Duration::from_millis(50), Box::new(Say::Status(500, None, "oops".to_owned())))
+    });
+    let down = down.expect("a port");
+    let one = EndpointConfig { concurrency_max: 2, ..endpoint(&down, "down") };
+    let pool = Arc::new(pool(vec![one], |config| (config.tries_max, config.call_seconds_max) = (1, 1)));
+    all_fail(&pool, 60).await;
     assert!(down.asked().len() < 10, "{}", down.asked().len());
 }
 
@@ -162,15 +167,7 @@ async fn calls_that_were_never_made_leave_no_debt() {
     .expect("a port");
     let one = EndpointConfig { tokens_per_minute: 450, concurrency_max: 100, ..endpoint(&model, "one") };
     let pool = Arc::new(pool(vec![one], |config| config.call_seconds_max = 1));
-    let calls: Vec<_> = (0..60)
-        .map(|_| {
-            let pool = pool.clone();
-            tokio::spawn(async move { pool.ask(&question("?")).await })
-        })
-        .collect();
-    for call in calls {
-        assert!(call.await.expect("no panic").is_err());
-    }
+    all_fail(&pool, 60).await;
     assert_eq!(model.asked().len(), 4, "a minute's worth");
     assert!(pool.ask(&question("?")).await.is_ok(), "nothing of it was used");
 }

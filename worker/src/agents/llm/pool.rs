@@ -184,12 +184,12 @@ impl Pool {
         entered.tokens = Some(guess);
         tokio::time::sleep(wait).await;
         let sent = self.now();
-        {
+        let rests = {
             let state = endpoint.state();
-            if (!is_probe && !state.fuse.is_closed()) || state.not_before > sent {
-                drop(state);
-                return Ok(None);
-            }
+            (!is_probe && !state.fuse.is_closed()) || state.not_before > sent
+        };
+        if rests {
+            return Ok(None);
         }
         entered.is_sent = true;
         let (reply, ended) = endpoint.call(request).await;
