@@ -84,6 +84,16 @@ fn completes(node: &Node, name: &str) {
     node.until(SOON, &format!("bottega show --spool {SPOOL} --json {name} | grep -q '\"state\": *\"done'"));
 }
 
+/// A command that ends when it is told to, and not before.
+fn run_until_told(node: &Node, name: &str) {
+    run(node, name, &format!("until test -e /etc/told-{name}; do sleep 0.2; done"));
+    node.until(SOON, &format!("journalctl -u bottega-worker TASK={name} | grep -F claimed"));
+}
+
+fn tell(node: &Node, name: &str) {
+    node.must(&format!("touch /etc/told-{name}"));
+}
+
 /// Kills a daemon, and waits for the one that takes its place.
 fn kill(node: &Node, unit: &str) {
     let pid = show(node, unit, "MainPID");
@@ -99,10 +109,6 @@ fn kill(node: &Node, unit: &str) {
 
 fn status_says(node: &Node, unit: &str, text: &str) {
     node.until(SOON, &format!("systemctl show --value -p StatusText {unit} | grep -F '{text}'"));
-}
-
-fn is_claimed(node: &Node, task: &str) {
-    node.until(SOON, &format!("journalctl -u bottega-worker TASK={task} | grep -F claimed"));
 }
 
 #[test]
@@ -204,26 +210,28 @@ fn a_worker_loses_nothing_to_a_kill_a_drain_and_an_upgrade() {
     let records = journal(&node, "-u bottega-worker TASK=first");
     assert!(records.iter().any(|record| record["TOKEN"] == "a001" && record["SLOT"] == "0"), "{records:#?}");
 
-    run(&node, "killed", "sleep 2");
-    is_claimed(&node, "killed");
+    run_until_told(&node, "killed");
     kill(&node, WORKER);
+    tell(&node, "killed");
     completes(&node, "killed");
 
-    run(&node, "drained", "sleep 3");
-    is_claimed(&node, "drained");
+    run_until_told(&node, "drained");
+    node.must("systemctl stop --no-block bottega-worker");
+    node.until(SOON, "journalctl -u bottega-worker | grep -F 'it was told to end'");
+    tell(&node, "drained");
     node.must("systemctl stop bottega-worker");
     assert_eq!(show(&node, WORKER, "Result"), "success");
     let shown = node.must(&format!("bottega show --spool {SPOOL} --json drained"));
     assert!(shown.contains("\"done\""), "a drain lets it finish: {shown}");
     node.must("systemctl start bottega-worker");
 
-    run(&node, "upgraded", "sleep 3");
-    is_claimed(&node, "upgraded");
+    run_until_told(&node, "upgraded");
     let pid = show(&node, WORKER, "MainPID");
     node.must("dpkg -i /lab/bottega_2.deb");
     // Had it drained in place of leaving, all that follows would hold as well.
     node.until(SOON, "journalctl -u bottega-worker | grep -F 'leaving: containers run on'");
     assert_ne!(show(&node, WORKER, "MainPID"), pid, "the new version runs");
+    tell(&node, "upgraded");
     completes(&node, "upgraded");
     node.must(&format!("bottega fsck --spool {SPOOL}"));
 }
