@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue_format::{BuildGate, Emergency, Incarnation, Ledger, Owner, Spool, node_name};
+use queue_format::{BuildGate, Emergency, Ledger, Spool, node_name};
 use systemd::Notifier;
 use tokio::time::Instant;
 
@@ -110,7 +110,6 @@ impl Janitor {
             spool_root: place.spool,
             spool_id,
             state_dir,
-            me: Owner::new(&node, Incarnation::new(uuid::Uuid::now_v7())),
             node,
             notifier: notifier.clone(),
             ages: config.litter_ages(),

@@ -229,12 +229,11 @@ impl Spool {
         Ok(())
     }
 
-    /// Forgets sources that were read to the end more than `age` ago by the server's clock, which `me` asks; gives their
-    /// number. Whoever still had a chunk of one to bring must be long reaped by then.
+    /// Forgets sources that were read to the end more than `age` ago by the server's clock; gives their number. Whoever still had a chunk of one to bring must be long reaped by then.
     ///
     /// # Errors
     /// The spool cannot be written.
-    pub fn forget_sources(&self, me: &Owner, age: Duration) -> Result<usize, SpoolError> {
+    pub fn forget_sources(&self, age: Duration) -> Result<usize, SpoolError> {
         let files = self.files();
         let mut forgotten = 0;
         let mut now = None;
@@ -244,7 +243,7 @@ impl Spool {
             let Some(found) = files.look(&dir)? else { continue };
             let now = match now {
                 Some(now) => now,
-                None => *now.insert(self.server_time(me)?),
+                None => *now.insert(self.server_time()?),
             };
             if now.duration_since(found.modified).unwrap_or_default() < age {
                 continue;

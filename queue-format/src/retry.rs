@@ -4,7 +4,7 @@ use std::time::SystemTime;
 use crate::error::FirstError;
 use crate::files::Moved;
 use crate::find::classes;
-use crate::{Class, Located, Owner, PathError, Spool, SpoolError, State, TaskName};
+use crate::{Class, Located, PathError, Spool, SpoolError, State, TaskName};
 
 /// What a retry did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +32,17 @@ impl Spool {
         }
     }
 
-    /// Makes every delayed task pending whose time has come by the server's clock, which `me` asks only if there is
-    /// any; gives their number.
+    /// Makes every delayed task pending whose time has come by the server's clock, which is asked only if there is any;
+    /// gives their number.
     ///
     /// # Errors
     /// The spool cannot be written.
-    pub fn release_due(&self, me: &Owner) -> Result<usize, SpoolError> {
+    pub fn release_due(&self) -> Result<usize, SpoolError> {
         let buckets = self.files().list(&self.layout().delayed())?;
         if buckets.is_empty() {
             return Ok(0);
         }
-        let now = self.server_time(me)?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = self.server_time()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.release_from(&buckets, now.as_secs())
     }
 

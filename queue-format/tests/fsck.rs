@@ -12,8 +12,7 @@ const TASKS: usize = 200;
 
 fn check(spool: &Spool) -> Vec<Finding> {
     let mut found = Vec::new();
-    let checked =
-        spool.fsck(Depth::Contents, &owner("n1"), &mut |finding| found.push(finding)).expect("checked");
+    let checked = spool.fsck(Depth::Contents, &mut |finding| found.push(finding)).expect("checked");
     assert!(checked.pending + checked.claimed + checked.done + checked.hold > 0);
     found.retain(|finding| finding.severity > Severity::Note);
     found

@@ -22,7 +22,7 @@ fn owner() -> Owner {
 
 fn findings(spool: &Spool) -> Vec<Finding> {
     let mut found = Vec::new();
-    spool.fsck(Depth::Contents, &owner(), &mut |finding| found.push(finding)).expect("checked");
+    spool.fsck(Depth::Contents, &mut |finding| found.push(finding)).expect("checked");
     found.retain(|finding| finding.severity != Severity::Note);
     found
 }

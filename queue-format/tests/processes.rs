@@ -139,7 +139,7 @@ fn publish(dir: &Path, node: &str, tasks: usize) {
         drop(publisher);
         std::thread::sleep(Duration::from_millis(500));
         spool.finish_chunks().expect("finished");
-        spool.release_due(&owner).expect("released");
+        spool.release_due().expect("released");
     }
 }
 
@@ -294,8 +294,7 @@ fn no_process_that_is_killed_or_frozen_loses_or_doubles_a_task() {
         );
     }
     let mut wrong = Vec::new();
-    let me = Owner::new("checker", Incarnation::new(Uuid::now_v7()));
-    spool.fsck(Depth::Contents, &me, &mut |finding| wrong.push(finding)).expect("checked");
+    spool.fsck(Depth::Contents, &mut |finding| wrong.push(finding)).expect("checked");
     wrong.retain(|finding| finding.severity == Severity::Error);
     assert_eq!(wrong, []);
 }

@@ -69,7 +69,6 @@ fn case() -> Case {
         spool_root,
         spool_id: spool.id(),
         state_dir,
-        me: owner,
         notifier: systemd::Notifier::default(),
         node: "here".to_owned(),
         ages: crate::Config::default().litter_ages(),

@@ -22,8 +22,6 @@ pub(crate) struct Files {
     pub(crate) spool_id: SpoolId,
     pub(crate) state_dir: PathBuf,
     pub(crate) node: String,
-    /// Who asks the spool for its time.
-    pub(crate) me: Owner,
     pub(crate) notifier: Notifier,
     pub(crate) ages: LitterAges,
     pub(crate) clock: fn() -> Timestamp,
@@ -64,7 +62,7 @@ impl Files {
 
     /// The server's clock, by which the ages of its files count; this node's where it does not tell.
     pub(crate) fn spool_time(&self, spool: &Spool) -> SystemTime {
-        spool.server_time(&self.me).unwrap_or_else(|_| (self.clock)().into())
+        spool.server_time().unwrap_or_else(|_| (self.clock)().into())
     }
 
     fn look(

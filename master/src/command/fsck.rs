@@ -6,7 +6,7 @@ use queue_format::{Check, Checked, Depth, Finding, Severity, Spool, Step};
 use serde_json::json;
 
 use super::operate::FsckArguments;
-use super::{CommandError, Host, Success};
+use super::{CommandError, Success};
 use crate::show::shell_word;
 use crate::text::{clean_line, plural};
 
@@ -17,17 +17,12 @@ const SHOWN_MAX: usize = 20;
 const FORMAT: u32 = 1;
 
 /// Checks a spool, and repairs it on demand.
-pub(super) fn run(
-    arguments: &FsckArguments,
-    host: &Host,
-    out: &mut dyn Write,
-) -> Result<Success, CommandError> {
+pub(super) fn run(arguments: &FsckArguments, out: &mut dyn Write) -> Result<Success, CommandError> {
     let spool = Spool::open(&arguments.spool.spool)?;
-    let me = host.owner();
     let depth = if arguments.names_only { Depth::Names } else { Depth::Contents };
     let mut report =
         Report { out, is_json: arguments.json, seen: BTreeMap::new(), written: Ok(()), repairs: Vec::new() };
-    let checked = spool.fsck(depth, &me, &mut |finding| report.take(finding))?;
+    let checked = spool.fsck(depth, &mut |finding| report.take(finding))?;
     let Report { out, seen, written, repairs, .. } = report;
     written?;
     if !arguments.json {

@@ -68,7 +68,7 @@ pub fn run(cli: Cli, host: &Host, out: &mut dyn Write) -> Result<Success, Comman
         Command::Drain(arguments) => steer::drain(&arguments, out),
         Command::Explain(arguments) => explain::run(&arguments, host, out),
         Command::Doctor(arguments) => doctor::run(&arguments, host, out),
-        Command::Fsck(arguments) => fsck::run(&arguments, host, out),
+        Command::Fsck(arguments) => fsck::run(&arguments, out),
         Command::Export(arguments) => export::run(&arguments, out),
         Command::Images(arguments) => images::run(arguments, host, out),
         Command::Config(arguments) => config::run(&arguments, host, out),

@@ -104,7 +104,7 @@ impl Round {
     }
 
     pub(super) fn release(&self) -> Result<(), SpoolError> {
-        let released = self.spool.release_due(&self.owner)?;
+        let released = self.spool.release_due()?;
         if released > 0 {
             tracing::info!(released, "delayed tasks are pending again");
         }
@@ -114,7 +114,7 @@ impl Round {
     /// Forgets what need not be known any more, now and then.
     pub(super) fn forget(&mut self, elapsed: Duration) -> Result<(), SpoolError> {
         if elapsed >= self.forget_due {
-            let sources = self.spool.forget_sources(&self.owner, LEDGER_AGE_MAX);
+            let sources = self.spool.forget_sources(LEDGER_AGE_MAX);
             self.spool.forget_worker_statuses()?;
             sources?;
             self.forget_due = elapsed + FORGET_PERIOD;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::finding::{Check, Finding, Severity, Step};
 use super::index::{Index, key};
 use super::items::{Item, look};
-use crate::{Digest, Owner, PathError, Spool, SpoolError, TaskId};
+use crate::{Digest, PathError, Spool, SpoolError, TaskId};
 
 /// Findings that come with a repair; after a repair of these a second check finds the others.
 const REPAIRS_MAX: usize = 10_000;
@@ -64,16 +64,11 @@ pub(super) struct Run<'a> {
 
 impl Spool {
     /// Checks the whole spool, and tells of everything that is not as it must be. Changes nothing, but makes a file
-    /// in `tmp/` for a moment, as `me`, to ask the server for the time.
+    /// in `tmp/` for a moment to ask the server for the time.
     ///
     /// # Errors
     /// A directory that the check cannot do without cannot be listed.
-    pub fn fsck(
-        &self,
-        depth: Depth,
-        me: &Owner,
-        tell: &mut dyn FnMut(Finding),
-    ) -> Result<Checked, SpoolError> {
+    pub fn fsck(&self, depth: Depth, tell: &mut dyn FnMut(Finding)) -> Result<Checked, SpoolError> {
         let mut run = Run {
             spool: self,
             depth,
@@ -86,7 +81,7 @@ impl Spool {
             repairs: 0,
             asides: HashSet::new(),
         };
-        match self.server_time(me) {
+        match self.server_time() {
             Ok(now) => run.now = Some(now),
             Err(e) => {
                 let remedy = "mend that first; how old things are was not checked";
@@ -110,12 +105,10 @@ impl Spool {
     ///
     /// # Errors
     /// No file can be made in `tmp/`.
-    pub fn server_time(&self, me: &Owner) -> Result<SystemTime, PathError> {
-        let dir = self.layout().staging(me);
-        self.files().make_dirs(&dir)?;
-        let asked = self.files().stage(&dir).and_then(|probe| self.files().look(probe.path()));
-        self.files().remove_if_empty(&dir)?;
-        Ok(asked?.map_or(SystemTime::UNIX_EPOCH, |found| found.modified))
+    pub fn server_time(&self) -> Result<SystemTime, PathError> {
+        let probe = self.files().stage(&self.layout().tmp())?;
+        let found = self.files().look(probe.path())?;
+        Ok(found.map_or(SystemTime::UNIX_EPOCH, |found| found.modified))
     }
 }
 

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use queue_format::{
-    Depth, DoneClass, Event, FailureReason, Incarnation, Located, LoggedEvent, OUTPUT_FILE, Owner, Severity,
-    Spool, State, TaskId, Token,
+    Depth, DoneClass, Event, FailureReason, Located, LoggedEvent, OUTPUT_FILE, Owner, Severity, Spool, State,
+    TaskId, Token,
 };
-use uuid::Uuid;
 
 use super::work::Published;
 
@@ -110,8 +109,7 @@ pub fn judge(dir: &Path, published: &[Published]) -> Result<Judgement> {
         }
     }
     found.reaped = reaped.len();
-    let me = Owner::new("oracle", Incarnation::new(Uuid::now_v7()));
-    spool.fsck(Depth::Contents, &me, &mut |finding| {
+    spool.fsck(Depth::Contents, &mut |finding| {
         if finding.severity == Severity::Error {
             found.findings.push(format!("fsck: {}: {}", finding.path.display(), finding.what));
         }
@@ -158,9 +156,10 @@ fn events(spool: &Spool) -> Result<Vec<(Owner, Event)>> {
 #[cfg(test)]
 mod tests {
     use queue_format::{
-        Claim, EventLog, Lease, Manifest, Next, NodeRecord, RunReport, RunTask, TaskSpec, Verdict, Work,
-        WorkReport,
+        Claim, EventLog, Incarnation, Lease, Manifest, Next, NodeRecord, RunReport, RunTask, TaskSpec,
+        Verdict, Work, WorkReport,
     };
+    use uuid::Uuid;
 
     use super::*;
 

@@ -311,7 +311,7 @@ impl<E: Engine + 'static> Worker<E> {
         let longest = RETRY_SECONDS_MIN * RETRY_SECONDS_FACTOR.saturating_pow(claim.name().retries.min(8));
         let wait = Duration::from_secs(longest).mul_f64(random()).as_secs() + 1;
         // By the server's clock, which those who look at the date share.
-        let now = on_disk(|| self.spool.server_time(&self.owner)).map_err(SpoolError::from)?;
+        let now = on_disk(|| self.spool.server_time()).map_err(SpoolError::from)?;
         let due = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs() + wait;
         if on_disk(|| claim.delay(due, why))? {
             let (task, token) = (claim.name().id.clone(), claim.name().token);
