@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::fs;
 use std::time::Duration;
 
 use bollard::query_parameters::StatsOptionsBuilder;
@@ -46,6 +47,7 @@ impl<'a> Watch<'a> {
             }
             if effective != Default::default() {
                 watch.warnings = effective.mismatches(limits);
+                watch.warnings.extend(too_many_files(pid, limits.nofile_max));
                 watch.strain = Some(Strain::begin(&group, effective));
                 watch.group = Some(group);
                 watch.look();
@@ -104,5 +106,41 @@ impl<'a> Watch<'a> {
         let stats = std::pin::pin!(self.inner.client.stats(self.id, Some(options))).next().await?.ok()?;
         let memory = stats.memory_stats?;
         memory.max_usage.max(memory.usage)
+    }
+}
+
+/// What is to be said where a process may have more files open than it should.
+fn too_many_files(pid: i64, asked: u64) -> Option<String> {
+    let held = open_files_in(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)?;
+    (held > asked)
+        .then(|| format!("limit of open files does not hold: asked for {asked}, the kernel holds {held}"))
+}
+
+/// The hard limit of open files in /proc/PID/limits: name, soft, hard, unit.
+fn open_files_in(limits: &str) -> Option<u64> {
+    let values = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let hard = values.split_whitespace().nth(1)?;
+    if hard == "unlimited" { Some(u64::MAX) } else { hard.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hard_limit_of_open_files_is_read() {
+        let limits = |soft: &str, hard: &str| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units     \n\
+                 Max core file size        0                    unlimited            bytes     \n\
+                 Max open files            {soft:<20} {hard:<20} files     \n"
+            )
+        };
+        assert_eq!(open_files_in(&limits("1024", "524288")), Some(524_288));
+        assert_eq!(open_files_in(&limits("1024", "unlimited")), Some(u64::MAX));
+        assert_eq!(open_files_in(""), None);
+        let own = i64::from(std::process::id());
+        assert_eq!(too_many_files(own, u64::MAX), None);
+        assert!(too_many_files(own, 1).is_some_and(|said| said.contains("asked for 1,")));
     }
 }

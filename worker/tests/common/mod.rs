@@ -88,7 +88,7 @@ impl Node {
             let (cpus, siblings) = (vec![first_cpu], [first_cpu].into_iter().collect());
             let slot = Slot { number: 0, group: 0, cpus, siblings, limits: limits.clone() };
             self.slices.lock().unwrap().insert(format!("bottega-slot{first_cpu}.slice"));
-            let left_out = prepare(facts, &[slot], prepare::Owner::of(Path::new("/")).unwrap());
+            let left_out = prepare(facts, &[slot], prepare::Owner::of(Path::new("/proc/self")).unwrap());
             if !left_out.is_empty() {
                 return Err(left_out.join("; "));
             }

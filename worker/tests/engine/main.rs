@@ -273,10 +273,18 @@ async fn limits_hold() {
     request.limits.cpuset_cpus = "1".to_owned();
     request.limits.nofile_max = 333;
     let outcome = node.docker.run(&request).await.unwrap();
-    let expected = "333\n0\n1\n65536\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n1\n";
-    assert_eq!(outcome.log, expected);
+    let (files, rest) = outcome.log.split_once('\n').unwrap();
+    assert_eq!(rest, "0\n1\n65536\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n1\n");
     assert!(outcome.peak_memory_bytes.unwrap() > 0);
-    assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    match files {
+        "333" => assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings),
+        // Podman without root takes no notice of it before 5.5; that is said.
+        held => {
+            assert!(node.docker.facts().is_podman && node.docker.facts().rootless_uid.is_some());
+            let said = format!("limit of open files does not hold: asked for 333, the kernel holds {held}");
+            assert_eq!(outcome.warnings, [said]);
+        }
+    }
 }
 
 #[tokio::test]
