@@ -186,15 +186,14 @@ fn is_directive(line: &str) -> bool {
     DIRECTIVES.iter().any(|known| name.trim().eq_ignore_ascii_case(known))
 }
 
-/// A word that begins with `<<`, which may have a number before it; not `<<<`, and nothing where a space follows.
+/// A word that begins with `<<`, which may have a number before it; not `<<<`. Newer engines take the name from after a
+/// space too, and drop a backslash between the two in what they expand.
 fn has_here_document(arguments: &str) -> bool {
-    arguments.split_whitespace().any(|word| {
+    let begins_one = |word: &str| {
         let marked = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<");
-        marked.is_some_and(|name| {
-            let name = name.strip_prefix('-').unwrap_or(name);
-            !name.is_empty() && !name.starts_with('<')
-        })
-    })
+        marked.is_some_and(|name| !name.starts_with('<'))
+    };
+    arguments.contains(r"<\<") || arguments.split_whitespace().any(begins_one)
 }
 
 #[cfg(test)]
@@ -218,7 +217,7 @@ mod tests {
         check("FR\\\nOM a\n", &[("FROM", "a")]);
         check("# x \\\nRUN a\n", &[("RUN", "a")]);
         check("\\\nRUN a\n", &[("RUN", "a")]);
-        check("RUN a <<< b; c << d; echo $((1<<2))", &[("RUN", "a <<< b; c << d; echo $((1<<2))")]);
+        check("RUN a <<< b; echo $((1<<2))", &[("RUN", "a <<< b; echo $((1<<2))")]);
         check("RUN a\n# syntax=b\n", &[("RUN", "a")]);
         check("# a=b\n# why: syntax\nRUN é\n", &[("RUN", "é")]);
     }
@@ -233,6 +232,11 @@ mod tests {
             ("FROM a \\\n# x\n\n", 1, "beyond the end"),
             ("FROM a\nRUN <<EOF\nFROM b\nEOF\n", 2, "here-document"),
             ("FROM a\nRUN b 3<<-'X'\n", 2, "here-document"),
+            ("FROM a\nRUN : << 'B\\'\nRUN : \\\nB\\\nLABEL c=d\n", 2, "here-document"),
+            ("FROM a\nRUN b << c\n", 2, "here-document"),
+            ("FROM a\nRUN b 1<<- c\n", 2, "here-document"),
+            ("FROM a\nRUN b <<\\\n c\n", 2, "here-document"),
+            ("FROM a\nRUN : '<<' ${B:- <\\<'C\\' }\n", 2, "here-document"),
             ("FROM a\r\nRUN b\r\n", 1, "U+000D"),
             ("\u{feff}FROM a\n", 1, "U+FEFF"),
             ("FROM a\n\u{a0}RUN b\n", 2, "U+00A0"),
