@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, ResourcesUlimits,
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig,
+    ResourcesUlimits,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
@@ -59,7 +60,10 @@ impl Docker {
         };
         let (task, token) = (&request.labels.task, request.labels.token);
         tracing::info!(%task, %token, container = created.id, "runs in a container");
-        let outcome = inner.live(&created.id, request).await;
+        let outcome = match inner.has_no_volumes(&created.id).await {
+            Ok(()) => inner.live(&created.id, request).await,
+            Err(error) => Err(error),
+        };
         removal.of_container(&created.id).await?;
         let mut outcome = outcome?;
         outcome.warnings.splice(..0, created.warnings);
@@ -143,8 +147,26 @@ impl Inner {
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             host_config: Some(host_config),
+            // Podman reads an empty interval beside it as one that is too short.
+            healthcheck: (!self.facts.is_podman).then(no_health_check),
             ..ContainerCreateBody::default()
         }
+    }
+
+    /// The engine makes a volume wherever an image declares one: on the host's disk, where no limit counts it.
+    async fn has_no_volumes(&self, id: &str) -> Result<(), EngineError> {
+        let found = self.inspect_container(id).await?;
+        let volumes = found.and_then(|found| found.mounts).into_iter().flatten();
+        let paths: Vec<String> = volumes.filter_map(|volume| volume.destination).collect();
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let detail = format!(
+            "its image declares volumes ({}), which no limit of disk counts: make one without them \
+             (FROM scratch, COPY --from=IMAGE / /)",
+            paths.join(", ")
+        );
+        Err(EngineError::Refused { action: "start a container", detail })
     }
 
     /// From a created container to one that has ended, and what it left.
@@ -295,6 +317,11 @@ impl Inner {
 }
 
 /// Docker's integers are signed; what does not fit is as good as no limit.
+/// An image's own would run beside its commands, again and again.
+fn no_health_check() -> HealthConfig {
+    HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }
+}
+
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -10,8 +10,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bollard::models::{ContainerConfig, ContainerCreateBody};
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+    CommitContainerOptionsBuilder, CreateContainerOptions, ListContainersOptionsBuilder,
+    ListImagesOptionsBuilder, RemoveContainerOptions, RemoveImageOptions, RemoveImageOptionsBuilder,
 };
 use common::{BASE_IMAGE, Node, host, patient};
 use queue_format::LABEL_OBJECT;
@@ -262,6 +264,34 @@ async fn what_only_the_task_has_wrong_is_refused_not_failed() {
     request.limits.cpuset_cpus = "4000".to_owned();
     let error = node.docker.run(&request).await.unwrap_err();
     assert!(matches!(error, EngineError::Failed { .. }), "{error}");
+}
+
+/// What somebody else's image may say beside its files.
+#[tokio::test]
+async fn an_image_brings_no_volumes_and_no_health_check() {
+    let node = Node::connect().await;
+    let name = format!("bottega-test-declares-{}", Uuid::now_v7().simple());
+    let run = async |change: &str, script: &str| {
+        let body =
+            ContainerCreateBody { image: Some(BASE_IMAGE.to_owned()), ..ContainerCreateBody::default() };
+        let made = node.raw.create_container(None::<CreateContainerOptions>, body).await.unwrap();
+        let options = CommitContainerOptionsBuilder::new().container(&made.id).repo(&name).changes(change);
+        node.raw.commit_container(options.build(), ContainerConfig::default()).await.unwrap();
+        node.raw.remove_container(&made.id, None::<RemoveContainerOptions>).await.unwrap();
+        let mut request = run_request(&node, script);
+        request.image = name.clone();
+        let outcome = node.docker.run(&request).await;
+        assert!(!node.has_containers(request.labels.object).await);
+        node.raw.remove_image(&name, None::<RemoveImageOptions>, None).await.unwrap();
+        outcome
+    };
+    let error = run("VOLUME /kept", "true").await.unwrap_err();
+    assert!(matches!(error, EngineError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("volumes (/kept)"), "{error}");
+    if !node.docker.facts().is_podman {
+        let check = "HEALTHCHECK --interval=1s CMD touch /tmp/checked";
+        assert_eq!(run(check, "sleep 3; ls /tmp").await.unwrap().log, "");
+    }
 }
 
 #[tokio::test]
