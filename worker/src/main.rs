@@ -21,8 +21,8 @@ use worker::config::WorkerConfig;
 use worker::engine::{Docker, DockerOptions};
 use worker::prepare;
 use worker::run::{SUPERVISE, supervise};
-use worker::slots::{CpuLocks, Machine, plan};
-use worker::topology::{CpuSet, Topology, recording_of_this_machine};
+use worker::slots::{CpuLocks, Machine, Plans, plan};
+use worker::topology::{Topology, recording_of_this_machine};
 
 use crate::serve::serve;
 
@@ -165,21 +165,25 @@ async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environmen
         }
     };
     let mut machine = machine(&[&state_dir, &engine.facts().root_dir])?;
-    machine.taken = owner.act(|| taken(&locks, &machine, &state_dir, &boot_id(), &cli.instance))??;
+    owner.act(|| see_others(&mut machine, &locks, &state_dir, &boot_id(), &cli.instance))??;
     prepare::prepare(engine.facts(), &plan(&machine, config).slots, owner).iter().for_each(|why| say(why));
     Ok(())
 }
 
-/// CPUs that other workers of the node have, or will have again: those of attempts that wait for them.
-pub(crate) fn taken(
+/// What other workers of the node have, or will have again: the CPUs of attempts that wait for them, too.
+pub(crate) fn see_others(
+    machine: &mut Machine,
     locks: &CpuLocks,
-    machine: &Machine,
     state_dir: &Path,
     boot: &str,
     instance: &str,
-) -> Result<CpuSet, PathError> {
+) -> Result<(), PathError> {
     let (locked, awaited) = (locks.taken(&machine.topology.cores)?, awaited_cpus(state_dir, boot, instance)?);
-    Ok(locked.iter().chain(awaited.iter()).collect())
+    machine.taken = locked.iter().chain(awaited.iter()).collect();
+    let plans = Plans::of(state_dir, boot);
+    machine.theirs = plans.of_others(instance, &machine.taken);
+    machine.free_disk_bytes = plans.free_disk(instance, machine.free_disk_bytes)?;
+    Ok(())
 }
 
 fn tell_topology(cli: &Cli, config: &WorkerConfig, environment: &Environment) -> anyhow::Result<String> {
@@ -198,6 +202,7 @@ pub(crate) fn machine(dirs: &[&Path]) -> anyhow::Result<Machine> {
         topology: Topology::read("/".as_ref()),
         nofile_max,
         free_disk_bytes: free.min(),
-        taken: CpuSet::default(),
+        taken: Default::default(),
+        theirs: Default::default(),
     })
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use queue_format::{Ledger, Life, LifeLock, ObjectKind, Owner, Spool, SpoolError};
-use serde::{Deserialize, Serialize};
 use worker::engine::{Docker, DockerOptions, NodeEngine};
 use worker::run::{end_native_commands_of, end_native_commands_of_the_dead};
 use worker::seats::Seats;
@@ -89,37 +88,6 @@ impl Node<'_> {
         }
         Ok(())
     }
-}
-
-/// The free disk that slots are planned with. What runs on has filled some of it: while there is such, as much as when the
-/// first process of this start of the machine planned, or its slots would not be there any more.
-pub(crate) fn free_disk_to_plan_with(
-    state_dir: &Path,
-    instance: &str,
-    boot: &str,
-    now_bytes: Option<u64>,
-) -> anyhow::Result<Option<u64>> {
-    let path = state_dir.join("planned").join(format!("{instance}.json"));
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let before: Option<Planned> =
-        serde_json::from_str(&text).ok().filter(|before: &Planned| before.boot == boot);
-    let mut is_left = false;
-    for owner in LifeLock::known(state_dir)? {
-        is_left |= LifeLock::look(state_dir, &owner)? == Life::Left;
-    }
-    if let Some(before) = before.filter(|_| is_left) {
-        return Ok(before.free_disk_bytes.max(now_bytes));
-    }
-    let planned = Planned { boot: boot.to_owned(), free_disk_bytes: now_bytes };
-    std::fs::create_dir_all(state_dir.join("planned"))?;
-    std::fs::write(&path, serde_json::to_vec(&planned)?)?;
-    Ok(now_bytes)
-}
-
-#[derive(Serialize, Deserialize)]
-struct Planned {
-    boot: String,
-    free_disk_bytes: Option<u64>,
 }
 
 /// Removes all that runs for an incarnation, over a connection and a runtime of its own: those of the worker may hang on

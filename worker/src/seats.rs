@@ -41,13 +41,14 @@ impl Seats {
     pub fn new(
         slots: Vec<Slot>,
         locks: CpuLocks,
+        awaited: &CpuSet,
         wait_max: Duration,
         clock: fn() -> Duration,
     ) -> Result<Self, PathError> {
         let allocator = Allocator::new(slots, wait_max);
         let state = Mutex::new(State { allocator, held: BTreeMap::new(), usable: None });
         let seats = Self { state, locks, changed: watch::Sender::new(()), clock };
-        seats.take_locks()?;
+        seats.take_locks(awaited)?;
         Ok(seats)
     }
 
@@ -64,6 +65,13 @@ impl Seats {
     #[must_use]
     pub fn is_free(&self, number: u32) -> bool {
         self.state().allocator.is_free(number, (self.clock)())
+    }
+
+    /// Whether any slot can be given something now.
+    #[must_use]
+    pub fn has_free_slot(&self) -> bool {
+        let (state, now) = (self.state(), (self.clock)());
+        state.allocator.slots().iter().any(|slot| state.allocator.is_free(slot.number, now))
     }
 
     /// Whether a task of this shape can be given to a slot now, alone or joined with others.
@@ -167,14 +175,20 @@ impl Seats {
         self.state().held.contains_key(&number)
     }
 
-    /// Takes the locks that are still missing. What runs on their CPUs is not known before a look that comes after.
+    /// Takes the locks that are still missing, but of `awaited` CPUs: another worker, which is being restarted, goes on
+    /// there. What runs on their CPUs is not known before a look that comes after.
     ///
     /// # Errors
     /// A lock cannot be made.
-    pub fn take_locks(&self) -> Result<(), PathError> {
+    pub fn take_locks(&self, awaited: &CpuSet) -> Result<(), PathError> {
         self.change(|state| {
             for slot in state.allocator.slots() {
                 if state.held.contains_key(&slot.number) {
+                    continue;
+                }
+                if slot.siblings.touches(awaited) {
+                    let why = format!("attempts of another worker on this node go on soon on CPUs {awaited}");
+                    state.allocator.set_out(slot.number, Cause::Locked, Some(why));
                     continue;
                 }
                 let reason = match self.locks.take(&slot.siblings)? {

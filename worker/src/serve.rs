@@ -24,11 +24,11 @@ use worker::engine::{Docker, DockerOptions, Engine, Network, NodeEngine};
 use worker::repository::RepositoryCache;
 use worker::run::{end_native_commands_of, kinds};
 use worker::seats::Seats;
-use worker::slots::{CpuLocks, Slot, plan};
-use worker::{Mandate, Worker};
+use worker::slots::{CpuLocks, Plans, Slot, plan};
+use worker::{Mandate, Worker, awaited_cpus};
 
-use crate::predecessor::{Node, SETTLE_MAX, free_disk_to_plan_with};
-use crate::{Cli, machine, taken};
+use crate::predecessor::{Node, SETTLE_MAX};
+use crate::{Cli, machine, see_others};
 
 /// The exit status of a worker that ends since others take it for dead; its supervisor starts it again.
 const EXIT_FENCED: i32 = 75;
@@ -83,14 +83,14 @@ pub(crate) async fn serve(
     let choosing = locks.choose()?;
     let mut machine = machine(&local)?;
     let boot = boot_id();
-    machine.taken = taken(&locks, &machine, &state_dir, &boot, &cli.instance)?;
-    machine.free_disk_bytes =
-        free_disk_to_plan_with(&state_dir, &cli.instance, &boot, machine.free_disk_bytes)?;
+    see_others(&mut machine, &locks, &state_dir, &boot, &cli.instance)?;
     let plan = plan(&machine, &config);
     let (mut slots, mut notices) = (plan.slots, plan.notices);
     anyhow::ensure!(!slots.is_empty(), "{}", notices.join("; "));
+    Plans::of(&state_dir, &boot).keep(&cli.instance, &machine, &slots)?;
     let join_wait = Duration::from_secs(config.join_wait_seconds);
-    let seats = Arc::new(Seats::new(slots.clone(), locks, join_wait, time_since_boot)?);
+    let awaited = awaited_cpus(&state_dir, &boot, &cli.instance)?;
+    let seats = Arc::new(Seats::new(slots.clone(), locks, &awaited, join_wait, time_since_boot)?);
     drop(choosing);
     notices.extend(facts.iter().flat_map(|facts| facts.warnings.iter().cloned()));
     let node = Node {

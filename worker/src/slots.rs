@@ -3,12 +3,14 @@
 
 mod locks;
 mod plan;
+mod planned;
 
 use crate::engine::Limits;
 use crate::topology::{CpuSet, Topology};
 
 pub use locks::{CpuLocks, HeldCpus};
 pub use plan::plan;
+pub use planned::{Plans, Share};
 
 /// What the machine has for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,10 @@ pub struct Machine {
     pub nofile_max: u64,
     /// Free disk where containers write, before anything is reserved; `None` where that is not known.
     pub free_disk_bytes: Option<u64>,
-    /// CPUs that another worker of this node has.
+    /// CPUs that other workers of this node have, or will have again.
     pub taken: CpuSet,
+    /// What these have beside them.
+    pub theirs: Share,
 }
 
 /// How a machine is divided.
@@ -93,7 +97,8 @@ pub(crate) mod tests {
                 topology.cores.push(Core { siblings: cpus.clone(), cpus, package, node, kind });
             }
         }
-        Machine { topology, nofile_max: 1 << 20, free_disk_bytes: None, taken: CpuSet::default() }
+        let (taken, theirs) = Default::default();
+        Machine { topology, nofile_max: 1 << 20, free_disk_bytes: None, taken, theirs }
     }
 
     #[test]

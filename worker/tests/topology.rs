@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use worker::config::WorkerConfig;
 use worker::slots::{Machine, Plan, plan};
-use worker::topology::{CoreKind, CpuSet, Topology, record, unpack};
+use worker::topology::{CoreKind, Topology, record, unpack};
 
 const KIB: u64 = 1 << 10;
 /// Said where a slot has fewer CPUs than it should.
@@ -45,7 +45,8 @@ fn divided(topology: Topology, change: impl Fn(&mut WorkerConfig)) -> Plan {
         ..WorkerConfig::default()
     };
     change(&mut config);
-    plan(&Machine { topology, nofile_max: 1024, free_disk_bytes: None, taken: CpuSet::default() }, &config)
+    let (taken, theirs) = Default::default();
+    plan(&Machine { topology, nofile_max: 1024, free_disk_bytes: None, taken, theirs }, &config)
 }
 
 /// `0-3@1`: CPUs 0 to 3 with the memory of node 1.

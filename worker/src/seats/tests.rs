@@ -12,7 +12,7 @@ fn seats(state_dir: &Path, slots: u32) -> Seats {
     let config = WorkerConfig { slots, ..WorkerConfig::default() };
     let slots = plan(&machine(1, 8, 1, 64 << 30), &config).slots;
     let locks = CpuLocks::open(state_dir).unwrap();
-    let seats = Seats::new(slots, locks, Duration::ZERO, || Duration::ZERO).unwrap();
+    let seats = Seats::new(slots, locks, &CpuSet::default(), Duration::ZERO, || Duration::ZERO).unwrap();
     assert!(!seats.is_free(0), "before it is known what runs there");
     seats.look(&all(), &[]);
     seats
@@ -35,7 +35,7 @@ fn a_slot_whose_cores_another_worker_has_comes_into_service_when_that_one_ends()
     assert_eq!(two.take(0, &Shape::default()), None);
     assert!(!two.adopt(&[0]), "what runs there is the other's");
     drop(one);
-    two.take_locks().unwrap();
+    two.take_locks(&CpuSet::default()).unwrap();
     assert!(!two.is_free(0), "its container may run on");
     two.look(&all(), &["0-3".parse().unwrap()]);
     assert_eq!(two.out_of_service().len(), 1);
@@ -43,6 +43,25 @@ fn a_slot_whose_cores_another_worker_has_comes_into_service_when_that_one_ends()
     two.look(&all(), &[]);
     assert!(two.out_of_service().is_empty());
     assert!(two.is_free(0));
+}
+
+#[test]
+fn cores_are_left_to_a_worker_whose_attempts_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = WorkerConfig { slots: 2, ..WorkerConfig::default() };
+    let slots = plan(&machine(1, 8, 1, 64 << 30), &config).slots;
+    let locks = CpuLocks::open(dir.path()).unwrap();
+    let seats = Seats::new(slots, locks.clone(), &CpuSet::from_iter([5]), Duration::ZERO, || Duration::ZERO);
+    let seats = seats.unwrap();
+    let check = |expected: [bool; 2]| {
+        seats.look(&all(), &[]);
+        assert_eq!([0, 1].map(|number| seats.is_free(number)), expected, "{:?}", seats.out_of_service());
+    };
+    check([true, false]);
+    assert!(!seats.adopt(&[1]));
+    drop(locks.take(&"4-7".parse().unwrap()).unwrap().unwrap());
+    seats.take_locks(&CpuSet::default()).unwrap();
+    check([true, true]);
 }
 
 #[test]
@@ -170,7 +189,7 @@ impl Node {
             Step::Kill { worker } => self.workers[worker] = None,
             Step::Ask { worker } => {
                 if let Some(seats) = &self.workers[worker] {
-                    seats.take_locks().unwrap();
+                    seats.take_locks(&CpuSet::default()).unwrap();
                     let others = self.running.iter().filter(|one| one.worker != worker);
                     self.seen[worker] = Some(others.map(|one| one.cpus.clone()).collect());
                 }
@@ -213,7 +232,8 @@ impl Node {
         let config = WorkerConfig { slots, ..WorkerConfig::default() };
         let slots = plan(&machine(1, 8, 1, 64 << 30), &config).slots;
         let locks = CpuLocks::open(self.dir.path()).unwrap();
-        let seats = Seats::new(slots.clone(), locks, Duration::ZERO, || Duration::ZERO).unwrap();
+        let seats =
+            Seats::new(slots.clone(), locks, &CpuSet::default(), Duration::ZERO, || Duration::ZERO).unwrap();
         self.running.retain_mut(|one| {
             if one.worker != worker {
                 return true;

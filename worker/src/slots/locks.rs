@@ -13,8 +13,8 @@ const ASK_PAUSE: Duration = Duration::from_millis(25);
 
 /// Where workers of one node say which CPUs are theirs: a lock each, that the kernel drops with its holder's process.
 ///
-/// All CPUs of a core are locked together, whether or not they are the worker's to use. Workers that see a core
-/// differently, since a CPU went offline in between or their own cpusets differ, still meet at one of them.
+/// All online CPUs of a core are locked together, whether or not they are the worker's to use. Workers that see a core
+/// differently, since a CPU went offline in between or their own cpusets differ, still meet at one that both see.
 #[derive(Clone, Debug)]
 pub struct CpuLocks {
     dir: PathBuf,

@@ -1,4 +1,4 @@
-use super::{Machine, Plan, Slot};
+use super::{Machine, Plan, Share, Slot};
 use crate::config::{ReservedCores, WorkerConfig};
 use crate::engine::Limits;
 use crate::topology::{Core, CoreKind, CpuSet, Topology};
@@ -11,6 +11,8 @@ const SMALL_MACHINE_SLOTS: usize = 2;
 /// /dev/shm takes at most this part of the memory, and no more than this.
 const SHM_SHARE: f64 = 4.0;
 const SHM_BYTES_MAX: u64 = 1 << 30;
+/// A slot is given so much memory even where others have all: 0 would be no limit, and Docker takes no less than 6 MiB.
+const MEMORY_BYTES_MIN: f64 = (8 << 20) as f64;
 /// A writable layer is given so much even where there is less: nothing is claimed then anyway.
 const DISK_BYTES_MIN: f64 = GIB;
 /// Nodes with so many cores of ours leave one to the host, with so many two.
@@ -49,14 +51,19 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
             machine.taken
         ));
     }
+    // What others have is beside what goes with their CPUs: whoever was first may have taken more.
+    let none = Share::default();
+    let theirs = if free.is_empty() { &none } else { &machine.theirs };
     let mut banks = banks(topology, config);
     for bank in &mut banks {
-        bank.usable *= part(topology, bank.node, rest, ours);
+        let left = bank.usable - theirs.memory_bytes.get(&bank.node).map_or(0.0, |bytes| *bytes as f64);
+        bank.usable = (bank.usable * part(topology, bank.node, rest, ours)).min(left.max(0.0));
     }
     let mut pools = pools(topology, rest, &banks);
     let disk = machine.free_disk_bytes.map(|free| {
         let part = rest.len() as f64 / ours.len().max(1) as f64;
-        (free as f64 - config.reserved_disk_gib * GIB).max(0.0) * part
+        let usable = (free as f64 - config.reserved_disk_gib * GIB).max(0.0);
+        (usable * part).min((usable - theirs.disk_bytes as f64).max(0.0))
     });
 
     let cores: usize = pools.iter().map(|pool| pool.cores.len()).sum();
@@ -125,7 +132,7 @@ fn make(
     let mut slots = Vec::new();
     for (group, pool) in (0..).zip(pools) {
         let bank = &banks[pool.bank];
-        let memory = wanted_memory.min(bank.usable / bank.slots.max(1) as f64);
+        let memory = wanted_memory.min(bank.usable / bank.slots.max(1) as f64).max(MEMORY_BYTES_MIN);
         for cores in cut(&pool.cores, size).into_iter().take(pool.slots) {
             let cpus: Vec<u32> = cores.iter().flat_map(|core| core.cpus.iter()).collect();
             let limits = Limits {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use queue_format::{Class, PathError};
 use systemd::{Phase, Shutdown};
 
-use super::Worker;
+use super::{Worker, awaited_cpus};
 use crate::engine::{Engine, EngineError};
 use crate::run;
 use crate::slots::Slot;
@@ -33,7 +33,11 @@ impl<E: Engine + 'static> Worker<E> {
     /// whose CPUs were taken meanwhile does not come into it.
     pub(super) async fn look_at_slots(&self) -> bool {
         // Locks first: who gives one up may leave a container behind.
-        if let Err(error) = on_disk(|| self.seats.take_locks()) {
+        let take_locks = || {
+            let awaited = awaited_cpus(&self.state_dir, &self.boot, &self.instance)?;
+            self.seats.take_locks(&awaited)
+        };
+        if let Err(error) = on_disk(take_locks) {
             tracing::warn!(%error, "cannot look after the locks of slots");
             return false;
         }

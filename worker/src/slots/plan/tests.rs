@@ -155,7 +155,7 @@ proptest! {
         };
         let taken: CpuSet = taken.into_iter().collect();
         let free_disk_bytes = disk.map(|kib| u64::from(kib) << 10);
-        let machine = Machine { topology: topology.clone(), nofile_max: 1024, free_disk_bytes, taken: taken.clone() };
+        let machine = Machine { topology: topology.clone(), nofile_max: 1024, free_disk_bytes, taken: taken.clone(), theirs: Share::default() };
         let plan = plan(&machine, &config);
         let mut used = BTreeSet::new();
         let mut memory: BTreeMap<String, u64> = BTreeMap::new();
