@@ -156,11 +156,6 @@ impl Board {
         is_news
     }
 
-    /// Whether a slot has nothing to do though it could.
-    pub fn has_idle_slot(&self) -> bool {
-        self.lock().slots.iter().any(SlotStatus::is_idle)
-    }
-
     /// How it goes, in one line.
     pub fn line(&self) -> String {
         let state = self.lock();

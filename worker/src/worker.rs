@@ -256,10 +256,11 @@ impl<E: Engine + 'static> Worker<E> {
     /// The turn to look, for a slot that can be given something.
     async fn turn_of(&self, number: u32) -> Turn<'_> {
         loop {
-            self.turned_at.store((self.clock)().as_secs(), Ordering::Relaxed);
             if !self.seats.wait_for(number).await {
                 continue;
             }
+            // One that cannot be given anything tells nothing of whether those that can are at it.
+            self.turned_at.store((self.clock)().as_secs(), Ordering::Relaxed);
             let turn = self.poll.turn().await;
             // A neighbour may have joined it since.
             if self.seats.is_free(number) {
@@ -274,7 +275,7 @@ impl<E: Engine + 'static> Worker<E> {
         let asked = self.control.lock().unwrap_or_else(PoisonError::into_inner).obstacle(self.owner.node());
         let obstacle = match self.shop.engine.ping().await {
             Ok(()) => asked
-                .or_else(|| self.disks.shortage())
+                .or_else(|| on_disk(|| self.disks.shortage()))
                 .or_else(|| Emergency::raised(&self.state_dir))
                 .or_else(|| self.modelless()),
             Err(error) => {
@@ -413,7 +414,7 @@ impl<E: Engine + 'static> Worker<E> {
 
     /// Whether the work goes on: an idle slot looks for some again and again. What one works on has bounds of its own.
     fn is_turning(&self) -> bool {
-        !self.board.has_idle_slot()
+        !self.seats.has_free_slot()
             || (self.clock)().as_secs().saturating_sub(self.turned_at.load(Ordering::Relaxed))
                 < TURN_SECONDS_MAX
     }

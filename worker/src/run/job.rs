@@ -89,7 +89,7 @@ pub(super) struct Ran {
 /// # Errors
 /// The node failed; the task should be tried again elsewhere or later.
 pub async fn run<E: Engine>(job: &Job<'_, E>) -> Result<Attempt, RunError> {
-    let slot = share::share(job.slot, job.resources);
+    let slot = share(job.slot, job.resources);
     let timeout = job.resources.timeout_seconds.unwrap_or(job.config.run_timeout_seconds);
     let mut stages = Vec::new();
     let mut report = RunReport {

@@ -20,5 +20,6 @@ mod verdict;
 
 pub use job::{Job, RunError, run};
 pub use native::{end_native_commands_of, end_native_commands_of_the_dead};
+pub(crate) use share::share;
 pub use share::{kinds, knows, takes};
 pub use supervisor::{SUPERVISE, supervise};

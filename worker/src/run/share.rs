@@ -27,7 +27,7 @@ pub fn takes(class: &Class, slot: &Slot, config: &WorkerConfig) -> bool {
 
 /// The part of a slot that a task asks for: its first CPUs, those of one core before those of the next, and as much
 /// memory.
-pub(super) fn share(slot: &Slot, resources: &Resources) -> Slot {
+pub(crate) fn share(slot: &Slot, resources: &Resources) -> Slot {
     let mut share = slot.clone();
     share.cpus.truncate(resources.cores.unwrap_or(u32::MAX).max(1) as usize);
     let limits = &mut share.limits;

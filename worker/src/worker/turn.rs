@@ -14,7 +14,7 @@ use super::{NODE_FAULT_PAUSE, Worker, random};
 use crate::attempt::journal::{Begun, Journal};
 use crate::attempt::{Attempt, Conclusion, Job};
 use crate::engine::{Engine, EngineError};
-use crate::run::{self, RunError};
+use crate::run::{self, RunError, share};
 use crate::slots::Slot;
 use crate::work_dir::{WorkDir, on_disk};
 
@@ -353,6 +353,7 @@ impl<E: Engine + 'static> Worker<E> {
     /// Ends when the attempt must: on shutdown, when nothing is left of its CPUs, or when a person has cancelled the task or
     /// taken the claim away.
     async fn interrupted(&self, slot: &Slot, claim: &Claim, shutdown: &Shutdown) -> Interruption {
+        let cpus = share(slot, &claim.spec().resources).cpu_set();
         loop {
             tokio::select! {
                 () = shutdown.requested() => return Interruption::Shutdown,
@@ -361,7 +362,7 @@ impl<E: Engine + 'static> Worker<E> {
             if !claim.is_held() {
                 return Interruption::Lost;
             }
-            if self.seats.are_gone(&slot.cpu_set()) {
+            if self.seats.are_gone(&cpus) {
                 return Interruption::CpusGone;
             }
             let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
