@@ -96,8 +96,17 @@ fn tell(node: &Node, name: &str) {
 
 /// Kills a daemon, and waits for the one that takes its place.
 fn kill(node: &Node, unit: &str) {
+    is_replaced(node, unit, |pid| format!("kill -KILL {pid}"));
+}
+
+/// Installs another version, and waits for the daemon that is of it.
+fn upgrades(node: &Node, unit: &str, command: &str) {
+    is_replaced(node, unit, |_| command.to_owned());
+}
+
+fn is_replaced(node: &Node, unit: &str, by: impl FnOnce(&str) -> String) {
     let pid = show(node, unit, "MainPID");
-    node.must(&format!("kill -KILL {pid}"));
+    node.must(&by(&pid));
     node.until(
         SOON,
         &format!(
@@ -132,7 +141,7 @@ fn master_and_janitor_live_under_systemd() {
     assert_eq!(show(&node, "bottega-janitor", "ActiveState"), "inactive", "the timer takes its place");
     node.must("systemctl start bottega-janitor-once");
 
-    node.must("dpkg -i /lab/bottega_2.deb && systemctl is-active bottega-master");
+    upgrades(&node, "bottega-master", "dpkg -i /lab/bottega_2.deb");
     node.must("dpkg -r bottega");
     let left = node.must("systemctl list-units --no-legend 'bottega*.service' 'bottega*.timer'");
     assert_eq!(left, "", "removed");
@@ -152,10 +161,7 @@ fn lives_from_an_archive(node: &Node) {
     assert_eq!(node.run("/root/archive/install.sh --sideways").status, 2);
     node.must(&format!("sed -i 's|^# spool = .*|spool = \"{SPOOL}\"|' {CONFIG} && systemctl daemon-reload"));
     node.must("systemctl enable --now bottega.target bottega-master");
-    let pid = show(node, "bottega-master", "MainPID");
-    node.must("/root/archive/install.sh");
-    node.must("systemctl is-active bottega-master");
-    assert_ne!(show(node, "bottega-master", "MainPID"), pid, "the new version runs");
+    upgrades(node, "bottega-master", "/root/archive/install.sh");
     node.must(&format!("grep -F '{SPOOL}' {CONFIG} && /root/archive/install.sh --uninstall"));
     let left = node.must(
         "systemctl list-units --no-legend 'bottega*.service' 'bottega*.timer'
@@ -226,11 +232,9 @@ fn a_worker_loses_nothing_to_a_kill_a_drain_and_an_upgrade() {
     node.must("systemctl start bottega-worker");
 
     run_until_told(&node, "upgraded");
-    let pid = show(&node, WORKER, "MainPID");
-    node.must("dpkg -i /lab/bottega_2.deb");
+    upgrades(&node, WORKER, "dpkg -i /lab/bottega_2.deb");
     // Had it drained in place of leaving, all that follows would hold as well.
     node.until(SOON, "journalctl -u bottega-worker | grep -F 'leaving: containers run on'");
-    assert_ne!(show(&node, WORKER, "MainPID"), pid, "the new version runs");
     tell(&node, "upgraded");
     completes(&node, "upgraded");
     node.must(&format!("bottega fsck --spool {SPOOL}"));
