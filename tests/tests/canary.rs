@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::query_parameters::{
@@ -19,6 +19,8 @@ use flate2::write::GzEncoder;
 use futures_util::{StreamExt, TryStreamExt};
 use queue_format::{Counts, LABEL_SPOOL, Spool};
 use tests::harness::{House, ci_corpus, engine, printed, wait_with_bound};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 const RUN_MAX: Duration = Duration::from_mins(15);
@@ -236,10 +238,77 @@ async fn keys_appear_nowhere_but_in_the_worker() {
     assert_eq!(seen.with_a_key, BTreeSet::new());
     assert!(seen.holders.contains("bottega-worker"), "the worker had none itself: {:?}", seen.holders);
     assert!(needles.iter().all(|needle| !shown.contains(needle.as_str())), "{shown}");
+    is_asked_with_its_key(&house, row, &template, &credentials, &keys[0], &needles).await;
+
     let calls = fs::read_dir(&bin).expect("listed").count() - 1;
     assert!(calls > 0, "git was not called by way of {}", bin.display());
     assert_eq!(files_with(&patterns, &[&house.path("")]), Vec::<PathBuf>::new());
     look_into_images(&spool, &needles, &patterns, outside.path()).await;
+}
+
+/// An endpoint that repeats the key in what it says: it is kept nowhere.
+async fn is_asked_with_its_key(
+    house: &House,
+    row: &str,
+    template: &str,
+    credentials: &Path,
+    key: &str,
+    needles: &[String],
+) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let serving = tokio::spawn({
+        let asked = Arc::clone(&asked);
+        async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let said = authorization_of(&mut client).await;
+                let body = format!("no use for {said}");
+                let head = format!(
+                    "HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                asked.lock().expect("nobody panics").push(said);
+                let _ = client.write_all((head + &body).as_bytes()).await;
+            }
+        }
+    });
+    let config = house.path("agents.toml");
+    let text = format!(
+        "[worker]\nbrain = \"agents\"\n[[worker.agents.endpoints]]\nname = \"main\"\nurl = \"{url}\"\nmodel = \"m\"\nkey = \"api-key\"\n"
+    );
+    fs::write(&config, text).expect("written");
+    fs::write(house.path("other.jsonl"), row.replace(TASK, "xmltodict-0.14.3")).expect("written");
+    let rows = house.path("other.jsonl").display().to_string();
+    let ran = house.bottega(&["submit", "--repositories", template, &rows]).output().expect("it runs");
+    assert!(ran.status.success(), "{}", printed(&ran));
+    let mut up = house.up(&["--config", &config.display().to_string()]);
+    up.env("CREDENTIALS_DIRECTORY", credentials);
+    let child = up.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let ending = tokio::task::spawn_blocking(move || wait_with_bound(child, RUN_MAX));
+    let ended = ending.await.expect("it was waited for").expect("it ends by itself");
+    let shown = printed(&ended);
+    assert!(needles.iter().all(|needle| !shown.contains(needle.as_str())), "{shown}");
+    serving.abort();
+    let asked = asked.lock().expect("nobody panics").clone();
+    assert!(asked.contains(&format!("Bearer {key}")), "{asked:?}\n{shown}");
+}
+
+/// Reads a whole request, and gives that header of it.
+async fn authorization_of(client: &mut TcpStream) -> String {
+    let mut client = tokio::io::BufReader::new(client);
+    let (mut length, mut authorization, mut line) = (0, String::new(), String::new());
+    while client.read_line(&mut line).await.is_ok_and(|read| read > 2) {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().unwrap_or(0),
+            "authorization" => value.trim().clone_into(&mut authorization),
+            _ => {}
+        }
+        line.clear();
+    }
+    let _ = client.read_exact(&mut vec![0; length]).await;
+    authorization
 }
 
 /// Configuration, history and every layer of all that was built.
