@@ -39,9 +39,20 @@ install -d -m 700 /etc/bottega/keys
 (umask 077 && echo canary-in-a-credential >/etc/bottega/keys/model.key)
 install -D -m 644 /usr/share/doc/bottega/examples/credentials.conf \
     "/etc/systemd/system/bottega-worker@.service.d/credentials.conf"
+for version in 253 254; do
+    for daemon in master worker@ janitor; do
+        install -D -m 644 "/usr/share/doc/bottega/examples/systemd-$version.conf" \
+            "/etc/systemd/system/bottega-$daemon.service.d/systemd-$version.conf"
+    done
+done
 systemctl daemon-reload
+said=$(systemd-analyze verify --man=no "$unit.service" bottega-master.service bottega-janitor.service 2>&1) || true
+[ -z "$said" ] || { echo "$said"; fail reads_its_examples; }
+ok reads_its_examples
 systemctl start bottega-master "$unit" || fail starts
 ok starts
+systemctl reload bottega-master "$unit" || fail reloads
+ok reloads
 
 prepared=$(systemctl show --property ExecStartPre "$unit")
 case "$prepared" in *status=0*) ok prepares ;; *) echo "$prepared"; fail prepares ;; esac
