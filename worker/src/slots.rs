@@ -12,6 +12,9 @@ pub use locks::{CpuLocks, HeldCpus};
 pub use plan::plan;
 pub use planned::{Plans, Share};
 
+/// /dev/shm takes at most this part of the memory.
+pub(crate) const SHM_SHARE: u64 = 4;
+
 /// What the machine has for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {

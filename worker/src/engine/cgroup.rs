@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 use queue_format::PressureOf;
 
 use super::Limits;
-use crate::topology::CpuSet;
-
-/// Where control groups are mounted.
-const MOUNT: &str = "/sys/fs/cgroup";
+use crate::topology::{CpuSet, MOUNT};
 
 /// A container's control group as the host sees it, v1 or v2; what cannot be read is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::unlisted::{Group, Unlisted, is_in_use, remove_below};
 use super::{EngineFacts, Limits};
-use crate::topology::CpuSet;
+use crate::topology::{CpuSet, MOUNT};
 
-const MOUNT: &str = "/sys/fs/cgroup";
 /// What the groups of slots begin with.
 const PREFIX: &str = "bottega-slot";
 /// The slice above those of slots.

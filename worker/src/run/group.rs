@@ -3,8 +3,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{Cgroup, processes_in};
+use crate::topology::MOUNT;
 
-const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers of v1 that a group is made under.
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
 

@@ -1,11 +1,8 @@
 use queue_format::{Class, Resources};
 
 use crate::config::WorkerConfig;
-use crate::slots::Slot;
+use crate::slots::{SHM_SHARE, Slot};
 use crate::topology::CpuSet;
-
-/// /dev/shm takes at most this part of the memory.
-const SHM_SHARE: u64 = 4;
 
 /// The kinds of work that this worker does.
 pub fn kinds(config: &WorkerConfig) -> impl Iterator<Item = &'static str> {

@@ -1,4 +1,4 @@
-use super::{Machine, Plan, Share, Slot};
+use super::{Machine, Plan, SHM_SHARE, Share, Slot};
 use crate::config::{ReservedCores, WorkerConfig};
 use crate::engine::Limits;
 use crate::topology::{Core, CoreKind, CpuSet, Topology};
@@ -8,8 +8,7 @@ const GIB: f64 = (1u64 << 30) as f64;
 const NOFILE_MAX: u64 = 65_536;
 /// Tasks at once on a machine too small for two slots of full size.
 const SMALL_MACHINE_SLOTS: usize = 2;
-/// /dev/shm takes at most this part of the memory, and no more than this.
-const SHM_SHARE: f64 = 4.0;
+/// /dev/shm takes no more than this, however much memory there is.
 const SHM_BYTES_MAX: u64 = 1 << 30;
 /// A slot is given so much memory even where others have all: 0 would be no limit, and Docker takes no less than 6 MiB.
 const MEMORY_BYTES_MIN: f64 = (8 << 20) as f64;
@@ -142,7 +141,7 @@ fn make(
                 memory_bytes: memory as u64,
                 pids_max: config.pids_max,
                 nofile_max: machine.nofile_max.min(NOFILE_MAX),
-                shm_bytes: ((memory / SHM_SHARE) as u64).min(SHM_BYTES_MAX),
+                shm_bytes: (memory as u64 / SHM_SHARE).min(SHM_BYTES_MAX),
                 disk_bytes: wanted_disk.min(disk) as u64,
                 cgroup_parent: None,
             };

@@ -2,7 +2,7 @@ use super::CpuSet;
 use super::tree::Tree;
 
 /// Where control groups are mounted, unless the mount table says otherwise.
-const MOUNT: &str = "/sys/fs/cgroup";
+pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
 /// A group lies no deeper.
 const DEPTH_MAX: usize = 64;
 

@@ -11,6 +11,7 @@ mod tell;
 mod tree;
 mod types;
 
+pub(crate) use cgroup::MOUNT;
 pub use queue_format::CpuSet;
 pub use recording::{record, unpack};
 pub use tell::recording_of_this_machine;
