@@ -126,6 +126,16 @@ fn systemd_has_nothing_to_say_about_the_units() {
 }
 
 #[test]
+fn each_worker_of_a_node_has_the_same_unit() {
+    let text = |name: &str| fs::read_to_string(units().join(name)).expect("a unit");
+    let of_many = text("bottega-worker@.service")
+        .replace(" worker %i:", " worker:")
+        .replace(" --config /etc/bottega/%i.toml --instance %i", "")
+        .replace("%i.toml, or else in bottega.toml", "bottega.toml");
+    assert_eq!(of_many, text("bottega-worker.service"));
+}
+
+#[test]
 fn units_need_no_systemd_newer_than_247() {
     let mut checked = 0;
     for name in names(&units()).iter().filter(|name| is_unit(name.as_str())) {
