@@ -42,11 +42,17 @@ const READ_ONLY: &str = "read-only mounts of the engine";
 const ARCHIVE: &str = "what is copied out is bounded, never unpacked";
 const KILL: &str = "kill by container at the deadline";
 const LOG: &str = "the log's limit";
+const OPEN_FILES: &str = "nofile limit";
+const CORE_DUMPS: &str = "core limit 0";
 
 /// Whether an engine has what holds an attack.
 pub(crate) fn can_be_held(attack: &A, facts: &EngineFacts) -> bool {
     // Podman's seccomp profile lets processes make user namespaces, and use the session keyring that is theirs alone.
-    !(facts.is_podman && ["user namespace", "keys of the kernel"].contains(&attack.name))
+    let lets = facts.is_podman && ["user namespace", "keys of the kernel"].contains(&attack.name);
+    // Without root it takes no notice of these before 5.5.
+    let ignores =
+        facts.is_podman && facts.rootless_uid.is_some() && [OPEN_FILES, CORE_DUMPS].contains(&attack.held_by);
+    !lets && !ignores
 }
 
 pub(crate) const ATTACKS: &[A] = &[
@@ -82,13 +88,13 @@ pub(crate) const ATTACKS: &[A] = &[
     A::python(
         "pipe buffers",
         "held = []\ntry:\n while True:\n  r, w = os.pipe(); held.append((r, w)); os.set_blocking(w, False); os.write(w, b'x' * 65536)\nexcept OSError as e: print(e)",
-        "nofile limit",
+        OPEN_FILES,
     )
     .says("Too many open files"),
     A::python(
         "millions of file descriptors",
         "try: import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20)); print('ESCAPED')\nexcept ValueError as e: print(e)\nn = 0\ntry:\n while True: os.dup(0); n += 1\nexcept OSError as e: print(n, e)",
-        "nofile limit",
+        OPEN_FILES,
     )
     .says("Too many open files"),
     A::bash("disk fill", "cat /dev/zero > /tmp/fill", "disk limit or watch")
@@ -229,7 +235,7 @@ pub(crate) const ATTACKS: &[A] = &[
     ),
     A::bash(
         "/proc and /sys",
-        "try bash -c 'echo x > /proc/sys/kernel/core_pattern'; try bash -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'; try bash -c 'echo b > /proc/sysrq-trigger'; try bash -c 'echo x > /sys/kernel/uevent_helper'; try bash -c 'echo x > /sys/module/overlay/parameters/index'; try cat /proc/kcore; try bash -c 'echo -1000 > /proc/1/oom_score_adj'",
+        "try bash -c 'echo x > /proc/sys/kernel/core_pattern'; try bash -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'; try bash -c 'echo b > /proc/sysrq-trigger'; try bash -c 'echo x > /sys/kernel/uevent_helper'; try bash -c 'echo x > /sys/module/overlay/parameters/index'; try bash -c '[ $(head -c 4 /proc/kcore | wc -c) -gt 0 ]'; try bash -c 'echo -1000 > /proc/1/oom_score_adj'",
         READ_ONLY,
     ),
     A::bash(
@@ -238,7 +244,7 @@ pub(crate) const ATTACKS: &[A] = &[
         READ_ONLY,
     ),
     A::bash("devices", "try cat /dev/mem; try head -c 1 /dev/vda; try head -c 1 /dev/sda; try head -c 1 /dev/kvm; ls /dev | tr '\\n' ' '", "no devices"),
-    A::bash("core dump", "ulimit -c unlimited; ulimit -c; cd /tmp; bash -c 'kill -SEGV $$'; ls /tmp/core* 2>/dev/null && echo ESCAPED; echo over", "core limit 0").says("over"),
+    A::bash("core dump", "ulimit -c unlimited; ulimit -c; cd /tmp; bash -c 'kill -SEGV $$'; ls /tmp/core* 2>/dev/null && echo ESCAPED; echo over", CORE_DUMPS).says("over"),
     A::bash("huge arguments", "x=$(head -c 5000000 /dev/zero | tr '\\0' x); try /bin/true \"$x\"; X=$x try /bin/true", "the kernel's own limit"),
     A::bash("setuid programs", "for p in $(find / -xdev -perm /6000 -type f 2>/dev/null); do echo $p; done; try su -c true; grep NoNewPrivs /proc/self/status", "no-new-privileges")
         .says("NoNewPrivs:\t1"),
