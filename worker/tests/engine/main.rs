@@ -339,7 +339,7 @@ async fn memory_processes_and_output_are_bounded() {
     bomb.limits.shm_bytes = MIB;
     let mut forks = run_request(
         &node,
-        "for i in $(seq 300); do sleep 5 & done 2>&1 | grep -m1 -o 'Resource temporarily'; echo over",
+        "for i in $(seq 300); do sleep 60 & done 2>&1 | grep -m1 -o 'Resource temporarily'; echo over",
     );
     forks.limits.pids_max = 64;
     let mut flood = run_request(&node, "echo first; head -c 20000000 /dev/zero; echo; echo last");
