@@ -52,11 +52,10 @@ pub(crate) fn container_entry<'a>(
     inventory: &'a Inventory,
     container: &Container,
 ) -> Option<&'a LedgerEntry> {
-    inventory.entry_of(&container.labels).filter(|entry| match &entry.kind {
-        ObjectKind::Container { name } => container.names.iter().any(|found| found == name),
-        ObjectKind::Build { .. } => container.is_build_step,
-        ObjectKind::WorkDir { .. } => false,
-    })
+    let names = || container.names.iter().map(String::as_str);
+    inventory
+        .entry_of(&container.labels)
+        .filter(|entry| entry.kind.has_container(names(), container.is_build_step))
 }
 
 /// The ledger's entry of an image that is ours: one with a tag of somebody else's is not.

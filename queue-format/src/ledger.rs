@@ -59,6 +59,19 @@ pub enum ObjectKind {
     },
 }
 
+impl ObjectKind {
+    /// Whether a container that carries the object's labels is one of its own, by its names, without a slash, and whether
+    /// it has the shape of a worker's build step. Labels alone tell nothing: whatever a person starts from an image of ours
+    /// inherits them.
+    pub fn has_container<'a>(&self, mut names: impl Iterator<Item = &'a str>, is_build_step: bool) -> bool {
+        match self {
+            Self::Container { name } => names.any(|found| found == name),
+            Self::Build { .. } => is_build_step,
+            Self::WorkDir { .. } => false,
+        }
+    }
+}
+
 impl Ledger {
     /// The ledger in a node's state directory; made if it is not there.
     ///

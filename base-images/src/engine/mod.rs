@@ -5,10 +5,12 @@ mod images;
 mod labels;
 mod lookup;
 mod owner;
+mod step;
 
 pub use images::{AvailableImage, available};
 pub use labels::{LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE, LABEL_SUITE};
 pub use lookup::{ListedContainer, Lookup, LookupError, Which};
+pub use step::{is_build_step, is_workers_build_step};
 
 pub(crate) use container::{Finished, Job, Lines, chunks};
 pub(crate) use images::{Engine, Found};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base_images::{ListedContainer, Lookup, LookupError, Which};
+use base_images::{ListedContainer, Lookup, LookupError, Which, is_build_step, is_workers_build_step};
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{EventMessage, EventMessageTypeEnum, ImageSummary};
@@ -350,8 +350,8 @@ fn container_of_inspection(found: &Value) -> Option<Container> {
         image_id: text("/Image").map(full_id).unwrap_or_default(),
         labels: labels.into_iter().flatten().filter_map(label).collect(),
         created_at: text("/Created").and_then(|created| created.parse().ok()),
-        is_build_step: is_step(found) && is_limited(found),
-        is_others_step: is_step(found) && !is_limited(found),
+        is_build_step: is_workers_build_step(found),
+        is_others_step: is_build_step(found) && !is_workers_build_step(found),
         is_running: found.pointer("/State/Running").and_then(Value::as_bool) == Some(true),
         is_removing: text("/State/Status") == Some("removing"),
     })
@@ -376,26 +376,6 @@ fn parent_by_layers(id: &str, layers: &BTreeMap<String, Vec<String>>) -> Option<
         !found.is_empty() && is_before && own.starts_with(found)
     });
     below.max_by_key(|(other, found)| (found.len(), other.as_str())).map(|(other, _)| other.clone())
-}
-
-/// The classic builder names the image by its id, gives the step no log and no terminal. Whoever starts a
-/// container by hand does not do all three.
-fn is_step(found: &Value) -> bool {
-    let is = |path: &str| found.pointer(path).and_then(Value::as_bool) == Some(true);
-    let text = |path: &str| found.pointer(path).and_then(Value::as_str);
-    text("/Config/Image").is_some_and(|image| image.starts_with("sha256:"))
-        && !is("/Config/Tty")
-        && !is("/Config/OpenStdin")
-        && text("/HostConfig/LogConfig/Type") == Some("none")
-}
-
-/// By all that a worker gives to its builds. A person who limits his own gives them hardly all of it.
-fn is_limited(found: &Value) -> bool {
-    let limits = |name: &str| found.pointer("/HostConfig").and_then(|config| config.get(name));
-    let is_limit = |limit: &Value| limit.get("Name").and_then(Value::as_str) == Some("fsize");
-    limits("CpusetCpus").and_then(Value::as_str).is_some_and(|cpus| !cpus.is_empty())
-        && limits("Memory").and_then(Value::as_i64).is_some_and(|bytes| bytes > 0)
-        && limits("Ulimits").and_then(Value::as_array).is_some_and(|all| all.iter().any(is_limit))
 }
 
 fn image_of_summary(found: ImageSummary) -> Image {

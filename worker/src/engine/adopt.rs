@@ -43,7 +43,7 @@ impl Docker {
         request: &RunRequest,
     ) -> Result<Option<RunOutcome>, EngineError> {
         let inner = &self.inner;
-        let removal = Removal::of_run(Arc::clone(inner), request.labels.object);
+        let removal = Removal::of_run(Arc::clone(inner), request);
         let Some(found) = inner.inspect_container(&request.container_name).await? else {
             // Whether it is being made is not known: the removal looks for it.
             return removal.of_all().await.map(|()| None);

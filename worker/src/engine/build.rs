@@ -5,7 +5,6 @@ use std::time::Duration;
 use bollard::models::ImageInspect;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use queue_format::ObjectKind;
 use reqwest::StatusCode;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -66,8 +65,8 @@ impl Docker {
         stream: &mut BuildStream,
     ) -> Result<BuildEnd, EngineError> {
         let inner = &self.inner;
-        inner.record(&request.labels, ObjectKind::Build { image: request.image_name.clone() }).await?;
-        let mut removal = Removal::of_build(Arc::clone(inner), request.labels.object, &request.limits);
+        inner.record(&request.labels, request.kind()).await?;
+        let mut removal = Removal::of_build(Arc::clone(inner), request);
         // A process before this one may have begun the same, and what hangs up on Podman ends nothing.
         removal.of_unlisted().await?;
         let disk = DiskWatch {

@@ -14,7 +14,6 @@ use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
-use queue_format::ObjectKind;
 
 use super::build::network_mode;
 use super::connect::{Docker, Inner, NO_INIT, failed, is_missing, refused, status};
@@ -43,9 +42,8 @@ const STATUS_KILLED: i64 = 137;
 impl Docker {
     pub(super) async fn run_container(&self, request: &RunRequest) -> Result<RunOutcome, EngineError> {
         let inner = &self.inner;
-        let kind = ObjectKind::Container { name: request.container_name.clone() };
-        inner.record(&request.labels, kind).await?;
-        let removal = Removal::of_run(Arc::clone(inner), request.labels.object);
+        inner.record(&request.labels, request.kind()).await?;
+        let removal = Removal::of_run(Arc::clone(inner), request);
         let created = match inner.create(request).await {
             Ok(created) => created,
             Err(error) if status(&error).is_some() => {

@@ -3,7 +3,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use queue_format::{Labels, NodeRecord, Owner, SpoolError};
+use queue_format::{Labels, NodeRecord, ObjectKind, Owner, SpoolError};
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
@@ -151,7 +151,19 @@ fn as_map<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_map(labels.to_map().into_iter().collect::<BTreeMap<_, _>>())
 }
 
+impl BuildRequest {
+    /// As the ledger has it.
+    pub(super) fn kind(&self) -> ObjectKind {
+        ObjectKind::Build { image: self.image_name.clone() }
+    }
+}
+
 impl RunRequest {
+    /// As the ledger has it.
+    pub(super) fn kind(&self) -> ObjectKind {
+        ObjectKind::Container { name: self.container_name.clone() }
+    }
+
     /// A command as the tests' user, with no network, no files and a minute's time; callers write over what they want
     /// otherwise.
     #[must_use]

@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base_images::Which;
+use base_images::{ListedContainer, Which, is_workers_build_step};
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use queue_format::{LABEL_NODE, LABEL_OBJECT, ObjectKind, Owner, SpoolError};
 use tokio::task::JoinHandle;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::connect::{Docker, Inner, failed, is_missing};
 use super::unlisted::Unlisted;
-use super::{EngineError, Limits};
+use super::{BuildRequest, EngineError, RunRequest};
 
 /// How often an object's containers are looked for before the janitor is left to it.
 const LOOKS_MAX: u32 = 40;
@@ -35,6 +35,7 @@ pub(super) struct Removal {
 struct Left {
     inner: Arc<Inner>,
     object: Uuid,
+    kind: ObjectKind,
     /// The request of a build, until it is hung up.
     request: Option<JoinHandle<()>>,
     /// Where an engine runs builds that it lists nowhere.
@@ -43,15 +44,17 @@ struct Left {
 
 impl Removal {
     /// Of one container, whose entry in the ledger goes with it.
-    pub(super) fn of_run(inner: Arc<Inner>, object: Uuid) -> Self {
-        Self { left: Some(Left { inner, object, request: None, unlisted: None }), forget: true }
+    pub(super) fn of_run(inner: Arc<Inner>, request: &RunRequest) -> Self {
+        let (object, kind) = (request.labels.object, request.kind());
+        Self { left: Some(Left { inner, object, kind, request: None, unlisted: None }), forget: true }
     }
 
     /// Of a build's containers; its images and layers stay, and so does its entry.
-    pub(super) fn of_build(inner: Arc<Inner>, object: Uuid, limits: &Limits) -> Self {
-        let group = limits.cgroup_parent.as_deref().filter(|_| inner.facts.is_podman);
+    pub(super) fn of_build(inner: Arc<Inner>, request: &BuildRequest) -> Self {
+        let group = request.limits.cgroup_parent.as_deref().filter(|_| inner.facts.is_podman);
         let unlisted = group.map(|group| inner.groups.unlisted_below(group));
-        Self { left: Some(Left { inner, object, request: None, unlisted }), forget: false }
+        let (object, kind) = (request.labels.object, request.kind());
+        Self { left: Some(Left { inner, object, kind, request: None, unlisted }), forget: false }
     }
 
     /// What is hung up when the build is cut off.
@@ -85,7 +88,7 @@ impl Removal {
         }
     }
 
-    /// Removes whatever carries the object's label, and looks again until nothing does.
+    /// Removes every container of the object, and looks again until there is none.
     pub(super) async fn of_all(mut self) -> Result<(), EngineError> {
         if let Some(left) = &mut self.left {
             left.remove().await?;
@@ -108,7 +111,7 @@ impl Left {
         if let Some(request) = self.request.take() {
             self.hang_up(request).await;
         }
-        let removed = self.inner.remove_object(self.object).await;
+        let removed = self.inner.remove_object(self.object, &self.kind).await;
         self.end_unlisted().await?;
         removed
     }
@@ -174,11 +177,10 @@ impl Docker {
             .filter(|entry| entry.owner == *gone && !stay.contains(&entry.object))
             .map(|entry| (entry.object, entry.kind))
             .collect();
-        let object = |labels: &HashMap<String, String>| labels.get(LABEL_OBJECT)?.parse::<Uuid>().ok();
-        let is_left = |labels: &HashMap<String, String>| {
-            object(labels).is_some_and(|object| entries.contains_key(&object))
+        let kind = |labels: &HashMap<String, String>| {
+            labels.get(LABEL_OBJECT)?.parse::<Uuid>().ok().and_then(|object| entries.get(&object))
         };
-        self.inner.remove_labelled(LABEL_NODE, &gone.to_string(), is_left).await?;
+        self.inner.remove_labelled(LABEL_NODE, &gone.to_string(), kind).await?;
         for (object, kind) in &entries {
             match kind {
                 ObjectKind::Container { .. } => self.inner.forget(*object),
@@ -190,32 +192,50 @@ impl Docker {
 }
 
 impl Inner {
-    async fn remove_object(&self, object: Uuid) -> Result<(), EngineError> {
-        self.remove_labelled(LABEL_OBJECT, &object.to_string(), |_| true).await
+    async fn remove_object(&self, object: Uuid, kind: &ObjectKind) -> Result<(), EngineError> {
+        self.remove_labelled(LABEL_OBJECT, &object.to_string(), |_| Some(kind)).await
     }
 
-    /// Removes every container with a label that is to go, and looks again until there is none.
-    async fn remove_labelled(
+    /// Removes every container with a label that is truly of the object which its labels name, and looks again until there
+    /// is none. `kind` is what that object is; `None`: none that is to go.
+    async fn remove_labelled<'a>(
         &self,
         key: &str,
         value: &str,
-        is_to_go: impl Fn(&HashMap<String, String>) -> bool,
+        kind: impl Fn(&HashMap<String, String>) -> Option<&'a ObjectKind>,
     ) -> Result<(), EngineError> {
         let mut was_quiet = false;
         for _ in 0..LOOKS_MAX {
-            let mut listed = self.list_containers(Which::All, &format!("{key}={value}")).await?;
-            listed.retain(|container| container.labels.as_ref().is_some_and(&is_to_go));
-            if listed.is_empty() && was_quiet {
+            let mut is_quiet = true;
+            for container in self.list_containers(Which::All, &format!("{key}={value}")).await? {
+                let Some(kind) = container.labels.as_ref().and_then(&kind) else { continue };
+                // A failure shows in the next look: the builder may be removing it at the same moment.
+                match self.is_of(kind, &container).await {
+                    Ok(true) => drop(self.remove_container(&container.id).await),
+                    Ok(false) => continue,
+                    Err(error) => tracing::debug!(container = container.id, %error, "left alone"),
+                }
+                is_quiet = false;
+            }
+            if is_quiet && was_quiet {
                 return Ok(());
             }
-            was_quiet = listed.is_empty();
-            for container in listed {
-                // A failure shows in the next look: the builder may be removing it at the same moment.
-                let _ = self.remove_container(&container.id).await;
-            }
+            was_quiet = is_quiet;
             tokio::time::sleep(if was_quiet { QUIET } else { LOOK_AGAIN }).await;
         }
         Err(failed("remove containers", format!("some labelled {key}={value} are still there")))
+    }
+
+    /// Whether a container that carries an object's labels is the object's own: by the rule that the janitor goes by too.
+    async fn is_of(&self, kind: &ObjectKind, listed: &ListedContainer) -> Result<bool, EngineError> {
+        let names = listed.names.iter().flatten().map(|name| name.trim_start_matches('/'));
+        let is_build_step = match kind {
+            ObjectKind::Build { .. } => {
+                self.lookup.container(&listed.id).await?.is_some_and(|found| is_workers_build_step(&found))
+            }
+            ObjectKind::Container { .. } | ObjectKind::WorkDir { .. } => false,
+        };
+        Ok(kind.has_container(names, is_build_step))
     }
 
     /// Kills and removes; a missing container is fine.

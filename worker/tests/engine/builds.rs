@@ -1,5 +1,10 @@
 //! Builds: what they make, what they may use, and that nothing of one is left.
 
+use std::collections::HashSet;
+
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
+use bollard::query_parameters::RemoveContainerOptionsBuilder;
+
 use super::*;
 
 #[tokio::test]
@@ -32,6 +37,46 @@ async fn a_build_makes_a_labelled_image_and_keeps_its_cache() {
     node.docker.remove_image(&request.image_name).await.unwrap();
     assert!(node.docker.images(&request.image_name).await.unwrap().is_empty());
     assert_eq!(node.ledger.get(request.labels.object), None);
+}
+
+/// It inherits the labels of a worker that may begin anew, be cut off, or die.
+#[tokio::test]
+async fn a_persons_container_of_an_image_of_ours_is_no_workers() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    let request = build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN echo mine > /x\n"));
+    let BuildEnd::Built(id) = node.docker.build(&request).await.unwrap().end else { panic!("not built") };
+    let object = request.labels.object;
+    let create = async |host_config: HostConfig| {
+        let command = Some(vec!["sleep".to_owned(), "600".to_owned()]);
+        let host_config = Some(host_config);
+        let body =
+            ContainerCreateBody { image: Some(id.clone()), cmd: command, host_config, ..Default::default() };
+        node.raw.create_container(None, body).await.unwrap().id
+    };
+    let persons = create(HostConfig::default()).await;
+    // What a worker that was killed leaves of a build.
+    let log_config = Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None });
+    let fsize = ResourcesUlimits { name: Some("fsize".to_owned()), soft: Some(1 << 30), hard: Some(1 << 30) };
+    let step = create(HostConfig {
+        log_config,
+        cpuset_cpus: Some("0".to_owned()),
+        memory: Some(1 << 28),
+        ulimits: Some(vec![fsize]),
+        ..HostConfig::default()
+    });
+    step.await;
+    assert_eq!(node.containers(object, true).await, 2);
+    node.docker.remove_containers_of(&request.labels.owner, &HashSet::new()).await.unwrap();
+    assert_eq!(node.containers(object, true).await, 1, "the step goes");
+    // A build of the same attempt that is cut off.
+    let slow = build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN sleep 600\n"));
+    let slow = BuildRequest { labels: request.labels.clone(), timeout: Duration::from_secs(1), ..slow };
+    assert_eq!(node.docker.build(&slow).await.unwrap().end, BuildEnd::TimedOut);
+    node.raw.inspect_container(&persons, None).await.expect("it is somebody else's");
+    let options = RemoveContainerOptionsBuilder::new().force(true).build();
+    node.raw.remove_container(&persons, Some(options)).await.unwrap();
+    node.remove_images(object).await;
 }
 
 /// Two spools may build the same task on one node: what fails in one takes nothing from the other.
