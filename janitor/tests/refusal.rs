@@ -14,14 +14,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const NAME: &str = "bottega-stuck";
+const LOST_NAME: &str = "bottega-lost";
 
 /// The engine is removing it, and answers to nothing more.
 const REMOVING: u16 = 0;
 
-/// An engine with two containers: one to whose removal it answers with this status, in a state that Podman alone has, and
+/// An engine with two containers, the second labelled so: one to whose removal it answers with this status, in a state that Podman alone has, and
 /// one of which it cannot tell.
-fn engine(socket: UnixListener, labels: &Labels, status: Arc<AtomicU16>, is_lost: Arc<AtomicBool>) {
-    let labels = json!(labels.to_map());
+fn engine(socket: UnixListener, labels: [&Labels; 2], status: Arc<AtomicU16>, is_lost: Arc<AtomicBool>) {
+    let labels = labels.map(|labels| json!(labels.to_map()));
     std::thread::spawn(move || {
         for stream in socket.incoming() {
             let _ = answer(&stream.expect("a connection"), &labels, status.load(Ordering::SeqCst), &is_lost);
@@ -31,7 +32,7 @@ fn engine(socket: UnixListener, labels: &Labels, status: Arc<AtomicU16>, is_lost
 
 fn answer(
     mut stream: &UnixStream,
-    labels: &Value,
+    [labels, lost_labels]: &[Value; 2],
     status_of_removal: u16,
     is_lost: &AtomicBool,
 ) -> std::io::Result<()> {
@@ -49,8 +50,8 @@ fn answer(
         path if path.starts_with("DELETE ") => (status_of_removal, json!({"message": "it is being removed"})),
         path if path.contains("/version") => (200, json!({"ApiVersion": "1.41"})),
         path if path.contains("/containers/json") => {
-            let listed = |id: &str| json!({"Id": id, "Names": [format!("/{NAME}")], "ImageID": "i", "Labels": labels, "State": state});
-            (200, json!([listed("c2"), listed("c1")]))
+            let listed = |id: &str, name: &str, labels: &Value| json!({"Id": id, "Names": [format!("/{name}")], "ImageID": "i", "Labels": labels, "State": state});
+            (200, json!([listed("c2", LOST_NAME, lost_labels), listed("c1", NAME, labels)]))
         }
         path if path.contains("/containers/c1/json") => {
             let config = json!({"Labels": labels});
@@ -87,13 +88,19 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
     };
     let ledger = Ledger::open(&state).expect("a ledger");
     let _alive = LifeLock::hold(&state, &owner).expect("a lock");
-    let entry = labels.entry(ObjectKind::Container { name: NAME.to_owned() }, jiff::Timestamp::now());
-    ledger.record(&entry).expect("recorded");
+    // A dead worker's: its entry would go soonest.
+    let dead = Owner::new("here", Incarnation::new(Uuid::now_v7()));
+    drop(LifeLock::hold(&state, &dead).expect("a lock"));
+    let lost = Labels { owner: dead, object: Uuid::now_v7(), ..labels.clone() };
+    for (labels, name) in [(&labels, NAME), (&lost, LOST_NAME)] {
+        let kind = ObjectKind::Container { name: name.to_owned() };
+        ledger.record(&labels.entry(kind, jiff::Timestamp::now())).expect("recorded");
+    }
     let socket = dir.path().join("engine.sock");
     let status = Arc::new(AtomicU16::new(409));
     let is_lost = Arc::new(AtomicBool::new(false));
     let listener = UnixListener::bind(&socket).expect("a socket");
-    engine(listener, &labels, Arc::clone(&status), Arc::clone(&is_lost));
+    engine(listener, [&labels, &lost], Arc::clone(&status), Arc::clone(&is_lost));
     let config = config();
     let place = Place {
         spool: spool.layout().root().to_owned(),
@@ -110,6 +117,10 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
         let report = janitor.once().await.expect("a pass");
         assert_eq!((report.removed, report.kept, report.failed), expected, "{answer}");
         assert_eq!(ledger.get(labels.object).is_some(), answer != 204, "{answer}");
+        assert!(
+            ledger.get(lost.object).is_some(),
+            "{answer}: or it would be nobody's once the engine is mended"
+        );
         assert!(
             !is_lost.load(Ordering::SeqCst),
             "{answer}: one of which nothing is known, or that goes already"

@@ -226,7 +226,7 @@ impl Engine {
         let may_be_build =
             is_running && listed.image.as_ref().is_some_and(|image| image.starts_with("sha256:"));
         let labels = listed.labels.unwrap_or_default();
-        let mut found = Container {
+        let found = Container {
             id: listed.id,
             names: listed.names.unwrap_or_default().iter().map(|name| plain(name)).collect(),
             image_id: listed.image_id.as_deref().map(full_id).unwrap_or_default(),
@@ -239,10 +239,10 @@ impl Engine {
         }
         match self.single(self.container(&found.id)).await? {
             Single::Known(container) => Ok(container),
-            // Nothing proves it ours: it stays, and what it may need.
+            // Without a name nothing proves it ours: it stays, and what it may need, its entry in the ledger too.
             Single::Broken => {
-                found.is_others_step = may_be_build;
-                Ok(Some(found))
+                let is_others_step = may_be_build;
+                Ok(Some(Container { names: Vec::new(), labels, is_others_step, ..found }))
             }
         }
     }
