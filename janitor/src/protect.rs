@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use queue_format::{LedgerEntry, ObjectKind, image_name};
 
+use crate::disk::Level;
 use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects};
 use crate::policy::Reason;
 
@@ -40,7 +41,8 @@ pub fn protect(inventory: &Inventory, spent: &BTreeMap<String, Reason>) -> BTree
     }
     keep_descendants_of_accepted(objects, &mut kept);
     kept.retain(|id, why| *why != Kept::Accepted || !spent.contains_key(id));
-    for image in objects.images.iter().filter(|image| inventory.is_named(image)) {
+    let is_named = |image: &&Image| inventory.is_named(image) || may_be_named(inventory, image);
+    for image in objects.images.iter().filter(is_named) {
         kept.entry(image.id.clone()).or_insert(Kept::Needed);
     }
     keep_what_is_needed(objects, &mut kept);
@@ -93,13 +95,24 @@ fn image_kept(inventory: &Inventory, image: &Image) -> Option<Kept> {
     }
 }
 
-fn is_tag_of(tag: &str, name: &str, entry: &LedgerEntry) -> bool {
-    // A tag's version follows the last colon; a colon before a slash belongs to a registry's port.
-    let repository = match tag.rsplit_once(':') {
-        Some((repository, version)) if !version.contains('/') => repository,
-        _ => tag,
+/// Whether more tasks wait than were asked, and one of them may name it.
+fn may_be_named(inventory: &Inventory, image: &Image) -> bool {
+    let has_tasks_name = |entry: &LedgerEntry| {
+        let name = image_name(&entry.task);
+        image.tags.iter().any(|tag| is_tag(tag, &name))
     };
-    tag == name || repository == name || repository == image_name(&entry.task)
+    inventory.is_more_waiting
+        && inventory.pressure.level < Level::Emergency
+        && image_entry(inventory, image).is_some_and(has_tasks_name)
+}
+
+/// Workers name an image as they build it, and then by its task, and give neither a version: any other is a person's.
+fn is_tag_of(tag: &str, name: &str, entry: &LedgerEntry) -> bool {
+    is_tag(tag, name) || is_tag(tag, &image_name(&entry.task))
+}
+
+fn is_tag(tag: &str, name: &str) -> bool {
+    tag == name || tag.strip_suffix(":latest") == Some(name)
 }
 
 /// A person who builds on an accepted environment inherits its labels; the steps of that build are not ours.

@@ -105,7 +105,8 @@ fn images(entries: &[LedgerEntry], parts: &[Parts]) -> Vec<Image> {
             0 => vec!["openswe-python-3.11:latest".to_owned()],
             1 => vec!["mine:latest".to_owned()],
             2 => vec![format!("openswe--{}:latest", entry.task), "mine:1".to_owned()],
-            3 | 4 => vec![format!("openswe--{}:latest", entry.task)],
+            3 => vec![format!("openswe--{}:before", entry.task)],
+            4 | 5 => vec![format!("openswe--{}:latest", entry.task)],
             _ => vec![],
         };
         images.push(Image {

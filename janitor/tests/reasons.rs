@@ -121,6 +121,11 @@ impl Case {
         self
     }
 
+    fn more_wait(&mut self) -> &mut Self {
+        self.inventory.is_more_waiting = true;
+        self
+    }
+
     fn life(&mut self, life: Life) -> &mut Self {
         self.inventory.lives.insert(self.labels.owner.clone(), life);
         self
@@ -178,10 +183,22 @@ fn what_stays_and_why() {
         &|case| case.image("other", "", &["host:5000/openswe--x"]),
         &[("other", Foreign)],
     );
-    check("another version of our tag", &|case| case.image("other", "", &["openswe--x:2"]), &[]);
+    check(
+        "a person's version of our name",
+        &|case| case.image("other", "", &["openswe--x:before-retry"]),
+        &[("other", Foreign)],
+    );
+    check("our name without a version", &|case| case.image("other", "", &["openswe--x"]), &[]);
+    check("our name", &|case| case.image("other", "", &["openswe--x:latest"]), &[]);
     check("a claimed task is to run in it", &|case| case.name("openswe--x"), &all(Needed));
     check("by its whole name", &|case| case.name("openswe--x:latest"), &all(Needed));
     check("by its id", &|case| case.name("second"), &[("first", Needed), ("second", Needed)]);
+    check("more wait than were asked", &|case| case.more_wait(), &all(Needed));
+    check(
+        "more wait, and it never got a name",
+        &|case| case.more_wait().image("layer", "", &[]),
+        &all(Needed),
+    );
     check("in another", &|case| case.name("openswe--x:2"), &[]);
     check("no engine", &|case| case.without_engine(), &[]);
     check("another node's ledger entry", &|case| case.on_node("there"), &all(Foreign));

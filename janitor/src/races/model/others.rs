@@ -23,7 +23,11 @@ impl Model {
     pub(super) fn person_tags(&mut self) {
         let ids: Vec<String> = self.objects.images.iter().map(|image| image.id.clone()).collect();
         let Some(id) = self.random.of(&ids).filter(|id| id != BASE) else { return };
-        let tag = format!("mine-{}:1", self.fresh());
+        let tag = match self.random.below(4) {
+            // A version of ours, to have it back some day.
+            0 => format!("openswe--task-{}:mine-{}", self.random.below(TASKS), self.fresh()),
+            _ => format!("mine-{}:1", self.fresh()),
+        };
         let takes_away = self.random.below(2) == 0;
         for image in self.objects.images.iter_mut().filter(|image| image.id == id) {
             if takes_away {
