@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::disk::Level;
 use crate::inventory::{ClaimKey, Container, Image, Inventory, Mirror, Objects, WorkDirState};
+use crate::observe::is_removed;
 use crate::protect::{Kept, container_entry, image_entry};
 use crate::retain::Sizes;
 
@@ -275,13 +276,18 @@ fn mirrors_left(inventory: &Inventory, bytes_max: u64) -> impl Iterator<Item = C
     let mut bytes: u64 = mirrors.iter().map(|mirror| mirror.bytes).sum();
     let now = inventory.now;
     mirrors.retain(|mirror| {
-        let goes = mirror_rests(mirror.used_at, now) && (bytes > bytes_max || is_emergency);
+        let goes = is_removed(&mirror.path)
+            || mirror_rests(mirror.used_at, now) && (bytes > bytes_max || is_emergency);
         bytes -= if goes { mirror.bytes } else { 0 };
         goes
     });
     mirrors.into_iter().map(move |mirror| Candidate {
         target: Target::Mirror(mirror.path.clone()),
-        reason: if is_emergency { Reason::DiskFull } else { Reason::TooMany },
+        reason: match is_emergency {
+            _ if is_removed(&mirror.path) => Reason::Removed,
+            true => Reason::DiskFull,
+            false => Reason::TooMany,
+        },
         patience: Patience::Grace,
         name: mirror.path.display().to_string(),
         entry: None,

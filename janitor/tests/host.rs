@@ -238,13 +238,24 @@ async fn a_copy_of_a_repository_goes_only_while_nobody_uses_it() {
         dir
     };
     let (old, locked, young) = (mirror("old", 3 * DAY), mirror("locked", 2 * DAY), mirror("young", DAY / 2));
+    let read = mirror("read", 4 * DAY);
+    // Whoever removed it was killed.
+    let half_gone = node.place.state.join("repositories/.gone-0193a1c2d3e4f5061728394a5b6c7d8e");
+    write(&half_gone.join("objects/x"), Duration::ZERO);
     let elsewhere = write(&node.place.state.join("repositories/notes"), 9 * DAY);
     let lock = File::open(locked.with_extension("lock")).expect("opened");
     lock.lock_shared().expect("locked");
+    let reader = File::open(&read).expect("opened");
+    reader.lock_shared().expect("locked");
     let mut janitor = node.janitor(Config { repositories_bytes_max: 1, ..config() });
     let report = janitor.once().await.expect("a pass");
-    assert_eq!((report.removed, report.kept, report.failed), (1, 1, 0));
-    assert!(!old.exists() && locked.exists() && young.exists() && elsewhere.exists());
+    assert_eq!((report.removed, report.kept, report.failed), (2, 2, 0));
+    assert!(!old.exists() && locked.exists() && read.exists() && young.exists() && elsewhere.exists());
+    assert!(!half_gone.exists());
+    // Long before the house is looked at again.
+    drop((lock, reader));
+    let report = janitor.pass().await.expect("a pass");
+    assert_eq!((report.removed, report.bytes), (0, 0), "what is gone does not go again");
 }
 
 #[tokio::test]

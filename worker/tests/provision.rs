@@ -106,7 +106,7 @@ impl Daemon {
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let port = 20_000
             + u16::try_from(std::process::id() % 10_000).expect("small") * 2
-            + number * 20_011 % 25_000;
+            + u16::try_from(u32::from(number) * 20_011 % 25_000).expect("small");
         // The program itself: killing `git daemon` would leave it behind.
         let program = Path::new(&git(base, &["--exec-path"])).join("git-daemon");
         let child = Command::new(program)
@@ -210,6 +210,41 @@ async fn what_became_of_branches_and_of_a_killed_git_is_in_nobodys_way() {
     git(&bare, &["update-ref", "-d", "refs/heads/x/y"]);
     tried(&pushed("refs/heads/z")).await.expect("provisioned, though a lock was left");
     assert!(!lock.exists() && !pack.exists());
+}
+
+#[tokio::test]
+async fn a_copy_that_was_removed_half_way_is_made_anew() {
+    let origin = origin();
+    let state = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(origin.dir.path());
+    let task = BuildTask { repository: daemon.url("bare.git"), ..origin.task() };
+    let tried = async || {
+        let context = tempfile::tempdir().expect("a directory");
+        provision(&cache(state.path()), &task, context.path()).await.map(drop)
+    };
+    tried().await.expect("provisioned");
+    let copies = std::fs::read_dir(state.path().join("cache")).expect("listed").flatten();
+    let copy = copies.map(|entry| entry.path()).find(|path| path.is_dir()).expect("a copy");
+    for lost in ["objects", "refs", "HEAD", "objects/pack"] {
+        let lost = copy.join(lost);
+        if lost.is_dir() { std::fs::remove_dir_all(lost) } else { std::fs::remove_file(lost) }
+            .expect("removed");
+        tried().await.expect("provisioned");
+    }
+}
+
+#[tokio::test]
+async fn whoever_reads_a_copy_holds_it() {
+    let origin = origin();
+    let state = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(origin.dir.path());
+    let repositories = cache(state.path());
+    let read = repositories.locate(&daemon.url("bare.git"), &origin.base).await.expect("a copy");
+    let dir = std::fs::File::open(&read.dir).expect("a directory");
+    assert!(dir.try_lock().is_err(), "as the janitor does before it removes one");
+    repositories.locate(&daemon.url("bare.git"), &origin.base).await.expect("others may read it too");
+    drop(read);
+    dir.try_lock().expect("free");
 }
 
 #[tokio::test]

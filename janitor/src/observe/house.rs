@@ -3,7 +3,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use nix::fcntl::{AT_FDCWD, renameat};
 use queue_format::Litter;
+use uuid::Uuid;
 
 use super::host::{Files, open_spool};
 use crate::error::JanitorError;
@@ -12,6 +14,9 @@ use crate::policy::mirror_rests;
 
 /// Entries of a directory that are counted to tell its size.
 const MEASURED_ENTRIES_MAX: usize = 200_000;
+
+/// What a copy of a repository is called while it is being removed.
+const REMOVED_PREFIX: &str = ".gone-";
 
 /// What is looked at now and then only.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +36,8 @@ impl Files {
         let mut mirrors = Vec::new();
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
-            let is_mirror = entry.file_type().is_ok_and(|kind| kind.is_dir())
-                && path.extension().is_some_and(|end| end == "git");
+            let is_copy = is_removed(&path) || path.extension().is_some_and(|end| end == "git");
+            let is_mirror = is_copy && entry.file_type().is_ok_and(|kind| kind.is_dir());
             if let Some(used_at) = mirror_used_at(&path).filter(|_| is_mirror) {
                 let bytes = allocated_bytes(&path).unwrap_or(0);
                 mirrors.push(Mirror { path, bytes, used_at });
@@ -44,19 +49,33 @@ impl Files {
 
     /// Removes a copy of a repository that still rests; false where somebody uses it. Blocks.
     pub(crate) fn remove_mirror(&self, path: &Path) -> Result<bool, JanitorError> {
+        if is_removed(path) {
+            return crate::here::remove_dir(path).map(|()| true);
+        }
         let failed = |source| JanitorError::State { action: "remove", path: path.to_owned(), source };
+        // Who is about to use it has the one lock, who reads it the other.
         let lock = File::options().create(true).append(true).open(lock_of(path)).map_err(failed)?;
-        if lock.try_lock().is_err() || !self.mirror_rests(path) {
+        let readers = File::open(path).map_err(failed)?;
+        if lock.try_lock().is_err() || readers.try_lock().is_err() || !self.mirror_rests(path) {
             return Ok(false);
         }
-        crate::here::remove_dir(path)?;
+        // What is half removed must not look like a repository, whoever is killed meanwhile.
+        let removed = path.with_file_name(format!("{REMOVED_PREFIX}{}", Uuid::now_v7().simple()));
+        // In the state directory, where no other node renames anything.
+        renameat(AT_FDCWD, path, AT_FDCWD, &removed).map_err(|error| failed(error.into()))?;
+        crate::here::remove_dir(&removed)?;
         Ok(true)
     }
 
     /// Whether nobody has asked for it for long.
     pub(crate) fn mirror_rests(&self, path: &Path) -> bool {
-        mirror_used_at(path).is_some_and(|used_at| mirror_rests(used_at, (self.clock)()))
+        is_removed(path) || mirror_used_at(path).is_some_and(|used_at| mirror_rests(used_at, (self.clock)()))
     }
+}
+
+/// Whether it was a copy of a repository, whose removal was cut short.
+pub(crate) fn is_removed(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVED_PREFIX))
 }
 
 /// Workers make its lock anew whenever they ask for it.

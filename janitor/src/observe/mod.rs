@@ -8,5 +8,5 @@ mod link;
 
 pub(crate) use engine::Engine;
 pub(crate) use host::{Files, look_at_work_dir, open_spool};
-pub(crate) use house::{House, allocated_bytes};
+pub(crate) use house::{House, allocated_bytes, is_removed};
 pub(crate) use link::Link;

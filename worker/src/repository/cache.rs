@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,15 @@ const STALE_AGE: Duration = Duration::from_secs(60);
 pub struct RepositoryCache {
     dir: PathBuf,
     timeout: Duration,
+}
+
+/// A bare repository, which is there as long as this is held: the janitor removes no copy that somebody reads.
+#[derive(Debug)]
+pub struct BareRepository {
+    /// Where.
+    pub dir: PathBuf,
+    /// The lock on a copy's directory; an operator's own are nobody's to remove.
+    _reader: Option<File>,
 }
 
 impl RepositoryCache {
@@ -31,7 +41,7 @@ impl RepositoryCache {
     ///
     /// # Errors
     /// There is no such repository, or it lacks the commit.
-    pub async fn locate(&self, repository: &str, commit: &str) -> Result<PathBuf, ProvisionError> {
+    pub async fn locate(&self, repository: &str, commit: &str) -> Result<BareRepository, ProvisionError> {
         if is_url(repository) {
             return self.mirror(repository, commit).await;
         }
@@ -43,33 +53,52 @@ impl RepositoryCache {
         if !has_commit(&Git::new(&git_dir, self.timeout), commit).await? {
             return Err(no_commit(repository, commit, "the mirror does not have it".to_owned()));
         }
-        Ok(git_dir)
+        Ok(BareRepository { dir: git_dir, _reader: None })
     }
 
     /// The copy of a URL, brought up to date only if it lacks the commit.
-    async fn mirror(&self, url: &str, commit: &str) -> Result<PathBuf, ProvisionError> {
+    async fn mirror(&self, url: &str, commit: &str) -> Result<BareRepository, ProvisionError> {
         let name = blake3::hash(url.as_bytes()).to_hex()[..24].to_owned();
         let dir = self.dir.join(format!("{name}.git"));
         let unwritable = |source| ProvisionError::Disk { path: dir.clone(), source };
         std::fs::create_dir_all(&self.dir).map_err(unwritable)?;
         // One fetch a repository at a time; the kernel drops the lock with the process.
         let lock_path = dir.with_extension("lock");
-        let lock = std::fs::File::create(&lock_path).map_err(unwritable)?;
+        let lock = File::create(&lock_path).map_err(unwritable)?;
         let _held = tokio::task::spawn_blocking(move || fs2::FileExt::lock_exclusive(&lock).map(|()| lock))
             .await
             .map_err(std::io::Error::other)
             .flatten()
             .map_err(unwritable)?;
         // The janitor may have removed it until now.
-        std::fs::create_dir_all(&dir).map_err(unwritable)?;
-        let git = Git::new(&dir, self.timeout);
-        if !dir.join("HEAD").is_file() {
-            git.run(&["init", "--quiet", "--bare", "--template="]).await?;
+        if !is_repository(&dir) {
+            self.make_anew(&dir).await?;
         }
+        self.bring_up_to_date(&dir, url, commit).await?;
+        // Whoever removes it has the lock above first.
+        let read = File::open(&dir).and_then(|dir| fs2::FileExt::lock_shared(&dir).map(|()| dir));
+        let reader = read.map_err(unwritable)?;
+        Ok(BareRepository { dir, _reader: Some(reader) })
+    }
+
+    /// An empty repository, whatever was there.
+    async fn make_anew(&self, dir: &Path) -> Result<(), ProvisionError> {
+        let unwritable = |source| ProvisionError::Disk { path: dir.to_owned(), source };
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(error)),
+            _ => std::fs::create_dir_all(dir).map_err(unwritable)?,
+        }
+        Git::new(dir, self.timeout).run(&["init", "--quiet", "--bare", "--template="]).await?;
+        Ok(())
+    }
+
+    /// Fetches, unless the commit is there.
+    async fn bring_up_to_date(&self, dir: &Path, url: &str, commit: &str) -> Result<(), ProvisionError> {
+        let git = Git::new(dir, self.timeout);
         if has_commit(&git, commit).await? {
-            return Ok(dir);
+            return Ok(());
         }
-        remove_stale_locks(&dir, SystemTime::now());
+        remove_stale_locks(dir, SystemTime::now());
         let all = [
             "fetch",
             "--quiet",
@@ -82,14 +111,18 @@ impl RepositoryCache {
             "+refs/heads/*:refs/heads/*",
             "+refs/tags/*:refs/tags/*",
         ];
-        let fetched = git.run(&all).await;
+        let mut fetched = git.run(&all).await;
+        if fetched.is_err() && has_lost_objects(&git).await {
+            self.make_anew(dir).await?;
+            fetched = git.run(&all).await;
+        }
         if has_commit(&git, commit).await? {
-            return Ok(dir);
+            return Ok(());
         }
         // A commit of a pull request may be reachable from no branch.
         let one = git.run(&["fetch", "--quiet", "--no-auto-maintenance", "--", url, commit]).await;
         if has_commit(&git, commit).await? {
-            return Ok(dir);
+            return Ok(());
         }
         // Only who has answered can lack it: a node without network knows nothing of a repository.
         match (fetched, one) {
@@ -150,6 +183,17 @@ fn remove_stale_locks(git_dir: &Path, now: SystemTime) {
 
 fn is_url(repository: &str) -> bool {
     ["https://", "http://", "ssh://", "git://"].iter().any(|scheme| repository.starts_with(scheme))
+}
+
+/// Whether git takes a directory for a repository: one that was removed half-way is none.
+fn is_repository(dir: &Path) -> bool {
+    dir.join("HEAD").is_file() && dir.join("objects").is_dir() && dir.join("refs").is_dir()
+}
+
+/// Whether refs name commits that are not there.
+async fn has_lost_objects(git: &Git) -> bool {
+    let walked = git.run(&["rev-list", "--all", "--max-count=1"]).await;
+    walked.is_err_and(|error| error.refusal().is_some())
 }
 
 /// Whether a repository has a commit; a git that cannot look is an error, not a no.

@@ -88,15 +88,16 @@ pub async fn provision(
     context_dir: &Path,
 ) -> Result<Checkout, ProvisionError> {
     let commit = task.instance.base_commit.as_str();
-    let source = cache.locate(&task.repository, commit).await?;
+    let bare = cache.locate(&task.repository, commit).await?;
+    let source = &bare.dir;
     let tree_dir = context_dir.join("repo");
     std::fs::create_dir_all(&tree_dir)
         .map_err(|source| ProvisionError::Disk { path: tree_dir.clone(), source })?;
     let git = Git::new(&tree_dir, cache.timeout());
     git.run(&["init", "--quiet", "--template=", "--initial-branch=main"]).await?;
-    let mirror = Git::new(&source, cache.timeout());
+    let mirror = Git::new(source, cache.timeout());
     let mut notes = Vec::new();
-    if let Err(error) = fetch(&git, &source, commit).await {
+    if let Err(error) = fetch(&git, source, commit).await {
         notes.push(incomplete::take(&git, &mirror, &source.join("objects"), commit).await?.ok_or(error)?);
         git.run(&["checkout", "--quiet", "--force", "main"]).await?;
     } else {
