@@ -73,13 +73,15 @@ struct Tally {
     images_over: AtomicBool,
     audit_down: AtomicBool,
     resisted: Mutex<Vec<(Target, String)>>,
+    settled: Mutex<Vec<Target>>,
 }
 
-/// What a pass came to, and what resisted.
+/// What a pass came to, what resisted, and which files and directories are gone, or stay for now.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) report: Report,
     pub(crate) resisted: Vec<(Target, String)>,
+    pub(crate) settled: Vec<Target>,
 }
 
 impl<W: World> Execution<'_, W> {
@@ -104,7 +106,9 @@ impl<W: World> Execution<'_, W> {
             waiting,
             stuck: 0,
         };
-        Done { report, resisted: tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner) }
+        let resisted = tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let settled = tally.settled.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Done { report, resisted, settled }
     }
 
     /// One wave of images, while no build runs; how many of them wait for the next pass.
@@ -124,7 +128,8 @@ impl<W: World> Execution<'_, W> {
             // Who closes the door again and again, a wave after the other, keeps every new build out.
             if alone.is_none() && !tally.images_over.load(Ordering::Relaxed) {
                 *alone = self.without_builds().await.map(|gate| (gate, Instant::now()));
-                tally.images_over.store(alone.is_none(), Ordering::Relaxed);
+                let goes_on = alone.is_some() && !self.somebody_builds().await;
+                tally.images_over.store(!goes_on, Ordering::Relaxed);
             }
             let Some((_, since)) = alone.as_ref().filter(|_| !tally.images_over.load(Ordering::Relaxed))
             else {
@@ -171,6 +176,21 @@ impl<W: World> Execution<'_, W> {
         }
     }
 
+    /// Whether somebody else builds just now, who asks for no lock. Where that cannot be told, he does.
+    async fn somebody_builds(&self) -> bool {
+        match self.world.foreign_build().await {
+            Ok(None) => false,
+            Ok(Some(step)) => {
+                tracing::info!("images wait for somebody else's build, whose step runs in container {step}");
+                true
+            }
+            Err(error) => {
+                tracing::warn!("whether somebody builds cannot be told: {error}; images stay until then");
+                true
+            }
+        }
+    }
+
     async fn step(&self, candidate: &Candidate, tally: &Tally) {
         let needs_engine = matches!(candidate.target, Target::Container(_) | Target::Image(_));
         if needs_engine && tally.engine_down.load(Ordering::Relaxed) {
@@ -181,6 +201,7 @@ impl<W: World> Execution<'_, W> {
             Ok(Look::Keep(why)) => {
                 tracing::debug!("kept: {}: {why}", show::line(candidate, None, (self.clock)()));
                 tally.kept.fetch_add(1, Ordering::Relaxed);
+                tally.settle(candidate);
                 return;
             }
             Ok(Look::Wait(why)) => Ok((Removal::InUse(why.to_owned()), None)),
@@ -203,6 +224,7 @@ impl<W: World> Execution<'_, W> {
                 );
                 self.note(Event::Removed, candidate, bytes, None, tally);
                 tally.removed.fetch_add(1, Ordering::Relaxed);
+                tally.settle(candidate);
                 tally.bytes.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
             }
             Ok((Removal::InUse(why), _)) => {
@@ -303,6 +325,13 @@ impl Tally {
     fn resist(&self, candidate: &Candidate, why: String) {
         let mut resisted = self.resisted.lock().unwrap_or_else(PoisonError::into_inner);
         resisted.push((candidate.target.clone(), why));
+    }
+
+    /// What is looked at now and then only must not be taken for a leftover until then.
+    fn settle(&self, candidate: &Candidate) {
+        if matches!(candidate.target, Target::Litter(..) | Target::Mirror(_)) {
+            self.settled.lock().unwrap_or_else(PoisonError::into_inner).push(candidate.target.clone());
+        }
     }
 }
 

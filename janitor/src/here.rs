@@ -7,9 +7,10 @@ use queue_format::{BuildGate, Ledger, LedgerEntry, Life, LifeLock, LitterKind, N
 
 use crate::audit::{Audit, Event};
 use crate::error::{EngineError, JanitorError};
-use crate::inventory::{Container, Image, Inventory, WorkDirState};
+use crate::inventory::{Container, Image, Inventory, Objects, WorkDirState};
 use crate::observe::{Engine, Files, allocated_bytes, look_at_work_dir, open_spool};
 use crate::policy::{Candidate, Target};
+use crate::show;
 use crate::verify::Look;
 use crate::world::{LookError, Removal, World};
 
@@ -49,17 +50,20 @@ impl World for Here {
             Target::Lease(owner) => self.on_files(owner, look_at_lease).await,
             Target::Lock(owner) => self.on_files(owner, look_at_lock).await,
             Target::WorkDir(path) => self.on_files(path, look_at_dir).await,
-            Target::Litter(path, _) => Ok(match path.symlink_metadata() {
-                // What it is, the spool looks at again when it removes it.
-                Ok(_) => Look::Remove(candidate.bytes),
-                Err(_) => Look::Keep("it is gone"),
-            }),
-            Target::Mirror(path) => Ok(match self.files.mirror_rests(path) {
-                true => Look::Remove(candidate.bytes),
-                false => Look::Keep("somebody uses it"),
-            }),
+            Target::Litter(path, _) => self.on_files(&(path.clone(), candidate.bytes), look_at_litter).await,
+            Target::Mirror(path) => self.on_files(&(path.clone(), candidate.bytes), look_at_mirror).await,
             Target::Entry(_) | Target::Container(_) | Target::Image(_) => Ok(Look::Remove(None)),
         }
+    }
+
+    async fn foreign_build(&self) -> Result<Option<String>, LookError> {
+        let containers = self.engine()?.running_steps().await?;
+        if containers.is_empty() {
+            return Ok(None);
+        }
+        let now = self.on_files(&(), |files, ()| files.ledger_alone()).await?;
+        let now = Inventory { objects: Some(Objects { containers, images: Vec::new() }), ..now };
+        Ok(now.foreign_build().map(show::container))
     }
 
     async fn without_builds(&self, wait: Duration) -> Result<Option<NoBuilds>, JanitorError> {
@@ -166,6 +170,22 @@ fn look_at_dir(files: &Files, path: &PathBuf) -> Result<Look, JanitorError> {
         WorkDirState::Inside(_) | WorkDirState::Outside => {
             Look::Keep("it does not lie where work directories do")
         }
+    })
+}
+
+fn look_at_litter(_: &Files, (path, bytes): &(PathBuf, Option<u64>)) -> Result<Look, JanitorError> {
+    Ok(match path.symlink_metadata() {
+        // What it is, the spool looks at again when it removes it.
+        Ok(_) => Look::Remove(*bytes),
+        Err(_) => Look::Keep("it is gone"),
+    })
+}
+
+fn look_at_mirror(files: &Files, (path, bytes): &(PathBuf, Option<u64>)) -> Result<Look, JanitorError> {
+    Ok(match path.symlink_metadata() {
+        Err(_) => Look::Keep("it is gone"),
+        Ok(_) if files.mirror_rests(path) => Look::Remove(*bytes),
+        Ok(_) => Look::Keep("somebody uses it"),
     })
 }
 

@@ -189,14 +189,15 @@ impl Janitor {
     /// # Errors
     /// The spool or the state directory cannot be read: then nothing is removed.
     pub async fn pass(&mut self) -> Result<Report, JanitorError> {
-        let inventory = self.observe().await.inspect_err(|_| self.metrics.failed_pass())?;
+        let began = Instant::now().into_std();
+        let inventory = self.observe(began).await.inspect_err(|_| self.metrics.failed_pass())?;
         self.keep_uses();
         let was_raised = self.emergency.is_some();
         self.heed(&inventory);
         let found = self.leftovers(&inventory);
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
-        self.resistance.leave_alone(&mut ripe, Instant::now().into_std());
+        self.resistance.leave_alone(&mut ripe, began);
         if self.emergency.is_some() && !was_raised {
             // Workers stop first; what they have begun may need what would go.
             ripe.clear();
@@ -220,6 +221,7 @@ impl Janitor {
         };
         let done = execution.run(&plan).await;
         self.resistance.note(done.resisted, Instant::now().into_std());
+        self.house.leave_out(&done.settled);
         self.breaker.note(done.report.removed, (self.clock)());
         let stuck = self.resistance.stuck().len();
         let report = Report { waiting: waiting + done.report.waiting, stuck, ..done.report };
@@ -249,7 +251,7 @@ impl Janitor {
     /// # Errors
     /// As for [`Janitor::pass`].
     pub async fn plan(&mut self) -> Result<Vec<String>, JanitorError> {
-        let inventory = self.observe().await?;
+        let inventory = self.observe(Instant::now().into_std()).await?;
         let mut found = self.leftovers(&inventory);
         found.retain(|candidate| candidate.patience <= Patience::Grace);
         let plan = plan(&inventory, found, self.limit());
@@ -271,7 +273,7 @@ impl Janitor {
     /// # Errors
     /// As for [`Janitor::pass`].
     pub async fn explain(&mut self, wanted: &str) -> Result<Vec<String>, JanitorError> {
-        let inventory = self.observe().await?;
+        let inventory = self.observe(Instant::now().into_std()).await?;
         let spent = spent(&inventory, &self.config.retention());
         Ok(explain(&inventory, &spent, self.config.repositories_bytes_max, wanted))
     }
@@ -287,11 +289,8 @@ impl Janitor {
         let (found, waiting) = leftovers(inventory, &retention, mirrors);
         let build = inventory.foreign_build().filter(|_| waiting > 0);
         self.foreign_build = build.map(|step| {
-            let id: String = step.id.chars().take(12).collect();
-            let name = step.names.first().map_or("", String::as_str);
-            format!(
-                "{waiting} images wait for somebody else's build, whose step runs in container {name} ({id})"
-            )
+            let step = show::container(step);
+            format!("{waiting} images wait for somebody else's build, whose step runs in container {step}")
         });
         found
     }
@@ -347,21 +346,14 @@ impl Janitor {
         Here { files, engine, audit: self.audit.clone() }
     }
 
-    async fn observe(&mut self) -> Result<Inventory, JanitorError> {
+    /// The house first, for that takes long; what is looked at then is seen within a few seconds. What resists is left alone
+    /// as of `began`.
+    async fn observe(&mut self, began: std::time::Instant) -> Result<Inventory, JanitorError> {
+        self.look_at_house().await?;
         let now = (self.clock)();
         let seen = self.link.objects(&self.config, &self.uses, now).await;
         if let Some((objects, heard)) = &seen {
             self.uses.note(objects, heard, Moment::at(now));
-        }
-        let here = self.here();
-        let period = Duration::from_secs(self.config.spool_period_seconds);
-        if self.house_at.is_none_or(|at| at.elapsed() >= period) {
-            self.house = here.on_files(&self.bucket, Files::house).await?;
-            self.house_at = Some(Instant::now());
-            self.bucket = self.bucket.wrapping_add(1);
-            // The next one that is started goes on from here.
-            self.uses.bucket = Some(self.bucket);
-            self.uses_kept_at = None;
         }
         let files = Arc::clone(&self.files);
         let objects = seen.map(|(objects, _)| objects);
@@ -379,13 +371,34 @@ impl Janitor {
             ..inventory
         };
         // Tasks that wait are many: they are asked only where an image is about to go that one of them may name.
-        if !spent(&inventory, &self.config.retention()).is_empty() {
-            let (named, are_all) = here.on_files(&(), |files, ()| files.waiting_images()).await?;
+        let images = images_left(&inventory, &self.config.retention());
+        if images.iter().any(|image| !self.resistance.leaves_alone(image, began)) {
+            let (named, are_all) = self.here().on_files(&(), |files, ()| files.waiting_images()).await?;
             inventory.named_images.extend(named);
             inventory.is_more_waiting = !are_all;
         }
         Ok(inventory)
     }
+
+    async fn look_at_house(&mut self) -> Result<(), JanitorError> {
+        let period = Duration::from_secs(self.config.spool_period_seconds);
+        if self.house_at.is_none_or(|at| at.elapsed() >= period) {
+            self.house = self.here().on_files(&self.bucket, Files::house).await?;
+            self.house_at = Some(Instant::now());
+            self.bucket = self.bucket.wrapping_add(1);
+            // The next one that is started goes on from here.
+            self.uses.bucket = Some(self.bucket);
+            self.uses_kept_at = None;
+        }
+        Ok(())
+    }
+}
+
+/// The images that would go for all that is known without the tasks that wait.
+pub(crate) fn images_left(inventory: &Inventory, retention: &Retention) -> Vec<Candidate> {
+    let (mut found, _) = leftovers(inventory, retention, u64::MAX);
+    found.retain(|candidate| matches!(candidate.target, Target::Image(_)));
+    found
 }
 
 /// What is left over, and how many images of it wait for somebody else's build.

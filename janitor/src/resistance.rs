@@ -29,7 +29,12 @@ impl Resistance {
     /// Leaves out what is to be left alone for now; whatever is no leftover any more is forgotten.
     pub fn leave_alone(&mut self, found: &mut Vec<Candidate>, now: Instant) {
         self.known.retain(|target, _| found.iter().any(|candidate| candidate.target == *target));
-        found.retain(|candidate| self.known.get(&candidate.target).is_none_or(|known| known.until <= now));
+        found.retain(|candidate| !self.leaves_alone(candidate, now));
+    }
+
+    /// Whether something is to be left alone for now.
+    pub(crate) fn leaves_alone(&self, candidate: &Candidate, now: Instant) -> bool {
+        self.known.get(&candidate.target).is_some_and(|known| known.until > now)
     }
 
     /// Takes note of what a pass could not remove.

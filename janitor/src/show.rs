@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use queue_format::LitterKind;
 
+use crate::inventory::Container;
 use crate::policy::{Candidate, Reason, Target};
 use crate::protect::Kept;
 
@@ -53,6 +54,12 @@ pub(crate) fn kind(target: &Target) -> &'static str {
         Target::Litter(_, LitterKind::OldLog(_)) => "old-log",
         Target::Mirror(_) => "repository",
     }
+}
+
+/// A container, as people find it.
+pub(crate) fn container(found: &Container) -> String {
+    let id: String = found.id.chars().take(SHORT_ID_CHARS).collect();
+    format!("{} ({id})", found.names.first().map_or("", String::as_str))
 }
 
 /// Its full id.

@@ -54,6 +54,9 @@ pub(crate) trait World {
     /// Whether what is no object of the engine's may go.
     async fn look_at_files(&self, candidate: &Candidate) -> Result<Look, JanitorError>;
 
+    /// The container in which somebody else builds an image just now.
+    async fn foreign_build(&self) -> Result<Option<String>, LookError>;
+
     /// Keeps new builds out and waits so long for those that run; `None`: some still do.
     async fn without_builds(&self, wait: Duration) -> Result<Option<Self::Alone>, JanitorError>;
 
@@ -103,10 +106,13 @@ pub(crate) trait World {
         }
         // The object itself comes last: nothing is asked between that and its removal.
         match &candidate.target {
-            Target::Container(id) => match judge_container(&now, self.container(id).await?.as_ref()) {
-                Look::Remove(_) => Ok(Look::Remove(self.container_bytes(id).await)),
-                other => Ok(other),
-            },
+            Target::Container(id) => {
+                let bytes = self.container_bytes(id).await;
+                Ok(match judge_container(&now, self.container(id).await?.as_ref()) {
+                    Look::Remove(_) => Look::Remove(bytes),
+                    other => other,
+                })
+            }
             Target::Image(id) => {
                 now.named_images = self.named_images().await?;
                 Ok(judge_image(&now, self.image(id).await?.as_ref(), candidate))

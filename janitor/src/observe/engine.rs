@@ -95,6 +95,17 @@ impl Engine {
         Ok(Objects { containers, images })
     }
 
+    /// What runs and may be a step of a build.
+    pub(crate) async fn running_steps(&self) -> Result<Vec<Container>, EngineError> {
+        let listed = self.within("list containers", self.lookup.containers(Which::Running, None)).await?;
+        futures_util::stream::iter(listed.into_iter().filter(is_by_id))
+            .map(|listed| self.complete(listed))
+            .buffer_unordered(INSPECTIONS_IN_FLIGHT)
+            .try_filter_map(|container| std::future::ready(Ok(container)))
+            .try_collect()
+            .await
+    }
+
     /// Where it keeps everything, if that is on this machine.
     pub(crate) fn root_dir(&self) -> Option<&Path> {
         self.root_dir.as_deref()
@@ -222,9 +233,7 @@ impl Engine {
     /// The list says all that is needed, but whether a container with our labels, or one that runs, is a step of a build.
     async fn complete(&self, listed: ListedContainer) -> Result<Option<Container>, EngineError> {
         let is_running = listed.state.as_deref() == Some("running");
-        // Builders name images by their ids.
-        let may_be_build =
-            is_running && listed.image.as_ref().is_some_and(|image| image.starts_with("sha256:"));
+        let may_be_build = is_running && is_by_id(&listed);
         let labels = listed.labels.unwrap_or_default();
         let found = Container {
             id: listed.id,
@@ -330,6 +339,11 @@ impl EngineError {
             Self::Lookup(source) => matches!(source, LookupError::Unanswered { .. }),
         }
     }
+}
+
+/// Builders name images by their ids.
+fn is_by_id(listed: &ListedContainer) -> bool {
+    listed.image.as_ref().is_some_and(|image| image.starts_with("sha256:"))
 }
 
 async fn absent<T>(call: impl Future<Output = Result<T, Error>>) -> Result<Option<T>, Error> {

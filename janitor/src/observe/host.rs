@@ -49,6 +49,13 @@ impl Files {
         self.look(&open_spool(self)?, None, vec![found], leases, &[]).map(Some)
     }
 
+    /// What the ledger says, and nothing else. Blocks.
+    pub(crate) fn ledger_alone(&self) -> Result<Inventory, JanitorError> {
+        let entries = Ledger::open(&self.state_dir)?.entries()?;
+        let ledger = entries.into_iter().map(|entry| (entry.object, entry)).collect();
+        Ok(Inventory { ledger, now: (self.clock)(), ..Inventory::of_nothing(self.spool_id, &self.node) })
+    }
+
     /// The images that claimed tasks of this node are to run in, as they are now. Blocks.
     pub(crate) fn named_images(&self) -> Result<BTreeSet<String>, JanitorError> {
         let spool = open_spool(self)?;

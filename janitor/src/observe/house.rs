@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::host::{Files, open_spool};
 use crate::error::JanitorError;
 use crate::inventory::Mirror;
-use crate::policy::mirror_rests;
+use crate::policy::{Target, mirror_rests};
 
 /// Entries of a directory that are counted to tell its size.
 const MEASURED_ENTRIES_MAX: usize = 200_000;
@@ -23,6 +23,19 @@ const REMOVED_PREFIX: &str = ".gone-";
 pub(crate) struct House {
     pub(crate) litter: Vec<Litter>,
     pub(crate) mirrors: Vec<Mirror>,
+}
+
+impl House {
+    /// Leaves out what a pass has settled, until the house is looked at again: what is gone takes no place of what is not.
+    pub(crate) fn leave_out(&mut self, settled: &[Target]) {
+        let is_settled = |found: &PathBuf| {
+            settled.iter().any(
+                |target| matches!(target, Target::Litter(path, _) | Target::Mirror(path) if path == found),
+            )
+        };
+        self.litter.retain(|litter| !is_settled(&litter.path));
+        self.mirrors.retain(|mirror| !is_settled(&mirror.path));
+    }
 }
 
 impl Files {

@@ -14,11 +14,12 @@ use crate::disk::Level;
 use crate::error::{EngineError, JanitorError};
 use crate::execute::Execution;
 use crate::inventory::{Container, Image, Inventory, Objects};
-use crate::janitor::leftovers;
+use crate::janitor::{images_left, leftovers};
 use crate::marks::Marks;
 use crate::plan::plan;
 use crate::policy::{Candidate, Target};
 use crate::retain::Retention;
+use crate::show;
 use crate::uses::Uses;
 use crate::verify::Look;
 use crate::world::{LookError, Removal, World};
@@ -44,12 +45,16 @@ pub(crate) enum Blind {
     Accepted,
     /// What a task is to run in is not asked.
     Named,
+    /// What tasks that wait are to run in is not asked.
+    Waiting,
     /// What the engine tells of uses is not heard.
     Events,
     /// That the clock was set is not seen.
     Clock,
     /// Steps of other people's builds are not seen.
     ForeignBuild,
+    /// They are looked for at the listing alone.
+    LateForeignBuild,
     /// The last look sees what the first one saw.
     LastLook,
     /// Images go while builds run.
@@ -59,7 +64,7 @@ pub(crate) enum Blind {
 }
 
 impl Blind {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Ledger,
         Self::Labels,
         Self::Claims,
@@ -69,9 +74,11 @@ impl Blind {
         Self::Steps,
         Self::Accepted,
         Self::Named,
+        Self::Waiting,
         Self::Events,
         Self::Clock,
         Self::ForeignBuild,
+        Self::LateForeignBuild,
         Self::LastLook,
         Self::Lock,
         Self::Settle,
@@ -134,7 +141,7 @@ impl Scene {
         let mut inventory = self.model.borrow().blank();
         let containers = {
             let mut model = self.model.borrow_mut();
-            model.seen_steps = model.foreign_steps();
+            model.seen_waiting.clear();
             model.objects.containers.clone()
         };
         self.others_act();
@@ -170,6 +177,13 @@ impl Scene {
         self.others_act();
         inventory.lives.clone_from(&self.model.borrow().lives);
         blindfold(&mut inventory, self.blind);
+        if !images_left(&inventory, &RETENTION).is_empty() {
+            let mut model = self.model.borrow_mut();
+            model.seen_waiting = model.waiting.clone();
+            if self.blind != Some(Blind::Waiting) {
+                inventory.named_images.extend(model.waiting.iter().cloned());
+            }
+        }
         inventory
     }
 
@@ -249,6 +263,7 @@ impl World for Scene {
     }
 
     async fn container_bytes(&self, _: &str) -> Option<u64> {
+        self.meanwhile().await;
         None
     }
 
@@ -275,8 +290,23 @@ impl World for Scene {
         })
     }
 
+    async fn foreign_build(&self) -> Result<Option<String>, LookError> {
+        if self.blind == Some(Blind::LateForeignBuild) {
+            return Ok(None);
+        }
+        let mut now = self.model.borrow().blank();
+        now.objects =
+            Some(Objects { containers: self.model.borrow().objects.containers.clone(), images: vec![] });
+        now.ledger.clone_from(&self.model.borrow().ledger);
+        blindfold(&mut now, self.blind);
+        Ok(now.foreign_build().map(show::container))
+    }
+
     async fn without_builds(&self, wait: Duration) -> Result<Option<Self::Alone>, JanitorError> {
         self.meanwhile().await;
+        let mut model = self.model.borrow_mut();
+        model.seen_steps = model.foreign_steps();
+        drop(model);
         if self.blind == Some(Blind::Lock) {
             return Ok(Some(None));
         }

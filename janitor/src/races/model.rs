@@ -77,9 +77,12 @@ pub(crate) struct Model {
     /// What somebody has set the clock ahead by.
     clock_ahead: i64,
     pub(crate) level: Level,
-    /// The images that claimed tasks name.
+    /// The images that claimed tasks name, and those that tasks name which wait.
     pub(crate) named: BTreeSet<String>,
-    /// Steps of other people's builds that ran at the janitor's last look.
+    pub(crate) waiting: BTreeSet<String>,
+    /// Those that waited at the janitor's last listing, of images that would go.
+    pub(crate) seen_waiting: BTreeSet<String>,
+    /// Steps of other people's builds that ran when the janitor last closed the door to builds.
     pub(crate) seen_steps: HashSet<String>,
     /// Images that the engine is still removing, for whom the janitor no longer waits.
     pub(crate) slow: Vec<String>,
@@ -115,6 +118,8 @@ impl Model {
             clock_ahead: 0,
             level: Level::Calm,
             named: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            seen_waiting: BTreeSet::new(),
             seen_steps: HashSet::new(),
             slow: Vec::new(),
             given_up: HashSet::new(),
@@ -488,6 +493,10 @@ impl Model {
         }
         if image.tags.iter().any(|tag| self.named.contains(tag)) {
             self.violate(format!("the image {id} went, which a task is to run in"));
+        }
+        // One that is submitted after the look at those that wait comes too late.
+        if image.tags.iter().any(|tag| self.waiting.contains(tag) && self.seen_waiting.contains(tag)) {
+            self.violate(format!("the image {id} went, which a task waits to run in"));
         }
         match self.whose[id].clone() {
             Whose::Foreign => self.violate(format!("a foreign image went: {image:?}")),

@@ -167,14 +167,16 @@ impl Model {
             .cloned()
             .collect();
         if let Some(tag) = self.random.of(&tags) {
-            self.named.insert(tag);
+            let waits = self.random.below(2) == 0;
+            if waits { &mut self.waiting } else { &mut self.named }.insert(tag);
         }
     }
 
     pub(super) fn task_that_named_ends(&mut self) {
-        let named: Vec<String> = self.named.iter().cloned().collect();
+        let named: Vec<String> = self.named.union(&self.waiting).cloned().collect();
         if let Some(tag) = self.random.of(&named) {
             self.named.remove(&tag);
+            self.waiting.remove(&tag);
         }
     }
 }
