@@ -20,6 +20,8 @@ pub struct Inventory {
     pub node: String,
     /// What the engine holds; `None` where it does not answer.
     pub objects: Option<Objects>,
+    /// Whether another engine answers than the one that made what the ledger names.
+    pub is_other_engine: bool,
     /// The node's ledger.
     pub ledger: BTreeMap<Uuid, LedgerEntry>,
     /// The directories that the ledger names.
@@ -149,6 +151,7 @@ impl Inventory {
             spool,
             node: node.to_owned(),
             objects: None,
+            is_other_engine: false,
             ledger: BTreeMap::new(),
             work_dirs: BTreeMap::new(),
             claims: BTreeSet::new(),

@@ -17,11 +17,12 @@ use crate::explain::explain;
 use crate::here::Here;
 use crate::history::history;
 use crate::inventory::Inventory;
+use crate::maker::{self, Maker};
 use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::observe::{Engine, Files, House, Link};
 use crate::plan::plan;
-use crate::policy::{Candidate, Patience, Target, policy};
+use crate::policy::{Candidate, Patience, Target, believes_engine, is_engines, policy};
 use crate::protect::protect;
 use crate::resistance::Resistance;
 use crate::retain::{Retention, spent};
@@ -70,6 +71,7 @@ pub struct Janitor {
     bucket: u8,
     /// Somebody else's build for which images wait.
     foreign_build: Option<String>,
+    is_other_engine: bool,
     /// What the disk of images demanded last, and that of the state directory.
     pressure: Pressure,
     state_pressure: Pressure,
@@ -132,6 +134,7 @@ impl Janitor {
             house_at: None,
             bucket,
             foreign_build: None,
+            is_other_engine: false,
             pressure: Pressure::default(),
             state_pressure: Pressure::default(),
             emergency: None,
@@ -166,6 +169,7 @@ impl Janitor {
         if self.is_open {
             troubles.push(self.breaker_told());
         }
+        troubles.extend(self.is_other_engine.then(|| maker::told(&self.files.state_dir)));
         troubles.extend(self.foreign_build.clone());
         troubles.extend(self.resistance.stuck());
         troubles
@@ -192,6 +196,7 @@ impl Janitor {
         let began = Instant::now().into_std();
         let inventory = self.observe(began).await.inspect_err(|_| self.metrics.failed_pass())?;
         self.keep_uses();
+        self.keep_maker(&inventory).await;
         let was_raised = self.emergency.is_some();
         self.heed(&inventory);
         let found = self.leftovers(&inventory);
@@ -370,6 +375,7 @@ impl Janitor {
             mirrors: self.house.mirrors.clone(),
             ..inventory
         };
+        inventory.is_other_engine = self.is_other_engine(&inventory).await;
         // Tasks that wait are many: they are asked only where an image is about to go that one of them may name.
         let images = images_left(&inventory, &self.config.retention());
         if images.iter().any(|image| !self.resistance.leaves_alone(image, began)) {
@@ -378,6 +384,39 @@ impl Janitor {
             inventory.is_more_waiting = !are_all;
         }
         Ok(inventory)
+    }
+
+    /// Asked only where something would be forgotten on the engine's word.
+    async fn is_other_engine(&mut self, inventory: &Inventory) -> bool {
+        let was_other = std::mem::take(&mut self.is_other_engine);
+        let Some(engine) = self.link.engine().filter(|_| believes_engine(inventory)) else { return false };
+        let known = Maker::read(&self.files.state_dir);
+        self.is_other_engine = match (known, engine.maker().await) {
+            (Ok(Some(known)), Ok(maker)) => maker.differs(&known),
+            (Ok(None), Ok(_)) => false,
+            (Err(_), _) | (_, Err(_)) => true,
+        };
+        if self.is_other_engine && !was_other {
+            tracing::warn!("{}", maker::told(&self.files.state_dir));
+        }
+        self.is_other_engine
+    }
+
+    /// Which engine made what the ledger names is noted with the first of it, and forgotten with the last.
+    async fn keep_maker(&self, inventory: &Inventory) {
+        let state_dir = &self.files.state_dir;
+        let kept =
+            match (inventory.ledger.values().any(is_engines), Maker::read(state_dir), self.link.engine()) {
+                (true, Ok(None), Some(engine)) => match engine.maker().await {
+                    Ok(maker) => maker.write(state_dir),
+                    Err(_) => Ok(()),
+                },
+                (false, Ok(Some(_)) | Err(_), _) => Maker::forget(state_dir),
+                _ => Ok(()),
+            };
+        if let Err(error) = kept {
+            tracing::debug!("which engine it is cannot be noted: {error}");
+        }
     }
 
     async fn look_at_house(&mut self) -> Result<(), JanitorError> {

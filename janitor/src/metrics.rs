@@ -1,13 +1,11 @@
 //! Numbers for a node's metrics collector: a text file, for the janitor opens no port.
 
 use std::fmt::Write as _;
-use std::fs::Permissions;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::disk::Level;
 use crate::execute::Report;
+use crate::state_file;
 
 /// The file in the state directory, for the textfile collector of Prometheus' node_exporter.
 pub const METRICS_FILE: &str = "janitor.prom";
@@ -79,13 +77,8 @@ impl Metrics {
         text
     }
 
-    /// A reader finds the whole of it or what was there before.
     pub(crate) fn write(&self, state_dir: &Path) -> std::io::Result<()> {
-        let mut staged = tempfile::NamedTempFile::new_in(state_dir)?;
-        staged.write_all(self.text().as_bytes())?;
         // The collector is another user.
-        staged.as_file().set_permissions(Permissions::from_mode(0o644))?;
-        staged.persist(state_dir.join(METRICS_FILE)).map_err(|error| error.error)?;
-        Ok(())
+        state_file::replace(&state_dir.join(METRICS_FILE), self.text().as_bytes(), 0o644)
     }
 }

@@ -196,6 +196,16 @@ fn work_dir_left(inventory: &Inventory, entry: &LedgerEntry) -> Option<Candidate
     })
 }
 
+/// Whether an entry is of an object of the engine's.
+pub(crate) fn is_engines(entry: &LedgerEntry) -> bool {
+    !matches!(entry.kind, ObjectKind::WorkDir { .. })
+}
+
+/// Whether something of the ledger would be forgotten since the engine has no such object.
+pub(crate) fn believes_engine(inventory: &Inventory) -> bool {
+    entries_without_object(inventory).any(|found| found.entry.as_ref().is_some_and(is_engines))
+}
+
 fn entries_without_object(inventory: &Inventory) -> impl Iterator<Item = Candidate> {
     let labelled = inventory.objects.as_ref().map(labelled);
     inventory.ledger.values().filter_map(move |entry| {
@@ -203,9 +213,9 @@ fn entries_without_object(inventory: &Inventory) -> impl Iterator<Item = Candida
             ObjectKind::WorkDir { .. } => {
                 inventory.work_dirs.get(&entry.object) == Some(&WorkDirState::Missing)
             }
-            // An engine that does not answer proves nothing.
+            // An engine that does not answer proves nothing, nor does another one.
             ObjectKind::Container { .. } | ObjectKind::Build { .. } => {
-                !labelled.as_ref()?.contains(&entry.object)
+                !inventory.is_other_engine && !labelled.as_ref()?.contains(&entry.object)
             }
         };
         if !gone || !inventory.covers(entry) {

@@ -4,8 +4,9 @@ mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::config;
 use janitor::{Janitor, Place};
@@ -19,30 +20,41 @@ const LOST_NAME: &str = "bottega-lost";
 /// The engine is removing it, and answers to nothing more.
 const REMOVING: u16 = 0;
 
-/// An engine with two containers, the second labelled so: one to whose removal it answers with this status, in a state that Podman alone has, and
-/// one of which it cannot tell.
-fn engine(socket: UnixListener, labels: [&Labels; 2], status: Arc<AtomicU16>, is_lost: Arc<AtomicBool>) {
-    let labels = labels.map(|labels| json!(labels.to_map()));
+/// Answers every request at a socket, `METHOD PATH?QUERY HTTP/1.1`, with a status and a body, as an engine does.
+fn serve(socket: &Path, answer: impl Fn(&str) -> (u16, Value) + Send + 'static) {
+    let listener = UnixListener::bind(socket).expect("a socket");
     std::thread::spawn(move || {
-        for stream in socket.incoming() {
-            let _ = answer(&stream.expect("a connection"), &labels, status.load(Ordering::SeqCst), &is_lost);
+        for stream in listener.incoming() {
+            let _ = serve_one(&stream.expect("a connection"), &answer);
         }
     });
 }
 
-fn answer(
-    mut stream: &UnixStream,
-    [labels, lost_labels]: &[Value; 2],
-    status_of_removal: u16,
-    is_lost: &AtomicBool,
-) -> std::io::Result<()> {
+fn serve_one(mut stream: &UnixStream, answer: &impl Fn(&str) -> (u16, Value)) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     // The rest of the head; no request here has a body.
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let (status, body) = answer(request.split('?').next().unwrap_or_default());
+    let body = if status == 204 { String::new() } else { body.to_string() };
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// An engine with two containers: one to whose removal it answers with this status, in a state that Podman alone has, and
+/// one of which it cannot tell.
+fn answer(
+    request: &str,
+    [labels, lost_labels]: &[Value; 2],
+    status_of_removal: u16,
+    is_lost: &AtomicBool,
+) -> (u16, Value) {
     let state = if status_of_removal == REMOVING { "removing" } else { "stopped" };
     let in_full = json!({"Running": false, "Status": state});
-    let (status, body) = match request.split('?').next().unwrap_or_default() {
+    match request {
         path if path.starts_with("DELETE ") && (path.contains("c2") || status_of_removal == REMOVING) => {
             is_lost.store(true, Ordering::SeqCst);
             (204, json!(null))
@@ -64,13 +76,7 @@ fn answer(
         path if path.contains("/images/json") => (200, json!([])),
         path if path.contains("/info") => (200, json!({})),
         _ => (404, json!({"message": "there is no such thing"})),
-    };
-    let body = if status == 204 { String::new() } else { body.to_string() };
-    write!(
-        stream,
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
+    }
 }
 
 #[tokio::test]
@@ -99,8 +105,9 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
     let socket = dir.path().join("engine.sock");
     let status = Arc::new(AtomicU16::new(409));
     let is_lost = Arc::new(AtomicBool::new(false));
-    let listener = UnixListener::bind(&socket).expect("a socket");
-    engine(listener, [&labels, &lost], Arc::clone(&status), Arc::clone(&is_lost));
+    let said = [&labels, &lost].map(|labels| json!(labels.to_map()));
+    let (asked, seen) = (Arc::clone(&status), Arc::clone(&is_lost));
+    serve(&socket, move |request| answer(request, &said, asked.load(Ordering::SeqCst), &seen));
     let config = config();
     let place = Place {
         spool: spool.layout().root().to_owned(),
@@ -126,4 +133,63 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
             "{answer}: one of which nothing is known, or that goes already"
         );
     }
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_on_the_word_of_another_engine() {
+    let dir = tempfile::tempdir().expect("dir");
+    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("spool");
+    let state = dir.path().join("state");
+    let ledger = Ledger::open(&state).expect("a ledger");
+    let socket = dir.path().join("engine.sock");
+    // It has nothing, whoever it is.
+    let id = Arc::new(Mutex::new("one"));
+    let said = Arc::clone(&id);
+    serve(&socket, move |request| match request {
+        path if path.contains("/version") => (200, json!({"ApiVersion": "1.41"})),
+        path if path.contains("/json") => (200, json!([])),
+        _ => (200, json!({"ID": *said.lock().expect("free")})),
+    });
+    let place = Place {
+        spool: spool.layout().root().to_owned(),
+        state: state.clone(),
+        hostname: "here".to_owned(),
+        engine: Some(format!("unix://{}", socket.display())),
+    };
+    let open = || {
+        Janitor::open(place.clone(), config(), jiff::Timestamp::now, systemd::Notifier::default())
+            .expect("a janitor")
+    };
+    let record = || {
+        let owner = Owner::new("here", Incarnation::new(Uuid::now_v7()));
+        drop(LifeLock::hold(&state, &owner).expect("a lock"));
+        let (task, object) = ("ended".parse().expect("an id"), Uuid::now_v7());
+        let labels = Labels { spool: spool.id(), owner, task, token: Token(1), object };
+        let kind = ObjectKind::Container { name: object.to_string() };
+        ledger.record(&labels.entry(kind, jiff::Timestamp::now())).expect("recorded");
+        object
+    };
+    let check = async |engine: &'static str, object: Uuid, is_forgotten: bool| {
+        *id.lock().expect("free") = engine;
+        let planned = open().plan().await.expect("a plan");
+        let is_told = |lines: &[String]| lines.iter().any(|line| line.contains("janitor-engine.json"));
+        assert_eq!(is_told(&planned), !is_forgotten, "{engine}: {planned:#?}");
+        let mut janitor = open();
+        janitor.once().await.expect("a pass");
+        assert_eq!(ledger.get(object).is_none(), is_forgotten, "{engine}");
+        assert_eq!(is_told(&janitor.troubles()), !is_forgotten, "{engine}: {:#?}", janitor.troubles());
+    };
+    let first = record();
+    check("one", first, true).await;
+    let (second, third) = (record(), record());
+    *id.lock().expect("free") = "one";
+    // Seen while the other engine was there.
+    open().pass().await.expect("a pass");
+    check("two", second, false).await;
+    std::fs::remove_file(state.join("janitor-engine.json")).expect("as the remedy says");
+    check("two", second, true).await;
+    assert_eq!(ledger.get(third), None);
+    open().pass().await.expect("a pass");
+    let fourth = record();
+    check("three", fourth, true).await;
 }

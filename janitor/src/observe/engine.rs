@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::hang;
 use crate::error::EngineError;
 use crate::inventory::{Container, Image, Objects, short_name};
+use crate::maker::Maker;
 use crate::uses::{Anchor, Heard};
 use crate::world::Removal;
 
@@ -48,6 +49,8 @@ pub(crate) struct Engine {
     lookup: Lookup,
     timeout: Duration,
     root_dir: Option<PathBuf>,
+    is_local: bool,
+    is_podman: bool,
     /// What images are made of; that never changes.
     layers: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
 }
@@ -72,11 +75,21 @@ impl Engine {
         let version = docker.client_version();
         let version = format!("{}.{}", version.major_version, version.minor_version);
         let lookup = Lookup::new(address, &version)?;
-        let mut engine = Self { docker, lookup, timeout, root_dir: None, layers: Arc::default() };
-        let info = engine.call("tell what it is", engine.docker.info()).await?;
-        // Elsewhere, the same path is another disk.
-        engine.root_dir = info.docker_root_dir.filter(|_| is_local).map(PathBuf::from);
+        let is_podman = false;
+        let layers = Arc::default();
+        let mut engine = Self { docker, lookup, timeout, root_dir: None, is_local, is_podman, layers };
+        let version = engine.call("tell its version", engine.docker.version()).await?;
+        engine.is_podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
+        engine.root_dir = engine.maker().await?.root_dir;
         Ok(engine)
+    }
+
+    /// Whose store it has, as it is now: another process may have come in its place.
+    pub(crate) async fn maker(&self) -> Result<Maker, EngineError> {
+        let info = self.call("tell what it is", self.docker.info()).await?;
+        // Elsewhere, the same path is another disk.
+        let root_dir = info.docker_root_dir.filter(|_| self.is_local).map(PathBuf::from);
+        Ok(Maker::new(info.id.filter(|_| !self.is_podman), root_dir.as_deref()))
     }
 
     /// Everything that it holds.
