@@ -52,7 +52,7 @@ impl LifeLock {
     /// Whether an incarnation lives.
     ///
     /// # Errors
-    /// The state directory cannot be read.
+    /// The state directory cannot be read: that proves nobody dead.
     pub fn look(state_dir: &Path, owner: &Owner) -> Result<Life, PathError> {
         let path = state_dir.join("alive").join(owner.to_string());
         let file = match File::open(&path) {
@@ -61,8 +61,11 @@ impl LifeLock {
         };
         match fs2::FileExt::try_lock_shared(&file) {
             Ok(()) => {
-                let left = std::fs::read_dir(Self::attempts_dir(state_dir, owner));
-                let is_left = left.is_ok_and(|mut left| left.next().is_some());
+                let attempts = Self::attempts_dir(state_dir, owner);
+                let is_left = match std::fs::read_dir(&attempts) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+                    left => left.on_path("list", &attempts)?.next().is_some(),
+                };
                 Ok(if is_left { Life::Left } else { Life::Dead })
             }
             Err(e) if e.kind() == fs2::lock_contended_error().kind() => Ok(Life::Alive),
@@ -137,5 +140,31 @@ impl Drop for LifeLock {
     fn drop(&mut self) {
         // Closing the file drops the lock too; the file stays, so that others can tell dead from unknown.
         let _ = fs2::FileExt::unlock(&self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Incarnation;
+
+    #[test]
+    fn only_what_is_proven_dead_is_dead() {
+        let dir = tempfile::tempdir().expect("dir");
+        let owner = Owner::new("here", Incarnation::new(uuid::Uuid::now_v7()));
+        let look = || LifeLock::look(dir.path(), &owner);
+        assert_eq!(look().expect("a look"), Life::Unknown);
+        let lock = LifeLock::hold(dir.path(), &owner).expect("a lock");
+        assert_eq!(look().expect("a look"), Life::Alive);
+        drop(lock);
+        assert_eq!(look().expect("a look"), Life::Dead);
+        let attempts = LifeLock::attempts_dir(dir.path(), &owner);
+        std::fs::create_dir_all(&attempts).expect("made");
+        assert_eq!(look().expect("a look"), Life::Dead);
+        std::fs::write(attempts.join("one"), "").expect("written");
+        assert_eq!(look().expect("a look"), Life::Left);
+        std::fs::remove_dir_all(&attempts).expect("removed");
+        std::fs::write(&attempts, "").expect("written");
+        look().expect_err("what cannot be listed may be full");
     }
 }
