@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::{Objects, short_name};
+use crate::state_file;
 
 /// The file in the state directory.
 const USES_FILE: &str = "janitor-uses.json";
@@ -58,7 +59,8 @@ impl Moment {
     /// Whether somebody has set the clock since `before`: ages that were noted then mean nothing now.
     fn is_after_jump(&self, before: &Self) -> bool {
         let wall = self.wall.duration_since(before.wall);
-        if self.boot_id != before.boot_id {
+        // Where nobody tells which start it was, a younger one is another.
+        if self.boot_id != before.boot_id || self.since_boot < before.since_boot {
             let off = SignedDuration::ZERO..SignedDuration::try_from(OFF_MAX).unwrap_or(SignedDuration::MAX);
             return !off.contains(&wall);
         }
@@ -151,9 +153,8 @@ impl Uses {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// A file that is torn by a crash reads as none.
     pub(crate) fn write(&self, state_dir: &Path) -> std::io::Result<()> {
-        fs::write(file(state_dir), serde_json::to_vec(self)?)
+        state_file::replace(&file(state_dir), &serde_json::to_vec(self)?, 0o640)
     }
 }
 
@@ -233,7 +234,11 @@ mod tests {
         check("two", 186_000, 5, false);
         check("two", 186_401, 5, true);
         check("two", 99_999, 5, true);
+        // In a namespace that hides it.
+        check("one", 100_700, 5, false);
+        check("one", 186_401, 5, true);
         let now = Moment::at(Timestamp::now());
+        assert_eq!(now.boot_id.len(), 36, "the kernel tells it");
         assert!(now.since_boot > Duration::ZERO && !Moment::at(Timestamp::now()).is_after_jump(&now));
     }
 
@@ -245,6 +250,11 @@ mod tests {
         uses.images.insert("a".to_owned(), Timestamp::UNIX_EPOCH);
         uses.write(dir.path()).expect("written");
         assert_eq!(Uses::read(dir.path()), uses);
+        let mut reader = fs::File::open(file(dir.path())).expect("opened");
+        Uses::default().write(dir.path()).expect("written");
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut reader, &mut text).expect("read");
+        assert_eq!(serde_json::from_slice::<Uses>(&text).expect("whole"), uses, "it is never half written");
         fs::write(file(dir.path()), "{\"heard_at\"").expect("written");
         assert_eq!(Uses::read(dir.path()), Uses::default());
     }

@@ -169,6 +169,14 @@ fn a_stop_of_a_worker_drains_and_a_restart_leaves_containers_running() {
 }
 
 #[test]
+fn a_janitor_sees_which_start_of_the_machine_it_is() {
+    for name in ["bottega-janitor.service", "bottega-janitor-once.service"] {
+        let unit = fs::read_to_string(units().join(name)).expect("a unit");
+        assert!(!unit.contains("\nProcSubset="), "{name}: /proc/sys/kernel/random/boot_id would be hidden");
+    }
+}
+
+#[test]
 fn the_daemons_are_as_closed_as_they_can_be() {
     let check = |unit: &str, tenths_max: u32| {
         let unit = units().join(unit).display().to_string();
