@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue_format::{BuildGate, Ledger, LedgerEntry, Life, LifeLock, LitterKind, NoBuilds, Owner};
+use queue_format::{BuildGate, Ledger, LedgerEntry, Life, LifeLock, LitterKind, NoBuilds, Owner, Reaped};
 
 use crate::audit::{Audit, Event};
 use crate::error::{EngineError, JanitorError};
@@ -80,7 +80,7 @@ impl World for Here {
 
     async fn remove_files(&self, candidate: &Candidate) -> Result<Removal, JanitorError> {
         let is_removed = match &candidate.target {
-            Target::Lease(owner) => self.on_files(owner, take_back).await.map(|()| true)?,
+            Target::Lease(owner) => return self.on_files(owner, take_back).await,
             Target::Lock(owner) => self.on_files(owner, forget_lock).await.map(|()| true)?,
             Target::WorkDir(path) => self.on_files(path, |_, path| remove_dir(path)).await.map(|()| true)?,
             Target::Litter(path, kind) => self.on_files(&(path.clone(), kind.clone()), discard).await?,
@@ -189,7 +189,7 @@ fn look_at_mirror(files: &Files, (path, bytes): &(PathBuf, Option<u64>)) -> Resu
     })
 }
 
-fn take_back(files: &Files, owner: &Owner) -> Result<(), JanitorError> {
+fn take_back(files: &Files, owner: &Owner) -> Result<Removal, JanitorError> {
     let reaped = open_spool(files)?.reap(owner)?;
     let tasks = reaped.tasks();
     if !tasks.is_empty() {
@@ -200,7 +200,17 @@ fn take_back(files: &Files, owner: &Owner) -> Result<(), JanitorError> {
             names.join(", ")
         );
     }
-    Ok(())
+    Ok(taken_back(&reaped))
+}
+
+fn taken_back(reaped: &Reaped) -> Removal {
+    match reaped {
+        Reaped::Closed(_) => Removal::Done,
+        Reaped::Open(_) => {
+            Removal::InUse("something in it cannot be moved (lsof tells who has it open)".to_owned())
+        }
+        Reaped::Alive => Removal::InUse("its worker still beats its heart".to_owned()),
+    }
 }
 
 fn forget_lock(files: &Files, owner: &Owner) -> Result<(), JanitorError> {

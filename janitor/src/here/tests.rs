@@ -149,3 +149,11 @@ fn claimed_runs_name_their_images() {
     let leases = case.world.files.observe(None).expect("an inventory");
     assert_eq!(leases.named_images, named);
 }
+
+#[test]
+fn a_lease_that_cannot_be_closed_is_not_told_as_closed() {
+    assert_eq!(taken_back(&Reaped::Closed(Vec::new())), Removal::Done);
+    for kept in [Reaped::Open(Vec::new()), Reaped::Alive] {
+        assert!(matches!(taken_back(&kept), Removal::InUse(_)), "{kept:?}");
+    }
+}
