@@ -10,6 +10,9 @@ use serde::Deserialize;
 use crate::audit::{Audit, Event};
 use crate::show;
 
+/// How long a removal may take that is still going on: the engine is given up on before.
+const REMOVAL_SECONDS_MAX: i64 = 300;
+
 /// A line of the audit log, as far as it is told here.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Past {
@@ -63,9 +66,10 @@ impl Audit {
 }
 
 /// What became of each thing, a line each, oldest first; only what `wanted` names, by id, name, task or the beginning of
-/// one. A removal that was begun and not ended was cut short: the next pass looked at it anew.
+/// one. A removal that was begun and not ended was cut short, if it was not begun just before `now`: the next pass looked
+/// at it anew.
 #[must_use]
-pub fn history(past: &[Past], wanted: Option<&str>) -> Vec<String> {
+pub fn history(past: &[Past], wanted: Option<&str>, now: Timestamp) -> Vec<String> {
     let mut open: HashMap<&str, usize> = HashMap::new();
     let mut lines: Vec<(&Past, bool)> = Vec::new();
     for entry in past {
@@ -88,13 +92,15 @@ pub fn history(past: &[Past], wanted: Option<&str>) -> Vec<String> {
                 || past.task.as_deref() == Some(wanted)
         })
     };
-    lines.iter().filter(is_wanted).filter_map(|(past, was_cut)| past.line(*was_cut)).collect()
+    lines.iter().filter(is_wanted).filter_map(|(past, is_open)| past.line(*is_open, now)).collect()
 }
 
 impl Past {
-    fn line(&self, was_cut: bool) -> Option<String> {
+    fn line(&self, is_open: bool, now: Timestamp) -> Option<String> {
+        let age = now.duration_since(self.at).as_secs();
         let verb = match self.event {
-            Event::Removing if was_cut => "cut short",
+            Event::Removing if is_open && (0..REMOVAL_SECONDS_MAX).contains(&age) => "begun",
+            Event::Removing if is_open => "cut short",
             Event::Removing => return None,
             Event::Removed => "removed",
             Event::Kept => "kept",
@@ -149,8 +155,9 @@ mod tests {
         let mut text = fs::read(audit.path()).expect("the log");
         text.extend(b"{\"at\":\"19");
         fs::write(audit.path(), text).expect("torn");
+        let at = |second| Timestamp::from_second(second).expect("a time");
         let check = |wanted: Option<&str>, expected: &[&str]| {
-            assert_eq!(history(&audit.past(), wanted), expected, "{wanted:?}");
+            assert_eq!(history(&audit.past(), wanted, at(1000)), expected, "{wanted:?}");
         };
         let b = "1970-01-01T00:00:02Z cut short container name-b: its claim is gone, 7 B";
         let failed = "1970-01-01T00:00:05Z failed container name-b: its claim is gone, 7 B; it hangs";
@@ -160,6 +167,8 @@ mod tests {
         check(Some("b"), &[b, failed]);
         check(Some("name-c"), &[c]);
         check(Some("z"), &[]);
+        let begun = "1970-01-01T00:00:06Z begun container name-c: its claim is gone, 7 B";
+        assert_eq!(history(&audit.past(), Some("c"), at(7)), [begun], "it may be going on");
         assert_eq!(audit.removed_since(Timestamp::UNIX_EPOCH).len(), 1);
         assert_eq!(audit.removed_since(Timestamp::from_second(4).expect("a time")), []);
     }

@@ -286,7 +286,7 @@ impl Janitor {
     /// What was removed, and why; only what `wanted` names.
     #[must_use]
     pub fn history(&self, wanted: Option<&str>) -> Vec<String> {
-        history(&self.audit.past(), wanted)
+        history(&self.audit.past(), wanted, (self.clock)())
     }
 
     fn leftovers(&mut self, inventory: &Inventory) -> Vec<Candidate> {
