@@ -257,6 +257,7 @@ impl Janitor {
     /// As for [`Janitor::pass`].
     pub async fn plan(&mut self) -> Result<Vec<String>, JanitorError> {
         let inventory = self.observe(Instant::now().into_std()).await?;
+        self.note_pressure(&inventory);
         let mut found = self.leftovers(&inventory);
         found.retain(|candidate| candidate.patience <= Patience::Grace);
         let plan = plan(&inventory, found, self.limit());
@@ -310,11 +311,15 @@ impl Janitor {
         self.config.deletions_max.min(allowed)
     }
 
+    fn note_pressure(&mut self, inventory: &Inventory) {
+        self.pressure = inventory.pressure.clone();
+        self.state_pressure = inventory.state_pressure.clone();
+    }
+
     /// Raises the emergency, or ends it.
     fn heed(&mut self, inventory: &Inventory) {
         let before = self.worse().level;
-        self.pressure = inventory.pressure.clone();
-        self.state_pressure = inventory.state_pressure.clone();
+        self.note_pressure(inventory);
         let Pressure { level, told, .. } = self.worse().clone();
         if level > before {
             tracing::warn!("{told}");

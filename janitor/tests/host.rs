@@ -300,7 +300,8 @@ async fn in_an_emergency_workers_stop_before_anything_goes() {
             "{name} cannot be made once the disk has no inode left"
         );
     }
-    janitor.plan().await.expect("a plan");
+    let planned = janitor.plan().await.expect("a plan");
+    assert!(planned.iter().any(|line| line.contains("% full")), "{planned:#?}");
     assert_eq!(Emergency::raised(&node.place.state), None, "a plan changes nothing");
     // The first look marks, and would remove in the same breath without a grace period.
     let report = janitor.pass().await.expect("a pass");
