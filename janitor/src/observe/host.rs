@@ -152,11 +152,12 @@ fn accepted(
 ) -> Result<BTreeSet<(TaskId, Token)>, JanitorError> {
     let built = entries.iter().filter(|entry| matches!(entry.kind, ObjectKind::Build { .. }));
     let ended = built.filter(|entry| !claims.contains(&ClaimKey::of(entry)));
-    let by_bucket: BTreeMap<String, &TaskId> =
-        ended.map(|entry| (entry.task.bucket(), &entry.task)).collect();
+    let tasks: BTreeSet<&TaskId> = ended.map(|entry| &entry.task).collect();
+    let by_bucket: BTreeMap<String, &TaskId> = tasks.iter().map(|task| (task.bucket(), *task)).collect();
     let mut accepted = BTreeSet::new();
     for task in by_bucket.into_values() {
-        accepted.extend(spool.accepted_near(task)?.into_iter().map(|name| (name.id, name.token)));
+        let near = spool.accepted_near(task)?.into_iter().filter(|name| tasks.contains(&name.id));
+        accepted.extend(near.map(|name| (name.id, name.token)));
     }
     Ok(accepted)
 }
