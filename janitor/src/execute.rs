@@ -11,6 +11,7 @@ use queue_format::{LedgerEntry, ObjectKind, image_name};
 use systemd::Notifier;
 
 use crate::audit::Event;
+use crate::ending::{Alone, Ending};
 use crate::error::EngineError;
 use crate::plan::Plan;
 use crate::policy::{Candidate, Target};
@@ -59,6 +60,8 @@ pub(crate) struct Execution<'a, W: World> {
     pub(crate) builds_wait: Duration,
     /// How long builds that come then are kept waiting.
     pub(crate) alone_max: Duration,
+    /// Once it is asked for, nothing more is begun.
+    pub(crate) ending: &'a Ending,
 }
 
 #[derive(Default)]
@@ -112,33 +115,23 @@ impl<W: World> Execution<'_, W> {
     }
 
     /// One wave of images, while no build runs; how many of them wait for the next pass.
-    async fn images(
-        &self,
-        wave: &[Candidate],
-        alone: &mut Option<(W::Alone, Instant)>,
-        tally: &Tally,
-    ) -> usize {
+    async fn images(&self, wave: &[Candidate], alone: &mut Option<Alone<W::Alone>>, tally: &Tally) -> usize {
         let mut left = wave;
         while !left.is_empty() {
             // Builds that wait meanwhile get their turn in between.
-            if alone.as_ref().is_some_and(|(_, since)| since.elapsed() >= self.alone_max) {
+            if alone.as_ref().is_some_and(|alone| alone.since.elapsed() >= self.alone_max) {
                 *alone = None;
                 self.world.pause(HAND_OVER).await;
             }
             // Who closes the door again and again, a wave after the other, keeps every new build out.
             if alone.is_none() && !tally.images_over.load(Ordering::Relaxed) {
-                *alone = self.without_builds().await.map(|gate| (gate, Instant::now()));
+                *alone = self.without_builds().await.map(|gate| self.ending.hold(gate));
                 let goes_on = alone.is_some() && !self.somebody_builds().await;
                 tally.images_over.store(!goes_on, Ordering::Relaxed);
             }
-            let Some((_, since)) = alone.as_ref().filter(|_| !tally.images_over.load(Ordering::Relaxed))
-            else {
-                return left.len();
-            };
-            let goes_on = |nth| {
-                let in_time = nth == 0 || since.elapsed() < self.alone_max;
-                in_time && !tally.images_over.load(Ordering::Relaxed)
-            };
+            let is_over = || tally.images_over.load(Ordering::Relaxed) || self.ending.is_asked();
+            let Some(held) = alone.as_ref().filter(|_| !is_over()) else { return left.len() };
+            let goes_on = |nth| (nth == 0 || held.since.elapsed() < self.alone_max) && !is_over();
             let begun = self.steps(left, tally, goes_on).await;
             left = &left[begun..];
         }

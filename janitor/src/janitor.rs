@@ -11,6 +11,7 @@ use crate::audit::Audit;
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::disk::{DiskUse, Level, Pressure, pressure};
+use crate::ending::Ending;
 use crate::error::JanitorError;
 use crate::execute::{ALONE_MAX, Execution, Report};
 use crate::explain::explain;
@@ -77,6 +78,7 @@ pub struct Janitor {
     state_pressure: Pressure,
     emergency: Option<Emergency>,
     metrics: Metrics,
+    ending: Ending,
 }
 
 impl Janitor {
@@ -139,6 +141,7 @@ impl Janitor {
             state_pressure: Pressure::default(),
             emergency: None,
             metrics: Metrics::default(),
+            ending: Ending::default(),
         })
     }
 
@@ -157,6 +160,12 @@ impl Janitor {
     #[must_use]
     pub fn engine_answers(&self) -> bool {
         self.link.engine().is_some()
+    }
+
+    /// By which a pass is brought to its end.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
     }
 
     /// What an operator should know: a full disk, too many removals, what cannot be removed.
@@ -223,6 +232,7 @@ impl Janitor {
             parallel: self.config.parallel_removals,
             builds_wait: Duration::from_secs(self.config.builds_wait_seconds),
             alone_max: ALONE_MAX,
+            ending: &self.ending,
         };
         let done = execution.run(&plan).await;
         self.resistance.note(done.resisted, Instant::now().into_std());

@@ -113,14 +113,19 @@ async fn act(
             let random = || uuid::Uuid::now_v7().as_u64_pair().1;
             janitor::run(janitor, notifier, &shutdown, &mut reload, random).await;
         }
-        Command::Once => tokio::select! {
-            report = janitor.once() => {
-                let report = report?;
-                tracing::info!("removed {}, kept {}, failed {}, {} wait", report.removed, report.kept, report.failed, report.waiting + report.postponed);
-                anyhow::ensure!(report.failed == 0, "{} removals failed; see the log above", report.failed);
-            }
-            () = shutdown.requested() => anyhow::bail!("ended by a signal; the next run goes on"),
-        },
+        Command::Once => {
+            let ending = janitor.ending();
+            let report = janitor::unless_ended(janitor.once(), &ending, &shutdown).await;
+            let report = report.context("ended by a signal; the next run goes on")??;
+            tracing::info!(
+                "removed {}, kept {}, failed {}, {} wait",
+                report.removed,
+                report.kept,
+                report.failed,
+                report.waiting + report.postponed
+            );
+            anyhow::ensure!(report.failed == 0, "{} removals failed; see the log above", report.failed);
+        }
         Command::Plan => print(&janitor.plan().await?)?,
         Command::Explain { object } => {
             let lines = janitor.explain(&object).await?;

@@ -4,13 +4,14 @@ use systemd::{Notifier, Reload, Shutdown};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::Config;
+use crate::ending::unless_ended;
 use crate::error::JanitorError;
 use crate::execute::Report;
 use crate::janitor::Janitor;
 use crate::show;
 
-/// Passes, one after the other, until the shutdown is asked for; it cuts a pass short, and the next run takes up
-/// what was left. `random` gives the jitter.
+/// Passes, one after the other, until the shutdown is asked for; it cuts a pass short, but not while
+/// builds wait for it, and the next run takes up what was left. `random` gives the jitter.
 pub async fn run(
     mut janitor: Janitor,
     notifier: &Notifier,
@@ -21,10 +22,8 @@ pub async fn run(
     let mut ready = false;
     let mut healthy = true;
     loop {
-        let done = tokio::select! {
-            done = janitor.pass() => done,
-            () = shutdown.requested() => break,
-        };
+        let ending = janitor.ending();
+        let Some(done) = unless_ended(janitor.pass(), &ending, shutdown).await else { break };
         let status = status(&done, &janitor, healthy);
         healthy = done.is_ok();
         if ready {

@@ -7,10 +7,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::config;
-use janitor::{Janitor, Place};
-use queue_format::{Incarnation, Labels, Ledger, LifeLock, ObjectKind, Owner, Spool, Token};
+use janitor::{Config, Janitor, Place, unless_ended};
+use queue_format::{BuildGate, Incarnation, Labels, Ledger, LifeLock, ObjectKind, Owner, Spool, Token};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -192,4 +193,68 @@ async fn nothing_is_forgotten_on_the_word_of_another_engine() {
     open().pass().await.expect("a pass");
     let fourth = record();
     check("three", fourth, true).await;
+}
+
+/// A removal that the engine has begun goes on without whoever asked for it.
+#[test]
+fn no_build_begins_under_a_removal_whose_asker_is_ended() {
+    let dir = tempfile::tempdir().expect("dir");
+    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("spool");
+    let state = dir.path().join("state");
+    let owner = Owner::new("here", Incarnation::new(Uuid::now_v7()));
+    let ledger = Ledger::open(&state).expect("a ledger");
+    drop(LifeLock::hold(&state, &owner).expect("a lock"));
+    let (task, object) = ("ended".parse().expect("an id"), Uuid::now_v7());
+    let labels = Labels { spool: spool.id(), owner, task, token: Token(1), object };
+    let kind = ObjectKind::Build { image: "openswe--ended".to_owned() };
+    ledger.record(&labels.entry(kind, jiff::Timestamp::now())).expect("recorded");
+    let labels = json!(labels.to_map());
+    let image = |id: &str| {
+        let full = json!({"Id": id, "ParentId": "", "RepoTags": [], "RepoDigests": [], "Created": 1, "Size": 1, "SharedSize": 1, "Labels": labels, "Containers": 0});
+        let alone = json!({"Id": id, "RepoTags": [], "Config": {"Labels": labels}});
+        (full, alone)
+    };
+    let [(one, one_alone), (two, two_alone)] = ["sha256:01", "sha256:02"].map(image);
+    let socket = dir.path().join("engine.sock");
+    let (begun, is_begun) = std::sync::mpsc::channel();
+    let (end, may_end) = std::sync::mpsc::channel::<()>();
+    serve(&socket, move |request| match request {
+        path if path.starts_with("DELETE ") => {
+            begun.send(path.to_owned()).expect("somebody waits");
+            may_end.recv().expect("it is told");
+            (200, json!([]))
+        }
+        path if path.contains("/version") => (200, json!({"ApiVersion": "1.41"})),
+        path if path.contains("/containers/json") => (200, json!([])),
+        path if path.contains("/images/json") => (200, json!([one, two])),
+        path if path.contains("/images/sha256:01/json") => (200, one_alone.clone()),
+        path if path.contains("/images/sha256:02/json") => (200, two_alone.clone()),
+        path if path.contains("/info") => (200, json!({})),
+        _ => (404, json!({"message": "there is no such thing"})),
+    });
+    let place = Place {
+        spool: spool.layout().root().to_owned(),
+        state: state.clone(),
+        hostname: "here".to_owned(),
+        engine: Some(format!("unix://{}", socket.display())),
+    };
+    let config = Config { parallel_removals: 1, ..config() };
+    let mut janitor =
+        Janitor::open(place, config, jiff::Timestamp::now, systemd::Notifier::default()).expect("a janitor");
+    let (trigger, shutdown) = systemd::Shutdown::manual();
+    let pass = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let ending = janitor.ending();
+        runtime.block_on(unless_ended(janitor.once(), &ending, &shutdown)).is_some()
+    });
+    let bound = Duration::from_secs(30);
+    let first = is_begun.recv_timeout(bound).expect("a removal");
+    trigger.request();
+    let gate = BuildGate::open(&state).expect("a gate");
+    let build = gate.build_within(Duration::from_millis(300)).expect("a lock");
+    assert!(build.is_none(), "the engine still removes {first}");
+    end.send(()).expect("told");
+    assert!(!pass.join().expect("it ends"), "it was ended");
+    assert!(gate.build_within(bound).expect("a lock").is_some());
+    assert!(is_begun.try_recv().is_err(), "and nothing more is begun");
 }

@@ -11,6 +11,7 @@ use queue_format::{BuildGate, Labels, LedgerEntry, Life, NoBuilds, ObjectKind, i
 use super::model::{Model, NODE, Random, spool};
 use crate::audit::Event;
 use crate::disk::Level;
+use crate::ending::Ending;
 use crate::error::{EngineError, JanitorError};
 use crate::execute::Execution;
 use crate::inventory::{Container, Image, Inventory, Objects};
@@ -132,6 +133,7 @@ impl Scene {
             parallel,
             builds_wait: Duration::ZERO,
             alone_max,
+            ending: &Ending::default(),
         };
         execution.run(&plan).await;
     }
