@@ -210,7 +210,7 @@ async fn containers_run_on_while_their_worker_is_away() {
 /// An upgrade restarts all workers of a node at once, and they come back in any order.
 #[tokio::test]
 async fn each_of_two_workers_goes_on_with_its_own_whoever_is_back_first() {
-    let node = Node::new("[worker]\nslots = 1\nslot_cores = 1\nreserved_cores = 0\n");
+    let node = Node::new("[worker]\nslots = 1\nslot_cores = 1\nslot_memory_gib = 2.0\nreserved_cores = 0\n");
     let start = |instance: &str, task: &str| {
         node.run(task, &ticks(40));
         node.worker_called(instance)

@@ -10,8 +10,8 @@ const NOFILE_MAX: u64 = 65_536;
 const SMALL_MACHINE_SLOTS: usize = 2;
 /// /dev/shm takes no more than this, however much memory there is.
 const SHM_BYTES_MAX: u64 = 1 << 30;
-/// A slot is given so much memory even where others have all: 0 would be no limit, and Docker takes no less than 6 MiB.
-const MEMORY_BYTES_MIN: f64 = (8 << 20) as f64;
+/// Where other workers have left less memory than this, no slots are made of it: tasks would fail for it.
+const MEMORY_LEFT_MIN: f64 = GIB;
 /// A writable layer is given so much even where there is less: nothing is claimed then anyway.
 const DISK_BYTES_MIN: f64 = GIB;
 /// Nodes with so many cores of ours leave one to the host, with so many two.
@@ -58,6 +58,15 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
         let left = bank.usable - theirs.memory_bytes.get(&bank.node).map_or(0.0, |bytes| *bytes as f64);
         bank.usable = (bank.usable * part(topology, bank.node, rest, ours)).min(left.max(0.0));
     }
+    let taken: Vec<String> = banks
+        .extract_if(.., |bank| theirs.memory_bytes.contains_key(&bank.node) && bank.usable < MEMORY_LEFT_MIN)
+        .map(|bank| format!(
+            "other workers on this node have left {:.1} GiB of memory of NUMA node {}: no slots are made of it; \
+             lower slot_memory_gib or slots in their files",
+            bank.usable / GIB, bank.node,
+        ))
+        .collect();
+    notices.extend(taken);
     let mut pools = pools(topology, rest, &banks);
     let disk = machine.free_disk_bytes.map(|free| {
         let part = rest.len() as f64 / ours.len().max(1) as f64;
@@ -131,7 +140,7 @@ fn make(
     let mut slots = Vec::new();
     for (group, pool) in (0..).zip(pools) {
         let bank = &banks[pool.bank];
-        let memory = wanted_memory.min(bank.usable / bank.slots.max(1) as f64).max(MEMORY_BYTES_MIN);
+        let memory = wanted_memory.min(bank.usable / bank.slots.max(1) as f64);
         for cores in cut(&pool.cores, size).into_iter().take(pool.slots) {
             let cpus: Vec<u32> = cores.iter().flat_map(|core| core.cpus.iter()).collect();
             let limits = Limits {

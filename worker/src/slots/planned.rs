@@ -168,6 +168,26 @@ mod tests {
     }
 
     #[test]
+    fn of_memory_that_others_have_no_slots_are_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = machine(1, 8, 1, 16 * GIB);
+        let config = WorkerConfig { slots: 1, ..WorkerConfig::default() };
+        let plans = Plans::of(dir.path(), "boot");
+        let first = plan(&machine, &config).slots;
+        assert_eq!(first[0].limits.memory_bytes, 15 * GIB);
+        plans.keep("a", &machine, &first).unwrap();
+        machine.taken = first[0].cpu_set();
+        machine.theirs = plans.of_others("b", &machine.taken);
+        let second = plan(&machine, &config);
+        assert_eq!(second.slots, []);
+        assert!(
+            second.notices.iter().any(|said| said.contains("lower slot_memory_gib")),
+            "{:?}",
+            second.notices
+        );
+    }
+
+    #[test]
     fn what_counts_is_of_others_of_this_start_that_have_their_cpus() {
         let dir = tempfile::tempdir().unwrap();
         planned(dir.path(), &[("a", 2)], "boot");
