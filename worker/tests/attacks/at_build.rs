@@ -75,7 +75,7 @@ pub(crate) const ATTACKS: &[A] = &[
     .with(|request| request.limits.pids_max = 64),
     A::new(
         "memory bomb",
-        "RUN python3 -c 'x = [bytearray(1 << 20) for i in range(100000)]'",
+        "RUN python3 -c 'x = [bytearray(1<<20) for i in range(100000)]'",
         Failed,
         "memory limit, no swap",
     )

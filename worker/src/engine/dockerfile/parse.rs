@@ -129,8 +129,8 @@ fn complaints_of_form(lines: &[&str], instructions: &[Instruction]) -> Vec<Compl
             }
         }
         if has_here_document(arguments) {
-            let why = "it has a here-document, whose body engines take for instructions";
-            let remedy = "write RUN printf '%s\\n' 'line' 'line' > file, or put the file into the context";
+            let why = "it has a here-document (<<), whose body engines take for instructions";
+            let remedy = "write RUN printf '%s\\n' 'line' 'line' > file, or put the file into the context; as an operator, write << without spaces";
             complaints.push(Complaint::new(range.start + 1, &format!("{keyword} {arguments}"), why, remedy));
         }
     }
