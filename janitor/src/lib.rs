@@ -41,7 +41,6 @@ mod resistance;
 mod retain;
 mod run;
 mod show;
-mod state_file;
 mod uses;
 mod verify;
 mod world;

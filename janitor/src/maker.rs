@@ -6,8 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-
-use crate::state_file;
+use systemd::state_file;
 
 /// The file in the state directory.
 const MAKER_FILE: &str = "janitor-engine.json";

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use systemd::state_file;
 
 use crate::disk::Level;
 use crate::execute::Report;
-use crate::state_file;
 
 /// The file in the state directory, for the textfile collector of Prometheus' node_exporter.
 pub const METRICS_FILE: &str = "janitor.prom";

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bollard::models::EventMessage;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use systemd::state_file;
 
 use crate::inventory::{Objects, short_name};
-use crate::state_file;
 
 /// The file in the state directory.
 const USES_FILE: &str = "janitor-uses.json";

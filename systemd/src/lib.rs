@@ -36,6 +36,7 @@ mod notify;
 mod reload;
 mod shutdown;
 mod span;
+pub mod state_file;
 
 pub use chain::chain;
 pub use config::{ConfigError, Source};

@@ -1,9 +1,10 @@
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use queue_format::{DoneClass, Located, Spool, State, TaskId, Work};
 use serde::{Deserialize, Serialize};
+use systemd::state_file;
 
 /// Environments that are remembered of one repository.
 const REMEMBERED_MAX: usize = 4;
@@ -69,9 +70,7 @@ impl Memory {
         known.push(reference);
         known.drain(..known.len().saturating_sub(REMEMBERED_MAX));
         std::fs::create_dir_all(&self.dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-        file.write_all(&serde_json::to_vec(&known)?)?;
-        file.persist(self.path(repository)).map(drop).map_err(|error| error.error)
+        state_file::replace(&self.path(repository), &serde_json::to_vec(&known)?, 0o600)
     }
 
     /// What cannot be read is not known.

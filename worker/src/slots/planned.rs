@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use queue_format::{Life, LifeLock, PathError};
 use serde::{Deserialize, Serialize};
+use systemd::state_file;
 
 use super::{Machine, Slot};
 use crate::topology::CpuSet;
@@ -101,9 +101,7 @@ impl Plans {
         let path = self.path(instance);
         let write = || {
             fs::create_dir_all(self.dir())?;
-            let mut file = tempfile::NamedTempFile::new_in(self.dir())?;
-            file.write_all(&serde_json::to_vec(&planned)?)?;
-            file.persist(&path).map(drop).map_err(|error| error.error)
+            state_file::replace(&path, &serde_json::to_vec(&planned)?, 0o600)
         };
         write().map_err(|source| PathError { action: "write", path: path.clone(), source })
     }

@@ -1,4 +1,4 @@
-//! Small files in the state directory.
+//! Small files in the state directory of a node.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -7,7 +7,10 @@ use std::path::Path;
 
 /// Writes one so that a reader, and who comes after a crash or found the disk full, has the whole of it or what was there
 /// before.
-pub(crate) fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+///
+/// # Errors
+/// Its directory cannot be written.
+pub fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut staged = tempfile::NamedTempFile::new_in(dir)?;
     staged.write_all(text)?;
