@@ -22,7 +22,7 @@ use worker::engine::{Docker, DockerOptions};
 use worker::prepare;
 use worker::run::{SUPERVISE, supervise};
 use worker::slots::{CpuLocks, Machine, Plans, plan};
-use worker::topology::{Topology, recording_of_this_machine};
+use worker::topology::{CpuSet, Topology, recording_of_this_machine};
 
 use crate::serve::serve;
 
@@ -170,20 +170,20 @@ async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environmen
     Ok(())
 }
 
-/// What other workers of the node have, or will have again: the CPUs of attempts that wait for them, too.
+/// What other workers of the node have, or will have again: the CPUs of attempts that wait for them, which it gives, too.
 pub(crate) fn see_others(
     machine: &mut Machine,
     locks: &CpuLocks,
     state_dir: &Path,
     boot: &str,
     instance: &str,
-) -> Result<(), PathError> {
+) -> Result<CpuSet, PathError> {
     let (locked, awaited) = (locks.taken(&machine.topology.cores)?, awaited_cpus(state_dir, boot, instance)?);
     machine.taken = locked.iter().chain(awaited.iter()).collect();
     let plans = Plans::of(state_dir, boot);
     machine.theirs = plans.of_others(instance, &machine.taken);
     machine.free_disk_bytes = plans.free_disk(instance, machine.free_disk_bytes)?;
-    Ok(())
+    Ok(awaited)
 }
 
 fn tell_topology(cli: &Cli, config: &WorkerConfig, environment: &Environment) -> anyhow::Result<String> {

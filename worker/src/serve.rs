@@ -25,7 +25,7 @@ use worker::repository::RepositoryCache;
 use worker::run::{end_native_commands_of, kinds};
 use worker::seats::Seats;
 use worker::slots::{CpuLocks, Plans, Slot, plan};
-use worker::{Mandate, Worker, awaited_cpus};
+use worker::{Mandate, Worker};
 
 use crate::predecessor::{Node, SETTLE_MAX};
 use crate::{Cli, machine, see_others};
@@ -83,13 +83,12 @@ pub(crate) async fn serve(
     let choosing = locks.choose()?;
     let mut machine = machine(&local)?;
     let boot = boot_id();
-    see_others(&mut machine, &locks, &state_dir, &boot, &cli.instance)?;
+    let awaited = see_others(&mut machine, &locks, &state_dir, &boot, &cli.instance)?;
     let plan = plan(&machine, &config);
     let (mut slots, mut notices) = (plan.slots, plan.notices);
     anyhow::ensure!(!slots.is_empty(), "{}", notices.join("; "));
     Plans::of(&state_dir, &boot).keep(&cli.instance, &machine, &slots)?;
     let join_wait = Duration::from_secs(config.join_wait_seconds);
-    let awaited = awaited_cpus(&state_dir, &boot, &cli.instance)?;
     let seats = Arc::new(Seats::new(slots.clone(), locks, &awaited, join_wait, time_since_boot)?);
     drop(choosing);
     notices.extend(facts.iter().flat_map(|facts| facts.warnings.iter().cloned()));

@@ -314,12 +314,12 @@ impl Inner {
     }
 }
 
-/// Docker's integers are signed; what does not fit is as good as no limit.
 /// An image's own would run beside its commands, again and again.
 fn no_health_check() -> HealthConfig {
     HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }
 }
 
+/// Docker's integers are signed; what does not fit is as good as no limit.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -58,15 +58,15 @@ pub fn plan(machine: &Machine, config: &WorkerConfig) -> Plan {
         let left = bank.usable - theirs.memory_bytes.get(&bank.node).map_or(0.0, |bytes| *bytes as f64);
         bank.usable = (bank.usable * part(topology, bank.node, rest, ours)).min(left.max(0.0));
     }
-    let taken: Vec<String> = banks
-        .extract_if(.., |bank| theirs.memory_bytes.contains_key(&bank.node) && bank.usable < MEMORY_LEFT_MIN)
-        .map(|bank| format!(
-            "other workers on this node have left {:.1} GiB of memory of NUMA node {}: no slots are made of it; \
-             lower slot_memory_gib or slots in their files",
-            bank.usable / GIB, bank.node,
-        ))
-        .collect();
-    notices.extend(taken);
+    let is_used_up =
+        |bank: &mut Bank| theirs.memory_bytes.contains_key(&bank.node) && bank.usable < MEMORY_LEFT_MIN;
+    for Bank { node, usable, .. } in banks.extract_if(.., is_used_up) {
+        notices.push(format!(
+            "other workers on this node have left {:.1} GiB of memory of NUMA node {node}: no slots are made of it; lower \
+             slot_memory_gib or slots in their files",
+            usable / GIB,
+        ));
+    }
     let mut pools = pools(topology, rest, &banks);
     let disk = machine.free_disk_bytes.map(|free| {
         let part = rest.len() as f64 / ours.len().max(1) as f64;
