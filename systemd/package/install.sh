@@ -8,6 +8,10 @@ cd "$(dirname "$0")"
     echo "install.sh: run it as root" >&2
     exit 1
 }
+# What was put there, so that the next archive can take away what it does not hold itself.
+installed=/usr/lib/bottega.installed
+left() { [ ! -e "$installed" ] || cat "$installed"; }
+
 case "$#:${1-}" in
 0:)
     action=configure
@@ -17,11 +21,15 @@ case "$#:${1-}" in
         install -D -m "$(stat -c %a "root/$file")" "root/$file" "/$file.new"
         mv "/$file.new" "/$file"
     done
+    left | while read -r file; do [ -e "root/$file" ] || rm -f "/$file"; done
+    (cd root && find . ! -type d ! -path './etc/*') >"$installed.new"
+    mv "$installed.new" "$installed"
     ./postinst "$action"
     ;;
 1:--uninstall)
     ./prerm remove
-    (cd root && find . ! -type d ! -path './etc/*') | while read -r file; do rm -f "/$file"; done
+    left | while read -r file; do rm -f "/$file"; done
+    rm -f "$installed"
     ./postrm remove
     ;;
 *)

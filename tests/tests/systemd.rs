@@ -156,12 +156,14 @@ fn lives_from_an_archive(node: &Node) {
         "mkdir /root/archive && cd /root/archive
         dpkg-deb -x /lab/bottega_1.deb root && cp /lab/install install.sh
         dpkg-deb -e /lab/bottega_1.deb control && cp control/postinst control/prerm control/postrm .
-        ./install.sh",
+        touch root/usr/bin/bottega-of-old && ./install.sh && rm root/usr/bin/bottega-of-old",
     );
     assert_eq!(node.run("/root/archive/install.sh --sideways").status, 2);
     node.must(&format!("sed -i 's|^# spool = .*|spool = \"{SPOOL}\"|' {CONFIG} && systemctl daemon-reload"));
     node.must("systemctl enable --now bottega.target bottega-master");
+    node.must("test -e /usr/bin/bottega-of-old");
     upgrades(node, "bottega-master", "/root/archive/install.sh");
+    node.must("test ! -e /usr/bin/bottega-of-old");
     node.must(&format!("grep -F '{SPOOL}' {CONFIG} && /root/archive/install.sh --uninstall"));
     let left = node.must(
         "systemctl list-units --no-legend 'bottega*.service' 'bottega*.timer'
