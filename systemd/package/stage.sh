@@ -39,6 +39,7 @@ put 644 usr/share/zsh/vendor-completions/ "$manual"/completions/zsh/*
 put 644 usr/share/zsh/site-functions/ "$manual"/completions/zsh/*
 
 put 644 usr/lib/systemd/system/ "$here"/units/*.service "$here"/units/*.slice "$here"/units/*.target "$here"/units/*.timer
+put 644 usr/lib/systemd/system/bottega-.slice.d/ "$here"/units/bottega-.slice.d/*
 put 755 usr/lib/systemd/system-generators/ "$here/units/bottega-generator"
 put 644 usr/lib/sysusers.d/bottega.conf "$here/units/sysusers.conf"
 put 644 usr/lib/tmpfiles.d/bottega.conf "$here/units/tmpfiles.conf"

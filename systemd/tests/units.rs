@@ -74,6 +74,11 @@ fn installed() -> tempfile::TempDir {
     for name in names(&units()).iter().filter(|name| is_unit(name.as_str())) {
         fs::copy(units().join(name), system.join(name)).expect("copied");
     }
+    let of_slices = "bottega-.slice.d";
+    fs::create_dir(system.join(of_slices)).expect("made");
+    for name in names(&units().join(of_slices)) {
+        fs::copy(units().join(of_slices).join(&name), system.join(of_slices).join(name)).expect("copied");
+    }
     for (name, text) in PODMAN {
         fs::write(system.join(name), text).expect("written");
     }
@@ -131,6 +136,8 @@ fn each_worker_of_a_node_has_the_same_unit() {
     let of_many = text("bottega-worker@.service")
         .replace(" worker %i:", " worker:")
         .replace(" --config /etc/bottega/%i.toml --instance %i", "")
+        .replace("# One whose slots are counted takes its cores before one that takes the rest.\n", "")
+        .replace(" podman.socket bottega-worker.service", " podman.socket")
         .replace("%i.toml, or else in bottega.toml", "bottega.toml");
     assert_eq!(of_many, text("bottega-worker.service"));
 }

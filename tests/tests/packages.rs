@@ -65,6 +65,7 @@ fn packages_hold_what_is_staged() {
     for needed in [
         "usr/bin/bottega-worker",
         "usr/lib/systemd/system/bottega-worker@.service",
+        "usr/lib/systemd/system/bottega-.slice.d/50-shutdown.conf",
         "usr/lib/systemd/system-generators/bottega-generator",
         "usr/lib/sysusers.d/bottega.conf",
         "usr/share/man/man1/bottega.1.gz",

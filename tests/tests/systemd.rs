@@ -212,6 +212,12 @@ fn a_worker_loses_nothing_to_a_kill_a_drain_and_an_upgrade() {
     let Some(node) = installed(&settings) else { return };
     node.must("systemctl enable --now bottega.target bottega-master bottega-worker");
     assert_ne!(show(&node, WORKER, "StatusText"), "");
+    // What systemd ended in a slot when the machine goes down would look like a result.
+    node.must("systemctl start bottega-slot0.slice");
+    for slice in ["bottega.slice", "bottega-slot0.slice"] {
+        let conflicts = show(&node, slice, "Conflicts");
+        assert!(!conflicts.contains("shutdown.target"), "{slice}: {conflicts}");
+    }
 
     run(&node, "first", "echo hello");
     completes(&node, "first");
