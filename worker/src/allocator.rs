@@ -170,9 +170,8 @@ impl Allocator {
     }
 
     /// Takes in which classes that [`Self::needs_joining`] names have a task pending, the most urgent first; those of
-    /// one slot that are more urgent have theirs before. Gives whether slots begin to wait, or wait no longer.
-    pub fn saw(&mut self, pending: &[Class], now: Duration) -> bool {
-        let waited = self.waiting(now).is_some();
+    /// one slot that are more urgent have theirs before.
+    pub fn saw(&mut self, pending: &[Class], now: Duration) {
         match &self.wait {
             Wait::For { until, .. } if *until <= now => self.wait = Wait::Not { until: now + self.wait_max },
             Wait::Not { until } if *until <= now => self.wait = Wait::None,
@@ -198,7 +197,6 @@ impl Allocator {
                 self.wait = Wait::For { shape, group, until: now + self.wait_max };
             }
         }
-        waited != self.waiting(now).is_some()
     }
 
     /// The shape that idle slots of a group wait for.

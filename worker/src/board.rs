@@ -15,14 +15,35 @@ pub struct Board {
     state: Mutex<State>,
 }
 
+/// What a notice is of: what is said of it next takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// What was found at the start.
+    Start,
+    /// What the node's test of itself found missing.
+    SelfTest,
+    /// Changes of the configuration that do not hold before a restart.
+    Restart,
+    /// Changes of the endpoints of models that cannot hold.
+    Endpoints,
+    /// Keys of endpoints that cannot be read any more.
+    Keys,
+    /// What is not as it should be with a slot.
+    Slot(u32),
+    /// What of an attempt is still there in a slot.
+    Rest(u32),
+    /// A verdict of a slot's that cannot be written yet.
+    Verdict(u32),
+    /// What idle slots wait for.
+    Joining,
+    /// What the spool has refused last.
+    Spool,
+}
+
 #[derive(Debug)]
 struct State {
     kinds: Vec<String>,
-    notices: Vec<String>,
-    /// What is not as it should be with a slot, by its number.
-    of_slots: BTreeMap<u32, String>,
-    trouble: Option<String>,
-    waiting: Option<String>,
+    notices: BTreeMap<Topic, Vec<String>>,
     obstacle: Option<String>,
     slots: Vec<SlotStatus>,
     changed: bool,
@@ -47,10 +68,7 @@ impl Board {
             owner,
             state: Mutex::new(State {
                 kinds: Vec::new(),
-                notices,
-                of_slots: BTreeMap::new(),
-                trouble: None,
-                waiting: None,
+                notices: BTreeMap::from([(Topic::Start, notices)]),
                 obstacle: None,
                 slots,
                 changed: true,
@@ -91,58 +109,17 @@ impl Board {
         news
     }
 
-    /// Says something once that people should know.
-    pub fn notice(&self, text: &str) {
+    /// What people should know of a topic, in the place of what was said of it before; gives what nobody has said yet.
+    pub fn tell<T: Into<String>>(&self, of: Topic, texts: impl IntoIterator<Item = T>) -> Vec<String> {
+        let texts: Vec<String> = texts.into_iter().map(Into::into).collect();
         let mut state = self.lock();
-        if !state.notices.iter().any(|known| known == text) {
-            state.notices.push(text.to_owned());
+        let is_known = |text: &&String| state.notices.values().flatten().any(|known| known == *text);
+        let news = texts.iter().filter(|text| !is_known(text)).cloned().collect();
+        if state.notices.get(&of).map_or(&[][..], Vec::as_slice) != texts {
+            state.notices.insert(of, texts);
             state.changed = true;
         }
-    }
-
-    /// What people should know of a slot, in the place of what was said of it before; gives what is news.
-    pub fn notice_of_slot<'a>(&self, slot: u32, text: Option<&'a str>) -> Option<&'a str> {
-        let mut state = self.lock();
-        let is_known = text.is_some_and(|text| state.of_slots.values().any(|known| known == text));
-        let before = match text {
-            Some(text) => state.of_slots.insert(slot, text.to_owned()),
-            None => state.of_slots.remove(&slot),
-        };
-        state.changed |= before.as_deref() != text;
-        text.filter(|_| !is_known)
-    }
-
-    /// Takes a notice back.
-    pub fn withdraw(&self, text: &str) {
-        self.keep_notices(|known| known != text);
-    }
-
-    /// Takes back every notice that begins so.
-    pub fn withdraw_group(&self, beginning: &str) {
-        self.keep_notices(|known| !known.starts_with(beginning));
-    }
-
-    fn keep_notices(&self, stays: impl Fn(&str) -> bool) {
-        let mut state = self.lock();
-        let before = state.notices.len();
-        state.notices.retain(|known| stays(known));
-        state.changed |= state.notices.len() != before;
-    }
-
-    /// What the spool has refused last, `None` once it has not: one notice that replaces the one before.
-    pub fn trouble(&self, text: Option<&str>) {
-        let mut state = self.lock();
-        if state.trouble.as_deref() != text {
-            state.trouble = text.map(str::to_owned);
-            state.changed = true;
-        }
-    }
-
-    /// What idle slots wait for, `None` once they do not.
-    pub fn waiting(&self, text: Option<&str>) {
-        let mut state = self.lock();
-        state.changed |= state.waiting.as_deref() != text;
-        state.waiting = text.map(str::to_owned);
+        news
     }
 
     /// Why nothing is claimed now, `None` once that is over; gives whether that is news.
@@ -174,8 +151,8 @@ impl Board {
     /// The status to publish, and whether it has changed since the last call.
     pub fn status(&self) -> (WorkerStatus, bool) {
         let mut state = self.lock();
-        let mut notices: Vec<String> = state.notices.clone();
-        for text in state.of_slots.values().chain(&state.waiting).chain(&state.trouble) {
+        let mut notices: Vec<String> = Vec::new();
+        for text in state.notices.values().flatten() {
             if !notices.contains(text) {
                 notices.push(text.clone());
             }
@@ -217,22 +194,37 @@ mod tests {
     use crate::slots::tests::machine;
 
     #[test]
-    fn trouble_is_replaced_and_goes() {
+    fn what_is_said_of_a_topic_takes_the_place_of_what_was() {
         let owner = Owner::new("node", Incarnation::new(Uuid::now_v7()));
         let board = Board::new(owner, &[], vec!["no init".to_owned()]);
-        let check = |text: Option<&str>, expected: &[&str], is_news: bool| {
-            board.trouble(text);
+        assert!(board.status().1, "the first is news");
+        let check = |of: Topic, texts: &[&str], news: &[&str], expected: &[&str], has_changed: bool| {
+            assert_eq!(board.tell(of, texts.iter().copied()), news);
             let (status, changed) = board.status();
             assert_eq!(
                 (status.notices, changed),
-                (expected.iter().map(ToString::to_string).collect(), is_news)
+                (expected.iter().map(ToString::to_string).collect(), has_changed)
             );
         };
-        check(None, &["no init"], true);
-        check(Some("full"), &["no init", "full"], true);
-        check(Some("read-only"), &["no init", "read-only"], true);
-        check(Some("read-only"), &["no init", "read-only"], false);
-        check(None, &["no init"], true);
+        check(Topic::Spool, &[], &[], &["no init"], false);
+        check(Topic::Spool, &["full"], &["full"], &["no init", "full"], true);
+        check(Topic::Spool, &["read-only"], &["read-only"], &["no init", "read-only"], true);
+        check(Topic::Spool, &["read-only"], &[], &["no init", "read-only"], false);
+        // What is so of two slots is said once.
+        check(Topic::Slot(0), &["no group"], &["no group"], &["no init", "no group", "read-only"], true);
+        check(Topic::Slot(1), &["no group"], &[], &["no init", "no group", "read-only"], true);
+        check(Topic::Slot(0), &[], &[], &["no init", "no group", "read-only"], true);
+        check(Topic::Slot(1), &[], &[], &["no init", "read-only"], true);
+        check(Topic::Spool, &[], &[], &["no init"], true);
+        check(
+            Topic::SelfTest,
+            &["no pids", "no io"],
+            &["no pids", "no io"],
+            &["no init", "no pids", "no io"],
+            true,
+        );
+        check(Topic::SelfTest, &["no io"], &[], &["no init", "no io"], true);
+        check(Topic::SelfTest, &["no init"], &[], &["no init"], true);
     }
 
     #[test]

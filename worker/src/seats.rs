@@ -124,19 +124,19 @@ impl Seats {
         self.state().allocator.needs_joining(class)
     }
 
-    /// Which of the classes that need several slots have tasks pending. Gives whether slots wait for each other now, where
-    /// that is news: a sentence, or nothing any more.
-    pub fn saw(&self, pending: &[Class]) -> Option<Option<String>> {
-        let is_news = self.change(|state| state.allocator.saw(pending, (self.clock)()));
-        is_news.then(|| {
-            let (shape, group) = self.state().allocator.waiting((self.clock)())?;
-            let asked = [
-                shape.cores.map(|cores| format!("{cores} cores")),
-                shape.memory_bytes.map(|bytes| format!("{} MiB", bytes >> 20)),
-            ];
-            let asked = asked.into_iter().flatten().collect::<Vec<_>>().join(" and ");
-            Some(format!("idle slots of group {group} wait for each other: a pending task needs {asked}"))
-        })
+    /// Which of the classes that need several slots have tasks pending. Says for what slots wait for each other now.
+    pub fn saw(&self, pending: &[Class]) -> Option<String> {
+        let (shape, group) = self.change(|state| {
+            let now = (self.clock)();
+            state.allocator.saw(pending, now);
+            state.allocator.waiting(now)
+        })?;
+        let asked = [
+            shape.cores.map(|cores| format!("{cores} cores")),
+            shape.memory_bytes.map(|bytes| format!("{} MiB", bytes >> 20)),
+        ];
+        let asked = asked.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+        Some(format!("idle slots of group {group} wait for each other: a pending task needs {asked}"))
     }
 
     /// Looks again which slots are in service: `usable` CPUs are online and ours, `occupied` ones are those of containers

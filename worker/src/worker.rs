@@ -25,7 +25,7 @@ pub use mandate::{Begun, Left, Mandate, awaited_cpus, left_behind};
 use crate::agents::Llm;
 use crate::attempt::Workshop;
 use crate::attempt::journal::Journal;
-use crate::board::Board;
+use crate::board::{Board, Topic};
 use crate::breaker::{Breaker, Gate};
 use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
@@ -210,7 +210,7 @@ impl<E: Engine + 'static> Worker<E> {
                 Ok(None) => Duration::ZERO,
                 Err(error) => {
                     tracing::error!("cannot claim: {error}");
-                    self.board.trouble(Some(&error));
+                    self.board.tell(Topic::Spool, [error]);
                     NODE_FAULT_PAUSE
                 }
             };
@@ -247,7 +247,7 @@ impl<E: Engine + 'static> Worker<E> {
     /// Makes a slot that was given fit for what is to run in it.
     async fn make_ready(&self, given: &mut Slot) -> Result<(), String> {
         let why_not = self.shop.engine.make_ready(&given.cpus, &mut given.limits).await?;
-        if let Some(news) = self.board.notice_of_slot(given.number, why_not.as_deref()) {
+        for news in self.board.tell(Topic::Slot(given.number), why_not) {
             tracing::warn!("{news}");
         }
         Ok(())
@@ -315,9 +315,8 @@ impl<E: Engine + 'static> Worker<E> {
             };
             let result = self.shop.self_test(labels, &slot.limits, &self.state_dir).await;
             let result = result.map(|lacking| {
-                for notice in lacking {
-                    tracing::warn!("{notice}");
-                    self.board.notice(&notice);
+                for news in self.board.tell(Topic::SelfTest, lacking) {
+                    tracing::warn!("{news}");
                 }
             });
             self.breaker().tested((self.clock)(), result, random());
@@ -354,7 +353,7 @@ impl<E: Engine + 'static> Worker<E> {
         });
         let looked = looked.await;
         if let Ok(Ok(_)) = &looked {
-            self.board.trouble(None);
+            self.board.tell(Topic::Spool, None::<String>);
         }
         match looked {
             Ok(Ok(Next::Claimed(claim))) => {

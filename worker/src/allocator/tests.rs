@@ -82,7 +82,8 @@ fn slots_wait_for_a_large_task_in_one_group_for_a_bounded_time() {
         allocator.take(number, &Shape::default(), at(0)).unwrap();
     }
     allocator.release(3);
-    assert!(allocator.saw(std::slice::from_ref(&large), at(0)));
+    allocator.saw(std::slice::from_ref(&large), at(0));
+    assert!(allocator.waiting(at(0)).is_some());
     // Slot 3 waits for slot 2; the other group goes on.
     assert!(!allocator.is_free(3, at(1)));
     allocator.release(0);
@@ -97,15 +98,19 @@ fn slots_wait_for_a_large_task_in_one_group_for_a_bounded_time() {
     // In vain: then the small ones have their turn, for as long.
     allocator.take(2, &Shape::default(), at(3)).unwrap();
     allocator.take(1, &Shape::default(), at(3));
-    assert!(allocator.saw(std::slice::from_ref(&large), at(10)));
+    allocator.saw(std::slice::from_ref(&large), at(10));
+    assert!(allocator.waiting(at(10)).is_some());
     let (_, group) = allocator.waiting(at(10)).unwrap();
     let idle = if group == 0 { 0 } else { 3 };
     assert!(!allocator.is_free(idle, at(109)) && allocator.is_free(idle, at(110)));
-    assert!(!allocator.saw(std::slice::from_ref(&large), at(110)));
+    allocator.saw(std::slice::from_ref(&large), at(110));
+    assert!(allocator.waiting(at(110)).is_none());
     assert!(allocator.is_free(idle, at(209)));
-    assert!(allocator.saw(std::slice::from_ref(&large), at(210)));
+    allocator.saw(std::slice::from_ref(&large), at(210));
+    assert!(allocator.waiting(at(210)).is_some());
     // Somebody else has taken it.
-    assert!(allocator.saw(&[], at(211)) && allocator.is_free(idle, at(211)));
+    allocator.saw(&[], at(211));
+    assert!(allocator.waiting(at(211)).is_none() && allocator.is_free(idle, at(211)));
 }
 
 #[test]

@@ -7,10 +7,8 @@ use queue_format::Spend;
 
 use super::Worker;
 use crate::agents::BrainKind;
+use crate::board::Topic;
 use crate::engine::Engine;
-
-/// What people read where a key cannot be read any more.
-const KEY_STAYS: &str = "the key of an endpoint of models stays as it was";
 
 /// How often: so much may be spent beyond the limit.
 const ACCOUNT_PERIOD: Duration = Duration::from_secs(3);
@@ -49,10 +47,9 @@ impl<E: Engine + 'static> Worker<E> {
     /// Takes up keys whose files have changed.
     fn heed_keys(&self) {
         let failed = self.llm.reread_keys();
-        self.board.withdraw_group(KEY_STAYS);
-        for why in failed {
-            self.board.notice(&format!("{KEY_STAYS}: {why}"));
-        }
+        let said =
+            failed.iter().map(|why| format!("the key of an endpoint of models stays as it was: {why}"));
+        self.board.tell(Topic::Keys, said);
     }
 
     /// Writes down what is not written yet, and reads what others have. Where the file is gone that held `written`, a

@@ -8,6 +8,7 @@ use queue_format::{Class, PathError};
 use systemd::{Phase, Shutdown};
 
 use super::{Worker, awaited_cpus};
+use crate::board::Topic;
 use crate::engine::{Engine, EngineError};
 use crate::run;
 use crate::slots::Slot;
@@ -51,10 +52,9 @@ impl<E: Engine + 'static> Worker<E> {
         on_disk(|| self.seats.look(&Topology::read(Path::new("/")).usable(), &occupied));
         self.tell_of_slots();
         match on_disk(|| self.large_pending()) {
-            Ok(large) => match self.seats.saw(&large) {
-                Some(Some(waiting)) => {
-                    tracing::info!("{waiting}");
-                    self.board.waiting(Some(&waiting));
+            Ok(large) => {
+                for news in self.board.tell(Topic::Joining, self.seats.saw(&large)) {
+                    tracing::info!("{news}");
                 }
                 Some(None) => {
                     tracing::info!("slots wait for each other no longer");

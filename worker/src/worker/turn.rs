@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{NODE_FAULT_PAUSE, Worker, random};
 use crate::attempt::journal::{Begun, Journal};
 use crate::attempt::{Attempt, Conclusion, Job};
+use crate::board::Topic;
 use crate::engine::{Engine, EngineError};
 use crate::run::{self, RunError, share};
 use crate::slots::Slot;
@@ -149,7 +150,7 @@ impl<E: Engine + 'static> Worker<E> {
     fn stuck(&self, claim: &Claim, error: &ClaimError) -> Duration {
         let (task, token) = (&claim.name().id, claim.name().token);
         tracing::error!(%task, %token, %error, "cannot settle the claim");
-        self.board.trouble(Some(&error.to_string()));
+        self.board.tell(Topic::Spool, [error.to_string()]);
         if let Err(error) = on_disk(|| claim.release()) {
             tracing::error!(%task, %token, %error, "cannot hand the task back");
         }
@@ -259,18 +260,17 @@ impl<E: Engine + 'static> Worker<E> {
         shutdown: &Shutdown,
     ) -> Result<String, ClaimError> {
         self.board.begin(slot.number, &claim.name().id, "publish");
-        let mut trouble = None;
         loop {
             let concluded = self.settle(claim, conclusion);
-            trouble.take().inspect(|said: &String| self.board.withdraw(said));
+            let unwritten = Topic::Verdict(slot.number);
             match concluded {
                 Err(ClaimError::Spool(error)) if shutdown.phase() < Phase::Requested => {
                     let said = format!("a verdict waits to be written: {error}");
                     tracing::error!(task = %claim.name().id, token = %claim.name().token, "{said}");
-                    self.board.notice(&said);
-                    trouble = Some(said);
+                    self.board.tell(unwritten, [said]);
                 }
                 concluded => {
+                    self.board.tell(unwritten, None::<String>);
                     if concluded.is_ok() {
                         self.breaker().settle();
                     }
