@@ -6,7 +6,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::config::WorkerConfig;
 use crate::slots::tests::machine;
-use crate::slots::{plan, slots_of};
+use crate::slots::{Plans, plan, slots_of};
 
 fn seats(state_dir: &Path, slots: u32) -> Seats {
     let config = WorkerConfig { slots, ..WorkerConfig::default() };
@@ -73,6 +73,11 @@ fn what_a_dead_worker_left_and_what_is_unplugged_keep_slots_out_of_service() {
         seats.look(&usable.parse().unwrap(), &occupied);
         let said = seats.out_of_service();
         assert_eq!(([0, 1].map(|number| seats.is_free(number)), said.len()), (expected, out), "{said:?}");
+        assert_eq!(
+            seats.has_free_slot(),
+            expected.contains(&true),
+            "the watchdog is fed by slots in service"
+        );
     };
     check("0-7", &[], [true, true], 0);
     check("0-7", &["5"], [true, false], 1);
@@ -110,9 +115,11 @@ async fn a_slot_that_is_joined_waits_until_it_is_released() {
 /// What happens to two workers of one node, each of which goes on as itself when it is started again.
 #[derive(Clone, Copy, Debug)]
 enum Step {
+    /// It plans beside the other, and goes on with what waits for it.
     Start {
         worker: usize,
         slots: u32,
+        slot_cores: u32,
     },
     /// Its locks go with it; its containers run on.
     Kill {
@@ -148,7 +155,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let worker = || 0_usize..2;
     prop_oneof![
-        3 => (worker(), 1_u32..5).prop_map(|(worker, slots)| Step::Start { worker, slots }),
+        3 => (worker(), 1_u32..5, 1_u32..5)
+            .prop_map(|(worker, slots, slot_cores)| Step::Start { worker, slots, slot_cores }),
         1 => worker().prop_map(|worker| Step::Kill { worker }),
         4 => worker().prop_map(|worker| Step::Ask { worker }),
         4 => worker().prop_map(|worker| Step::Look { worker }),
@@ -171,6 +179,8 @@ struct Container {
 struct Node {
     dir: tempfile::TempDir,
     workers: [Option<Seats>; 2],
+    /// The slots of each when it was last started.
+    planned: [Vec<Slot>; 2],
     /// What each worker saw when it asked, until it looks.
     seen: [Option<Vec<CpuSet>>; 2],
     running: Vec<Container>,
@@ -181,15 +191,18 @@ impl Node {
     /// Whether a container has begun.
     fn step(&mut self, step: Step) -> bool {
         match step {
-            Step::Start { worker, slots } => {
+            Step::Start { worker, slots, slot_cores } => {
                 if self.workers[worker].is_none() {
-                    self.start(worker, slots);
+                    self.start(worker, &WorkerConfig { slots, slot_cores, ..WorkerConfig::default() });
                 }
             }
             Step::Kill { worker } => self.workers[worker] = None,
             Step::Ask { worker } => {
                 if let Some(seats) = &self.workers[worker] {
-                    seats.take_locks(&CpuSet::default()).unwrap();
+                    let awaited = self.awaited(worker);
+                    seats.take_locks(&awaited).unwrap();
+                    let locks = CpuLocks::open(self.dir.path()).unwrap();
+                    assert!(locks.take(&awaited).unwrap().is_ok(), "CPUs {awaited} wait for another");
                     let others = self.running.iter().filter(|one| one.worker != worker);
                     self.seen[worker] = Some(others.map(|one| one.cpus.clone()).collect());
                 }
@@ -227,35 +240,60 @@ impl Node {
         false
     }
 
+    /// The CPUs of attempts that wait for the other worker.
+    fn awaited(&self, worker: usize) -> CpuSet {
+        let theirs =
+            self.running.iter().filter(|one| one.worker != worker && self.workers[one.worker].is_none());
+        theirs.flat_map(|one| one.cpus.iter()).collect()
+    }
+
     /// It goes on with what it can, and removes the rest before it claims.
-    fn start(&mut self, worker: usize, slots: u32) {
-        let config = WorkerConfig { slots, ..WorkerConfig::default() };
-        let slots = plan(&machine(1, 8, 1, 64 << 30), &config).slots;
-        let locks = CpuLocks::open(self.dir.path()).unwrap();
-        let seats =
-            Seats::new(slots.clone(), locks, &CpuSet::default(), Duration::ZERO, || Duration::ZERO).unwrap();
+    fn start(&mut self, worker: usize, config: &WorkerConfig) {
+        let (locks, plans) = (CpuLocks::open(self.dir.path()).unwrap(), Plans::of(self.dir.path(), "boot"));
+        let (mut machine, instance) = (machine(1, 8, 1, 64 << 30), ["a", "b"][worker]);
+        let (locked, awaited) = (locks.taken(&machine.topology.cores).unwrap(), self.awaited(worker));
+        machine.taken = locked.iter().chain(awaited.iter()).collect();
+        machine.theirs = plans.of_others(instance, &machine.taken);
+        let slots = plan(&machine, config).slots;
+        if slots.is_empty() {
+            return;
+        }
+        plans.keep(instance, &machine, &slots).unwrap();
+        let seats = Seats::new(slots.clone(), locks, &awaited, Duration::ZERO, || Duration::ZERO).unwrap();
+        let is_as_before = self.planned[worker] == slots;
         self.running.retain_mut(|one| {
             if one.worker != worker {
                 return true;
             }
             let numbers = slots_of(&slots, &one.cpus);
             one.lead = numbers.first().copied().unwrap_or_default();
-            seats.adopt(&numbers)
+            let parts = slots.iter().filter(|slot| numbers.contains(&slot.number));
+            let together: CpuSet = parts.flat_map(|slot| slot.cpus.iter().copied()).collect();
+            let goes_on = together == one.cpus && seats.adopt(&numbers);
+            assert!(goes_on || !is_as_before, "the attempt on CPUs {} is lost", one.cpus);
+            goes_on
         });
         self.seen[worker] = None;
+        self.planned[worker] = slots;
         self.workers[worker] = Some(seats);
     }
 }
 
 #[test]
-fn two_workers_of_a_node_never_share_a_core() {
+fn two_workers_of_a_node_never_share_a_core_nor_lose_an_attempt() {
     let begun = std::cell::Cell::new(0);
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
     let steps = proptest::collection::vec(step(), 20..200);
     let result = runner.run(&steps, |steps| {
         let dir = tempfile::tempdir().unwrap();
-        let mut node =
-            Node { dir, workers: [None, None], seen: Default::default(), running: Vec::new(), usable: all() };
+        let mut node = Node {
+            dir,
+            workers: [None, None],
+            planned: Default::default(),
+            seen: Default::default(),
+            running: Vec::new(),
+            usable: all(),
+        };
         for step in steps {
             begun.set(begun.get() + u32::from(node.step(step)));
         }

@@ -148,6 +148,7 @@ proptest! {
     fn no_two_slots_share_a_core_or_more_memory_than_there_is(
         topology in topologies(), slots in 0u32..40, slot_cores in 0u32..20, reserved in 0u32..9, disk in any::<Option<u32>>(),
         taken in proptest::collection::btree_set(0u32..40, 0..6),
+        theirs in proptest::collection::btree_map(0u32..4, 0u64..80, 0..3), their_disk in 0u64..5,
     ) {
         let config = WorkerConfig {
             slots, slot_cores, slot_memory_gib: 0.5, slot_disk_gib: 1.0,
@@ -155,7 +156,13 @@ proptest! {
         };
         let taken: CpuSet = taken.into_iter().collect();
         let free_disk_bytes = disk.map(|kib| u64::from(kib) << 10);
-        let machine = Machine { topology: topology.clone(), nofile_max: 1024, free_disk_bytes, taken: taken.clone(), theirs: Share::default() };
+        let theirs = Share {
+            memory_bytes: theirs.into_iter().map(|(node, gib)| (node, gib << 30)).collect(),
+            disk_bytes: their_disk << 30,
+        };
+        let machine = Machine {
+            topology: topology.clone(), nofile_max: 1024, free_disk_bytes, taken: taken.clone(), theirs: theirs.clone(),
+        };
         let plan = plan(&machine, &config);
         let mut used = BTreeSet::new();
         let mut memory: BTreeMap<String, u64> = BTreeMap::new();
@@ -177,10 +184,17 @@ proptest! {
             prop_assert_eq!(slot.limits.cpuset_mems.clone(), (topology.nodes.len() > 1).then(|| home.to_string()));
             *memory.entry(home.to_string()).or_default() += slot.limits.memory_bytes;
         }
+        // Where others have every core, slots are made for the time after them.
+        let is_beside_others = topology.cores.iter()
+            .any(|core| !core.cpus.touches(&plan.reserved) && !core.siblings.touches(&taken));
+        let left = |all: u64, theirs: u64| if is_beside_others { all.saturating_sub(theirs) } else { all };
         for (home, used) in memory {
             let node = topology.nodes.iter().find(|node| node.number.to_string() == home).unwrap();
-            prop_assert!(used <= node.memory_bytes);
+            let theirs = theirs.memory_bytes.get(&node.number).copied().unwrap_or_default();
+            prop_assert!(used <= left(node.memory_bytes, theirs), "{} of node {}", used, home);
         }
+        let disk: u64 = plan.slots.iter().map(|slot| slot.limits.disk_bytes).sum();
+        prop_assert!(free_disk_bytes.is_none_or(|free| disk <= left(free, theirs.disk_bytes)), "{} of the disk", disk);
         let used: CpuSet = used.into_iter().collect();
         let ours: CpuSet = topology.cores.iter().filter(|core| !core.siblings.touches(&taken))
             .flat_map(|core| core.cpus.iter()).collect();
@@ -188,7 +202,9 @@ proptest! {
         prop_assert!(!used.touches(&plan.reserved) && !used.touches(&plan.unused));
         prop_assert_eq!(used.len() + plan.reserved.len() + plan.unused.len(), topology.usable().len());
         let is_possible = !topology.cores.is_empty() && topology.memory_bytes > 0;
-        prop_assert_eq!(plan.slots.is_empty(), !is_possible);
+        prop_assert!(is_possible || plan.slots.is_empty());
+        let is_used_up = plan.notices.iter().any(|said| said.contains("other workers on this node have left"));
+        prop_assert!(!is_possible || is_used_up || !plan.slots.is_empty());
         prop_assert!(slots == 0 || plan.slots.len() <= slots as usize);
         prop_assert!(!plan.slots.is_empty() || !plan.notices.is_empty());
     }
