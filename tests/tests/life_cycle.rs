@@ -253,6 +253,21 @@ async fn what_somebody_else_has_ended_counts_for_nothing() {
 }
 
 #[tokio::test]
+async fn what_somebody_else_ends_before_a_workers_eyes_is_tried_again() {
+    let node = Node::new("");
+    node.run("stopped", &ticks(6));
+    let _worker = node.worker();
+    let container = node.until_running("stopped").await;
+    let options = KillContainerOptionsBuilder::new().signal("SIGTERM").build();
+    engine().expect("an engine").kill_container(&container, Some(options)).await.expect("killed");
+    node.until_said(
+        "it will be tried again: the engine could not run a container to its end: somebody else",
+        1,
+    );
+    assert!(matches!(node.find("stopped").state, State::Delayed { .. }), "{:?}", node.find("stopped"));
+}
+
+#[tokio::test]
 async fn a_drain_finishes_what_it_can_and_hands_back_the_rest() {
     let node = Node::new("[worker]\ndrain_seconds = 20\n");
     node.run("short", &ticks(5));

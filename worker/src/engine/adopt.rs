@@ -30,11 +30,19 @@ const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 /// Events of one container that are read at most; engines keep a few hundred of all.
 const EVENTS_MAX: usize = 1024;
 
+/// How long an engine may take to tell of the end of a container that it says has ended.
+const TOLD_MAX: Duration = Duration::from_secs(10);
+
 /// A container's life so far.
-struct Past {
+pub(super) struct Past {
     began_at: Timestamp,
     /// `None` while it runs.
     ended_at: Option<Timestamp>,
+}
+
+/// What an engine tells of what was done to a container.
+struct Told {
+    actions: Vec<String>,
 }
 
 impl Docker {
@@ -80,7 +88,10 @@ impl Inner {
             Ok(None)
         };
         let Some(past) = Past::of(found) else { return not("it never began") };
-        if !self.was_let_alone(id, &past).await? {
+        let told = self.told_of(id, &past).await?;
+        // Of its end an engine that was started again since knows nothing: then it is not known how it came.
+        let is_known = past.ended_at.is_none() || (told.has("start") && told.has("die"));
+        if !is_known || told.foreign_hand().is_some() {
             return not("somebody else had a hand in it, or the engine does not know any more");
         }
         // As it was made, whatever is believed of the engine now.
@@ -128,26 +139,68 @@ impl Inner {
         self.client.logs(id, Some(options))
     }
 
-    /// Whether nobody else had a hand in a container. Of its end an engine that was started again since knows nothing:
-    /// then it is not known how it came.
-    async fn was_let_alone(&self, id: &str, past: &Past) -> Result<bool, EngineError> {
-        let until = past.ended_at.map_or_else(self.options.now, |at| at + ONE_SECOND);
+    /// Whether a container that has ended did so by itself: what somebody else has ended tells nothing of its task.
+    ///
+    /// # Errors
+    /// It did not, or the engine does not know.
+    pub(super) async fn ended_by_itself(
+        &self,
+        id: &str,
+        found: &ContainerInspectResponse,
+    ) -> Result<(), EngineError> {
+        let why = match Past::of(found) {
+            Some(past @ Past { ended_at: Some(_), .. }) => {
+                let told = self.told_of(id, &past).await?;
+                match told.foreign_hand() {
+                    Some(hand) => format!("somebody else has ended it: the engine tells of a {hand}"),
+                    None if told.has("die") => return Ok(()),
+                    None => "how it ended is not known: the engine was started again".to_owned(),
+                }
+            }
+            _ => "somebody else has started it again".to_owned(),
+        };
+        Err(failed("run a container to its end", why))
+    }
+
+    /// What the engine tells of a container, up to its end where that has come.
+    async fn told_of(&self, id: &str, past: &Past) -> Result<Told, EngineError> {
+        // Podman tells of a stop once that is done.
+        let until = match past.ended_at {
+            None => Some((self.options.now)()),
+            Some(ended_at) => self.facts.is_podman.then(|| ended_at + ONE_SECOND),
+        };
         let filters = HashMap::from([("container".to_owned(), vec![id.to_owned()])]);
-        let options = EventsOptionsBuilder::new()
-            .since(&past.began_at.as_second().to_string())
-            .until(&until.as_second().to_string())
-            .filters(&filters)
-            .build();
-        let events = std::pin::pin!(self.client.events(Some(options)).take(EVENTS_MAX));
-        let events: Vec<_> = events.collect().await;
-        let mut actions = Vec::new();
-        for event in events {
-            let event = event.map_err(|source| failed("tell what happened to a container", source))?;
-            actions.extend(event.action);
-        }
-        let has = |action: &str| actions.iter().any(|seen| seen == action);
-        let is_known = past.ended_at.is_none() || (has("start") && has("die"));
-        Ok(is_known && !FOREIGN_HANDS.into_iter().any(has))
+        let options =
+            EventsOptionsBuilder::new().since(&past.began_at.as_second().to_string()).filters(&filters);
+        let options = match until {
+            Some(until) => options.until(&until.as_second().to_string()),
+            None => options,
+        };
+        let mut told = Told { actions: Vec::new() };
+        let mut events = std::pin::pin!(self.client.events(Some(options.build())).take(EVENTS_MAX));
+        let read = async {
+            while let Some(event) = events.next().await {
+                let event = event.map_err(|source| failed("tell what happened to a container", source))?;
+                told.actions.extend(event.action);
+                if until.is_none() && told.has("die") {
+                    break;
+                }
+            }
+            Ok::<(), EngineError>(())
+        };
+        // What is told until then is all that it knows.
+        tokio::time::timeout(TOLD_MAX, read).await.unwrap_or(Ok(()))?;
+        Ok(told)
+    }
+}
+
+impl Told {
+    fn has(&self, action: &str) -> bool {
+        self.actions.iter().any(|told| told == action)
+    }
+
+    fn foreign_hand(&self) -> Option<&'static str> {
+        FOREIGN_HANDS.into_iter().find(|hand| self.has(hand))
     }
 }
 

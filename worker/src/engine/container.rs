@@ -218,6 +218,9 @@ impl Inner {
         for (path, bytes_max) in &request.files_out {
             if let Some(bytes) = self.get_file(id, path, *bytes_max).await? {
                 files_out.insert(path.clone(), bytes);
+        if matches!(ended, Ended::Itself) {
+            self.ended_by_itself(id, &found).await?;
+        }
             }
         }
         let outputs = self.get_outputs(id, &request.outputs, request.output_bytes_max).await?;
