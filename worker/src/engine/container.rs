@@ -46,6 +46,11 @@ impl Docker {
         let removal = Removal::of_run(Arc::clone(inner), request);
         let created = match inner.create(request).await {
             Ok(created) => created,
+            // Its name is that of one which an earlier process has asked for, and which came late.
+            Err(error) if status(&error) == Some(409) => {
+                removal.of_all().await?;
+                return Err(failed("create a container", error));
+            }
             Err(error) if status(&error).is_some() => {
                 removal.disarm();
                 return Err(match is_missing(&error) {
@@ -213,14 +218,14 @@ impl Inner {
         }
         let found = self.inspect_container(id).await?;
         let found = found.ok_or_else(|| failed("inspect a container", "somebody has removed it"))?;
+        if matches!(ended, Ended::Itself) {
+            self.ended_by_itself(id, &found).await?;
+        }
         let end = container_end(&ended, &found, &watch, request.limits.memory_bytes);
         let mut files_out = BTreeMap::new();
         for (path, bytes_max) in &request.files_out {
             if let Some(bytes) = self.get_file(id, path, *bytes_max).await? {
                 files_out.insert(path.clone(), bytes);
-        if matches!(ended, Ended::Itself) {
-            self.ended_by_itself(id, &found).await?;
-        }
             }
         }
         let outputs = self.get_outputs(id, &request.outputs, request.output_bytes_max).await?;
