@@ -115,7 +115,7 @@ async fn main() {
         ended = engine.run(&hog) => panic!("{ended:?}"),
         beside = victim(&engine) => beside,
     };
-    assert!(engine.settle(Duration::from_secs(20)).await);
+    assert!(engine.settle(Duration::from_secs(20), |_| true).await);
     println!("\n| victim on core 0 | CPU time | wall time |\n|---|---|---|");
     println!("| alone | {:.2} s | {:.2} s |", alone.0, alone.1);
     println!("| beside 8 busy processes on core 1 | {:.2} s | {:.2} s |", beside.0, beside.1);

@@ -213,7 +213,7 @@ pub(crate) async fn serve(
     heeding.abort();
     end_native_commands_of(&owner);
     if let NodeEngine::Docker(docker) = &engine
-        && !docker.settle(SETTLE_MAX).await
+        && !docker.settle(SETTLE_MAX, |_| true).await
     {
         tracing::warn!("some containers could not be removed in time: they are left to the janitor");
     }

@@ -37,10 +37,6 @@ impl<E: Engine> Engine for Recorded<'_, E> {
         self.engine.confine(first_cpu, limits)
     }
 
-    async fn settled(&self) {
-        self.engine.settled().await;
-    }
-
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
         let path = request.context_dir.join("Dockerfile");
         let dockerfile = std::fs::read(&path).map_err(|source| EngineError::Failed {

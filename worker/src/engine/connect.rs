@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::EngineError;
 use super::parent::{self, SlotGroups};
+use crate::topology::CpuSet;
 
 /// Where the engine listens unless the host says otherwise.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -94,7 +95,7 @@ pub(super) struct Inner {
     /// Whether its init is still believed in.
     pub(super) has_init: AtomicBool,
     /// Removals going on behind dropped futures.
-    pub(super) removals: watch::Sender<usize>,
+    pub(super) removals: watch::Sender<Vec<CpuSet>>,
 }
 
 impl Docker {
@@ -124,7 +125,7 @@ impl Docker {
         let facts = facts(info, api_version, is_podman, rootless_uid);
         let limits_disk = AtomicBool::new(facts.limits_disk);
         let has_init = AtomicBool::new(facts.has_init);
-        let removals = watch::Sender::new(0);
+        let removals = watch::Sender::new(Vec::new());
         let groups = SlotGroups::new(&facts);
         let inner = Inner { client, lookup, facts, options, groups, limits_disk, has_init, removals };
         Ok(Self { inner: Arc::new(inner) })

@@ -350,7 +350,8 @@ pub trait Engine: Send + Sync {
         Ok(None)
     }
 
-    /// Ends what runs in the control groups of a slot's CPUs and is listed nowhere, before they are given out again.
+    /// Waits, for a while at most, until what dropped runs and builds have left on a slot's CPUs is removed, and ends what
+    /// runs in their control groups and is listed nowhere: before they are given out again.
     ///
     /// # Errors
     /// Something runs on: a sentence.
@@ -379,11 +380,6 @@ pub trait Engine: Send + Sync {
             }
             self.confine(first_cpu, limits)
         }
-    }
-
-    /// Waits until what dropped runs and builds have left is removed; for a while at most.
-    fn settled(&self) -> impl Future<Output = ()> + Send {
-        async {}
     }
 
     /// Builds an image. A failed step is an outcome, not an error.

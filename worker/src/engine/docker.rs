@@ -14,6 +14,7 @@ use super::{
     BuildEnd, BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest,
     RunningContainer,
 };
+use crate::topology::CpuSet;
 
 /// How long a registry may say nothing.
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -85,17 +86,16 @@ impl Engine for Docker {
     }
 
     async fn clear(&self, cpus: &[u32]) -> Result<(), String> {
+        let of_slot: CpuSet = cpus.iter().copied().collect();
+        if !self.settle(SETTLE_MAX, |removed| removed.touches(&of_slot)).await {
+            tracing::warn!(
+                cpus = %of_slot,
+                "containers of an attempt that was cut off are still there: they are left to the janitor"
+            );
+        }
         match self.inner.facts.is_podman {
             true => self.inner.groups.unlisted(cpus).end().await,
             false => Ok(()),
-        }
-    }
-
-    async fn settled(&self) {
-        if !self.settle(SETTLE_MAX).await {
-            tracing::warn!(
-                "containers of an attempt that was cut off are still there: they are left to the janitor"
-            );
         }
     }
 

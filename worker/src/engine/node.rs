@@ -64,12 +64,6 @@ impl Engine for NodeEngine {
         }
     }
 
-    async fn settled(&self) {
-        if let Self::Docker(docker) = self {
-            docker.settled().await;
-        }
-    }
-
     async fn build(&self, request: &BuildRequest) -> Result<BuildOutcome, EngineError> {
         self.engine("build")?.build(request).await
     }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::connect::{Docker, Inner, failed, is_missing};
 use super::unlisted::Unlisted;
 use super::{BuildRequest, EngineError, RunRequest};
+use crate::topology::CpuSet;
 
 /// How often an object's containers are looked for before the janitor is left to it.
 const LOOKS_MAX: u32 = 40;
@@ -36,6 +37,8 @@ struct Left {
     inner: Arc<Inner>,
     object: Uuid,
     kind: ObjectKind,
+    /// Where it runs.
+    cpus: CpuSet,
     /// The request of a build, until it is hung up.
     request: Option<JoinHandle<()>>,
     /// Where an engine runs builds that it lists nowhere.
@@ -46,7 +49,8 @@ impl Removal {
     /// Of one container, whose entry in the ledger goes with it.
     pub(super) fn of_run(inner: Arc<Inner>, request: &RunRequest) -> Self {
         let (object, kind) = (request.labels.object, request.kind());
-        Self { left: Some(Left { inner, object, kind, request: None, unlisted: None }), forget: true }
+        let cpus = request.limits.cpuset_cpus.parse().unwrap_or_default();
+        Self { left: Some(Left { inner, object, kind, cpus, request: None, unlisted: None }), forget: true }
     }
 
     /// Of a build's containers; its images and layers stay, and so does its entry.
@@ -54,7 +58,8 @@ impl Removal {
         let group = request.limits.cgroup_parent.as_deref().filter(|_| inner.facts.is_podman);
         let unlisted = group.map(|group| inner.groups.unlisted_below(group));
         let (object, kind) = (request.labels.object, request.kind());
-        Self { left: Some(Left { inner, object, kind, request: None, unlisted }), forget: false }
+        let cpus = request.limits.cpuset_cpus.parse().unwrap_or_default();
+        Self { left: Some(Left { inner, object, kind, cpus, request: None, unlisted }), forget: false }
     }
 
     /// What is hung up when the build is cut off.
@@ -144,7 +149,7 @@ impl Drop for Removal {
         let Some(mut left) = self.left.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let forget = self.forget;
-        left.inner.removals.send_modify(|count| *count += 1);
+        left.inner.removals.send_modify(|removals| removals.push(left.cpus.clone()));
         runtime.spawn(async move {
             let object = left.object;
             match left.remove().await {
@@ -152,17 +157,21 @@ impl Drop for Removal {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%object, %error, "something of it is left to the janitor"),
             }
-            left.inner.removals.send_modify(|count| *count -= 1);
+            left.inner.removals.send_modify(|removals| {
+                let done = removals.iter().position(|cpus| *cpus == left.cpus);
+                done.map(|at| removals.swap_remove(at));
+            });
         });
     }
 }
 
 impl Docker {
-    /// Waits until the containers of all dropped runs and builds are gone, `at_most` so long: call it before the
-    /// runtime ends. Says whether they are.
-    pub async fn settle(&self, at_most: Duration) -> bool {
+    /// Waits until the containers of dropped runs and builds are gone, of those whose CPUs are `awaited`, `at_most` so
+    /// long. Says whether they are. Call it for all before the runtime ends.
+    pub async fn settle(&self, at_most: Duration, awaited: impl Fn(&CpuSet) -> bool) -> bool {
         let mut removals = self.inner.removals.subscribe();
-        tokio::time::timeout(at_most, removals.wait_for(|count| *count == 0)).await.is_ok()
+        let are_gone = removals.wait_for(|removals| !removals.iter().any(&awaited));
+        tokio::time::timeout(at_most, are_gone).await.is_ok()
     }
 
     /// Removes the containers of an incarnation whose process is gone, so that its cores are free before they are given

@@ -19,7 +19,7 @@ mod supervisor;
 mod verdict;
 
 pub use job::{Job, RunError, run};
-pub use native::{end_native_commands_of, end_native_commands_of_the_dead};
+pub use native::{end_native_commands_of, end_native_commands_of_the_dead, native_processes_in};
 pub(crate) use share::share;
 pub use share::{kinds, knows, takes};
 pub use supervisor::{SUPERVISE, supervise};

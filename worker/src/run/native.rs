@@ -15,7 +15,7 @@ use super::{bundle, group, outputs, processes};
 use crate::engine::{ContainerEnd, HeadTail};
 use crate::slots::Slot;
 
-/// Its processes carry it: `<owner>/<object>`.
+/// Its processes carry it: `<owner>/<slot>/<object>`.
 const MARK: &str = "BOTTEGA_NATIVE";
 /// What a native command finds programs by.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,7 +45,7 @@ pub(super) async fn run<E>(job: &Job<'_, E>, slot: &Slot, timeout: Duration) -> 
         std::fs::create_dir_all(&made).map_err(|source| RunError::Disk { path: made, source })?;
     }
     let (owner, object) = (&job.labels.owner, (job.unique)());
-    let mark = format!("{owner}/{object}");
+    let mark = format!("{owner}/{}/{object}", slot.number);
     let mut env: BTreeMap<String, String> = [
         ("PATH", PATH.to_owned()),
         ("LANG", LANG.to_owned()),
@@ -77,7 +77,7 @@ pub(super) async fn run<E>(job: &Job<'_, E>, slot: &Slot, timeout: Duration) -> 
             dir: dir.clone(),
             env: env.clone(),
             mark: format!("{MARK}={mark}"),
-            group: format!("{}{object}", group_prefix(owner)),
+            group: format!("{}{object}", group_of(owner, slot.number)),
             cores: slot.cpus.clone(),
             memory_bytes: slot.limits.memory_bytes,
             pids_max: slot.limits.pids_max,
@@ -131,13 +131,22 @@ pub fn end_native_commands_of_the_dead(state_dir: &Path) -> Result<(), PathError
     Ok(())
 }
 
+/// The processes of native commands in a slot: none once what was cut off there has ended.
+#[must_use]
+pub fn native_processes_in(owner: &Owner, slot: u32) -> BTreeSet<i32> {
+    found(&format!("{MARK}={owner}/{slot}/"), &group_of(owner, slot))
+}
+
+/// What carries a mark, or is in a control group, that begins so.
+fn found(mark: &str, group_prefix: &str) -> BTreeSet<i32> {
+    let mut found = processes::marked(mark);
+    found.extend(group::processes_of(group_prefix));
+    found
+}
+
 /// Ends what carries a mark, or is in a control group, that begins so.
 fn end_marked(mark: &str, group_prefix: &str) {
-    let left = processes::end_all(|| {
-        let mut found: BTreeSet<i32> = processes::marked(mark);
-        found.extend(group::processes_of(group_prefix));
-        found
-    });
+    let left = processes::end_all(|| found(mark, group_prefix));
     group::remove_of(group_prefix);
     if left > 0 {
         tracing::error!(left, mark, "native commands could not be killed: look at them with ps");
@@ -146,6 +155,10 @@ fn end_marked(mark: &str, group_prefix: &str) {
 
 fn group_prefix(owner: &Owner) -> String {
     format!("bottega-native.{owner}.")
+}
+
+fn group_of(owner: &Owner, slot: u32) -> String {
+    format!("{}{slot}.", group_prefix(owner))
 }
 
 fn work_dir<E>(job: &Job<'_, E>) -> PathBuf {

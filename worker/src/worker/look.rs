@@ -56,12 +56,7 @@ impl<E: Engine + 'static> Worker<E> {
                 for news in self.board.tell(Topic::Joining, self.seats.saw(&large)) {
                     tracing::info!("{news}");
                 }
-                Some(None) => {
-                    tracing::info!("slots wait for each other no longer");
-                    self.board.waiting(None);
-                }
-                None => {}
-            },
+            }
             Err(error) => tracing::debug!(%error, "cannot look for large tasks"),
         }
         true
@@ -69,24 +64,32 @@ impl<E: Engine + 'static> Worker<E> {
 
     /// Waits until nothing of ours runs on CPUs that are about to be given out again.
     pub(super) async fn until_empty(&self, given: &Slot, shutdown: &Shutdown) {
+        let of = Topic::Rest(given.number);
         while shutdown.phase() < Phase::Requested {
-            self.shop.engine.settled().await;
-            let ours = self.shop.engine.running().await.map(|running| {
-                let ours = running.into_iter().filter(|container| container.owner == self.owner);
-                let mut sets = ours.filter_map(|container| container.cpuset_cpus.parse::<CpuSet>().ok());
-                sets.any(|set| set.touches(&given.cpu_set()))
-            });
-            match ours {
-                Ok(false) => match self.shop.engine.clear(&given.cpus).await {
-                    Ok(()) => return,
-                    Err(why) => tracing::warn!(slot = given.number, "{why}"),
-                },
-                Ok(true) => {
-                    tracing::warn!(slot = given.number, "a container that was removed still runs there");
-                }
-                Err(error) => tracing::debug!(%error, "cannot ask which containers run"),
+            let Err(why) = self.is_empty(given).await else { break };
+            for news in self.board.tell(of, [format!("slot {} is not given out again: {why}", given.number)])
+            {
+                tracing::warn!(slot = given.number, "{news}");
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        self.board.tell(of, None::<String>);
+    }
+
+    async fn is_empty(&self, given: &Slot) -> Result<(), String> {
+        self.shop.engine.clear(&given.cpus).await?;
+        let running = self.shop.engine.running().await.map_err(|error| error.to_string())?;
+        let ours = running.into_iter().filter(|container| container.owner == self.owner);
+        let is_there = |cpus: &str| cpus.parse::<CpuSet>().is_ok_and(|set| set.touches(&given.cpu_set()));
+        if let Some(left) = ours.into_iter().find(|container| is_there(&container.cpuset_cpus)) {
+            return Err(format!("container {} was removed, and still runs there", left.id));
+        }
+        if !self.config.borrow().native {
+            return Ok(());
+        }
+        match run::native_processes_in(&self.owner, given.number).first() {
+            None => Ok(()),
+            Some(pid) => Err(format!("process {pid} was killed, and is still there")),
         }
     }
 

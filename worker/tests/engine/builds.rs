@@ -217,7 +217,7 @@ async fn a_build_that_is_late_or_dropped_leaves_nothing_running() {
             () = until_running(&step) => {}
         }
     }
-    assert!(node.docker.settle(patient(Duration::from_secs(20))).await);
+    assert!(node.docker.settle(patient(Duration::from_secs(20)), |_| true).await);
     assert!(!node.has_containers(dropped.labels.object).await);
     assert!(!is_running(&step));
     node.docker.remove_groups();

@@ -389,7 +389,7 @@ async fn a_dropped_run_leaves_nothing() {
         }
         assert!(node.ledger.get(request.labels.object).is_some());
     }
-    assert!(node.docker.settle(patient(Duration::from_secs(20))).await);
+    assert!(node.docker.settle(patient(Duration::from_secs(20)), |_| true).await);
     assert!(!node.has_containers(request.labels.object).await);
     assert_eq!(node.ledger.get(request.labels.object), None);
 }
@@ -431,7 +431,7 @@ async fn what_runs_is_known_by_its_owner_and_cpus() {
         let found = of_ours().await.unwrap();
         assert_eq!((found.owner, found.cpuset_cpus.as_str()), (request.labels.owner.clone(), "1"));
     }
-    node.docker.settled().await;
+    node.docker.clear(&[1]).await.unwrap();
     assert_eq!(of_ours().await, None, "what was cut off is gone before its cores are given out");
 }
 
