@@ -79,6 +79,12 @@ pub(crate) async fn serve(
     let local: Vec<&Path> =
         [state_dir.as_path()].into_iter().chain(facts.map(|facts| facts.root_dir.as_path())).collect();
 
+    let _named = locks.name(&cli.instance)?.with_context(|| {
+        format!(
+            "a worker called {} runs on this node already: end it, or call this one otherwise with --instance",
+            cli.instance
+        )
+    })?;
     let locks = CpuLocks::open(&state_dir)?;
     let choosing = locks.choose()?;
     let mut machine = machine(&local)?;
@@ -114,8 +120,9 @@ pub(crate) async fn serve(
 
     let mut of_slots = Vec::new();
     for slot in &mut slots {
-        // What goes on has the group that it began with.
-        if mandate.as_ref().is_some_and(|mandate| mandate.is_at_work(slot)) {
+        // What goes on has the group that it began with, and what another worker has is its own business.
+        let goes_on = mandate.as_ref().is_some_and(|mandate| mandate.is_at_work(slot));
+        if goes_on || !seats.is_held(slot.number) {
             continue;
         }
         let why_not = engine.make_ready(&slot.cpus, &mut slot.limits).await.map_err(anyhow::Error::msg)?;

@@ -37,22 +37,28 @@ impl CpuLocks {
         Ok(Self { dir })
     }
 
-    /// The right to look which cores are free and to take some, until it is dropped: workers that start at the same
-    /// time choose one after the other. A holder that hangs is waited for no longer than some seconds.
+    /// The right to be the worker of a name, which goes on with what that one began, until it is dropped; `None` where
+    /// another process has it.
     ///
     /// # Errors
     /// The lock's file cannot be made or locked.
-    pub fn choose(&self) -> Result<File, PathError> {
-        let path = self.dir.join("choosing");
-        let failed = |source| PathError { action: "lock", path: path.clone(), source };
-        let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+    pub fn name(&self, instance: &str) -> Result<Option<File>, PathError> {
+        self.lock(&format!("worker-{instance}"))
+    }
+
+    /// The right to look which cores are free and to take some, until it is dropped: workers that start at the same
+    /// time choose one after the other. A holder that hangs is waited for no longer than some seconds: then without it.
+    ///
+    /// # Errors
+    /// The lock's file cannot be made or locked.
+    pub fn choose(&self) -> Result<Option<File>, PathError> {
         for _ in 0..ASKS_MAX {
-            match fs2::FileExt::try_lock_exclusive(&file) {
-                Err(e) if e.kind() == fs2::lock_contended_error().kind() => std::thread::sleep(ASK_PAUSE),
-                locked => return locked.map(|()| file).map_err(failed),
+            if let Some(lock) = self.lock("choosing")? {
+                return Ok(Some(lock));
             }
+            std::thread::sleep(ASK_PAUSE);
         }
-        Ok(file)
+        Ok(None)
     }
 
     /// The CPUs of cores that somebody else has.
@@ -76,16 +82,23 @@ impl CpuLocks {
     pub fn take(&self, cpus: &CpuSet) -> Result<Result<HeldCpus, u32>, PathError> {
         let mut held = HeldCpus { files: Vec::new() };
         for cpu in cpus.iter() {
-            let path = self.dir.join(cpu.to_string());
-            let failed = |source| PathError { action: "lock", path: path.clone(), source };
-            let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
-            match fs2::FileExt::try_lock_exclusive(&file) {
-                Ok(()) => held.files.push(file),
-                Err(e) if e.kind() == fs2::lock_contended_error().kind() => return Ok(Err(cpu)),
-                Err(e) => return Err(failed(e)),
+            match self.lock(&cpu.to_string())? {
+                Some(file) => held.files.push(file),
+                None => return Ok(Err(cpu)),
             }
         }
         Ok(Ok(held))
+    }
+
+    fn lock(&self, name: &str) -> Result<Option<File>, PathError> {
+        let path = self.dir.join(name);
+        let failed = |source| PathError { action: "lock", path: path.clone(), source };
+        let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+        match fs2::FileExt::try_lock_exclusive(&file) {
+            Ok(()) => Ok(Some(file)),
+            Err(e) if e.kind() == fs2::lock_contended_error().kind() => Ok(None),
+            Err(e) => Err(failed(e)),
+        }
     }
 }
 
@@ -118,5 +131,15 @@ mod tests {
         check("3", None);
         drop(held);
         check("0,4", None);
+    }
+
+    #[test]
+    fn a_name_has_one_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = CpuLocks::open(dir.path()).unwrap();
+        let held = locks.name("a").unwrap();
+        assert!(held.is_some() && locks.name("a").unwrap().is_none() && locks.name("b").unwrap().is_some());
+        drop(held);
+        assert!(locks.name("a").unwrap().is_some());
     }
 }
