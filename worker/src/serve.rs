@@ -16,7 +16,7 @@ use uuid::Uuid;
 use worker::agents::{BrainKind, Llm, Surroundings};
 use worker::attempt::Workshop;
 use worker::attempt::journal::boot_id;
-use worker::board::Board;
+use worker::board::{Board, Topic};
 use worker::breaker::Breaker;
 use worker::config::{BuildNetwork, WorkerConfig};
 use worker::disk::DiskReserve;
@@ -35,15 +35,14 @@ const EXIT_FENCED: i32 = 75;
 
 /// How long is waited before an engine is looked for again that did not answer.
 const CONNECT_PAUSE: Duration = Duration::from_secs(10);
+/// And before it is asked again what builds reach, which may take a minute and a half.
+const PROBE_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long the log may take to be written when the process leaves.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// The file in the state directory that says what builds can reach.
 const BUILD_NETWORK: &str = "build-network";
-
-/// What people read where a change of the configuration does not hold yet.
-const RESTART_NEEDED: &str = "changed in the configuration, and holds after the next restart";
-
-/// And where it cannot hold.
-const ENDPOINTS_STAY: &str = "changed in the configuration, and the endpoints of models stay as they were";
 
 /// Works until it is told to stop.
 pub(crate) async fn serve(
@@ -79,13 +78,13 @@ pub(crate) async fn serve(
     let local: Vec<&Path> =
         [state_dir.as_path()].into_iter().chain(facts.map(|facts| facts.root_dir.as_path())).collect();
 
+    let locks = CpuLocks::open(&state_dir)?;
     let _named = locks.name(&cli.instance)?.with_context(|| {
         format!(
             "a worker called {} runs on this node already: end it, or call this one otherwise with --instance",
             cli.instance
         )
     })?;
-    let locks = CpuLocks::open(&state_dir)?;
     let choosing = locks.choose()?;
     let mut machine = machine(&local)?;
     let boot = boot_id();
@@ -128,9 +127,6 @@ pub(crate) async fn serve(
         let why_not = engine.make_ready(&slot.cpus, &mut slot.limits).await.map_err(anyhow::Error::msg)?;
         of_slots.extend(why_not.map(|why_not| (slot.number, why_not)));
     }
-    for notice in &notices {
-        tracing::warn!("{notice}");
-    }
 
     let pythons = available_pythons(&engine).await?;
     if config.containers && pythons.is_empty() {
@@ -140,10 +136,33 @@ pub(crate) async fn serve(
     let is_free = |slot: &&Slot| {
         seats.is_held(slot.number) && !mandate.as_ref().is_some_and(|mandate| mandate.is_at_work(slot))
     };
-    let build_network = match (slots.iter().find(is_free), remembered_network(&state_dir)) {
-        (None, Some(network)) if config.build_network == BuildNetwork::Auto => network,
-        (free, _) => build_network(&config, &engine, &spool, &owner, &pythons, free).await?,
+    let auto = config.build_network == BuildNetwork::Auto;
+    let remembered = remembered_network(&state_dir).filter(|_| auto);
+    let build_network = match (remembered, slots.iter().find(is_free)) {
+        (Some(network), None) => network,
+        // What goes on must not wait for it.
+        (Some(network), _) if mandate.is_some() => network,
+        (_, free) => loop {
+            match build_network(&config, &engine, &spool, &owner, &pythons, free).await {
+                Ok(network) => break network,
+                Err(why) => match remembered {
+                    Some(network) => {
+                        notices.push(format!("builds get the network that they had before: {why:#}"));
+                        break network;
+                    }
+                    None if notifier.watchdog_interval().is_none() || free.is_none() => return Err(why),
+                    None => {
+                        if !wait(&notifier, &shutdown, &format!("{why:#}"), PROBE_PAUSE).await {
+                            return Ok(());
+                        }
+                    }
+                },
+            }
+        },
     };
+    for notice in &notices {
+        tracing::warn!("{notice}");
+    }
     std::fs::write(state_dir.join(BUILD_NETWORK), format!("{build_network:?}\n"))?;
     let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
     tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
@@ -151,8 +170,8 @@ pub(crate) async fn serve(
     disks.extend(local.iter().map(|dir| dir.to_path_buf()));
     let board = Board::new(owner.clone(), &slots, notices);
     board.set_kinds(kinds(&config));
-    for (slot, why_not) in &of_slots {
-        if let Some(news) = board.notice_of_slot(*slot, Some(why_not)) {
+    for (slot, why_not) in of_slots {
+        for news in board.tell(Topic::Slot(slot), [why_not]) {
             tracing::warn!("{news}");
         }
     }
@@ -212,7 +231,8 @@ pub(crate) async fn serve(
         Some(mandate) => mandate,
         None => Mandate::new(&spool, &owner)?,
     };
-    leave_on_signal(&notifier)?;
+    leave_on_signal(&notifier, &worker.log)?;
+    tokio::spawn(end_at_once(shutdown.clone()));
     notifier.ready(&worker.board.line());
     let worker = Arc::new(worker);
     let heeding = tokio::spawn(heed_reloads(reload, live, worker.clone(), cli.brain));
@@ -253,14 +273,22 @@ async fn connect(
             Err(error) if notifier.watchdog_interval().is_none() => return Err(error.into()),
             Err(error) => {
                 has_waited = true;
-                tracing::warn!("waiting for the container engine: {error}");
-                notifier.waiting(&format!("waiting for the container engine: {error}"), CONNECT_PAUSE * 3);
+                let why = format!("waiting for the container engine: {error}");
+                if !wait(notifier, shutdown, &why, CONNECT_PAUSE).await {
+                    return Ok(None);
+                }
             }
         }
-        tokio::select! {
-            () = shutdown.draining() => return Ok(None),
-            () = tokio::time::sleep(CONNECT_PAUSE) => {}
-        }
+    }
+}
+
+/// Waits before something is tried again that a start needs, and tells of it; false where the worker was told to end.
+async fn wait(notifier: &Notifier, shutdown: &Shutdown, why: &str, pause: Duration) -> bool {
+    tracing::warn!("{why}");
+    notifier.waiting(why, pause * 3);
+    tokio::select! {
+        () = shutdown.draining() => false,
+        () = tokio::time::sleep(pause) => true,
     }
 }
 
@@ -303,17 +331,26 @@ fn remembered_network(state_dir: &Path) -> Option<Network> {
 
 /// SIGUSR1 ends this process and nothing else: its containers run on for the one that comes after. What it was writing
 /// is as after a crash, which is what every other part is made for.
-fn leave_on_signal(notifier: &Notifier) -> anyhow::Result<()> {
+fn leave_on_signal(notifier: &Notifier, log: &EventLog) -> anyhow::Result<()> {
     let mut leave = signal(SignalKind::user_defined1()).context("cannot handle signals")?;
-    let notifier = notifier.clone();
+    let (notifier, log) = (notifier.clone(), log.clone());
     tokio::spawn(async move {
         if leave.recv().await.is_some() {
             tracing::info!("leaving: containers run on for the worker that comes after this one");
             notifier.stopping("leaving: containers run on for the worker that comes after this one");
+            // What happened since the last beat; nothing depends on it, and the spool may hang.
+            let written = tokio::task::spawn_blocking(move || log.flush(Timestamp::now()));
+            let _ = tokio::time::timeout(LEAVE_MAX, written).await;
             std::process::exit(0);
         }
     });
     Ok(())
+}
+
+async fn end_at_once(shutdown: Shutdown) {
+    shutdown.now().await;
+    tracing::warn!("asked once more: ending at once, and the next start takes back what is left");
+    std::process::exit(1);
 }
 
 /// What holds for the next attempts; what only a start can change is said.
@@ -327,22 +364,23 @@ async fn heed_reloads(
     loop {
         let (mut config, keys) = reload.next().await.reloaded(&started_with);
         config.brain = brain.unwrap_or(config.brain);
-        worker.board.withdraw_group(RESTART_NEEDED);
-        if !keys.is_empty() {
-            let mut said = format!("{RESTART_NEEDED}: worker.{}", keys.join(", worker."));
+        let restart = (!keys.is_empty()).then(|| {
+            let mut said = "changed in the configuration, and holds after the next restart: worker.".to_owned();
+            said += &keys.join(", worker.");
             if keys.iter().any(|key| ["slots", "slot_cores", "reserved_cores"].contains(key)) {
                 said += "; what runs in slots of other cores then begins again, unless the worker is drained first";
             }
-            tracing::warn!("{said}");
-            worker.board.notice(&said);
+            said
+        });
+        let endpoints = worker.llm.reload(&config.agents).err().map(|why| {
+            format!("changed in the configuration, and the endpoints of models stay as they were: {why}")
+        });
+        for (of, said) in [(Topic::Restart, restart), (Topic::Endpoints, endpoints)] {
+            for news in worker.board.tell(of, said) {
+                tracing::warn!("{news}");
+            }
         }
         worker.board.set_kinds(kinds(&config));
-        worker.board.withdraw_group(ENDPOINTS_STAY);
-        if let Err(why) = worker.llm.reload(&config.agents) {
-            let said = format!("{ENDPOINTS_STAY}: {why}");
-            tracing::warn!("{said}");
-            worker.board.notice(&said);
-        }
         live.send_replace(config);
     }
 }
