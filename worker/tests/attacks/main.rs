@@ -345,7 +345,7 @@ fn table(engine: &str, rows: &[Row]) -> String {
     text
 }
 
-async fn conduct(attacks: Vec<(&str, BoxFuture<'_, Row>)>, at_once: usize) -> Vec<Row> {
+async fn conduct(attacks: Vec<(bool, BoxFuture<'_, Row>)>, at_once: usize) -> Vec<Row> {
     let attacks = attacks.into_iter().map(|(_, attack)| attack);
     futures_util::stream::iter(attacks).buffered(at_once).collect().await
 }
@@ -366,13 +366,14 @@ async fn nothing_escapes_and_nothing_lingers() {
         .partition(|attack| at_run::can_be_held(attack, &facts));
     let all = builds
         .into_iter()
-        .map(|attack| -> (_, BoxFuture<'_, Row>) { (attack.name, Box::pin(this.build(attack))) })
-        .chain(
-            runs.into_iter()
-                .map(|attack| -> (_, BoxFuture<'_, Row>) { (attack.name, Box::pin(this.run(attack))) }),
-        );
+        .map(|attack| -> (_, BoxFuture<'_, Row>) {
+            (attack.end == Ends::DiskFull, Box::pin(this.build(attack)))
+        })
+        .chain(runs.into_iter().map(|attack| -> (_, BoxFuture<'_, Row>) {
+            (attack.end == ContainerEnd::DiskFull, Box::pin(this.run(attack)))
+        }));
     // Those that fill the disk would only wait for each other.
-    let (fills, others): (Vec<_>, Vec<_>) = all.partition(|(name, _)| name.contains("fill"));
+    let (fills, others): (Vec<_>, Vec<_>) = all.partition(|(is_fill, _)| *is_fill);
     let (mut rows, fills) = tokio::join!(conduct(others, AT_ONCE), conduct(fills, 1));
     rows.extend(fills);
 
