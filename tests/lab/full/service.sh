@@ -86,3 +86,22 @@ systemctl stop "$unit" || fail drains
 ! grep -rqs canary-in-a-credential "$spool" /var/lib/bottega || fail keeps_its_key_to_itself
 ! journalctl --no-pager | grep -q canary-in-a-credential || fail keeps_its_key_to_itself
 ok keeps_its_key_to_itself
+
+# No package index is reachable here.
+for file in bottega node; do
+    sed -i 's|^build_network = .*|build_network = "auto"|' "/etc/bottega/$file.toml"
+done
+systemctl start "$unit" || fail starts_without_an_index
+journalctl --no-pager -u "$unit" | grep -q 'builds get the network that they had before' || fail starts_without_an_index
+ok starts_without_an_index
+
+# One has one core, whoever is first, and the other the rest.
+systemctl stop "$unit"
+sed -i 's|^#*slots = .*|slots = 1|; s|^#*slot_cores = .*|slot_cores = 1|
+    s|^#*slot_memory_gib = .*|slot_memory_gib = 1.0|' /etc/bottega/bottega.toml
+systemctl start "$unit" bottega-worker || fail share_the_node
+for worker in "$unit" bottega-worker; do
+    said=$(systemctl show --value --property StatusText "$worker")
+    case "$said" in "0 of 1 slots at work") ;; *) echo "$worker: $said"; fail share_the_node ;; esac
+done
+ok share_the_node
