@@ -23,7 +23,7 @@ const MEMORY: &str = "512M";
 /// How long it may take to come up; ten seconds on an idle machine.
 const BOOT_MAX: Duration = Duration::from_mins(3);
 /// How long one script may take.
-const SCRIPT_MAX: Duration = Duration::from_mins(2);
+const SCRIPT_MAX: Duration = Duration::from_mins(10);
 /// How long its end may take, once it was killed.
 const END_MAX: Duration = Duration::from_secs(20);
 

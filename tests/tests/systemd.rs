@@ -11,7 +11,7 @@ use tests::lab::package::{self, CONFIG};
 use tests::node::{Node, can_run, image};
 
 /// Far longer than anything here takes on an idle machine.
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(5);
 
 const SPOOL: &str = "/srv/bottega/spool";
 
