@@ -1,9 +1,10 @@
 #!/bin/sh
 # A worker as the package runs it, on Docker: its slices, its key, and a container that it goes on with after a restart.
-# service.sh PACKAGE.deb. Says "test ... ok" of each, as libtest does.
+# service.sh PACKAGE.deb, at whose end the machine begins anew, and then service.sh after. Says "test ... ok" of each, as
+# libtest does.
 set -eu
 
-package=${1:?usage: service.sh PACKAGE.deb}
+package=${1:?usage: service.sh PACKAGE.deb | after}
 spool=/srv/bottega/spool
 unit=bottega-worker@node
 ticks=120
@@ -24,9 +25,27 @@ until_true() {
         sleep 1
     done
 }
-running() { docker ps --no-trunc --quiet --filter label=bottega.task=long; }
-is_running() { [ -n "$(running)" ]; }
-is_done() { bottega show --spool "$spool" --json long | grep -q '"state": *"done'; }
+running() { docker ps --no-trunc --quiet --filter "label=bottega.task=$1"; }
+is_running() { [ -n "$(running "$1")" ]; }
+is_done() { bottega show --spool "$spool" --json "$1" | grep -q '"state": *"done'; }
+# run NAME TICKS
+run() {
+    runuser -u bottega -- bottega run --spool "$spool" --name "$1" --cores 1 --memory 256MiB openswe-python-3.11 -- \
+        sh -c "for i in \$(seq 1 $2); do echo tick \$i of $2; sleep 1; done"
+}
+# has_said_all NAME TICKS: whether a result has all that it printed; leaves its path in manifest.
+has_said_all() {
+    manifest=$(find "$spool" -path "*$1*" -name manifest.json | head -n 1)
+    [ "$(grep -c "of $2" "$(dirname "$manifest")/output.log")" = "$2" ]
+}
+
+if [ "$package" = after ]; then
+    [ "$(systemctl show --value --property SoftRebootsCount)" -ge 1 ] || exit 3
+    until_true 500 goes_down is_done cut
+    has_said_all cut 60 || fail goes_down
+    ok goes_down
+    exit
+fi
 
 dpkg -i "$package"
 chown -R bottega:bottega /var/lib/bottega
@@ -65,20 +84,17 @@ key=/run/credentials/$unit.service/model.key
 ! tr '\0' '\n' <"/proc/$pid/environ" | grep -q canary || fail key
 ok key
 
-runuser -u bottega -- bottega run --spool "$spool" --name long --cores 1 --memory 256MiB openswe-python-3.11 -- \
-    sh -c "for i in \$(seq 1 $ticks); do echo tick \$i of $ticks; sleep 1; done"
-until_true 240 runs is_running
-container=$(running)
+run long "$ticks"
+until_true 240 runs is_running long
+container=$(running long)
 [ -n "$(find /sys/fs/cgroup/bottega.slice -name "docker-$container.scope")" ] || fail runs_in_its_slice
 ok runs_in_its_slice
 systemctl restart "$unit" || fail restarts
 new=$(systemctl show --value --property MainPID "$unit")
-[ "$new" != "$pid" ] && [ "$(running)" = "$container" ] || fail goes_on
-until_true 600 goes_on is_done
-result=$(find "$spool" -path '*long*' -name manifest.json | head -n 1)
-grep -q 'started again' "$result" || fail goes_on
-said=$(grep -c "of $ticks" "$(dirname "$result")/output.log")
-[ "$said" = "$ticks" ] || fail goes_on
+[ "$new" != "$pid" ] && [ "$(running long)" = "$container" ] || fail goes_on
+until_true 600 goes_on is_done long
+has_said_all long "$ticks" || fail goes_on
+grep -q 'started again' "$manifest" || fail goes_on
 ok goes_on
 
 systemctl stop "$unit" || fail drains
@@ -105,3 +121,11 @@ for worker in "$unit" bottega-worker; do
     case "$said" in "0 of 1 slots at work") ;; *) echo "$worker: $said"; fail share_the_node ;; esac
 done
 ok share_the_node
+
+# What runs when the machine goes down is handed back, and begins anew when it is up: systemd ends nothing of it before.
+systemctl stop "$unit" bottega-worker
+sed -i 's|^#*drain_seconds = .*|drain_seconds = 20|' /etc/bottega/bottega.toml
+systemctl enable --quiet --now bottega.target bottega-master bottega-worker
+run cut 60
+until_true 240 runs_again is_running cut
+systemd-run --quiet --on-active=5 systemctl soft-reboot

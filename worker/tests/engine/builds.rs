@@ -55,6 +55,8 @@ async fn a_persons_container_of_an_image_of_ours_is_no_workers() {
         node.raw.create_container(None, body).await.unwrap().id
     };
     let persons = create(HostConfig::default()).await;
+    // Podman lists no step of a build.
+    let lists_steps = !node.docker.facts().is_podman;
     // What a worker that was killed leaves of a build.
     let log_config = Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None });
     let fsize = ResourcesUlimits { name: Some("fsize".to_owned()), soft: Some(1 << 30), hard: Some(1 << 30) };
@@ -65,8 +67,10 @@ async fn a_persons_container_of_an_image_of_ours_is_no_workers() {
         ulimits: Some(vec![fsize]),
         ..HostConfig::default()
     });
-    step.await;
-    assert_eq!(node.containers(object, true).await, 2);
+    if lists_steps {
+        step.await;
+        assert_eq!(node.containers(object, true).await, 2);
+    }
     node.docker.remove_containers_of(&request.labels.owner, &HashSet::new()).await.unwrap();
     assert_eq!(node.containers(object, true).await, 1, "the step goes");
     // A build of the same attempt that is cut off.
@@ -148,7 +152,7 @@ async fn the_processes_of_a_build_are_bounded() {
     }
     let dir = tempfile::tempdir().unwrap();
     let dockerfile =
-        format!("FROM {BASE_IMAGE}\nRUN bash -c 'for i in $(seq 300); do sleep 5 & done'; exit 1\n");
+        format!("FROM {BASE_IMAGE}\nRUN bash -c 'for i in $(seq 300); do sleep 600 & done'; exit 1\n");
     let mut request = build_request(&node, dir.path(), &dockerfile);
     request.limits.pids_max = 64;
     // No CPU of this machine: no other worker's group.

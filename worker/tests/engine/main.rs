@@ -134,7 +134,10 @@ async fn a_run_carries_files_in_and_out_and_leaves_nothing() {
         outcome.files_out.into_iter().collect::<Vec<_>>(),
         [("/in/out".to_owned(), b"hello\n".to_vec())]
     );
-    assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    // Podman without root takes no notice of it before 5.5.
+    let ignores = node.docker.facts().is_podman && node.docker.facts().rootless_uid.is_some();
+    let is_told = |said: &String| ignores && said.contains("limit of open files does not hold");
+    assert!(outcome.warnings.iter().all(is_told), "{:?}", outcome.warnings);
     assert!(!node.has_containers(request.labels.object).await);
     assert_eq!(node.ledger.get(request.labels.object), None);
 }
@@ -443,7 +446,8 @@ async fn the_network_of_builds_is_found_or_refused_with_reasons() {
         Ok(network) => assert_ne!(network, Network::None),
         Err(error) => {
             let error = error.to_string();
-            assert!(error.contains("Bridge: Exited(") && error.contains("Host: Exited("), "{error}");
+            // Where there is no index a slow machine does not even fail in time.
+            assert!(error.contains("Bridge: ") && error.contains("Host: "), "{error}");
         }
     }
     assert_eq!(node.ledger.get(labels.object), None);
