@@ -164,6 +164,8 @@ fn lives_from_an_archive(node: &Node) {
     node.must("test -e /usr/bin/bottega-of-old");
     upgrades(node, "bottega-master", "/root/archive/install.sh");
     node.must("test ! -e /usr/bin/bottega-of-old");
+    // The old package's scripts, as rpm calls them at an upgrade.
+    node.must("cd /root/archive && ./prerm 1 && ./postrm 1 && systemctl is-active bottega-master");
     node.must(&format!("grep -F '{SPOOL}' {CONFIG} && /root/archive/install.sh --uninstall"));
     let left = node.must(
         "systemctl list-units --no-legend 'bottega*.service' 'bottega*.timer'
