@@ -13,7 +13,7 @@ pub use crate::machine::Said;
 use crate::machine::{self, NO_END};
 
 const CPUS: &str = "2";
-const MEMORY_MIB: &str = "3072";
+const MEMORY_MIB: &str = "4096";
 /// A minute on an idle machine, most of it the kernel's and udev's.
 const BOOT_MAX: Duration = Duration::from_mins(10);
 /// What its disk is made of, beside what it shares with [`crate::node`]'s.
