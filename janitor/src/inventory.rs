@@ -42,6 +42,8 @@ pub struct Inventory {
     pub now: Timestamp,
     /// When images were last used, by full id; what is missing was used just now.
     pub used_at: BTreeMap<String, Timestamp>,
+    /// Images that could not be removed and are left alone for now, by full id.
+    pub left_alone: BTreeSet<String>,
     /// What the disk demands on which the engine keeps images.
     pub pressure: Pressure,
     /// What the disk of the state directory demands.
@@ -162,6 +164,7 @@ impl Inventory {
             lives: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
             used_at: BTreeMap::new(),
+            left_alone: BTreeSet::new(),
             pressure: Pressure::default(),
             state_pressure: Pressure::default(),
             litter: Vec::new(),

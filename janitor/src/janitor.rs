@@ -384,6 +384,7 @@ impl Janitor {
         let marks = self.config.watermarks();
         let mut inventory = Inventory {
             used_at: self.uses.of_images().clone(),
+            left_alone: self.resistance.images_left_alone(began),
             pressure: pressure(images_disk.as_ref(), &marks, self.pressure.level),
             state_pressure: pressure(state_disk.as_ref(), &marks, self.state_pressure.level),
             litter: self.house.litter.clone(),

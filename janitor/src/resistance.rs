@@ -1,6 +1,6 @@
 //! What cannot be removed: told once, and tried again less and less often.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::policy::{Candidate, Target};
@@ -35,6 +35,16 @@ impl Resistance {
     /// Whether something is to be left alone for now.
     pub(crate) fn leaves_alone(&self, candidate: &Candidate, now: Instant) -> bool {
         self.known.get(&candidate.target).is_some_and(|known| known.until > now)
+    }
+
+    /// The images that are to be left alone for now, by full id.
+    pub(crate) fn images_left_alone(&self, now: Instant) -> BTreeSet<String> {
+        let alone = self.known.iter().filter(|(_, known)| known.until > now);
+        let images = alone.filter_map(|(target, _)| match target {
+            Target::Image(id) => Some(id.clone()),
+            _ => None,
+        });
+        images.collect()
     }
 
     /// Takes note of what a pass could not remove.

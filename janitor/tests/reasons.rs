@@ -325,6 +325,57 @@ fn accepted_images_stay_where_failed_ones_free_enough() {
 }
 
 #[test]
+fn what_cannot_go_makes_no_room() {
+    type Change<'a> = &'a dyn Fn(&mut Inventory);
+    let check = |about: &str, change: Change<'_>, (bytes, inodes): (u64, u64), expected: &[&str]| {
+        for level in [Level::High, Level::Emergency] {
+            let mut inventory = shelf(level, bytes, inodes);
+            change(&mut inventory);
+            let retention = Retention { accepted: Duration::from_secs(500), rest: Duration::from_secs(100) };
+            let spent = spent(&inventory, &retention);
+            let going = policy(&inventory, &protect(&inventory, &spent), &spent, 0);
+            let going = going.iter().filter_map(|found| match &found.target {
+                Target::Image(id) => Some(id.as_str()),
+                _ => None,
+            });
+            assert_eq!(going.collect::<Vec<_>>(), expected, "{about} {level:?}");
+        }
+    };
+    let copies = |inventory: &mut Inventory, ids: &[&str], used_at: i64, change: &dyn Fn(&mut Image)| {
+        let objects = inventory.objects.as_mut().expect("objects");
+        for id in ids {
+            let mut image = objects.images.iter().find(|image| image.id == "a").expect("an image").clone();
+            image.id = (*id).to_owned();
+            change(&mut image);
+            objects.images.push(image);
+            let used_at = jiff::Timestamp::from_second(used_at).expect("a time");
+            inventory.used_at.insert((*id).to_owned(), used_at);
+        }
+    };
+    let mine = |inventory: &mut Inventory| {
+        copies(inventory, &["mine"], 0, &|image| {
+            image.parent_id = Some("a".to_owned());
+            image.tags = vec!["mine:1".to_owned()];
+        });
+    };
+    check("nothing else", &|_| (), (100, 0), &["a"]);
+    check("a person built on it", &mine, (100, 0), &["b"]);
+    let resists = |inventory: &mut Inventory| {
+        inventory.left_alone.insert("a".to_owned());
+    };
+    check("it is left alone, and still a leftover", &resists, (100, 0), &["a", "b"]);
+    let many = ["e", "f", "g", "h", "i", "j", "k", "l"];
+    let eight_resist = |inventory: &mut Inventory| {
+        copies(inventory, &many, 550, &|_| ());
+        // Only an emergency takes it.
+        inventory.objects.as_mut().expect("objects").images.retain(|image| image.id != "d");
+        inventory.left_alone.extend(many.map(str::to_owned));
+    };
+    let all: Vec<&str> = ["a", "b", "c"].into_iter().chain(many).collect();
+    check("as many as go in one pass are left alone", &eight_resist, (0, 1), &all);
+}
+
+#[test]
 fn copies_of_repositories_stay_while_they_fit_or_may_be_read() {
     const DAY: i64 = 24 * 3600;
     let at = |second| jiff::Timestamp::from_second(second).expect("a time");
