@@ -25,7 +25,7 @@ pub struct Config {
     pub engine_timeout_seconds: u64,
     /// How large the audit log becomes before it is rotated; one older file is kept.
     pub audit_bytes_max: u64,
-    /// How long builds that run are waited for before images are removed; new ones wait meanwhile.
+    /// How long a pass waits for a moment without builds before images are removed; none is kept out meanwhile.
     pub builds_wait_seconds: u64,
     /// From this use of the node's disks on, in bytes or in inodes, images that are only kept for later use go.
     pub disk_high_percent: u8,

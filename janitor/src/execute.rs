@@ -11,6 +11,7 @@ use queue_format::{LedgerEntry, ObjectKind, image_name};
 use systemd::Notifier;
 
 use crate::audit::Event;
+use crate::door::BuildsWait;
 use crate::ending::{Alone, Ending};
 use crate::error::EngineError;
 use crate::plan::Plan;
@@ -56,8 +57,8 @@ pub(crate) struct Execution<'a, W: World> {
     pub(crate) notifier: &'a Notifier,
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) parallel: usize,
-    /// How long builds are waited for before images go.
-    pub(crate) builds_wait: Duration,
+    /// How a moment without builds is waited for before images go.
+    pub(crate) builds_wait: BuildsWait,
     /// How long builds that come then are kept waiting.
     pub(crate) alone_max: Duration,
     /// Once it is asked for, nothing more is begun.
@@ -74,6 +75,9 @@ struct Tally {
     engine_down: AtomicBool,
     /// No more images go in this pass.
     images_over: AtomicBool,
+    /// Whether a moment without builds was found, and whether one was not.
+    was_alone: AtomicBool,
+    builds_ran: AtomicBool,
     audit_down: AtomicBool,
     resisted: Mutex<Vec<(Target, String)>>,
     settled: Mutex<Vec<Target>>,
@@ -83,6 +87,8 @@ struct Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) report: Report,
+    /// Whether a moment without builds was found, where one was looked for.
+    pub(crate) was_alone: Option<bool>,
     pub(crate) resisted: Vec<(Target, String)>,
     pub(crate) settled: Vec<Target>,
 }
@@ -109,9 +115,14 @@ impl<W: World> Execution<'_, W> {
             waiting,
             stuck: 0,
         };
+        let was_alone = match (tally.builds_ran.into_inner(), tally.was_alone.into_inner()) {
+            (true, _) => Some(false),
+            (false, true) => Some(true),
+            (false, false) => None,
+        };
         let resisted = tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let settled = tally.settled.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Done { report, resisted, settled }
+        Done { report, was_alone, resisted, settled }
     }
 
     /// One wave of images, while no build runs; how many of them wait for the next pass.
@@ -125,7 +136,7 @@ impl<W: World> Execution<'_, W> {
             }
             // Who closes the door again and again, a wave after the other, keeps every new build out.
             if alone.is_none() && !tally.images_over.load(Ordering::Relaxed) {
-                *alone = self.without_builds().await.map(|gate| self.ending.hold(gate));
+                *alone = self.without_builds(tally).await.map(|gate| self.ending.hold(gate));
                 let goes_on = alone.is_some() && !self.somebody_builds().await;
                 tally.images_over.store(!goes_on, Ordering::Relaxed);
             }
@@ -155,13 +166,17 @@ impl<W: World> Execution<'_, W> {
         begun.into_inner()
     }
 
-    async fn without_builds(&self) -> Option<W::Alone> {
+    async fn without_builds(&self, tally: &Tally) -> Option<W::Alone> {
         match self.world.without_builds(self.builds_wait).await {
             Ok(None) => {
                 tracing::info!("images wait for builds that run");
+                tally.builds_ran.store(true, Ordering::Relaxed);
                 None
             }
-            Ok(alone) => alone,
+            Ok(alone) => {
+                tally.was_alone.store(true, Ordering::Relaxed);
+                alone
+            }
             Err(error) => {
                 tracing::warn!("{error}; images stay until then");
                 None

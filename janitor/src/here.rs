@@ -1,11 +1,14 @@
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use queue_format::{BuildGate, Ledger, LedgerEntry, Life, LifeLock, LitterKind, NoBuilds, Owner, Reaped};
 
 use crate::audit::{Audit, Event};
+use crate::door::BuildsWait;
 use crate::error::{EngineError, JanitorError};
 use crate::inventory::{Container, Image, Inventory, Objects, WorkDirState};
 use crate::observe::{Engine, Files, allocated_bytes, look_at_work_dir, open_spool};
@@ -66,8 +69,8 @@ impl World for Here {
         Ok(now.foreign_build().map(show::container))
     }
 
-    async fn without_builds(&self, wait: Duration) -> Result<Option<NoBuilds>, JanitorError> {
-        self.on_files(&wait, |files, wait| Ok(BuildGate::open(&files.state_dir)?.no_builds(*wait)?)).await
+    async fn without_builds(&self, wait: BuildsWait) -> Result<Option<NoBuilds>, JanitorError> {
+        self.while_alive(self.on_files(&wait, wait_for_builds)).await
     }
 
     async fn remove_container(&self, id: &str) -> Result<Removal, LookError> {
@@ -135,6 +138,19 @@ impl Here {
         tokio::task::spawn_blocking(move || ask(&files, &about)).await?
     }
 
+    /// What takes long and ends by itself; the watchdog hears of it meanwhile.
+    async fn while_alive<T>(&self, work: impl Future<Output = T>) -> T {
+        let notifier = &self.files.notifier;
+        let tick = notifier.watchdog_interval().unwrap_or(Duration::MAX);
+        let mut work = pin!(work);
+        loop {
+            notifier.watchdog();
+            if let Ok(done) = tokio::time::timeout(tick, &mut work).await {
+                return done;
+            }
+        }
+    }
+
     fn engine(&self) -> Result<&Engine, EngineError> {
         let lost = || {
             let source = bollard::errors::Error::IOError { err: std::io::ErrorKind::NotConnected.into() };
@@ -142,6 +158,14 @@ impl Here {
         };
         self.engine.as_ref().ok_or_else(lost)
     }
+}
+
+fn wait_for_builds(files: &Files, wait: &BuildsWait) -> Result<Option<NoBuilds>, JanitorError> {
+    let gate = BuildGate::open(&files.state_dir)?;
+    Ok(match *wait {
+        BuildsWait::Open(at_most) => gate.no_builds_by_chance(at_most)?,
+        BuildsWait::Shut(at_most) => gate.no_builds(at_most)?,
+    })
 }
 
 fn look_at_lease(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {

@@ -11,6 +11,7 @@ use crate::audit::Audit;
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::disk::{DiskUse, Level, Pressure, pressure};
+use crate::door::Door;
 use crate::ending::Ending;
 use crate::error::JanitorError;
 use crate::execute::{ALONE_MAX, Execution, Report};
@@ -62,6 +63,7 @@ pub struct Janitor {
     resistance: Resistance,
     breaker: Breaker,
     is_open: bool,
+    door: Door,
     audit: Audit,
     link: Link,
     uses: Uses,
@@ -128,6 +130,7 @@ impl Janitor {
             resistance: Resistance::default(),
             breaker,
             is_open: false,
+            door: Door::default(),
             audit,
             link: Link::new(place.engine),
             uses,
@@ -225,16 +228,19 @@ impl Janitor {
                 self.config.deletions_max
             );
         }
+        let open_wait = Duration::from_secs(self.config.builds_wait_seconds);
+        let builds_wait = self.door.wait(self.pressure.level, open_wait, Instant::now().into_std());
         let execution = Execution {
             world: &self.here(),
             notifier: &self.notifier,
             clock: self.clock,
             parallel: self.config.parallel_removals,
-            builds_wait: Duration::from_secs(self.config.builds_wait_seconds),
+            builds_wait,
             alone_max: ALONE_MAX,
             ending: &self.ending,
         };
         let done = execution.run(&plan).await;
+        self.door.note(builds_wait, done.was_alone, Instant::now().into_std());
         self.resistance.note(done.resisted, Instant::now().into_std());
         self.house.leave_out(&done.settled);
         self.breaker.note(done.report.removed, (self.clock)());

@@ -20,6 +20,7 @@ mod audit;
 mod breaker;
 mod config;
 mod disk;
+mod door;
 mod ending;
 mod error;
 mod execute;
