@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use queue_format::BUILD_WAIT_MAX;
+
+use crate::config::ENGINE_TIMEOUT_SECONDS_MAX;
 use crate::disk::Level;
+use crate::execute::{ALONE_MAX, SETTLE_MAX};
 
 /// Images that have waited so long for a moment without builds get one.
 const OVERDUE: Duration = Duration::from_secs(2 * 3600);
@@ -12,6 +16,18 @@ const SHUT_MAX: Duration = Duration::from_secs(180);
 
 /// How long the door stays open between two such waits.
 const OPEN_MIN: Duration = Duration::from_secs(600);
+
+/// Questions about one image that the engine may answer just before its time-out: a look, and a removal that takes three.
+const CALLS_PER_IMAGE: u64 = 4;
+
+// No build may give up waiting while an image is still being removed.
+const _: () = assert!(
+    SHUT_MAX.as_secs()
+        + ALONE_MAX.as_secs()
+        + CALLS_PER_IMAGE * ENGINE_TIMEOUT_SECONDS_MAX
+        + SETTLE_MAX.as_secs()
+        < BUILD_WAIT_MAX.as_secs()
+);
 
 /// How a moment without builds is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

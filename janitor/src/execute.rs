@@ -27,7 +27,7 @@ pub(crate) const ALONE_MAX: Duration = Duration::from_secs(10);
 const HAND_OVER: Duration = Duration::from_millis(200);
 
 /// How long builds wait for an image whose removal the engine was too slow for: far shorter than until they give up.
-const SETTLE_MAX: Duration = Duration::from_secs(120);
+pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(120);
 
 /// The pause between two looks at such an image.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);

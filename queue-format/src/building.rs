@@ -9,7 +9,7 @@ use crate::files::Files;
 use crate::{Ledger, PathError};
 
 /// How long a build waits for those who remove images; who has the lock for longer hangs, and removes nothing.
-const BUILD_WAIT_MAX: Duration = Duration::from_secs(600);
+pub const BUILD_WAIT_MAX: Duration = Duration::from_secs(900);
 /// How long a look may take.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 /// The pause between two looks at a lock.
