@@ -69,6 +69,8 @@ pub struct Janitor {
     uses: Uses,
     uses_kept_at: Option<Instant>,
     house: House,
+    /// Why the house could not be looked at last; what was seen before stands.
+    house_trouble: Option<String>,
     /// When the house was looked at last, and which bucket of results is next.
     house_at: Option<Instant>,
     bucket: u8,
@@ -136,6 +138,7 @@ impl Janitor {
             uses,
             uses_kept_at: None,
             house: House::default(),
+            house_trouble: None,
             house_at: None,
             bucket,
             foreign_build: None,
@@ -182,6 +185,7 @@ impl Janitor {
             troubles.push(self.breaker_told());
         }
         troubles.extend(self.is_other_engine.then(|| maker::told(&self.files.state_dir)));
+        troubles.extend(self.house_trouble.clone());
         troubles.extend(self.foreign_build.clone());
         troubles.extend(self.resistance.stuck());
         troubles
@@ -375,7 +379,7 @@ impl Janitor {
     /// The house first, for that takes long; what is looked at then is seen within a few seconds. What resists is left alone
     /// as of `began`.
     async fn observe(&mut self, began: std::time::Instant) -> Result<Inventory, JanitorError> {
-        self.look_at_house().await?;
+        self.look_at_house().await;
         let now = (self.clock)();
         let seen = self.link.objects(&self.config, &self.uses, now).await;
         if let Some((objects, heard)) = &seen {
@@ -441,17 +445,29 @@ impl Janitor {
         }
     }
 
-    async fn look_at_house(&mut self) -> Result<(), JanitorError> {
+    /// Where that fails, containers, claims and images are looked after all the same.
+    async fn look_at_house(&mut self) {
         let period = Duration::from_secs(self.config.spool_period_seconds);
-        if self.house_at.is_none_or(|at| at.elapsed() >= period) {
-            self.house = self.here().on_files(&self.bucket, Files::house).await?;
-            self.house_at = Some(Instant::now());
-            self.bucket = self.bucket.wrapping_add(1);
-            // The next one that is started goes on from here.
-            self.uses.bucket = Some(self.bucket);
-            self.uses_kept_at = None;
+        if self.house_at.is_some_and(|at| at.elapsed() < period) {
+            return;
         }
-        Ok(())
+        let looked = self.here().on_files(&self.bucket, Files::house).await;
+        self.house_at = Some(Instant::now());
+        self.bucket = self.bucket.wrapping_add(1);
+        // The next one that is started goes on from here.
+        self.uses.bucket = Some(self.bucket);
+        self.uses_kept_at = None;
+        let trouble = match looked {
+            Ok(house) => {
+                self.house = house;
+                None
+            }
+            Err(error) => Some(format!("leftovers in the spool are not looked for: {error}")),
+        };
+        if let Some(trouble) = trouble.as_ref().filter(|_| self.house_trouble.is_none()) {
+            tracing::warn!("{trouble}");
+        }
+        self.house_trouble = trouble;
     }
 }
 

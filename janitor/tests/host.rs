@@ -183,6 +183,30 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
 }
 
 #[tokio::test]
+async fn what_cannot_be_looked_at_in_the_spool_stops_nothing_else() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    let dir = node.work_dir(&owner, "ended");
+    // Who lists one of these goes in circles, root too.
+    let results = node.spool.layout().results();
+    let buckets: Vec<PathBuf> = (0..=u8::MAX).map(|bucket| results.join(format!("{bucket:02x}"))).collect();
+    for bucket in &buckets {
+        std::os::unix::fs::symlink(bucket, bucket).expect("linked");
+    }
+    let mut janitor = node.janitor(config());
+    assert_eq!(janitor.once().await.expect("a pass").removed, 1);
+    assert!(!dir.exists());
+    let troubles = janitor.troubles();
+    assert!(troubles.iter().any(|told| told.contains(&results.display().to_string())), "{troubles:#?}");
+    buckets.iter().for_each(|bucket| fs::remove_file(bucket).expect("mended"));
+    let log = write(&node.spool.layout().log(&node.owner("here")), 100 * DAY);
+    janitor.look_further();
+    janitor.once().await.expect("a pass");
+    assert!(!log.exists() && janitor.troubles().is_empty(), "{:#?}", janitor.troubles());
+}
+
+#[tokio::test]
 async fn a_plan_looks_where_the_next_run_looks() {
     let node = node();
     let layout = node.spool.layout().clone();
