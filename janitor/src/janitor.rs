@@ -191,6 +191,11 @@ impl Janitor {
         troubles
     }
 
+    /// Hears between two passes too which images are used: an engine remembers few of its events. For who goes on.
+    pub fn listen(&mut self) {
+        self.link.listen();
+    }
+
     /// Looks at what lies in the spool, at the next bucket of its results, with the next pass, however soon that is.
     pub fn look_further(&mut self) {
         self.house_at = None;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use base_images::{ListedContainer, Lookup, LookupError, Which, is_build_step, is_workers_build_step};
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{EventMessage, EventMessageTypeEnum, ImageSummary};
+use bollard::models::ImageSummary;
 use bollard::query_parameters::{
-    EventsOptionsBuilder, InspectContainerOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    InspectContainerOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt};
@@ -21,7 +21,6 @@ use super::hang;
 use crate::error::EngineError;
 use crate::inventory::{Container, Image, Objects, short_name};
 use crate::maker::Maker;
-use crate::uses::{Anchor, Heard};
 use crate::world::Removal;
 
 /// Where Docker listens if nobody says otherwise.
@@ -29,9 +28,6 @@ const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
 /// How long an engine may take to say that it lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Events that are read at once; Docker remembers 256, other engines more.
-const EVENTS_MAX: usize = 10_000;
 
 /// Questions about single containers that are in flight at once.
 const INSPECTIONS_IN_FLIGHT: usize = 8;
@@ -45,9 +41,9 @@ const SIZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A container engine that has answered once. Every call has a time-out.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
-    docker: Docker,
+    pub(super) docker: Docker,
     lookup: Lookup,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     root_dir: Option<PathBuf>,
     is_local: bool,
     is_podman: bool,
@@ -127,36 +123,6 @@ impl Engine {
     /// Whether it answers at all.
     pub(crate) async fn answers(&self) -> bool {
         tokio::time::timeout(PING_TIMEOUT, self.docker.ping()).await.is_ok_and(|answer| answer.is_ok())
-    }
-
-    /// Which images were used since the anchor, or else since `since`, as far as it remembers.
-    pub(crate) async fn heard(
-        &self,
-        anchor: Option<Anchor>,
-        since: Option<Timestamp>,
-        until: Timestamp,
-    ) -> Heard {
-        let Some(since) = anchor.map(Anchor::second).or(since.map(Timestamp::as_second)) else {
-            return Heard::default();
-        };
-        let options = EventsOptionsBuilder::new()
-            .since(&since.to_string())
-            .until(&until.as_second().to_string())
-            .build();
-        // Podman tells of kinds of things that bollard does not know: these are none of ours, and end nothing.
-        let told = self.docker.events(Some(options)).take(EVENTS_MAX).filter_map(async |told| match told {
-            Err(Error::JsonDataError { .. } | Error::JsonSerdeError { .. }) => None,
-            told => Some(told),
-        });
-        let Ok(Ok(told)) = tokio::time::timeout(self.timeout, told.try_collect::<Vec<_>>()).await else {
-            // What it does not tell costs nothing but the age of images.
-            return Heard { is_partial: true, ..Heard::default() };
-        };
-        // It forgets the oldest first, and all when it starts.
-        let is_partial = anchor.is_some_and(|anchor| !told.iter().any(|event| anchor.is(event)))
-            || told.len() >= EVENTS_MAX;
-        let last = told.iter().filter_map(Anchor::of).max().or(anchor.filter(|_| !is_partial));
-        Heard { uses: told.into_iter().filter_map(use_told).collect(), is_partial, last }
     }
 
     /// The parents of images whose engine names none (Docker's containerd store), by what they are made of: an image was
@@ -382,17 +348,6 @@ fn container_of_inspection(found: &Value) -> Option<Container> {
         is_running: found.pointer("/State/Running").and_then(Value::as_bool) == Some(true),
         is_removing: text("/State/Status") == Some("removing"),
     })
-}
-
-/// An image that a container is made of, or that somebody names.
-fn use_told(event: EventMessage) -> Option<(String, Timestamp)> {
-    let at = Timestamp::from_second(event.time?).ok()?;
-    let actor = event.actor?;
-    match event.typ? {
-        EventMessageTypeEnum::IMAGE if event.action.as_deref() != Some("delete") => Some((actor.id?, at)),
-        EventMessageTypeEnum::CONTAINER => Some((actor.attributes?.remove("image")?, at)),
-        _ => None,
-    }
 }
 
 fn parent_by_layers(id: &str, layers: &BTreeMap<String, Vec<String>>) -> Option<String> {

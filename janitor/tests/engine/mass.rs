@@ -23,6 +23,8 @@ const DISK_BYTES: u64 = 400 << 20;
 const IMAGE_BYTES: usize = 16 << 20;
 /// Enough of them that a build takes a second and more.
 const BUILD_STEPS: usize = 16;
+/// More than an engine remembers.
+const EVENTS: usize = 350;
 /// Passes within which a node must be clean.
 const PASSES_MAX: usize = 40;
 
@@ -314,6 +316,47 @@ async fn an_engine_that_is_restarted_in_the_middle_is_cleaned_in_the_end() {
     // It is asked less and less often; this one forgets that.
     let mut janitor = self::janitor(&node, config());
     clean(&node, &mut janitor, &kept).await;
+}
+
+/// More events than an engine remembers, between two passes.
+#[tokio::test]
+async fn who_listens_misses_no_use_of_an_image_however_much_happens() {
+    let engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let quiet = node.raw_build("scratch", &HashMap::new(), "quiet").await.pop().expect("an image");
+    let busy = node.raw_build("scratch", &HashMap::new(), "busy").await.pop().expect("an image");
+    let used_at = || {
+        let text = std::fs::read(node.state().join("janitor-uses.json")).expect("uses");
+        let uses: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        [&quiet, &busy].map(|id| uses["images"][id].as_str().expect("a time").to_owned())
+    };
+    let options = |repository: &str| {
+        bollard::query_parameters::TagImageOptionsBuilder::new().repo(repository).tag("1").build()
+    };
+    let check = async |listens: bool| {
+        let mut janitor = janitor(&node, config());
+        if listens {
+            janitor.listen();
+        }
+        let mut pass = async || {
+            // With this it writes down what it knows.
+            janitor.look_further();
+            janitor.pass().await.expect("a pass");
+            used_at()
+        };
+        // The first one hears the builds.
+        pass().await;
+        let before = pass().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for _ in 0..EVENTS {
+            node.docker.tag_image(&busy, Some(options("busy-too"))).await.expect("tagged");
+        }
+        let after = pass().await;
+        assert_ne!(before[1], after[1], "it is used all the time");
+        assert_eq!(before[0] == after[0], listens, "{before:?} {after:?}");
+    };
+    check(true).await;
+    check(false).await;
 }
 
 async fn killed_at_random(kills: u64) {
