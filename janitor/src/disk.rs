@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
 
 use crate::show;
 
@@ -33,7 +34,8 @@ pub struct Watermarks {
 }
 
 /// How urgent room is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// There is room.
     #[default]

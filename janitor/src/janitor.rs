@@ -21,6 +21,7 @@ use crate::history::history;
 use crate::inventory::Inventory;
 use crate::maker::{self, Maker};
 use crate::marks::Marks;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::observe::{Engine, Files, House, Link};
 use crate::plan::plan;
@@ -36,8 +37,8 @@ use crate::world::World;
 /// How far back removals are counted after a restart.
 const REMEMBERED_SECONDS: i64 = 3600;
 
-/// How often the last uses of images are written.
-const USES_PERIOD: Duration = Duration::from_secs(60);
+/// How often the last uses of images are written, and what the next process goes on with.
+const KEEP_PERIOD: Duration = Duration::from_secs(60);
 
 /// What a janitor looks after.
 #[derive(Clone, Debug)]
@@ -68,6 +69,7 @@ pub struct Janitor {
     link: Link,
     uses: Uses,
     uses_kept_at: Option<Instant>,
+    memory_kept_at: Option<Instant>,
     house: House,
     /// Why the house could not be looked at last; what was seen before stands.
     house_trouble: Option<String>,
@@ -112,6 +114,8 @@ impl Janitor {
         let hour_ago = clock() - jiff::SignedDuration::from_secs(REMEMBERED_SECONDS);
         let breaker = Breaker::new(audit.removed_since(hour_ago));
         let uses = Uses::read(&state_dir);
+        let memory = Memory::read(&state_dir, &Moment::at(clock()));
+        let now = Instant::now().into_std();
         // Each node begins elsewhere, and looks at everything in the end.
         let bucket = uses.bucket.unwrap_or_else(|| node.bytes().fold(0, |sum, byte| sum ^ byte));
         let files = Files {
@@ -128,8 +132,8 @@ impl Janitor {
             config,
             clock,
             notifier,
-            marks: Marks::default(),
-            resistance: Resistance::default(),
+            marks: Marks::recall(memory.marks, now),
+            resistance: Resistance::recall(memory.resisting, now),
             breaker,
             is_open: false,
             door: Door::default(),
@@ -137,14 +141,15 @@ impl Janitor {
             link: Link::new(place.engine),
             uses,
             uses_kept_at: None,
+            memory_kept_at: None,
             house: House::default(),
             house_trouble: None,
             house_at: None,
             bucket,
             foreign_build: None,
             is_other_engine: false,
-            pressure: Pressure::default(),
-            state_pressure: Pressure::default(),
+            pressure: Pressure { level: memory.level, ..Pressure::default() },
+            state_pressure: Pressure { level: memory.state_level, ..Pressure::default() },
             emergency: None,
             metrics: Metrics::default(),
             ending: Ending::default(),
@@ -221,6 +226,8 @@ impl Janitor {
         let was_raised = self.emergency.is_some();
         self.heed(&inventory);
         let found = self.leftovers(&inventory);
+        let sees_images = inventory.objects.is_some() && self.foreign_build.is_none();
+        self.resistance.forget_others(&found, sees_images);
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
         self.resistance.leave_alone(&mut ripe, began);
@@ -253,6 +260,9 @@ impl Janitor {
         self.resistance.note(done.resisted, Instant::now().into_std());
         self.house.leave_out(&done.settled);
         self.breaker.note(done.report.removed, (self.clock)());
+        if self.memory_kept_at.is_none_or(|at| at.elapsed() >= KEEP_PERIOD) {
+            self.keep_memory();
+        }
         let stuck = self.resistance.stuck().len();
         let report = Report { waiting: waiting + done.report.waiting, stuck, ..done.report };
         self.metrics.pass(report, self.engine_answers(), self.worse().level, self.is_open);
@@ -269,10 +279,12 @@ impl Janitor {
     pub async fn once(&mut self) -> Result<Report, JanitorError> {
         let first = self.pass().await?;
         if first.waiting == 0 {
+            self.keep_memory();
             return Ok(first);
         }
         tokio::time::sleep(self.config.grace()).await;
         let second = self.pass().await?;
+        self.keep_memory();
         Ok(Report { removed: first.removed + second.removed, bytes: first.bytes + second.bytes, ..second })
     }
 
@@ -284,7 +296,11 @@ impl Janitor {
         let inventory = self.observe(Instant::now().into_std()).await?;
         self.note_pressure(&inventory);
         let mut found = self.leftovers(&inventory);
-        found.retain(|candidate| candidate.patience <= Patience::Grace);
+        let (end, grace) = (Instant::now().into_std() + self.config.grace(), self.config.grace());
+        found.retain(|candidate| {
+            let is_due = candidate.patience <= Patience::Grace || self.marks.is_ripe(candidate, end, grace);
+            is_due && !self.resistance.leaves_alone(candidate, end)
+        });
         let plan = plan(&inventory, found, self.limit());
         let here = self.here();
         let mut lines = Vec::new();
@@ -367,12 +383,27 @@ impl Janitor {
 
     /// What is lost with a crash is heard again, as far as the engine remembers.
     fn keep_uses(&mut self) {
-        if self.uses_kept_at.is_some_and(|at| at.elapsed() < USES_PERIOD) {
+        if self.uses_kept_at.is_some_and(|at| at.elapsed() < KEEP_PERIOD) {
             return;
         }
         self.uses_kept_at = Some(Instant::now());
         if let Err(error) = self.uses.write(&self.files.state_dir) {
             tracing::debug!("the last uses of images are not kept: {error}");
+        }
+    }
+
+    /// For the next process.
+    fn keep_memory(&mut self) {
+        self.memory_kept_at = Some(Instant::now());
+        let now = Instant::now().into_std();
+        let memory = Memory {
+            marks: self.marks.remembered(now),
+            resisting: self.resistance.remembered(),
+            level: self.pressure.level,
+            state_level: self.state_pressure.level,
+        };
+        if let Err(error) = memory.write(&self.files.state_dir, Moment::at((self.clock)())) {
+            tracing::debug!("what resists is not kept: {error}");
         }
     }
 

@@ -31,6 +31,7 @@ mod inventory;
 mod janitor;
 mod maker;
 mod marks;
+mod memory;
 mod metrics;
 mod observe;
 mod plan;

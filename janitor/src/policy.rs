@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use queue_format::{LABEL_OBJECT, LedgerEntry, Life, Litter, LitterKind, ObjectKind, Owner};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::disk::Level;
@@ -17,7 +18,8 @@ use crate::retain::Sizes;
 const MIRROR_REST_SECONDS: i64 = 24 * 3600;
 
 /// Something to be done about one thing.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Target {
     /// Take back what a dead worker had claimed.
     Lease(Owner),

@@ -1,8 +1,9 @@
 //! What cannot be removed: told once, and tried again less and less often.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use crate::memory::Resisted;
 use crate::policy::{Candidate, Target};
 use crate::show;
 
@@ -26,9 +27,34 @@ struct Resisting {
 }
 
 impl Resistance {
-    /// Leaves out what is to be left alone for now; whatever is no leftover any more is forgotten.
-    pub fn leave_alone(&mut self, found: &mut Vec<Candidate>, now: Instant) {
-        self.known.retain(|target, _| found.iter().any(|candidate| candidate.target == *target));
+    /// What an earlier process left.
+    pub(crate) fn recall(resisted: Vec<Resisted>, now: Instant) -> Self {
+        let known = resisted
+            .into_iter()
+            .map(|Resisted { target, failures, why }| (target, Resisting { failures, until: now, why }));
+        Self { known: known.collect() }
+    }
+
+    /// What a later process goes on with.
+    pub(crate) fn remembered(&self) -> Vec<Resisted> {
+        let known = self.known.iter().map(|(target, known)| Resisted {
+            target: target.clone(),
+            failures: known.failures,
+            why: known.why.clone(),
+        });
+        known.collect()
+    }
+
+    /// Forgets whatever is no leftover any more; of an engine that does not answer nobody knows that.
+    pub fn forget_others(&mut self, found: &[Candidate], engine_answers: bool) {
+        let is_unseen =
+            |target: &Target| !engine_answers && matches!(target, Target::Container(_) | Target::Image(_));
+        let found: HashSet<&Target> = found.iter().map(|candidate| &candidate.target).collect();
+        self.known.retain(|target, _| is_unseen(target) || found.contains(target));
+    }
+
+    /// Leaves out what is to be left alone for now.
+    pub fn leave_alone(&self, found: &mut Vec<Candidate>, now: Instant) {
         found.retain(|candidate| !self.leaves_alone(candidate, now));
     }
 
@@ -108,6 +134,7 @@ mod tests {
         let mut tries = Vec::new();
         for second in 0..1000 {
             let mut found = vec![candidate.clone()];
+            resistance.forget_others(&found, true);
             resistance.leave_alone(&mut found, at(second));
             if let Some(candidate) = found.pop() {
                 tries.push((second, resistance.stuck().len()));
@@ -118,7 +145,9 @@ mod tests {
         assert!(
             resistance.stuck()[0].contains("container c could not be removed 7 times: it is being removed")
         );
-        resistance.leave_alone(&mut Vec::new(), at(1001));
+        resistance.forget_others(&[], false);
+        assert_eq!(resistance.stuck().len(), 1, "nobody knows whether it is gone");
+        resistance.forget_others(&[], true);
         assert!(resistance.stuck().is_empty(), "it is gone");
         let mut found = vec![candidate];
         resistance.leave_alone(&mut found, at(1002));

@@ -56,6 +56,12 @@ impl Moment {
         Self { wall, boot_id: boot_id.trim().to_owned(), since_boot }
     }
 
+    /// How long ago `before` was; `None` where the machine was started in between, or nobody can tell.
+    pub(crate) fn since(&self, before: &Self) -> Option<Duration> {
+        let is_same = !self.boot_id.is_empty() && self.boot_id == before.boot_id;
+        self.since_boot.checked_sub(before.since_boot).filter(|_| is_same)
+    }
+
     /// Whether somebody has set the clock since `before`: ages that were noted then mean nothing now.
     fn is_after_jump(&self, before: &Self) -> bool {
         let wall = self.wall.duration_since(before.wall);

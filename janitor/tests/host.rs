@@ -231,6 +231,30 @@ async fn a_plan_looks_where_the_next_run_looks() {
 }
 
 #[tokio::test]
+async fn what_is_waited_for_long_goes_in_a_later_run() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    // Its worker lives, and may be about to make it.
+    let dir = node.work_dir(&owner, "ended");
+    fs::remove_dir_all(&dir).expect("removed");
+    let janitor = || node.janitor(Config { grace_seconds: 1, ..config() });
+    assert_eq!(janitor().once().await.expect("a pass").removed, 0);
+    assert_eq!(janitor().plan().await.expect("a plan"), [""; 0]);
+    // As if the machine had run on for as long as that takes.
+    let path = node.place.state.join("janitor-memory.json");
+    let text = fs::read_to_string(&path).expect("a memory");
+    let mut memory: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let seconds = memory["at"]["since_boot"]["secs"].as_u64().expect("seconds");
+    memory["at"]["since_boot"]["secs"] = seconds.saturating_sub(30).into();
+    fs::write(&path, memory.to_string()).expect("written");
+    let planned = janitor().plan().await.expect("a plan");
+    assert!(planned.len() == 1 && planned[0].starts_with("forget ledger-entry"), "{planned:#?}");
+    assert_eq!(janitor().once().await.expect("a pass").removed, 1);
+    assert_eq!(Ledger::open(&node.place.state).expect("a ledger").entries().expect("entries"), []);
+}
+
+#[tokio::test]
 async fn what_cannot_be_removed_is_not_told_as_removed() {
     let node = node();
     // Nothing can be taken out of the directory of a mount.

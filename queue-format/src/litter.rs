@@ -3,6 +3,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::log::owner_of;
 use crate::{DoneClass, FailureReason, MANIFEST_FILE, Owner, PathError, Spool, State, TaskId, Token};
 
@@ -26,7 +28,8 @@ pub struct Litter {
 }
 
 /// What kind of thing is left.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LitterKind {
     /// A file or a directory that was removed, but for its last name; a half-written file, a probe; the empty staging
     /// directory of who is gone.
