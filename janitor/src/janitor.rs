@@ -220,7 +220,14 @@ impl Janitor {
     /// The spool or the state directory cannot be read: then nothing is removed.
     pub async fn pass(&mut self) -> Result<Report, JanitorError> {
         let began = Instant::now().into_std();
-        let inventory = self.observe(began).await.inspect_err(|_| self.metrics.failed_pass())?;
+        let inventory = match self.observe(began).await {
+            Ok(inventory) => inventory,
+            Err(error) => {
+                self.metrics.failed_pass();
+                self.write_metrics();
+                return Err(error);
+            }
+        };
         self.keep_uses();
         self.keep_maker(&inventory).await;
         let was_raised = self.emergency.is_some();
@@ -265,10 +272,8 @@ impl Janitor {
         }
         let stuck = self.resistance.stuck().len();
         let report = Report { waiting: waiting + done.report.waiting, stuck, ..done.report };
-        self.metrics.pass(report, self.engine_answers(), self.worse().level, self.is_open);
-        if let Err(error) = self.metrics.write(&self.files.state_dir) {
-            tracing::debug!("the metrics cannot be written: {error}");
-        }
+        self.metrics.pass(report, (self.clock)(), self.worse().level, self.is_open);
+        self.write_metrics();
         Ok(report)
     }
 
@@ -389,6 +394,13 @@ impl Janitor {
         self.uses_kept_at = Some(Instant::now());
         if let Err(error) = self.uses.write(&self.files.state_dir) {
             tracing::debug!("the last uses of images are not kept: {error}");
+        }
+    }
+
+    fn write_metrics(&mut self) {
+        let engine_answers = self.engine_answers();
+        if let Err(error) = self.metrics.write(&self.files.state_dir, engine_answers) {
+            tracing::debug!("the metrics cannot be written: {error}");
         }
     }
 

@@ -334,6 +334,30 @@ async fn too_many_removals_of_an_hour_stop_all_even_over_a_restart() {
 }
 
 #[tokio::test]
+async fn metrics_go_on_from_process_to_process_and_tell_of_passes_that_failed() {
+    let node = node();
+    let text = || fs::read_to_string(node.place.state.join(METRICS_FILE)).expect("metrics");
+    let value = |name: &str| -> u64 {
+        let text = text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("bottega_janitor_{name} ")));
+        line.expect(name).parse().expect("a number")
+    };
+    let mut daemon = node.janitor(config());
+    daemon.pass().await.expect("a pass");
+    daemon.pass().await.expect("a pass");
+    node.janitor(config()).once().await.expect("a pass");
+    assert_eq!(value("passes_total"), 3, "nothing begins anew beside a daemon");
+    daemon.pass().await.expect("a pass");
+    assert_eq!((value("passes_total"), value("passes_failed_total")), (4, 0));
+    let last = value("last_pass_timestamp_seconds");
+    assert!(last.abs_diff(jiff::Timestamp::now().as_second().unsigned_abs()) < 60);
+    fs::remove_file(node.spool.layout().root().join("spool.toml")).expect("unmounted");
+    daemon.pass().await.expect_err("no spool");
+    assert_eq!((value("passes_total"), value("passes_failed_total")), (4, 1));
+    assert_eq!(value("last_pass_timestamp_seconds"), last);
+}
+
+#[tokio::test]
 async fn in_an_emergency_workers_stop_before_anything_goes() {
     let node = node();
     let owner = node.owner("here");
