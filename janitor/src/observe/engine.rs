@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base_images::{ListedContainer, Lookup, LookupError, Which, is_build_step, is_workers_build_step};
+use base_images::{
+    ListedContainer, Lookup, LookupError, Which, is_build_step, is_workers_build_step, short_name,
+};
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::ImageSummary;
@@ -19,7 +21,7 @@ use serde_json::Value;
 
 use super::hang;
 use crate::error::EngineError;
-use crate::inventory::{Container, Image, Objects, short_name};
+use crate::inventory::{Container, Image, Objects};
 use crate::maker::Maker;
 use crate::world::Removal;
 
@@ -99,7 +101,7 @@ impl Engine {
             .await?;
         let options = ListImagesOptionsBuilder::new().all(true).build();
         let images = self.call("list images", self.docker.list_images(Some(options))).await?;
-        let mut images: Vec<Image> = images.into_iter().map(image_of_summary).collect();
+        let mut images: Vec<Image> = images.into_iter().map(|found| self.image_of_summary(found)).collect();
         self.find_parents(&mut images).await?;
         Ok(Objects { containers, images })
     }
@@ -189,7 +191,7 @@ impl Engine {
         Ok(found.map(|found| Image {
             id: found.id.as_deref().map(full_id).unwrap_or_default(),
             parent_id: None,
-            tags: true_tags(found.repo_tags.unwrap_or_default()),
+            tags: self.true_tags(found.repo_tags.unwrap_or_default()),
             labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
             created_at: None,
             size_bytes: 0,
@@ -233,6 +235,23 @@ impl Engine {
                 Ok(Some(Container { names: Vec::new(), labels, is_others_step, ..found }))
             }
         }
+    }
+
+    fn image_of_summary(&self, found: ImageSummary) -> Image {
+        Image {
+            id: full_id(&found.id),
+            parent_id: Some(full_id(&found.parent_id)).filter(|parent| !parent.is_empty()),
+            tags: self.true_tags(found.repo_tags),
+            labels: found.labels,
+            created_at: Timestamp::from_second(found.created).ok(),
+            size_bytes: found.size.try_into().unwrap_or(0),
+        }
+    }
+
+    /// Older engines say `<none>:<none>` where there is no tag; Podman says in full where a name comes from.
+    fn true_tags(&self, mut tags: Vec<String>) -> Vec<String> {
+        tags.retain(|tag| !tag.starts_with("<none>"));
+        tags.iter().map(|tag| short_name(tag, self.is_podman).to_owned()).collect()
     }
 
     /// The answer about one thing of many: what cannot be told of it must not hide the others.
@@ -358,23 +377,6 @@ fn parent_by_layers(id: &str, layers: &BTreeMap<String, Vec<String>>) -> Option<
         !found.is_empty() && is_before && own.starts_with(found)
     });
     below.max_by_key(|(other, found)| (found.len(), other.as_str())).map(|(other, _)| other.clone())
-}
-
-fn image_of_summary(found: ImageSummary) -> Image {
-    Image {
-        id: full_id(&found.id),
-        parent_id: Some(full_id(&found.parent_id)).filter(|parent| !parent.is_empty()),
-        tags: true_tags(found.repo_tags),
-        labels: found.labels,
-        created_at: Timestamp::from_second(found.created).ok(),
-        size_bytes: found.size.try_into().unwrap_or(0),
-    }
-}
-
-/// Older engines say `<none>:<none>` where there is no tag; Podman says in full where a name comes from.
-fn true_tags(mut tags: Vec<String>) -> Vec<String> {
-    tags.retain(|tag| !tag.starts_with("<none>"));
-    tags.iter().map(|tag| short_name(tag).to_owned()).collect()
 }
 
 /// Podman gives ids of images without their kind.
