@@ -1,9 +1,10 @@
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use systemd::state_file;
 
 use crate::error::JanitorError;
 use crate::policy::Candidate;
@@ -102,13 +103,22 @@ impl Audit {
     fn append(&self, record: &Record<'_>) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        let mut file = self.open()?;
         if file.metadata()?.len() + line.len() as u64 > self.bytes_max {
             self.rotate()?;
-            file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            file = self.open()?;
         }
         // One write: the lines of two janitors on one node do not mix.
         file.write_all(&line)
+    }
+
+    fn open(&self) -> io::Result<File> {
+        let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        if let Some(dir) = self.path.parent().filter(|_| file.metadata().is_ok_and(|found| found.len() == 0))
+        {
+            state_file::hand_over(&file, dir);
+        }
+        Ok(file)
     }
 
     fn rotate(&self) -> io::Result<()> {

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -355,6 +355,22 @@ async fn metrics_go_on_from_process_to_process_and_tell_of_passes_that_failed() 
     daemon.pass().await.expect_err("no spool");
     assert_eq!((value("passes_total"), value("passes_failed_total")), (4, 1));
     assert_eq!(value("last_pass_timestamp_seconds"), last);
+}
+
+#[tokio::test]
+async fn what_root_leaves_in_the_state_directory_belongs_to_the_daemons() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    node.work_dir(&owner, "ended");
+    // Who is not root is the daemons' user here.
+    let _ = std::os::unix::fs::chown(&node.place.state, Some(12345), Some(12346));
+    let uid = fs::metadata(&node.place.state).expect("a directory").uid();
+    assert_eq!(node.janitor(config()).once().await.expect("a pass").removed, 1);
+    for name in [AUDIT_FILE, METRICS_FILE, "janitor-uses.json", "janitor-memory.json"] {
+        let found = fs::metadata(node.place.state.join(name)).expect(name);
+        assert_eq!(found.uid(), uid, "{name}");
+    }
 }
 
 #[tokio::test]
