@@ -17,7 +17,8 @@ pub struct Config {
     /// The most removals of one pass; the rest waits for the next ones.
     pub deletions_max: usize,
     /// The most removals of one hour, restarts included: more is no leftover but a mistake, of ours or of somebody who moved
-    /// the spool. Nothing is removed then until the hour is over.
+    /// the spool. Nothing is removed then until the hour is over. Layers without a name, leases, ledger entries and locks do
+    /// not count.
     pub deletions_per_hour_max: usize,
     /// Removals in flight.
     pub parallel_removals: usize,

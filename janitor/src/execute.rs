@@ -11,6 +11,7 @@ use queue_format::{LedgerEntry, ObjectKind, image_name};
 use systemd::Notifier;
 
 use crate::audit::Event;
+use crate::breaker;
 use crate::door::BuildsWait;
 use crate::ending::{Alone, Ending};
 use crate::error::EngineError;
@@ -68,6 +69,8 @@ pub(crate) struct Execution<'a, W: World> {
 #[derive(Default)]
 struct Tally {
     removed: AtomicUsize,
+    /// Those of the removals that count for the breaker.
+    counted: AtomicUsize,
     kept: AtomicUsize,
     failed: AtomicUsize,
     bytes: AtomicU64,
@@ -87,6 +90,8 @@ struct Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) report: Report,
+    /// Those of the removals that count for the breaker.
+    pub(crate) counted: usize,
     /// Whether a moment without builds was found, where one was looked for.
     pub(crate) was_alone: Option<bool>,
     pub(crate) resisted: Vec<(Target, String)>,
@@ -122,7 +127,8 @@ impl<W: World> Execution<'_, W> {
         };
         let resisted = tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let settled = tally.settled.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Done { report, was_alone, resisted, settled }
+        let counted = tally.counted.into_inner();
+        Done { report, counted, was_alone, resisted, settled }
     }
 
     /// One wave of images, while no build runs; how many of them wait for the next pass.
@@ -232,6 +238,8 @@ impl<W: World> Execution<'_, W> {
                 );
                 self.note(Event::Removed, candidate, bytes, None, tally);
                 tally.removed.fetch_add(1, Ordering::Relaxed);
+                let counts = breaker::counts(show::kind(&candidate.target), &candidate.name);
+                tally.counted.fetch_add(usize::from(counts), Ordering::Relaxed);
                 tally.settle(candidate);
                 tally.bytes.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
             }

@@ -66,7 +66,7 @@ impl Case<'_> {
         let told = wanted.map(|found| {
             let entry = image_entry(self.inventory, found);
             let verdict = self.verdict(&found.id, &Target::Image(found.id.clone()), entry, &found.labels);
-            let tags = if found.tags.is_empty() { "<none>".to_owned() } else { found.tags.join(", ") };
+            let tags = if found.tags.is_empty() { show::NAMELESS.to_owned() } else { found.tags.join(", ") };
             let mut line = format!("image {tags} ({}): {verdict}", short(&found.id));
             if let Some(used_at) = self.inventory.used_at.get(&found.id) {
                 let ago = self.inventory.now.as_second().saturating_sub(used_at.as_second());

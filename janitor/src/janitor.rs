@@ -266,7 +266,7 @@ impl Janitor {
         self.door.note(builds_wait, done.was_alone, Instant::now().into_std());
         self.resistance.note(done.resisted, Instant::now().into_std());
         self.house.leave_out(&done.settled);
-        self.breaker.note(done.report.removed, (self.clock)());
+        self.breaker.note(done.counted, (self.clock)());
         if self.memory_kept_at.is_none_or(|at| at.elapsed() >= KEEP_PERIOD) {
             self.keep_memory();
         }

@@ -9,6 +9,9 @@ use crate::inventory::Container;
 use crate::policy::{Candidate, Reason, Target};
 use crate::protect::Kept;
 
+/// What an image without a name is called.
+pub(crate) const NAMELESS: &str = "<none>";
+
 /// Characters of an id that tell it apart.
 const SHORT_ID_CHARS: usize = 12;
 

@@ -311,11 +311,21 @@ async fn too_many_removals_of_an_hour_stop_all_even_over_a_restart() {
     let node = node();
     let owner = node.owner("here");
     let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    let config = Config { deletions_per_hour_max: 5, ..config() };
+    // What is only forgotten does not count.
+    let dead = node.owner("here");
+    drop(LifeLock::hold(&node.place.state, &dead).expect("a lock"));
+    for _ in 0..9 {
+        fs::remove_dir_all(node.work_dir(&dead, "gone")).expect("removed");
+    }
+    for _ in 0..3 {
+        node.janitor(config.clone()).once().await.expect("a pass");
+    }
+    assert_eq!(Ledger::open(&node.place.state).expect("a ledger").entries().expect("entries"), []);
     for _ in 0..7 {
         node.work_dir(&owner, "ended");
     }
     let left = || fs::read_dir(node.place.state.join("work")).expect("work").count();
-    let config = Config { deletions_per_hour_max: 5, ..config() };
     let mut janitor = node.janitor(config.clone());
     janitor.once().await.expect("a pass");
     assert_eq!(left(), 2);
