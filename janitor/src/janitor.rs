@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::audit::Audit;
 use crate::breaker::Breaker;
 use crate::config::Config;
-use crate::disk::{DiskUse, Level, Pressure, pressure};
+use crate::disk::{Level, Pressure, worst_pressure};
 use crate::door::Door;
 use crate::ending::Ending;
 use crate::error::JanitorError;
@@ -82,6 +82,8 @@ pub struct Janitor {
     /// What the disk of images demanded last, and that of the state directory.
     pressure: Pressure,
     state_pressure: Pressure,
+    /// Disks of which nobody can tell how full they are, a sentence each.
+    unseen_disks: Vec<String>,
     emergency: Option<Emergency>,
     metrics: Metrics,
     ending: Ending,
@@ -150,6 +152,7 @@ impl Janitor {
             is_other_engine: false,
             pressure: Pressure { level: memory.level, ..Pressure::default() },
             state_pressure: Pressure { level: memory.state_level, ..Pressure::default() },
+            unseen_disks: Vec::new(),
             emergency: None,
             metrics: Metrics::default(),
             ending: Ending::default(),
@@ -190,6 +193,7 @@ impl Janitor {
             troubles.push(self.breaker_told());
         }
         troubles.extend(self.is_other_engine.then(|| maker::told(&self.files.state_dir)));
+        troubles.extend(self.unseen_disks.clone());
         troubles.extend(self.house_trouble.clone());
         troubles.extend(self.foreign_build.clone());
         troubles.extend(self.resistance.stuck());
@@ -436,15 +440,17 @@ impl Janitor {
         let files = Arc::clone(&self.files);
         let objects = seen.map(|(objects, _)| objects);
         let inventory = tokio::task::spawn_blocking(move || files.observe(objects)).await??;
-        let root_dir = self.link.engine().and_then(Engine::root_dir);
-        let images_disk = root_dir.and_then(DiskUse::of);
-        let state_disk = DiskUse::of(&self.files.state_dir);
-        let marks = self.config.watermarks();
+        let image_dirs = self.link.engine().map(Engine::image_dirs).unwrap_or_default();
+        let state_dir = std::slice::from_ref(&self.files.state_dir);
+        let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
+        unseen.clear();
+        let pressure = worst_pressure(image_dirs, &marks, self.pressure.level, unseen);
+        let state_pressure = worst_pressure(state_dir, &marks, self.state_pressure.level, unseen);
         let mut inventory = Inventory {
             used_at: self.uses.of_images().clone(),
             left_alone: self.resistance.images_left_alone(began),
-            pressure: pressure(images_disk.as_ref(), &marks, self.pressure.level),
-            state_pressure: pressure(state_disk.as_ref(), &marks, self.state_pressure.level),
+            pressure,
+            state_pressure,
             litter: self.house.litter.clone(),
             mirrors: self.house.mirrors.clone(),
             ..inventory

@@ -9,7 +9,7 @@ use base_images::{
 };
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::ImageSummary;
+use bollard::models::{ImageSummary, SystemInfo};
 use bollard::query_parameters::{
     InspectContainerOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder,
@@ -27,6 +27,13 @@ use crate::world::Removal;
 
 /// Where Docker listens if nobody says otherwise.
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
+
+/// Where containerd keeps everything as a service of its own, and where that listens.
+const CONTAINERD_DIR: &str = "/var/lib/containerd";
+const CONTAINERD_RUN_DIR: &str = "/run/containerd/";
+
+/// What Docker says of its driver where containerd keeps its images.
+const CONTAINERD_SNAPSHOTTER: &str = "io.containerd.snapshotter";
 
 /// How long an engine may take to say that it lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +54,7 @@ pub(crate) struct Engine {
     lookup: Lookup,
     pub(super) timeout: Duration,
     root_dir: Option<PathBuf>,
+    image_dirs: Vec<PathBuf>,
     is_local: bool,
     is_podman: bool,
     /// What images are made of; that never changes.
@@ -75,17 +83,22 @@ impl Engine {
         let lookup = Lookup::new(address, &version)?;
         let is_podman = false;
         let layers = Arc::default();
-        let mut engine = Self { docker, lookup, timeout, root_dir: None, is_local, is_podman, layers };
+        let (root_dir, image_dirs) = (None, Vec::new());
+        let mut engine = Self { docker, lookup, timeout, root_dir, image_dirs, is_local, is_podman, layers };
         let version = engine.call("tell its version", engine.docker.version()).await?;
         engine.is_podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
-        engine.root_dir = engine.maker().await?.root_dir;
+        let info = engine.call("tell what it is", engine.docker.info()).await?;
+        // Elsewhere, the same path is another disk.
+        if is_local {
+            engine.image_dirs = dirs_of_images(&info);
+            engine.root_dir = info.docker_root_dir.map(PathBuf::from);
+        }
         Ok(engine)
     }
 
     /// Whose store it has, as it is now: another process may have come in its place.
     pub(crate) async fn maker(&self) -> Result<Maker, EngineError> {
         let info = self.call("tell what it is", self.docker.info()).await?;
-        // Elsewhere, the same path is another disk.
         let root_dir = info.docker_root_dir.filter(|_| self.is_local).map(PathBuf::from);
         Ok(Maker::new(info.id.filter(|_| !self.is_podman), root_dir.as_deref()))
     }
@@ -117,9 +130,9 @@ impl Engine {
             .await
     }
 
-    /// Where it keeps everything, if that is on this machine.
-    pub(crate) fn root_dir(&self) -> Option<&Path> {
-        self.root_dir.as_deref()
+    /// Where it keeps images, if that is on this machine.
+    pub(crate) fn image_dirs(&self) -> &[PathBuf] {
+        &self.image_dirs
     }
 
     /// Whether it answers at all.
@@ -339,6 +352,17 @@ impl EngineError {
     }
 }
 
+/// With containerd's image store these lie where containerd keeps everything, beside where Docker does.
+fn dirs_of_images(info: &SystemInfo) -> Vec<PathBuf> {
+    let is_containerds = |row: &Vec<String>| row.iter().any(|word| word.starts_with(CONTAINERD_SNAPSHOTTER));
+    let address = info.containerd.as_ref().and_then(|containerd| containerd.address.as_deref());
+    // One that dockerd has started for itself keeps all below dockerd's own directory.
+    let is_service = address.is_none_or(|address| address.starts_with(CONTAINERD_RUN_DIR));
+    let has_own_dir = is_service && info.driver_status.iter().flatten().any(is_containerds);
+    let own_dir = has_own_dir.then(|| PathBuf::from(CONTAINERD_DIR)).filter(|dir| dir.exists());
+    info.docker_root_dir.iter().map(PathBuf::from).chain(own_dir).collect()
+}
+
 /// Builders name images by their ids.
 fn is_by_id(listed: &ListedContainer) -> bool {
     listed.image.as_ref().is_some_and(|image| image.starts_with("sha256:"))
@@ -394,6 +418,26 @@ fn plain(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_lie_where_the_store_is_that_keeps_them() {
+        let has_containerd = Path::new(CONTAINERD_DIR).exists();
+        let check = |driver: &str, address: Option<&str>, expected: &[&str]| {
+            let info = serde_json::json!({
+                "DockerRootDir": "/data/docker",
+                "DriverStatus": [["driver-type", driver]],
+                "Containerd": address.map(|address| serde_json::json!({"Address": address})),
+            });
+            let info: SystemInfo = serde_json::from_value(info).expect("an answer");
+            let expected = expected.iter().filter(|dir| has_containerd || **dir != CONTAINERD_DIR);
+            assert_eq!(dirs_of_images(&info), expected.map(PathBuf::from).collect::<Vec<_>>(), "{driver}");
+        };
+        let both = ["/data/docker", CONTAINERD_DIR];
+        check("overlay2", None, &both[..1]);
+        check("io.containerd.snapshotter.v1", None, &both);
+        check("io.containerd.snapshotter.v1", Some("/run/containerd/containerd.sock"), &both);
+        check("io.containerd.snapshotter.v1", Some("/var/run/docker/containerd/containerd.sock"), &both[..1]);
+    }
 
     #[test]
     fn an_image_stands_on_the_largest_that_it_begins_with() {
