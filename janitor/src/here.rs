@@ -189,7 +189,7 @@ fn look_at_lock(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
 
 fn look_at_dir(files: &Files, path: &PathBuf) -> Result<Look, JanitorError> {
     Ok(match look_at_work_dir(&files.state_dir.join("work"), path) {
-        WorkDirState::Inside(found) if found == *path => Look::Remove(allocated_bytes(path)),
+        WorkDirState::Inside(found) if found == *path => Look::Remove(Some(allocated_bytes(path))),
         WorkDirState::Missing => Look::Keep("it is gone"),
         WorkDirState::Inside(_) | WorkDirState::Outside => {
             Look::Keep("it does not lie where work directories do")
