@@ -85,9 +85,15 @@ impl World for Here {
         let is_removed = match &candidate.target {
             Target::Lease(owner) => return self.on_files(owner, take_back).await,
             Target::Lock(owner) => self.on_files(owner, forget_lock).await.map(|()| true)?,
-            Target::WorkDir(path) => self.on_files(path, |_, path| remove_dir(path)).await.map(|()| true)?,
+            // On a local disk, and of any size.
+            Target::WorkDir(path) => {
+                let removed = self.on_files(path, |_, path| remove_dir(path));
+                self.while_alive(removed).await.map(|()| true)?
+            }
             Target::Litter(path, kind) => self.on_files(&(path.clone(), kind.clone()), discard).await?,
-            Target::Mirror(path) => self.on_files(path, |files, path| files.remove_mirror(path)).await?,
+            Target::Mirror(path) => {
+                self.while_alive(self.on_files(path, |files, path| files.remove_mirror(path))).await?
+            }
             Target::Entry(_) | Target::Container(_) | Target::Image(_) => true,
         };
         Ok(if is_removed { Removal::Done } else { Removal::InUse("it is used again".to_owned()) })
