@@ -437,5 +437,16 @@ async fn it_is_explained_why_something_stays_or_goes() {
     let lines = janitor.explain("ended").await.expect("explained");
     assert!(lines[0].contains("its claim stands") && lines[0].ends_with("; it stays"), "{lines:?}");
     assert_eq!(janitor.explain("nothing").await.expect("explained"), [""; 0]);
+    // A lease, the lock of its worker, and a copy of a repository that stay.
+    let copy = node.place.state.join("repositories/kept.git");
+    write(&copy.join("HEAD"), Duration::ZERO);
+    let about = async |wanted: &str| node.janitor(config()).explain(wanted).await.expect("explained");
+    let lines = about(&owner.to_string()).await;
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    let lives = "it stays: its worker lives";
+    assert!(lines[0].starts_with("lease ") && lines[0].ends_with(lives), "{lines:#?}");
+    assert!(lines[1].starts_with("lock ") && lines[1].ends_with(lives), "{lines:#?}");
+    let lines = about("kept.git").await;
+    assert!(lines.len() == 1 && lines[0].contains("kB, last asked for "), "{lines:#?}");
     assert!(!node.place.state.join(AUDIT_FILE).exists());
 }

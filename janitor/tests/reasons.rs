@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use janitor::{
     ClaimKey, Container, Image, Inventory, Kept, Level, Mirror, Objects, Patience, Pressure, Reason,
-    Retention, Target, policy, protect, spent,
+    Retention, Target, explain, policy, protect, spent,
 };
 use queue_format::{Incarnation, Labels, Life, ObjectKind, Owner, SpoolId, Token};
 use uuid::Uuid;
@@ -322,6 +322,21 @@ fn accepted_images_stay_where_failed_ones_free_enough() {
     check(Level::High, 100, &[]);
     check(Level::High, 150, &["a"]);
     check(Level::Emergency, 150, &["a", "b"]);
+}
+
+#[test]
+fn an_entry_of_a_build_is_told_to_go_after_its_images() {
+    let mut case = case();
+    let check = |case: &Case, expected: &str| {
+        let lines = explain(&case.inventory, &BTreeMap::new(), 0, &case.labels.object.to_string());
+        let entry = lines.iter().find(|line| line.starts_with("ledger entry ")).expect("an entry");
+        assert!(entry.ends_with(expected), "{lines:#?}");
+    };
+    check(&case, "; it goes once nothing is left of the build");
+    *case.objects() = Objects::default();
+    check(&case, "; it goes: its claim is gone");
+    case.claim(1);
+    check(&case, "; it stays");
 }
 
 #[test]
