@@ -179,6 +179,11 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
     assert_eq!(removed, gone.len());
     let history = janitor.history(Some("void"));
     assert_eq!(history.len(), 1, "{history:#?}");
+    // By the command, wherever the spool is.
+    let mut command = assert_cmd::Command::cargo_bin("bottega-janitor").expect("built");
+    command.args(["history", "void", "--spool", "/nonexistent", "--state"]).arg(&node.place.state);
+    let told = command.assert().success().get_output().stdout.clone();
+    assert_eq!(String::from_utf8_lossy(&told).trim_end(), history[0]);
     assert!(history[0].contains("removed void-result") && history[0].contains("its attempt never ended"));
 }
 
