@@ -52,6 +52,19 @@ pub struct Report {
     pub bytes: u64,
 }
 
+impl Report {
+    /// What two passes of one run came to: what was done or failed adds up, what waits is what the second one left.
+    pub(crate) fn after(self, first: Self) -> Self {
+        Self {
+            removed: first.removed + self.removed,
+            kept: first.kept + self.kept,
+            failed: first.failed + self.failed,
+            bytes: first.bytes + self.bytes,
+            ..self
+        }
+    }
+}
+
 /// Carries out one plan.
 pub(crate) struct Execution<'a, W: World> {
     pub(crate) world: &'a W,
@@ -357,5 +370,18 @@ fn draft_of(entry: Option<&LedgerEntry>) -> Option<&str> {
     match &entry.kind {
         ObjectKind::Build { image } if *image != image_name(&entry.task) => Some(image),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_in_the_first_of_two_passes_is_told() {
+        let first = Report { removed: 2, failed: 1, kept: 3, bytes: 5, waiting: 7, ..Report::default() };
+        let second = Report { removed: 1, failed: 1, bytes: 1, waiting: 1, stuck: 1, ..Report::default() };
+        let both = Report { removed: 3, failed: 2, kept: 3, bytes: 6, waiting: 1, stuck: 1, postponed: 0 };
+        assert_eq!(second.after(first), both);
     }
 }

@@ -294,7 +294,7 @@ impl Janitor {
         tokio::time::sleep(self.config.grace()).await;
         let second = self.pass().await?;
         self.keep_memory();
-        Ok(Report { removed: first.removed + second.removed, bytes: first.bytes + second.bytes, ..second })
+        Ok(second.after(first))
     }
 
     /// What [`Janitor::once`] would do now, a line each; changes nothing.
