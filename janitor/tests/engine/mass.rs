@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{ListNetworksOptions, ListVolumesOptions};
@@ -23,6 +23,8 @@ const DISK_BYTES: u64 = 400 << 20;
 const IMAGE_BYTES: usize = 16 << 20;
 /// Enough of them that a build takes a second and more.
 const BUILD_STEPS: usize = 16;
+/// Longer than it takes to find an engine again, and to try again what it did not do.
+const FOUND_AGAIN_MAX: Duration = Duration::from_secs(180);
 /// More than an engine remembers.
 const EVENTS: usize = 350;
 /// Passes within which a node must be clean.
@@ -301,6 +303,7 @@ async fn an_engine_that_is_restarted_in_the_middle_is_cleaned_in_the_end() {
     leftovers(&node, &owner, 12).await;
     let slow = Config { parallel_removals: 1, engine_timeout_seconds: 30, period_seconds: 1, ..config() };
     let mut janitor = janitor(&node, slow);
+    janitor.listen();
     janitor.pass().await.expect("a pass");
     // Killed while removals go on: what fails is told, and nothing else is touched.
     let restart = async {
@@ -312,10 +315,16 @@ async fn an_engine_that_is_restarted_in_the_middle_is_cleaned_in_the_end() {
     let (report, ()) = tokio::join!(janitor.pass(), restart);
     report.expect("a pass");
     assert_eq!(janitor.pass().await.expect("a pass without an engine").failed, 0);
+    assert!(!janitor.engine_answers());
     engine.up();
-    // It is asked less and less often; this one forgets that.
-    let mut janitor = self::janitor(&node, config());
-    clean(&node, &mut janitor, &kept).await;
+    // It is asked less and less often, and found again by the same daemon.
+    let until = Instant::now() + FOUND_AGAIN_MAX;
+    while node.left().await != kept {
+        assert!(Instant::now() < until, "{:?} {:?}", janitor.troubles(), node.left().await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        janitor.pass().await.expect("a pass");
+    }
+    assert!(janitor.engine_answers());
 }
 
 /// More events than an engine remembers, between two passes.
