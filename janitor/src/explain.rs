@@ -55,7 +55,7 @@ impl Case<'_> {
         let told = wanted.map(|found| {
             let entry = container_entry(self.inventory, found);
             let verdict = self.verdict(&found.id, &Target::Container(found.id.clone()), entry, &found.labels);
-            format!("container {} ({}): {verdict}", found.names.join(", "), short(&found.id))
+            format!("container {} ({}): {verdict}", found.names.join(", "), show::short_id(&found.id))
         });
         told.collect()
     }
@@ -67,7 +67,7 @@ impl Case<'_> {
             let entry = image_entry(self.inventory, found);
             let verdict = self.verdict(&found.id, &Target::Image(found.id.clone()), entry, &found.labels);
             let tags = if found.tags.is_empty() { show::NAMELESS.to_owned() } else { found.tags.join(", ") };
-            let mut line = format!("image {tags} ({}): {verdict}", short(&found.id));
+            let mut line = format!("image {tags} ({}): {verdict}", show::short_id(&found.id));
             if let Some(used_at) = self.inventory.used_at.get(&found.id) {
                 let ago = self.inventory.now.as_second().saturating_sub(used_at.as_second());
                 line.push_str(&format!("; last used {} ago", show::age(ago)));
@@ -172,10 +172,6 @@ fn life(life: Life) -> &'static str {
         Life::Left => "left it to a successor",
         Life::Unknown => "is unknown here",
     }
-}
-
-fn short(id: &str) -> String {
-    id.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
 fn why_foreign(inventory: &Inventory, labels: &HashMap<String, String>) -> &'static str {
