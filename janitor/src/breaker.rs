@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
+use crate::show;
+
 /// The time that removals are counted in.
 const WINDOW_SECONDS: i64 = 3600;
 
@@ -11,6 +13,16 @@ const WINDOW_SECONDS: i64 = 3600;
 #[derive(Debug, Default)]
 pub struct Breaker {
     removals: VecDeque<(Timestamp, usize)>,
+}
+
+/// Whether a removal counts: what somebody may miss. Leases, books, and layers without a name follow from what counts, and
+/// after a busy day are more than any limit that protects the rest.
+pub(crate) fn counts(kind: &str, name: &str) -> bool {
+    match kind {
+        "lease" | "ledger-entry" | "lock" => false,
+        "image" => name != show::NAMELESS,
+        _ => true,
+    }
 }
 
 impl Breaker {
@@ -38,6 +50,24 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_follows_from_other_removals_does_not_count() {
+        let check = |kind: &str, name: &str, expected: bool| {
+            assert_eq!(counts(kind, name), expected, "{kind} {name}");
+        };
+        check("container", "bottega-x", true);
+        check("container", "", true);
+        check("image", "openswe--x:latest", true);
+        check("image", "<none>", false);
+        check("work-directory", "/state/work/x", true);
+        check("repository", "/state/repositories/x.git", true);
+        check("leftover", "/spool/tmp/.nfs01", true);
+        check("void-result", "/spool/results/00/x/a001", true);
+        check("lease", "here~x", false);
+        check("ledger-entry", "x", false);
+        check("lock", "here~x", false);
+    }
 
     #[test]
     fn an_hour_has_so_many_removals_and_no_more() {

@@ -17,7 +17,8 @@ pub struct Config {
     /// The most removals of one pass; the rest waits for the next ones.
     pub deletions_max: usize,
     /// The most removals of one hour, restarts included: more is no leftover but a mistake, of ours or of somebody who moved
-    /// the spool. Nothing is removed then until the hour is over.
+    /// the spool. Nothing is removed then until the hour is over. Layers without a name, leases, ledger entries and locks do
+    /// not count.
     pub deletions_per_hour_max: usize,
     /// Removals in flight.
     pub parallel_removals: usize,
@@ -25,7 +26,7 @@ pub struct Config {
     pub engine_timeout_seconds: u64,
     /// How large the audit log becomes before it is rotated; one older file is kept.
     pub audit_bytes_max: u64,
-    /// How long builds that run are waited for before images are removed; new ones wait meanwhile.
+    /// How long a pass waits for a moment without builds before images are removed; none is kept out meanwhile.
     pub builds_wait_seconds: u64,
     /// From this use of the node's disks on, in bytes or in inodes, images that are only kept for later use go.
     pub disk_high_percent: u8,
@@ -72,6 +73,10 @@ impl Default for Config {
     }
 }
 
+/// What is waited for longer than this keeps systemd's watchdog waiting, or a build until it gives up.
+pub(crate) const ENGINE_TIMEOUT_SECONDS_MAX: u64 = 120;
+const BUILDS_WAIT_SECONDS_MAX: u64 = 120;
+
 /// A week, a century, and more than any node has: what is larger is a mistake.
 const SECONDS_MAX: u64 = 7 * 24 * 3600;
 const DAYS_MAX: u64 = 36_500;
@@ -96,9 +101,9 @@ impl Config {
             ("deletions_max", self.deletions_max as u64, 1, COUNT_MAX),
             ("deletions_per_hour_max", self.deletions_per_hour_max as u64, 1, COUNT_MAX),
             ("parallel_removals", self.parallel_removals as u64, 1, 1024),
-            ("engine_timeout_seconds", self.engine_timeout_seconds, 1, SECONDS_MAX),
+            ("engine_timeout_seconds", self.engine_timeout_seconds, 1, ENGINE_TIMEOUT_SECONDS_MAX),
             ("audit_bytes_max", self.audit_bytes_max, 1, u64::MAX),
-            ("builds_wait_seconds", self.builds_wait_seconds, 0, SECONDS_MAX),
+            ("builds_wait_seconds", self.builds_wait_seconds, 0, BUILDS_WAIT_SECONDS_MAX),
             ("disk_low_percent", u64::from(self.disk_low_percent), 1, 100),
             ("accepted_keep_days", self.accepted_keep_days, 0, DAYS_MAX),
             ("leftovers_keep_days", self.leftovers_keep_days, 1, DAYS_MAX),
@@ -174,11 +179,20 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_refused_where_it_would_stop_the_work() {
+    fn what_would_stop_the_work_is_refused() {
         assert_eq!(Config::default().validate(), Ok(()));
         assert_eq!(Config { grace_seconds: 0, ..Config::default() }.validate(), Ok(()));
         let refused = Config { deletions_max: 0, ..Config::default() }.validate();
         assert_eq!(refused, Err("janitor.deletions_max is 0, expected 1 to 4294967296".to_owned()));
+        let check = |config: Config, expected: &str| {
+            assert_eq!(config.validate().err().unwrap_or_default(), expected);
+        };
+        let engine = |engine_timeout_seconds| Config { engine_timeout_seconds, ..Config::default() };
+        check(engine(120), "");
+        check(engine(121), "janitor.engine_timeout_seconds is 121, expected 1 to 120");
+        let builds = |builds_wait_seconds| Config { builds_wait_seconds, ..Config::default() };
+        check(builds(120), "");
+        check(builds(700), "janitor.builds_wait_seconds is 700, expected 0 to 120");
         let refused = Config { disk_low_percent: 90, ..Config::default() }.validate();
         assert!(
             refused

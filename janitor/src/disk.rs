@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
 
 use crate::show;
 
@@ -33,7 +34,8 @@ pub struct Watermarks {
 }
 
 /// How urgent room is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// There is room.
     #[default]
@@ -111,6 +113,28 @@ pub fn pressure(disk: Option<&DiskUse>, marks: &Watermarks, before: Level) -> Pr
     Pressure { level, bytes_to_free, inodes_to_free, told }
 }
 
+/// What the fullest of the disks demands that some directories lie on. One that cannot be looked at demands nothing, and is
+/// told.
+pub(crate) fn worst_pressure(
+    dirs: &[PathBuf],
+    marks: &Watermarks,
+    before: Level,
+    unseen: &mut Vec<String>,
+) -> Pressure {
+    let found = dirs.iter().filter_map(|dir| {
+        let disk = DiskUse::of(dir);
+        if disk.is_none() {
+            unseen.push(format!(
+                "how full the disk of {0} is cannot be told, and no room is made on it; mount it, or let the janitor's user \
+                 look there (namei -l {0})",
+                dir.display()
+            ));
+        }
+        Some(pressure(Some(&disk?), marks, before))
+    });
+    found.max_by_key(|found| (found.level, found.bytes_to_free)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +170,23 @@ mod tests {
         assert!(here.used_bytes > 0 && here.used_bytes < here.total_bytes);
         assert_eq!(DiskUse::of(Path::new("/nonexistent")), None);
         assert_eq!(pressure(None, &marks, Emergency), Pressure::default());
+    }
+
+    #[test]
+    fn the_fullest_disk_counts_and_one_that_cannot_be_seen_is_told() {
+        let full = Watermarks { high_percent: 1, low_percent: 1, emergency_percent: 101 };
+        let check = |dirs: &[&str], expected: Level, told: usize| {
+            let dirs: Vec<PathBuf> = dirs.iter().map(PathBuf::from).collect();
+            let mut unseen = Vec::new();
+            let found = worst_pressure(&dirs, &full, Level::Calm, &mut unseen);
+            assert_eq!((found.level, unseen.len()), (expected, told), "{dirs:?} {unseen:?}");
+        };
+        check(&[], Level::Calm, 0);
+        check(&["/"], Level::High, 0);
+        // The kernel's own file system has no blocks.
+        check(&["/proc"], Level::Calm, 0);
+        check(&["/proc", "/"], Level::High, 0);
+        check(&["/nonexistent"], Level::Calm, 1);
+        check(&["/nonexistent", "/"], Level::High, 1);
     }
 }

@@ -11,6 +11,8 @@ use queue_format::{LedgerEntry, ObjectKind, image_name};
 use systemd::Notifier;
 
 use crate::audit::Event;
+use crate::breaker;
+use crate::door::BuildsWait;
 use crate::ending::{Alone, Ending};
 use crate::error::EngineError;
 use crate::plan::Plan;
@@ -26,7 +28,7 @@ pub(crate) const ALONE_MAX: Duration = Duration::from_secs(10);
 const HAND_OVER: Duration = Duration::from_millis(200);
 
 /// How long builds wait for an image whose removal the engine was too slow for: far shorter than until they give up.
-const SETTLE_MAX: Duration = Duration::from_secs(120);
+pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(120);
 
 /// The pause between two looks at such an image.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
@@ -50,14 +52,27 @@ pub struct Report {
     pub bytes: u64,
 }
 
+impl Report {
+    /// What two passes of one run came to: what was done or failed adds up, what waits is what the second one left.
+    pub(crate) fn after(self, first: Self) -> Self {
+        Self {
+            removed: first.removed + self.removed,
+            kept: first.kept + self.kept,
+            failed: first.failed + self.failed,
+            bytes: first.bytes + self.bytes,
+            ..self
+        }
+    }
+}
+
 /// Carries out one plan.
 pub(crate) struct Execution<'a, W: World> {
     pub(crate) world: &'a W,
     pub(crate) notifier: &'a Notifier,
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) parallel: usize,
-    /// How long builds are waited for before images go.
-    pub(crate) builds_wait: Duration,
+    /// How a moment without builds is waited for before images go.
+    pub(crate) builds_wait: BuildsWait,
     /// How long builds that come then are kept waiting.
     pub(crate) alone_max: Duration,
     /// Once it is asked for, nothing more is begun.
@@ -67,6 +82,8 @@ pub(crate) struct Execution<'a, W: World> {
 #[derive(Default)]
 struct Tally {
     removed: AtomicUsize,
+    /// Those of the removals that count for the breaker.
+    counted: AtomicUsize,
     kept: AtomicUsize,
     failed: AtomicUsize,
     bytes: AtomicU64,
@@ -74,6 +91,9 @@ struct Tally {
     engine_down: AtomicBool,
     /// No more images go in this pass.
     images_over: AtomicBool,
+    /// Whether a moment without builds was found, and whether one was not.
+    was_alone: AtomicBool,
+    builds_ran: AtomicBool,
     audit_down: AtomicBool,
     resisted: Mutex<Vec<(Target, String)>>,
     settled: Mutex<Vec<Target>>,
@@ -83,6 +103,10 @@ struct Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) report: Report,
+    /// Those of the removals that count for the breaker.
+    pub(crate) counted: usize,
+    /// Whether a moment without builds was found, where one was looked for.
+    pub(crate) was_alone: Option<bool>,
     pub(crate) resisted: Vec<(Target, String)>,
     pub(crate) settled: Vec<Target>,
 }
@@ -109,9 +133,15 @@ impl<W: World> Execution<'_, W> {
             waiting,
             stuck: 0,
         };
+        let was_alone = match (tally.builds_ran.into_inner(), tally.was_alone.into_inner()) {
+            (true, _) => Some(false),
+            (false, true) => Some(true),
+            (false, false) => None,
+        };
         let resisted = tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let settled = tally.settled.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Done { report, resisted, settled }
+        let counted = tally.counted.into_inner();
+        Done { report, counted, was_alone, resisted, settled }
     }
 
     /// One wave of images, while no build runs; how many of them wait for the next pass.
@@ -125,7 +155,7 @@ impl<W: World> Execution<'_, W> {
             }
             // Who closes the door again and again, a wave after the other, keeps every new build out.
             if alone.is_none() && !tally.images_over.load(Ordering::Relaxed) {
-                *alone = self.without_builds().await.map(|gate| self.ending.hold(gate));
+                *alone = self.without_builds(tally).await.map(|gate| self.ending.hold(gate));
                 let goes_on = alone.is_some() && !self.somebody_builds().await;
                 tally.images_over.store(!goes_on, Ordering::Relaxed);
             }
@@ -155,13 +185,17 @@ impl<W: World> Execution<'_, W> {
         begun.into_inner()
     }
 
-    async fn without_builds(&self) -> Option<W::Alone> {
+    async fn without_builds(&self, tally: &Tally) -> Option<W::Alone> {
         match self.world.without_builds(self.builds_wait).await {
             Ok(None) => {
                 tracing::info!("images wait for builds that run");
+                tally.builds_ran.store(true, Ordering::Relaxed);
                 None
             }
-            Ok(alone) => alone,
+            Ok(alone) => {
+                tally.was_alone.store(true, Ordering::Relaxed);
+                alone
+            }
             Err(error) => {
                 tracing::warn!("{error}; images stay until then");
                 None
@@ -217,6 +251,8 @@ impl<W: World> Execution<'_, W> {
                 );
                 self.note(Event::Removed, candidate, bytes, None, tally);
                 tally.removed.fetch_add(1, Ordering::Relaxed);
+                let counts = breaker::counts(show::kind(&candidate.target), &candidate.name);
+                tally.counted.fetch_add(usize::from(counts), Ordering::Relaxed);
                 tally.settle(candidate);
                 tally.bytes.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
             }
@@ -334,5 +370,18 @@ fn draft_of(entry: Option<&LedgerEntry>) -> Option<&str> {
     match &entry.kind {
         ObjectKind::Build { image } if *image != image_name(&entry.task) => Some(image),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_in_the_first_of_two_passes_is_told() {
+        let first = Report { removed: 2, failed: 1, kept: 3, bytes: 5, waiting: 7, ..Report::default() };
+        let second = Report { removed: 1, failed: 1, bytes: 1, waiting: 1, stuck: 1, ..Report::default() };
+        let both = Report { removed: 3, failed: 2, kept: 3, bytes: 6, waiting: 1, stuck: 1, postponed: 0 };
+        assert_eq!(second.after(first), both);
     }
 }

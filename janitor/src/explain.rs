@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use queue_format::{Labels, LedgerEntry, Life, ObjectKind};
+use queue_format::{Labels, LedgerEntry, Life, ObjectKind, Owner};
 
 use crate::inventory::{ClaimKey, Inventory};
 use crate::policy::{Candidate, Reason, Target, policy};
@@ -55,7 +55,7 @@ impl Case<'_> {
         let told = wanted.map(|found| {
             let entry = container_entry(self.inventory, found);
             let verdict = self.verdict(&found.id, &Target::Container(found.id.clone()), entry, &found.labels);
-            format!("container {} ({}): {verdict}", found.names.join(", "), short(&found.id))
+            format!("container {} ({}): {verdict}", found.names.join(", "), show::short_id(&found.id))
         });
         told.collect()
     }
@@ -66,8 +66,8 @@ impl Case<'_> {
         let told = wanted.map(|found| {
             let entry = image_entry(self.inventory, found);
             let verdict = self.verdict(&found.id, &Target::Image(found.id.clone()), entry, &found.labels);
-            let tags = if found.tags.is_empty() { "<none>".to_owned() } else { found.tags.join(", ") };
-            let mut line = format!("image {tags} ({}): {verdict}", short(&found.id));
+            let tags = if found.tags.is_empty() { show::NAMELESS.to_owned() } else { found.tags.join(", ") };
+            let mut line = format!("image {tags} ({}): {verdict}", show::short_id(&found.id));
             if let Some(used_at) = self.inventory.used_at.get(&found.id) {
                 let ago = self.inventory.now.as_second().saturating_sub(used_at.as_second());
                 line.push_str(&format!("; last used {} ago", show::age(ago)));
@@ -90,9 +90,12 @@ impl Case<'_> {
                 ObjectKind::WorkDir { path } => format!("work directory {}", path.display()),
             };
             let of = self.about(entry);
-            let found = self.found.iter().find(|found| found.entry.as_ref() == Some(entry));
-            let fate = match found {
-                Some(found) => format!("it goes: {}", found.reason),
+            let mut of_entry = self.found.iter().filter(|found| found.entry.as_ref() == Some(entry));
+            let is_build = matches!(entry.kind, ObjectKind::Build { .. });
+            let goes_with = |found: &Candidate| !is_build || matches!(found.target, Target::Entry(_));
+            let fate = match of_entry.next() {
+                Some(found) if goes_with(found) => format!("it goes: {}", found.reason),
+                Some(_) => "it goes once nothing is left of the build".to_owned(),
                 None if !self.inventory.covers(entry) => {
                     "it stays: another spool's, or another node's".to_owned()
                 }
@@ -107,9 +110,30 @@ impl Case<'_> {
     fn others(&self) -> Vec<String> {
         let without_entry = self.found.iter().filter(|found| found.entry.is_none());
         let wanted = without_entry.filter(|found| found.name.contains(self.wanted));
-        wanted
-            .map(|found| format!("{} {}: it goes: {}", show::kind(&found.target), found.name, found.reason))
-            .collect()
+        let going = wanted
+            .map(|found| format!("{} {}: it goes: {}", show::kind(&found.target), found.name, found.reason));
+        going.chain(self.others_that_stay()).collect()
+    }
+
+    fn others_that_stay(&self) -> impl Iterator<Item = String> {
+        let now = self.inventory.now.as_second();
+        let mirrors = self.inventory.mirrors.iter().map(move |mirror| {
+            let unused = show::age(now.saturating_sub(mirror.used_at.as_second()));
+            let why = format!("{}, last asked for {unused} ago", show::size(mirror.bytes));
+            (Target::Mirror(mirror.path.clone()), why)
+        });
+        let worker = move |owner: &Owner| format!("its worker {}", life(self.inventory.life(owner)));
+        let leases =
+            self.inventory.leases.iter().map(move |owner| (Target::Lease(owner.clone()), worker(owner)));
+        // Of whom nothing is known, there is no lock.
+        let known = self.inventory.lives.iter().filter(|(_, life)| **life != Life::Unknown);
+        let locks = known.map(move |(owner, _)| (Target::Lock(owner.clone()), worker(owner)));
+        let all = mirrors.chain(leases).chain(locks);
+        all.filter(move |(target, _)| {
+            let goes = self.found.iter().any(|found| found.target == *target);
+            !goes && show::id(target).contains(self.wanted)
+        })
+        .map(|(target, why)| format!("{} {}: it stays: {why}", show::kind(&target), show::id(&target)))
     }
 
     fn verdict(
@@ -136,18 +160,18 @@ impl Case<'_> {
             true => "its claim stands",
             false => "its claim is gone",
         };
-        let worker = match self.inventory.life(&entry.owner) {
-            Life::Alive => "lives",
-            Life::Dead => "is dead",
-            Life::Left => "left it to a successor",
-            Life::Unknown => "is unknown here",
-        };
+        let worker = life(self.inventory.life(&entry.owner));
         format!("of {} {}, made by {}: {claim}, its worker {worker}", entry.task, entry.token, entry.owner)
     }
 }
 
-fn short(id: &str) -> String {
-    id.trim_start_matches("sha256:").chars().take(12).collect()
+fn life(life: Life) -> &'static str {
+    match life {
+        Life::Alive => "lives",
+        Life::Dead => "is dead",
+        Life::Left => "left it to a successor",
+        Life::Unknown => "is unknown here",
+    }
 }
 
 fn why_foreign(inventory: &Inventory, labels: &HashMap<String, String>) -> &'static str {

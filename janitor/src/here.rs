@@ -1,11 +1,14 @@
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use queue_format::{BuildGate, Ledger, LedgerEntry, Life, LifeLock, LitterKind, NoBuilds, Owner, Reaped};
 
 use crate::audit::{Audit, Event};
+use crate::door::BuildsWait;
 use crate::error::{EngineError, JanitorError};
 use crate::inventory::{Container, Image, Inventory, Objects, WorkDirState};
 use crate::observe::{Engine, Files, allocated_bytes, look_at_work_dir, open_spool};
@@ -66,8 +69,8 @@ impl World for Here {
         Ok(now.foreign_build().map(show::container))
     }
 
-    async fn without_builds(&self, wait: Duration) -> Result<Option<NoBuilds>, JanitorError> {
-        self.on_files(&wait, |files, wait| Ok(BuildGate::open(&files.state_dir)?.no_builds(*wait)?)).await
+    async fn without_builds(&self, wait: BuildsWait) -> Result<Option<NoBuilds>, JanitorError> {
+        self.while_alive(self.on_files(&wait, wait_for_builds)).await
     }
 
     async fn remove_container(&self, id: &str) -> Result<Removal, LookError> {
@@ -82,9 +85,15 @@ impl World for Here {
         let is_removed = match &candidate.target {
             Target::Lease(owner) => return self.on_files(owner, take_back).await,
             Target::Lock(owner) => self.on_files(owner, forget_lock).await.map(|()| true)?,
-            Target::WorkDir(path) => self.on_files(path, |_, path| remove_dir(path)).await.map(|()| true)?,
+            // On a local disk, and of any size.
+            Target::WorkDir(path) => {
+                let removed = self.on_files(path, |_, path| remove_dir(path));
+                self.while_alive(removed).await.map(|()| true)?
+            }
             Target::Litter(path, kind) => self.on_files(&(path.clone(), kind.clone()), discard).await?,
-            Target::Mirror(path) => self.on_files(path, |files, path| files.remove_mirror(path)).await?,
+            Target::Mirror(path) => {
+                self.while_alive(self.on_files(path, |files, path| files.remove_mirror(path))).await?
+            }
             Target::Entry(_) | Target::Container(_) | Target::Image(_) => true,
         };
         Ok(if is_removed { Removal::Done } else { Removal::InUse("it is used again".to_owned()) })
@@ -135,6 +144,19 @@ impl Here {
         tokio::task::spawn_blocking(move || ask(&files, &about)).await?
     }
 
+    /// What takes long and ends by itself; the watchdog hears of it meanwhile.
+    async fn while_alive<T>(&self, work: impl Future<Output = T>) -> T {
+        let notifier = &self.files.notifier;
+        let tick = notifier.watchdog_interval().unwrap_or(Duration::MAX);
+        let mut work = pin!(work);
+        loop {
+            notifier.watchdog();
+            if let Ok(done) = tokio::time::timeout(tick, &mut work).await {
+                return done;
+            }
+        }
+    }
+
     fn engine(&self) -> Result<&Engine, EngineError> {
         let lost = || {
             let source = bollard::errors::Error::IOError { err: std::io::ErrorKind::NotConnected.into() };
@@ -142,6 +164,14 @@ impl Here {
         };
         self.engine.as_ref().ok_or_else(lost)
     }
+}
+
+fn wait_for_builds(files: &Files, wait: &BuildsWait) -> Result<Option<NoBuilds>, JanitorError> {
+    let gate = BuildGate::open(&files.state_dir)?;
+    Ok(match *wait {
+        BuildsWait::Open(at_most) => gate.no_builds_by_chance(at_most)?,
+        BuildsWait::Shut(at_most) => gate.no_builds(at_most)?,
+    })
 }
 
 fn look_at_lease(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
@@ -165,7 +195,7 @@ fn look_at_lock(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
 
 fn look_at_dir(files: &Files, path: &PathBuf) -> Result<Look, JanitorError> {
     Ok(match look_at_work_dir(&files.state_dir.join("work"), path) {
-        WorkDirState::Inside(found) if found == *path => Look::Remove(allocated_bytes(path)),
+        WorkDirState::Inside(found) if found == *path => Look::Remove(Some(allocated_bytes(path))),
         WorkDirState::Missing => Look::Keep("it is gone"),
         WorkDirState::Inside(_) | WorkDirState::Outside => {
             Look::Keep("it does not lie where work directories do")

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::audit::{Audit, Event};
+use crate::breaker;
 use crate::show;
 
 /// How long a removal may take that is still going on: the engine is given up on before.
@@ -53,11 +54,12 @@ impl Audit {
         }
     }
 
-    /// When things were removed since.
+    /// When things were removed since that count for the breaker.
     pub(crate) fn removed_since(&self, since: Timestamp) -> Vec<Timestamp> {
         let mut removed = Vec::new();
         self.visit(|past| {
-            if past.event == Event::Removed && past.at >= since {
+            let is_counted = past.event == Event::Removed && breaker::counts(&past.what, &past.name);
+            if is_counted && past.at >= since {
                 removed.push(past.at);
             }
         });

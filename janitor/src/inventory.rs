@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use base_images::short_name;
 use jiff::Timestamp;
 use queue_format::{Labels, LedgerEntry, Life, Litter, Owner, SpoolId, TaskId, Token};
 use uuid::Uuid;
@@ -42,6 +43,8 @@ pub struct Inventory {
     pub now: Timestamp,
     /// When images were last used, by full id; what is missing was used just now.
     pub used_at: BTreeMap<String, Timestamp>,
+    /// Images that could not be removed and are left alone for now, by full id.
+    pub left_alone: BTreeSet<String>,
     /// What the disk demands on which the engine keeps images.
     pub pressure: Pressure,
     /// What the disk of the state directory demands.
@@ -162,6 +165,7 @@ impl Inventory {
             lives: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
             used_at: BTreeMap::new(),
+            left_alone: BTreeSet::new(),
             pressure: Pressure::default(),
             state_pressure: Pressure::default(),
             litter: Vec::new(),
@@ -192,8 +196,9 @@ impl Inventory {
     /// Whether a claimed task is to run in an image, and has perhaps no container of it yet.
     #[must_use]
     pub fn is_named(&self, image: &Image) -> bool {
-        self.named_images.iter().any(|name| {
-            let name = short_name(name);
+        // Whichever engine it is: a task that names an image keeps it.
+        let names = self.named_images.iter();
+        names.flat_map(|name| [short_name(name, false), short_name(name, true)]).any(|name| {
             let is_tag = |tag: &String| tag == name || tag.strip_suffix(":latest") == Some(name);
             is_id(&image.id, name) || image.tags.iter().any(is_tag)
         })
@@ -223,13 +228,6 @@ impl Inventory {
             && entry.token == labels.token;
         (same && self.covers(entry)).then_some(entry)
     }
-}
-
-/// A name as Docker lists it: its own registry is never said, nor Podman's none.
-pub(crate) fn short_name(name: &str) -> &str {
-    let prefixes =
-        ["localhost/", "docker.io/library/", "docker.io/", "index.docker.io/library/", "index.docker.io/"];
-    prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
 }
 
 /// Whether a name is an image's id, or the beginning of it, as engines take it for one.

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use crate::audit::Audit;
 use crate::breaker::Breaker;
 use crate::config::Config;
-use crate::disk::{DiskUse, Level, Pressure, pressure};
+use crate::disk::{Level, Pressure, worst_pressure};
+use crate::door::Door;
 use crate::ending::Ending;
 use crate::error::JanitorError;
 use crate::execute::{ALONE_MAX, Execution, Report};
@@ -20,6 +21,7 @@ use crate::history::history;
 use crate::inventory::Inventory;
 use crate::maker::{self, Maker};
 use crate::marks::Marks;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::observe::{Engine, Files, House, Link};
 use crate::plan::plan;
@@ -35,8 +37,8 @@ use crate::world::World;
 /// How far back removals are counted after a restart.
 const REMEMBERED_SECONDS: i64 = 3600;
 
-/// How often the last uses of images are written.
-const USES_PERIOD: Duration = Duration::from_secs(60);
+/// How often the last uses of images are written, and what the next process goes on with.
+const KEEP_PERIOD: Duration = Duration::from_secs(60);
 
 /// What a janitor looks after.
 #[derive(Clone, Debug)]
@@ -62,11 +64,15 @@ pub struct Janitor {
     resistance: Resistance,
     breaker: Breaker,
     is_open: bool,
+    door: Door,
     audit: Audit,
     link: Link,
     uses: Uses,
     uses_kept_at: Option<Instant>,
+    memory_kept_at: Option<Instant>,
     house: House,
+    /// Why the house could not be looked at last; what was seen before stands.
+    house_trouble: Option<String>,
     /// When the house was looked at last, and which bucket of results is next.
     house_at: Option<Instant>,
     bucket: u8,
@@ -76,6 +82,8 @@ pub struct Janitor {
     /// What the disk of images demanded last, and that of the state directory.
     pressure: Pressure,
     state_pressure: Pressure,
+    /// Disks of which nobody can tell how full they are, a sentence each.
+    unseen_disks: Vec<String>,
     emergency: Option<Emergency>,
     metrics: Metrics,
     ending: Ending,
@@ -108,6 +116,8 @@ impl Janitor {
         let hour_ago = clock() - jiff::SignedDuration::from_secs(REMEMBERED_SECONDS);
         let breaker = Breaker::new(audit.removed_since(hour_ago));
         let uses = Uses::read(&state_dir);
+        let memory = Memory::read(&state_dir, &Moment::at(clock()));
+        let now = Instant::now().into_std();
         // Each node begins elsewhere, and looks at everything in the end.
         let bucket = uses.bucket.unwrap_or_else(|| node.bytes().fold(0, |sum, byte| sum ^ byte));
         let files = Files {
@@ -124,21 +134,25 @@ impl Janitor {
             config,
             clock,
             notifier,
-            marks: Marks::default(),
-            resistance: Resistance::default(),
+            marks: Marks::recall(memory.marks, now),
+            resistance: Resistance::recall(memory.resisting, now),
             breaker,
             is_open: false,
+            door: Door::default(),
             audit,
             link: Link::new(place.engine),
             uses,
             uses_kept_at: None,
+            memory_kept_at: None,
             house: House::default(),
+            house_trouble: None,
             house_at: None,
             bucket,
             foreign_build: None,
             is_other_engine: false,
-            pressure: Pressure::default(),
-            state_pressure: Pressure::default(),
+            pressure: Pressure { level: memory.level, ..Pressure::default() },
+            state_pressure: Pressure { level: memory.state_level, ..Pressure::default() },
+            unseen_disks: Vec::new(),
             emergency: None,
             metrics: Metrics::default(),
             ending: Ending::default(),
@@ -179,9 +193,16 @@ impl Janitor {
             troubles.push(self.breaker_told());
         }
         troubles.extend(self.is_other_engine.then(|| maker::told(&self.files.state_dir)));
+        troubles.extend(self.unseen_disks.clone());
+        troubles.extend(self.house_trouble.clone());
         troubles.extend(self.foreign_build.clone());
         troubles.extend(self.resistance.stuck());
         troubles
+    }
+
+    /// Hears between two passes too which images are used: an engine remembers few of its events. For who goes on.
+    pub fn listen(&mut self) {
+        self.link.listen();
     }
 
     /// Looks at what lies in the spool, at the next bucket of its results, with the next pass, however soon that is.
@@ -203,12 +224,21 @@ impl Janitor {
     /// The spool or the state directory cannot be read: then nothing is removed.
     pub async fn pass(&mut self) -> Result<Report, JanitorError> {
         let began = Instant::now().into_std();
-        let inventory = self.observe(began).await.inspect_err(|_| self.metrics.failed_pass())?;
+        let inventory = match self.observe(began).await {
+            Ok(inventory) => inventory,
+            Err(error) => {
+                self.metrics.failed_pass();
+                self.write_metrics();
+                return Err(error);
+            }
+        };
         self.keep_uses();
         self.keep_maker(&inventory).await;
         let was_raised = self.emergency.is_some();
         self.heed(&inventory);
         let found = self.leftovers(&inventory);
+        let sees_images = inventory.objects.is_some() && self.foreign_build.is_none();
+        self.resistance.forget_others(&found, sees_images);
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
         self.resistance.leave_alone(&mut ripe, began);
@@ -225,25 +255,29 @@ impl Janitor {
                 self.config.deletions_max
             );
         }
+        let open_wait = Duration::from_secs(self.config.builds_wait_seconds);
+        let builds_wait = self.door.wait(self.pressure.level, open_wait, Instant::now().into_std());
         let execution = Execution {
             world: &self.here(),
             notifier: &self.notifier,
             clock: self.clock,
             parallel: self.config.parallel_removals,
-            builds_wait: Duration::from_secs(self.config.builds_wait_seconds),
+            builds_wait,
             alone_max: ALONE_MAX,
             ending: &self.ending,
         };
         let done = execution.run(&plan).await;
+        self.door.note(builds_wait, done.was_alone, Instant::now().into_std());
         self.resistance.note(done.resisted, Instant::now().into_std());
         self.house.leave_out(&done.settled);
-        self.breaker.note(done.report.removed, (self.clock)());
+        self.breaker.note(done.counted, (self.clock)());
+        if self.memory_kept_at.is_none_or(|at| at.elapsed() >= KEEP_PERIOD) {
+            self.keep_memory();
+        }
         let stuck = self.resistance.stuck().len();
         let report = Report { waiting: waiting + done.report.waiting, stuck, ..done.report };
-        self.metrics.pass(report, self.engine_answers(), self.worse().level, self.is_open);
-        if let Err(error) = self.metrics.write(&self.files.state_dir) {
-            tracing::debug!("the metrics cannot be written: {error}");
-        }
+        self.metrics.pass(report, (self.clock)(), self.worse().level, self.is_open);
+        self.write_metrics();
         Ok(report)
     }
 
@@ -254,11 +288,13 @@ impl Janitor {
     pub async fn once(&mut self) -> Result<Report, JanitorError> {
         let first = self.pass().await?;
         if first.waiting == 0 {
+            self.keep_memory();
             return Ok(first);
         }
         tokio::time::sleep(self.config.grace()).await;
         let second = self.pass().await?;
-        Ok(Report { removed: first.removed + second.removed, bytes: first.bytes + second.bytes, ..second })
+        self.keep_memory();
+        Ok(second.after(first))
     }
 
     /// What [`Janitor::once`] would do now, a line each; changes nothing.
@@ -269,7 +305,11 @@ impl Janitor {
         let inventory = self.observe(Instant::now().into_std()).await?;
         self.note_pressure(&inventory);
         let mut found = self.leftovers(&inventory);
-        found.retain(|candidate| candidate.patience <= Patience::Grace);
+        let (end, grace) = (Instant::now().into_std() + self.config.grace(), self.config.grace());
+        found.retain(|candidate| {
+            let is_due = candidate.patience <= Patience::Grace || self.marks.is_ripe(candidate, end, grace);
+            is_due && !self.resistance.leaves_alone(candidate, end)
+        });
         let plan = plan(&inventory, found, self.limit());
         let here = self.here();
         let mut lines = Vec::new();
@@ -352,12 +392,34 @@ impl Janitor {
 
     /// What is lost with a crash is heard again, as far as the engine remembers.
     fn keep_uses(&mut self) {
-        if self.uses_kept_at.is_some_and(|at| at.elapsed() < USES_PERIOD) {
+        if self.uses_kept_at.is_some_and(|at| at.elapsed() < KEEP_PERIOD) {
             return;
         }
         self.uses_kept_at = Some(Instant::now());
         if let Err(error) = self.uses.write(&self.files.state_dir) {
             tracing::debug!("the last uses of images are not kept: {error}");
+        }
+    }
+
+    fn write_metrics(&mut self) {
+        let engine_answers = self.engine_answers();
+        if let Err(error) = self.metrics.write(&self.files.state_dir, engine_answers) {
+            tracing::debug!("the metrics cannot be written: {error}");
+        }
+    }
+
+    /// For the next process.
+    fn keep_memory(&mut self) {
+        self.memory_kept_at = Some(Instant::now());
+        let now = Instant::now().into_std();
+        let memory = Memory {
+            marks: self.marks.remembered(now),
+            resisting: self.resistance.remembered(),
+            level: self.pressure.level,
+            state_level: self.state_pressure.level,
+        };
+        if let Err(error) = memory.write(&self.files.state_dir, Moment::at((self.clock)())) {
+            tracing::debug!("what resists is not kept: {error}");
         }
     }
 
@@ -369,7 +431,7 @@ impl Janitor {
     /// The house first, for that takes long; what is looked at then is seen within a few seconds. What resists is left alone
     /// as of `began`.
     async fn observe(&mut self, began: std::time::Instant) -> Result<Inventory, JanitorError> {
-        self.look_at_house().await?;
+        self.look_at_house().await;
         let now = (self.clock)();
         let seen = self.link.objects(&self.config, &self.uses, now).await;
         if let Some((objects, heard)) = &seen {
@@ -378,14 +440,17 @@ impl Janitor {
         let files = Arc::clone(&self.files);
         let objects = seen.map(|(objects, _)| objects);
         let inventory = tokio::task::spawn_blocking(move || files.observe(objects)).await??;
-        let root_dir = self.link.engine().and_then(Engine::root_dir);
-        let images_disk = root_dir.and_then(DiskUse::of);
-        let state_disk = DiskUse::of(&self.files.state_dir);
-        let marks = self.config.watermarks();
+        let image_dirs = self.link.engine().map(Engine::image_dirs).unwrap_or_default();
+        let state_dir = std::slice::from_ref(&self.files.state_dir);
+        let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
+        unseen.clear();
+        let pressure = worst_pressure(image_dirs, &marks, self.pressure.level, unseen);
+        let state_pressure = worst_pressure(state_dir, &marks, self.state_pressure.level, unseen);
         let mut inventory = Inventory {
             used_at: self.uses.of_images().clone(),
-            pressure: pressure(images_disk.as_ref(), &marks, self.pressure.level),
-            state_pressure: pressure(state_disk.as_ref(), &marks, self.state_pressure.level),
+            left_alone: self.resistance.images_left_alone(began),
+            pressure,
+            state_pressure,
             litter: self.house.litter.clone(),
             mirrors: self.house.mirrors.clone(),
             ..inventory
@@ -434,17 +499,29 @@ impl Janitor {
         }
     }
 
-    async fn look_at_house(&mut self) -> Result<(), JanitorError> {
+    /// Where that fails, containers, claims and images are looked after all the same.
+    async fn look_at_house(&mut self) {
         let period = Duration::from_secs(self.config.spool_period_seconds);
-        if self.house_at.is_none_or(|at| at.elapsed() >= period) {
-            self.house = self.here().on_files(&self.bucket, Files::house).await?;
-            self.house_at = Some(Instant::now());
-            self.bucket = self.bucket.wrapping_add(1);
-            // The next one that is started goes on from here.
-            self.uses.bucket = Some(self.bucket);
-            self.uses_kept_at = None;
+        if self.house_at.is_some_and(|at| at.elapsed() < period) {
+            return;
         }
-        Ok(())
+        let looked = self.here().on_files(&self.bucket, Files::house).await;
+        self.house_at = Some(Instant::now());
+        self.bucket = self.bucket.wrapping_add(1);
+        // The next one that is started goes on from here.
+        self.uses.bucket = Some(self.bucket);
+        self.uses_kept_at = None;
+        let trouble = match looked {
+            Ok(house) => {
+                self.house = house;
+                None
+            }
+            Err(error) => Some(format!("leftovers in the spool are not looked for: {error}")),
+        };
+        if let Some(trouble) = trouble.as_ref().filter(|_| self.house_trouble.is_none()) {
+            tracing::warn!("{trouble}");
+        }
+        self.house_trouble = trouble;
     }
 }
 

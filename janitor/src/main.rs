@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use janitor::{Config, Janitor, Place};
+use janitor::{Audit, Config, Janitor, Place};
 use systemd::{Environment, Notifier, Reload, Shutdown, Source};
 
 /// Removes what finished or dead tasks left on this node, and nothing else.
@@ -76,13 +76,21 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         write!(std::io::stdout(), "{}", systemd::config::print(&config, "janitor")?)?;
         return Ok(());
     }
-    let spool = systemd::config::named_or_said_spool(arguments.spool, &source)?;
-    systemd::log::init(&arguments.log, &environment)?;
     let state =
         arguments.state.or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), &environment));
+    let state = state.context("there is no home directory for the state; name one with --state DIR")?;
+    // Wherever the spool is just now.
+    if let Command::History { object, lines } = &arguments.command {
+        let past = Audit::new(&state, config.audit_bytes_max).past();
+        let told = janitor::history(&past, object.as_deref(), jiff::Timestamp::now());
+        print(&told[told.len().saturating_sub(*lines)..])?;
+        return Ok(());
+    }
+    let spool = systemd::config::named_or_said_spool(arguments.spool, &source)?;
+    systemd::log::init(&arguments.log, &environment)?;
     let place = Place {
         spool,
-        state: state.context("there is no home directory for the state; name one with --state DIR")?,
+        state,
         hostname: systemd::hostname(),
         engine: environment.get("DOCKER_HOST").map(ToOwned::to_owned),
     };
@@ -133,10 +141,8 @@ async fn act(
             anyhow::ensure!(!lines.is_empty(), "nothing here is called {object}{looked}");
             print(&lines)?;
         }
-        Command::History { object, lines } => {
-            let told = janitor.history(object.as_deref());
-            print(&told[told.len().saturating_sub(lines)..])?;
-        }
+        // Told before the spool was looked for.
+        Command::History { .. } => {}
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::memory::Marked;
 use crate::policy::{Candidate, Patience, Target};
 
 /// How many grace periods [`Patience::Long`] is.
@@ -13,6 +14,33 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// Those that an earlier process left.
+    pub(crate) fn recall(marks: Vec<Marked>, now: Instant) -> Self {
+        let since = |waited| now.checked_sub(waited).unwrap_or(now);
+        let marks = marks.into_iter().map(|mark| (mark.target, (Patience::Long, since(mark.waited))));
+        Self { since: marks.collect() }
+    }
+
+    /// Those that a later process goes on with: what is waited for longer than one process may last.
+    pub(crate) fn remembered(&self, now: Instant) -> Vec<Marked> {
+        let long = self.since.iter().filter(|(_, (patience, _))| *patience == Patience::Long);
+        let mark = |(target, (_, since)): (&Target, &(Patience, Instant))| Marked {
+            target: target.clone(),
+            waited: now.saturating_duration_since(*since),
+        };
+        long.map(mark).collect()
+    }
+
+    /// Whether something that is found at `at` too, and was found before, has been a leftover long enough then.
+    pub(crate) fn is_ripe(&self, candidate: &Candidate, at: Instant, grace: Duration) -> bool {
+        let known = self.since.get(&candidate.target).filter(|(before, _)| *before == candidate.patience);
+        is_long_enough(
+            candidate.patience,
+            known.map(|(_, since)| at.saturating_duration_since(*since)),
+            grace,
+        )
+    }
+
     /// Takes note of what a pass found, and gives what has been a leftover long enough: seen in this and an
     /// earlier pass, at least its patience apart. Whatever was not found this time starts anew, and so does what is less
     /// patiently waited for than before: its worker died just now, and the engine may still end what that had begun.
@@ -25,16 +53,19 @@ impl Marks {
             let since = known.map(|(_, since)| *since);
             self.since.insert(candidate.target.clone(), (patience, since.unwrap_or(now)));
             let waited = since.map(|since| now.saturating_duration_since(since));
-            let long_enough = match candidate.patience {
-                Patience::None => true,
-                Patience::Grace => waited.is_some_and(|waited| waited >= grace),
-                Patience::Long => waited.is_some_and(|waited| waited >= grace * LONG_GRACES),
-            };
-            if long_enough {
+            if is_long_enough(patience, waited, grace) {
                 ripe.push(candidate);
             }
         }
         ripe
+    }
+}
+
+fn is_long_enough(patience: Patience, waited: Option<Duration>, grace: Duration) -> bool {
+    match patience {
+        Patience::None => true,
+        Patience::Grace => waited.is_some_and(|waited| waited >= grace),
+        Patience::Long => waited.is_some_and(|waited| waited >= grace * LONG_GRACES),
     }
 }
 

@@ -2,63 +2,74 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+
+use jiff::Timestamp;
 use systemd::state_file;
 
 use crate::disk::Level;
 use crate::execute::Report;
 
+/// The gauge that tells a janitor that is stopped, or whose passes all fail.
+const LAST_PASS: &str = "last_pass_timestamp_seconds";
+
 /// The file in the state directory, for the textfile collector of Prometheus' node_exporter.
 pub const METRICS_FILE: &str = "janitor.prom";
 
-/// What has been counted since the start, and how it is now.
+const PREFIX: &str = "bottega_janitor_";
+
+/// Counters: what the file says, and what this process has counted since it wrote there.
+const COUNTERS: [(&str, &str); 5] = [
+    ("passes_total", "Passes made."),
+    ("passes_failed_total", "Passes that the spool or the state directory ended."),
+    ("removed_total", "Things removed or forgotten, leases taken back."),
+    ("failed_total", "Removals that failed."),
+    ("freed_bytes_total", "Bytes freed, as far as known."),
+];
+
+/// What has been counted since it was last written, and how it is now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
-    passes: u64,
-    passes_failed: u64,
-    removed: u64,
-    failed: u64,
-    freed_bytes: u64,
+    /// In the order of [`COUNTERS`].
+    counted: [u64; COUNTERS.len()],
     last: Report,
+    last_pass_at: Option<Timestamp>,
     engine_answers: bool,
     level: Level,
     is_open: bool,
 }
 
 impl Metrics {
-    pub(crate) fn pass(&mut self, report: Report, engine_answers: bool, level: Level, is_open: bool) {
-        self.passes += 1;
-        self.removed += report.removed as u64;
-        self.failed += report.failed as u64;
-        self.freed_bytes += report.bytes;
+    pub(crate) fn pass(&mut self, report: Report, at: Timestamp, level: Level, is_open: bool) {
+        let Report { removed, failed, bytes, .. } = report;
+        self.count([1, 0, removed as u64, failed as u64, bytes]);
         self.last = report;
-        self.engine_answers = engine_answers;
+        self.last_pass_at = Some(at);
         self.level = level;
         self.is_open = is_open;
     }
 
     pub(crate) fn failed_pass(&mut self) {
-        self.passes_failed += 1;
+        self.count([0, 1, 0, 0, 0]);
     }
 
-    /// In the exposition format of Prometheus.
-    pub(crate) fn text(&self) -> String {
+    fn count(&mut self, more: [u64; COUNTERS.len()]) {
+        for (counted, more) in self.counted.iter_mut().zip(more) {
+            *counted = counted.saturating_add(more);
+        }
+    }
+
+    /// In the exposition format of Prometheus; its counters go on from a text that was written before.
+    fn text(&self, before: &str) -> String {
         let mut text = String::new();
         let mut put = |name: &str, kind: &str, help: &str, value: u64| {
             let _ = write!(
                 text,
-                "# HELP bottega_janitor_{name} {help}\n# TYPE bottega_janitor_{name} {kind}\nbottega_janitor_{name} {value}\n"
+                "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n{PREFIX}{name} {value}\n"
             );
         };
-        put("passes_total", "counter", "Passes made.", self.passes);
-        put(
-            "passes_failed_total",
-            "counter",
-            "Passes that the spool or the state directory ended.",
-            self.passes_failed,
-        );
-        put("removed_total", "counter", "Things removed or forgotten, leases taken back.", self.removed);
-        put("failed_total", "counter", "Removals that failed.", self.failed);
-        put("freed_bytes_total", "counter", "Bytes freed, as far as known.", self.freed_bytes);
+        for ((name, help), counted) in COUNTERS.into_iter().zip(self.counted) {
+            put(name, "counter", help, value(before, name).unwrap_or(0).saturating_add(counted));
+        }
         put(
             "waiting",
             "gauge",
@@ -74,11 +85,25 @@ impl Metrics {
             "Whether removals are stopped, since there were too many.",
             u64::from(self.is_open),
         );
+        let last_pass_at = self.last_pass_at.map(|at| at.as_second().max(0).unsigned_abs());
+        let last_pass_at = last_pass_at.or_else(|| value(before, LAST_PASS)).unwrap_or(0);
+        put(LAST_PASS, "gauge", "When the last pass was made that nothing ended.", last_pass_at);
         text
     }
 
-    pub(crate) fn write(&self, state_dir: &Path) -> std::io::Result<()> {
+    /// Beside another process that does the same, each adds what it has counted.
+    pub(crate) fn write(&mut self, state_dir: &Path, engine_answers: bool) -> std::io::Result<()> {
+        self.engine_answers = engine_answers;
+        let path = state_dir.join(METRICS_FILE);
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
         // The collector is another user.
-        state_file::replace(&state_dir.join(METRICS_FILE), self.text().as_bytes(), 0o644)
+        state_file::replace(&path, self.text(&before).as_bytes(), 0o644)?;
+        self.counted = Default::default();
+        Ok(())
     }
+}
+
+fn value(text: &str, name: &str) -> Option<u64> {
+    let of_name = |line: &str| line.strip_prefix(PREFIX)?.strip_prefix(name)?.trim().parse().ok();
+    text.lines().find_map(of_name)
 }

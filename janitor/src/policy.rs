@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use queue_format::{LABEL_OBJECT, LedgerEntry, Life, Litter, LitterKind, ObjectKind, Owner};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::disk::Level;
@@ -12,12 +13,14 @@ use crate::inventory::{ClaimKey, Container, Image, Inventory, Mirror, Objects, W
 use crate::observe::is_removed;
 use crate::protect::{Kept, container_entry, image_entry};
 use crate::retain::Sizes;
+use crate::show::NAMELESS;
 
 /// A copy of a repository that was asked for within this time may still be read: far longer than git works on one.
 const MIRROR_REST_SECONDS: i64 = 24 * 3600;
 
 /// Something to be done about one thing.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Target {
     /// Take back what a dead worker had claimed.
     Lease(Owner),
@@ -172,7 +175,7 @@ fn image_left(
         target: Target::Image(image.id.clone()),
         reason: spent.get(&image.id).copied().unwrap_or(over),
         patience: Patience::Grace,
-        name: image.tags.first().cloned().unwrap_or_else(|| "<none>".to_owned()),
+        name: image.tags.first().cloned().unwrap_or_else(|| NAMELESS.to_owned()),
         entry: Some(entry.clone()),
         created_at: image.created_at,
         bytes: sizes.own_bytes(image),

@@ -1,8 +1,9 @@
 //! What cannot be removed: told once, and tried again less and less often.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use crate::memory::Resisted;
 use crate::policy::{Candidate, Target};
 use crate::show;
 
@@ -26,15 +27,50 @@ struct Resisting {
 }
 
 impl Resistance {
-    /// Leaves out what is to be left alone for now; whatever is no leftover any more is forgotten.
-    pub fn leave_alone(&mut self, found: &mut Vec<Candidate>, now: Instant) {
-        self.known.retain(|target, _| found.iter().any(|candidate| candidate.target == *target));
+    /// What an earlier process left.
+    pub(crate) fn recall(resisted: Vec<Resisted>, now: Instant) -> Self {
+        let known = resisted
+            .into_iter()
+            .map(|Resisted { target, failures, why }| (target, Resisting { failures, until: now, why }));
+        Self { known: known.collect() }
+    }
+
+    /// What a later process goes on with.
+    pub(crate) fn remembered(&self) -> Vec<Resisted> {
+        let known = self.known.iter().map(|(target, known)| Resisted {
+            target: target.clone(),
+            failures: known.failures,
+            why: known.why.clone(),
+        });
+        known.collect()
+    }
+
+    /// Forgets whatever is no leftover any more; of an engine that does not answer nobody knows that.
+    pub fn forget_others(&mut self, found: &[Candidate], engine_answers: bool) {
+        let is_unseen =
+            |target: &Target| !engine_answers && matches!(target, Target::Container(_) | Target::Image(_));
+        let found: HashSet<&Target> = found.iter().map(|candidate| &candidate.target).collect();
+        self.known.retain(|target, _| is_unseen(target) || found.contains(target));
+    }
+
+    /// Leaves out what is to be left alone for now.
+    pub fn leave_alone(&self, found: &mut Vec<Candidate>, now: Instant) {
         found.retain(|candidate| !self.leaves_alone(candidate, now));
     }
 
     /// Whether something is to be left alone for now.
     pub(crate) fn leaves_alone(&self, candidate: &Candidate, now: Instant) -> bool {
         self.known.get(&candidate.target).is_some_and(|known| known.until > now)
+    }
+
+    /// The images that are to be left alone for now, by full id.
+    pub(crate) fn images_left_alone(&self, now: Instant) -> BTreeSet<String> {
+        let alone = self.known.iter().filter(|(_, known)| known.until > now);
+        let images = alone.filter_map(|(target, _)| match target {
+            Target::Image(id) => Some(id.clone()),
+            _ => None,
+        });
+        images.collect()
     }
 
     /// Takes note of what a pass could not remove.
@@ -98,6 +134,7 @@ mod tests {
         let mut tries = Vec::new();
         for second in 0..1000 {
             let mut found = vec![candidate.clone()];
+            resistance.forget_others(&found, true);
             resistance.leave_alone(&mut found, at(second));
             if let Some(candidate) = found.pop() {
                 tries.push((second, resistance.stuck().len()));
@@ -108,7 +145,9 @@ mod tests {
         assert!(
             resistance.stuck()[0].contains("container c could not be removed 7 times: it is being removed")
         );
-        resistance.leave_alone(&mut Vec::new(), at(1001));
+        resistance.forget_others(&[], false);
+        assert_eq!(resistance.stuck().len(), 1, "nobody knows whether it is gone");
+        resistance.forget_others(&[], true);
         assert!(resistance.stuck().is_empty(), "it is gone");
         let mut found = vec![candidate];
         resistance.leave_alone(&mut found, at(1002));

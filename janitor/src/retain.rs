@@ -41,44 +41,52 @@ pub fn spent(inventory: &Inventory, retention: &Retention) -> BTreeMap<String, R
         .map(|i| (seconds(i), i))
         .collect();
     kept.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.id.cmp(&y.id)));
-    let mut spent = BTreeMap::new();
-    let sizes = Sizes::of(&objects.images);
-    let mut freed = 0;
-    kept.retain(|(unused, image)| {
-        let is_old = *unused >= retention.accepted.as_secs();
-        if is_old {
-            freed += sizes.freed_with(image);
-            spent.insert(image.id.clone(), Reason::Unused);
-        }
-        !is_old
-    });
+    let going: Vec<&Image> = kept.iter().map(|(_, image)| *image).collect();
+    let (old, young): (Vec<_>, Vec<_>) =
+        kept.into_iter().partition(|(unused, _)| *unused >= retention.accepted.as_secs());
+    let mut spent: BTreeMap<String, Reason> =
+        old.iter().map(|(_, image)| (image.id.clone(), Reason::Unused)).collect();
     let rest = match inventory.pressure.level {
         Level::Calm => return spent,
         Level::High => retention.rest.as_secs(),
         Level::Emergency => 0,
     };
+    let sizes = Sizes::of(&objects.images);
+    // What something else needs stays whoever is spent, and frees nothing; nor does what is left alone.
+    let all = going.iter().map(|image| (image.id.clone(), Reason::DiskFull)).collect();
+    let stays = protect(inventory, &all);
+    let frees = |image: &Image| !stays.contains_key(&image.id) && !inventory.left_alone.contains(&image.id);
+    let old_ones = old.iter().map(|(_, image)| *image).filter(|image| frees(image));
+    let mut freed: u64 = old_ones.map(|image| sizes.freed_with(image)).sum();
     // In an emergency nothing is waited for: what goes anyway may resist.
     if inventory.pressure.level == Level::High {
         freed += bytes_going_anyway(inventory, &objects.images, &sizes);
     }
     let bytes = inventory.pressure.bytes_to_free;
     let mut by_number = if inventory.pressure.inodes_to_free > 0 { IMAGES_PER_PASS } else { 0 };
-    for (unused, image) in kept {
+    for (unused, image) in young {
         if unused < rest || (freed >= bytes && by_number == 0) {
             break;
         }
-        freed += sizes.freed_with(image);
-        by_number = by_number.saturating_sub(1);
+        if stays.contains_key(&image.id) {
+            continue;
+        }
+        // It is tried again in its time, and others go meanwhile.
         spent.insert(image.id.clone(), Reason::DiskFull);
+        if frees(image) {
+            freed += sizes.freed_with(image);
+            by_number = by_number.saturating_sub(1);
+        }
     }
     spent
 }
 
-/// What is freed with images that nobody keeps: those of failed tasks, and old ones of accepted ones.
+/// What is freed with images that nobody keeps and that do not resist: those of failed tasks, and layers.
 fn bytes_going_anyway(inventory: &Inventory, images: &[Image], sizes: &Sizes<'_>) -> u64 {
     let kept = protect(inventory, &BTreeMap::new());
-    let going = images.iter().filter(|image| !kept.contains_key(&image.id));
-    going.filter_map(|image| sizes.own_bytes(image)).sum()
+    let is_going =
+        |image: &&Image| !kept.contains_key(&image.id) && !inventory.left_alone.contains(&image.id);
+    images.iter().filter(is_going).filter_map(|image| sizes.own_bytes(image)).sum()
 }
 
 fn is_retained(inventory: &Inventory, image: &Image) -> bool {

@@ -19,6 +19,7 @@ pub async fn run(
     reload: &mut Reload<Config>,
     mut random: impl FnMut() -> u64,
 ) {
+    janitor.listen();
     let mut ready = false;
     let mut healthy = true;
     loop {

@@ -9,6 +9,9 @@ use crate::inventory::Container;
 use crate::policy::{Candidate, Reason, Target};
 use crate::protect::Kept;
 
+/// What an image without a name is called.
+pub(crate) const NAMELESS: &str = "<none>";
+
 /// Characters of an id that tell it apart.
 const SHORT_ID_CHARS: usize = 12;
 
@@ -58,8 +61,12 @@ pub(crate) fn kind(target: &Target) -> &'static str {
 
 /// A container, as people find it.
 pub(crate) fn container(found: &Container) -> String {
-    let id: String = found.id.chars().take(SHORT_ID_CHARS).collect();
-    format!("{} ({id})", found.names.first().map_or("", String::as_str))
+    format!("{} ({})", found.names.first().map_or("", String::as_str), short_id(&found.id))
+}
+
+/// As much of an id as people say.
+pub(crate) fn short_id(id: &str) -> String {
+    id.trim_start_matches("sha256:").chars().take(SHORT_ID_CHARS).collect()
 }
 
 /// Its full id.
@@ -81,8 +88,7 @@ pub(crate) fn line(candidate: &Candidate, bytes: Option<u64>, now: Timestamp) ->
     };
     let mut line = format!("{verb} {} {}", kind(&candidate.target), candidate.name);
     if let Target::Container(id) | Target::Image(id) = &candidate.target {
-        let short: String = id.trim_start_matches("sha256:").chars().take(SHORT_ID_CHARS).collect();
-        line.push_str(&format!(" ({short})"));
+        line.push_str(&format!(" ({})", short_id(id)));
     }
     if let Some(entry) = &candidate.entry {
         line.push_str(&format!(" of {} {}", entry.task, entry.token));

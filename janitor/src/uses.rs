@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base_images::short_name;
 use bollard::models::EventMessage;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use systemd::state_file;
 
-use crate::inventory::{Objects, short_name};
+use crate::inventory::Objects;
 
 /// The file in the state directory.
 const USES_FILE: &str = "janitor-uses.json";
@@ -54,6 +55,12 @@ impl Moment {
         let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
         let since_boot = since_boot.map_or(Duration::ZERO, Duration::from);
         Self { wall, boot_id: boot_id.trim().to_owned(), since_boot }
+    }
+
+    /// How long ago `before` was; `None` where the machine was started in between, or nobody can tell.
+    pub(crate) fn since(&self, before: &Self) -> Option<Duration> {
+        let is_same = !self.boot_id.is_empty() && self.boot_id == before.boot_id;
+        self.since_boot.checked_sub(before.since_boot).filter(|_| is_same)
     }
 
     /// Whether somebody has set the clock since `before`: ages that were noted then mean nothing now.
@@ -129,9 +136,11 @@ impl Uses {
             .flat_map(|image| image.tags.iter().map(|tag| (tag.as_str(), image.id.as_str())))
             .collect();
         for (name, at) in &heard.uses {
-            let name = short_name(name);
-            let latest = format!("{name}:latest");
-            let id = by_tag.get(name).or_else(|| by_tag.get(latest.as_str())).copied().unwrap_or(name);
+            let listed =
+                |name: &str| by_tag.get(name).or_else(|| by_tag.get(format!("{name}:latest").as_str()));
+            // Whichever engine it is: what may have been used counts as used.
+            let names = [short_name(name, false), short_name(name, true)];
+            let id = names.iter().find_map(|name| listed(name)).map_or(name.as_str(), |id| id);
             if let Some(used_at) = self.images.get_mut(id) {
                 *used_at = (*used_at).max(*at);
             }

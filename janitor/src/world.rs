@@ -6,6 +6,7 @@ use std::time::Duration;
 use queue_format::LedgerEntry;
 
 use crate::audit::Event;
+use crate::door::BuildsWait;
 use crate::error::{EngineError, JanitorError};
 use crate::inventory::{Container, Image, Inventory};
 use crate::policy::{Candidate, Target};
@@ -57,8 +58,8 @@ pub(crate) trait World {
     /// The container in which somebody else builds an image just now.
     async fn foreign_build(&self) -> Result<Option<String>, LookError>;
 
-    /// Keeps new builds out and waits so long for those that run; `None`: some still do.
-    async fn without_builds(&self, wait: Duration) -> Result<Option<Self::Alone>, JanitorError>;
+    /// Waits for a moment in which none of our builds runs; `None`: some still do. While it is held, none begins.
+    async fn without_builds(&self, wait: BuildsWait) -> Result<Option<Self::Alone>, JanitorError>;
 
     /// Kills and removes a container with its anonymous volumes.
     async fn remove_container(&self, id: &str) -> Result<Removal, LookError>;

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -179,7 +179,36 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
     assert_eq!(removed, gone.len());
     let history = janitor.history(Some("void"));
     assert_eq!(history.len(), 1, "{history:#?}");
+    // By the command, wherever the spool is.
+    let mut command = assert_cmd::Command::cargo_bin("bottega-janitor").expect("built");
+    command.args(["history", "void", "--spool", "/nonexistent", "--state"]).arg(&node.place.state);
+    let told = command.assert().success().get_output().stdout.clone();
+    assert_eq!(String::from_utf8_lossy(&told).trim_end(), history[0]);
     assert!(history[0].contains("removed void-result") && history[0].contains("its attempt never ended"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_at_in_the_spool_stops_nothing_else() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    let dir = node.work_dir(&owner, "ended");
+    // Who lists one of these goes in circles, root too.
+    let results = node.spool.layout().results();
+    let buckets: Vec<PathBuf> = (0..=u8::MAX).map(|bucket| results.join(format!("{bucket:02x}"))).collect();
+    for bucket in &buckets {
+        std::os::unix::fs::symlink(bucket, bucket).expect("linked");
+    }
+    let mut janitor = node.janitor(config());
+    assert_eq!(janitor.once().await.expect("a pass").removed, 1);
+    assert!(!dir.exists());
+    let troubles = janitor.troubles();
+    assert!(troubles.iter().any(|told| told.contains(&results.display().to_string())), "{troubles:#?}");
+    buckets.iter().for_each(|bucket| fs::remove_file(bucket).expect("mended"));
+    let log = write(&node.spool.layout().log(&node.owner("here")), 100 * DAY);
+    janitor.look_further();
+    janitor.once().await.expect("a pass");
+    assert!(!log.exists() && janitor.troubles().is_empty(), "{:#?}", janitor.troubles());
 }
 
 #[tokio::test]
@@ -204,6 +233,30 @@ async fn a_plan_looks_where_the_next_run_looks() {
     }
     assert_eq!(removed, void.len());
     assert!(!void.iter().any(|dir| dir.exists()));
+}
+
+#[tokio::test]
+async fn what_is_waited_for_long_goes_in_a_later_run() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    // Its worker lives, and may be about to make it.
+    let dir = node.work_dir(&owner, "ended");
+    fs::remove_dir_all(&dir).expect("removed");
+    let janitor = || node.janitor(Config { grace_seconds: 1, ..config() });
+    assert_eq!(janitor().once().await.expect("a pass").removed, 0);
+    assert_eq!(janitor().plan().await.expect("a plan"), [""; 0]);
+    // As if the machine had run on for as long as that takes.
+    let path = node.place.state.join("janitor-memory.json");
+    let text = fs::read_to_string(&path).expect("a memory");
+    let mut memory: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let seconds = memory["at"]["since_boot"]["secs"].as_u64().expect("seconds");
+    memory["at"]["since_boot"]["secs"] = seconds.saturating_sub(30).into();
+    fs::write(&path, memory.to_string()).expect("written");
+    let planned = janitor().plan().await.expect("a plan");
+    assert!(planned.len() == 1 && planned[0].starts_with("forget ledger-entry"), "{planned:#?}");
+    assert_eq!(janitor().once().await.expect("a pass").removed, 1);
+    assert_eq!(Ledger::open(&node.place.state).expect("a ledger").entries().expect("entries"), []);
 }
 
 #[tokio::test]
@@ -263,11 +316,21 @@ async fn too_many_removals_of_an_hour_stop_all_even_over_a_restart() {
     let node = node();
     let owner = node.owner("here");
     let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    let config = Config { deletions_per_hour_max: 5, ..config() };
+    // What is only forgotten does not count.
+    let dead = node.owner("here");
+    drop(LifeLock::hold(&node.place.state, &dead).expect("a lock"));
+    for _ in 0..9 {
+        fs::remove_dir_all(node.work_dir(&dead, "gone")).expect("removed");
+    }
+    for _ in 0..3 {
+        node.janitor(config.clone()).once().await.expect("a pass");
+    }
+    assert_eq!(Ledger::open(&node.place.state).expect("a ledger").entries().expect("entries"), []);
     for _ in 0..7 {
         node.work_dir(&owner, "ended");
     }
     let left = || fs::read_dir(node.place.state.join("work")).expect("work").count();
-    let config = Config { deletions_per_hour_max: 5, ..config() };
     let mut janitor = node.janitor(config.clone());
     janitor.once().await.expect("a pass");
     assert_eq!(left(), 2);
@@ -283,6 +346,46 @@ async fn too_many_removals_of_an_hour_stop_all_even_over_a_restart() {
     let mut janitor = node.janitor(common::config());
     janitor.once().await.expect("a pass");
     assert_eq!(left(), 0);
+}
+
+#[tokio::test]
+async fn metrics_go_on_from_process_to_process_and_tell_of_passes_that_failed() {
+    let node = node();
+    let text = || fs::read_to_string(node.place.state.join(METRICS_FILE)).expect("metrics");
+    let value = |name: &str| -> u64 {
+        let text = text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("bottega_janitor_{name} ")));
+        line.expect(name).parse().expect("a number")
+    };
+    let mut daemon = node.janitor(config());
+    daemon.pass().await.expect("a pass");
+    daemon.pass().await.expect("a pass");
+    node.janitor(config()).once().await.expect("a pass");
+    assert_eq!(value("passes_total"), 3, "nothing begins anew beside a daemon");
+    daemon.pass().await.expect("a pass");
+    assert_eq!((value("passes_total"), value("passes_failed_total")), (4, 0));
+    let last = value("last_pass_timestamp_seconds");
+    assert!(last.abs_diff(jiff::Timestamp::now().as_second().unsigned_abs()) < 60);
+    fs::remove_file(node.spool.layout().root().join("spool.toml")).expect("unmounted");
+    daemon.pass().await.expect_err("no spool");
+    assert_eq!((value("passes_total"), value("passes_failed_total")), (4, 1));
+    assert_eq!(value("last_pass_timestamp_seconds"), last);
+}
+
+#[tokio::test]
+async fn what_root_leaves_in_the_state_directory_belongs_to_the_daemons() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    node.work_dir(&owner, "ended");
+    // Who is not root is the daemons' user here.
+    let _ = std::os::unix::fs::chown(&node.place.state, Some(12345), Some(12346));
+    let uid = fs::metadata(&node.place.state).expect("a directory").uid();
+    assert_eq!(node.janitor(config()).once().await.expect("a pass").removed, 1);
+    for name in [AUDIT_FILE, METRICS_FILE, "janitor-uses.json", "janitor-memory.json"] {
+        let found = fs::metadata(node.place.state.join(name)).expect(name);
+        assert_eq!(found.uid(), uid, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -339,5 +442,16 @@ async fn it_is_explained_why_something_stays_or_goes() {
     let lines = janitor.explain("ended").await.expect("explained");
     assert!(lines[0].contains("its claim stands") && lines[0].ends_with("; it stays"), "{lines:?}");
     assert_eq!(janitor.explain("nothing").await.expect("explained"), [""; 0]);
+    // A lease, the lock of its worker, and a copy of a repository that stay.
+    let copy = node.place.state.join("repositories/kept.git");
+    write(&copy.join("HEAD"), Duration::ZERO);
+    let about = async |wanted: &str| node.janitor(config()).explain(wanted).await.expect("explained");
+    let lines = about(&owner.to_string()).await;
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    let lives = "it stays: its worker lives";
+    assert!(lines[0].starts_with("lease ") && lines[0].ends_with(lives), "{lines:#?}");
+    assert!(lines[1].starts_with("lock ") && lines[1].ends_with(lives), "{lines:#?}");
+    let lines = about("kept.git").await;
+    assert!(lines.len() == 1 && lines[0].contains("kB, last asked for "), "{lines:#?}");
     assert!(!node.place.state.join(AUDIT_FILE).exists());
 }

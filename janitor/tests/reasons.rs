@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use janitor::{
     ClaimKey, Container, Image, Inventory, Kept, Level, Mirror, Objects, Patience, Pressure, Reason,
-    Retention, Target, policy, protect, spent,
+    Retention, Target, explain, policy, protect, spent,
 };
 use queue_format::{Incarnation, Labels, Life, ObjectKind, Owner, SpoolId, Token};
 use uuid::Uuid;
@@ -322,6 +322,72 @@ fn accepted_images_stay_where_failed_ones_free_enough() {
     check(Level::High, 100, &[]);
     check(Level::High, 150, &["a"]);
     check(Level::Emergency, 150, &["a", "b"]);
+}
+
+#[test]
+fn an_entry_of_a_build_is_told_to_go_after_its_images() {
+    let mut case = case();
+    let check = |case: &Case, expected: &str| {
+        let lines = explain(&case.inventory, &BTreeMap::new(), 0, &case.labels.object.to_string());
+        let entry = lines.iter().find(|line| line.starts_with("ledger entry ")).expect("an entry");
+        assert!(entry.ends_with(expected), "{lines:#?}");
+    };
+    check(&case, "; it goes once nothing is left of the build");
+    *case.objects() = Objects::default();
+    check(&case, "; it goes: its claim is gone");
+    case.claim(1);
+    check(&case, "; it stays");
+}
+
+#[test]
+fn what_cannot_go_makes_no_room() {
+    type Change<'a> = &'a dyn Fn(&mut Inventory);
+    let check = |about: &str, change: Change<'_>, (bytes, inodes): (u64, u64), expected: &[&str]| {
+        for level in [Level::High, Level::Emergency] {
+            let mut inventory = shelf(level, bytes, inodes);
+            change(&mut inventory);
+            let retention = Retention { accepted: Duration::from_secs(500), rest: Duration::from_secs(100) };
+            let spent = spent(&inventory, &retention);
+            let going = policy(&inventory, &protect(&inventory, &spent), &spent, 0);
+            let going = going.iter().filter_map(|found| match &found.target {
+                Target::Image(id) => Some(id.as_str()),
+                _ => None,
+            });
+            assert_eq!(going.collect::<Vec<_>>(), expected, "{about} {level:?}");
+        }
+    };
+    let copies = |inventory: &mut Inventory, ids: &[&str], used_at: i64, change: &dyn Fn(&mut Image)| {
+        let objects = inventory.objects.as_mut().expect("objects");
+        for id in ids {
+            let mut image = objects.images.iter().find(|image| image.id == "a").expect("an image").clone();
+            image.id = (*id).to_owned();
+            change(&mut image);
+            objects.images.push(image);
+            let used_at = jiff::Timestamp::from_second(used_at).expect("a time");
+            inventory.used_at.insert((*id).to_owned(), used_at);
+        }
+    };
+    let mine = |inventory: &mut Inventory| {
+        copies(inventory, &["mine"], 0, &|image| {
+            image.parent_id = Some("a".to_owned());
+            image.tags = vec!["mine:1".to_owned()];
+        });
+    };
+    check("nothing else", &|_| (), (100, 0), &["a"]);
+    check("a person built on it", &mine, (100, 0), &["b"]);
+    let resists = |inventory: &mut Inventory| {
+        inventory.left_alone.insert("a".to_owned());
+    };
+    check("it is left alone, and still a leftover", &resists, (100, 0), &["a", "b"]);
+    let many = ["e", "f", "g", "h", "i", "j", "k", "l"];
+    let eight_resist = |inventory: &mut Inventory| {
+        copies(inventory, &many, 550, &|_| ());
+        // Only an emergency takes it.
+        inventory.objects.as_mut().expect("objects").images.retain(|image| image.id != "d");
+        inventory.left_alone.extend(many.map(str::to_owned));
+    };
+    let all: Vec<&str> = ["a", "b", "c"].into_iter().chain(many).collect();
+    check("as many as go in one pass are left alone", &eight_resist, (0, 1), &all);
 }
 
 #[test]

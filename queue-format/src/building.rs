@@ -9,7 +9,7 @@ use crate::files::Files;
 use crate::{Ledger, PathError};
 
 /// How long a build waits for those who remove images; who has the lock for longer hangs, and removes nothing.
-const BUILD_WAIT_MAX: Duration = Duration::from_secs(600);
+pub const BUILD_WAIT_MAX: Duration = Duration::from_secs(900);
 /// How long a look may take.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 /// The pause between two looks at a lock.
@@ -18,8 +18,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// Keeps builds and the removal of images apart on one node: an engine that looks into its cache for a build fails it
 /// if an image goes at that moment.
 ///
-/// Builds share a lock, who removes images has it alone. Whoever wants it alone first closes the door to new builds, or
-/// a node that always builds would never be cleaned. The kernel drops both with their holder's process.
+/// Builds share a lock, who removes images has it alone. Where none is to be had by chance, whoever wants it first closes
+/// the door to new builds, or a node that always builds would never be cleaned. The kernel drops both with their holder's process.
 #[derive(Clone, Debug)]
 pub struct BuildGate {
     door: PathBuf,
@@ -35,7 +35,7 @@ pub struct Building {
 /// Until it is dropped, no build begins.
 #[derive(Debug)]
 pub struct NoBuilds {
-    _door: File,
+    _door: Option<File>,
     _lock: File,
 }
 
@@ -91,6 +91,15 @@ impl BuildGate {
         Ok(lock.map(|lock| Building { _lock: Some(lock) }))
     }
 
+    /// Waits `at_most` so long for a moment in which none runs, and keeps none out until then. Blocks. `None`: some still run.
+    ///
+    /// # Errors
+    /// The lock's file cannot be made or locked.
+    pub fn no_builds_by_chance(&self, at_most: Duration) -> Result<Option<NoBuilds>, PathError> {
+        let lock = take(&self.lock, true, Instant::now() + at_most)?;
+        Ok(lock.map(|lock| NoBuilds { _door: None, _lock: lock }))
+    }
+
     /// Keeps new builds out and waits for those that run, `at_most` so long. Blocks. `None`: some still run.
     ///
     /// # Errors
@@ -99,7 +108,7 @@ impl BuildGate {
         let until = Instant::now() + at_most;
         let Some(door) = take(&self.door, true, until)? else { return Ok(None) };
         let lock = take(&self.lock, true, until)?;
-        Ok(lock.map(|lock| NoBuilds { _door: door, _lock: lock }))
+        Ok(lock.map(|lock| NoBuilds { _door: Some(door), _lock: lock }))
     }
 }
 
@@ -208,6 +217,28 @@ mod tests {
         assert!(take(&gate.lock, false, Instant::now()).unwrap().is_none(), "a build has begun");
         drop(alone);
         drop(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn who_waits_by_chance_keeps_no_build_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let gate = BuildGate::open(dir.path()).unwrap();
+        let old = gate.build().unwrap();
+        let waiting = std::thread::spawn({
+            let gate = gate.clone();
+            move || gate.no_builds_by_chance(BOUND).unwrap().expect("in time")
+        });
+        // It never closes the door, so no look at it fails, whenever that is.
+        for _ in 0..20 {
+            drop(gate.build_within(SOON).unwrap().expect("another begins"));
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        assert!(gate.no_builds_by_chance(SOON).unwrap().is_none());
+        drop(old);
+        let alone = waiting.join().unwrap();
+        assert!(gate.build_within(SOON).unwrap().is_none(), "a build has begun");
+        drop(alone);
+        drop(gate.build().unwrap());
     }
 
     #[test]

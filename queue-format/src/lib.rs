@@ -97,7 +97,7 @@ mod steer;
 mod tally;
 mod timing;
 
-pub use building::{BuildGate, Building, Emergency, NoBuilds};
+pub use building::{BUILD_WAIT_MAX, BuildGate, Building, Emergency, NoBuilds};
 pub use claim::{Claim, ClaimError, RETRIES_MAX};
 pub use class::{Class, Shape};
 pub use control::Control;

@@ -1,6 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use crate::log::owner_of;
 use crate::{DoneClass, FailureReason, MANIFEST_FILE, Owner, PathError, Spool, State, TaskId, Token};
@@ -25,7 +28,8 @@ pub struct Litter {
 }
 
 /// What kind of thing is left.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LitterKind {
     /// A file or a directory that was removed, but for its last name; a half-written file, a probe; the empty staging
     /// directory of who is gone.
@@ -49,10 +53,11 @@ pub struct LitterAges {
 
 impl Spool {
     /// What is litter `now`, by the server's clock: leftovers everywhere but in the directories of other results, void
-    /// results of the tasks whose ids hash to `bucket`, and logs of `node`. A listing for each of those tasks.
+    /// results of the tasks whose ids hash to `bucket`, and logs of `node`. A listing for each of those tasks. Nothing is
+    /// litter in a directory that this user may not list.
     ///
     /// # Errors
-    /// A directory cannot be listed.
+    /// A directory cannot be listed for another reason.
     pub fn litter(
         &self,
         node: &str,
@@ -107,7 +112,9 @@ impl Spool {
             LitterKind::Leftover if dir == self.layout().tmp() && is_owner(path) => {
                 self.empty_staging(ages, now, &mut found)?;
             }
-            LitterKind::Leftover => self.leftovers(dir, ages, now, &mut found)?,
+            LitterKind::Leftover => {
+                self.leftovers(dir, ages, now, &mut found)?;
+            }
             LitterKind::VoidResult(id, token) => {
                 let void = self.void_result(path, id, *token, ages, now, true)?;
                 found.extend(self.not_named(void.into_iter().collect())?);
@@ -130,7 +137,7 @@ impl Spool {
     /// A directory, and those below it to a depth, as far as their names can be directories'.
     fn dirs_below(&self, dir: PathBuf, depth: usize, dirs: &mut Vec<PathBuf>) -> Result<(), PathError> {
         if depth > 0 && dirs.len() < DIRS_MAX {
-            for name in self.files().list(&dir)? {
+            for name in allowed(self.files().list(&dir))?.unwrap_or_default() {
                 let below = dir.join(&name);
                 if !name.ends_with(".json") && self.files().is_dir(&below) {
                     self.dirs_below(below, depth - 1, dirs)?;
@@ -152,29 +159,31 @@ impl Spool {
         for name in self.files().list(&self.layout().tmp())? {
             let Ok(owner) = name.parse::<Owner>() else { continue };
             let path = self.layout().staging(&owner);
-            if !beating.contains(&owner) && self.files().list(&path)?.is_empty() && self.files().is_dir(&path)
-            {
+            let is_empty = allowed(self.files().list(&path))?.is_some_and(|names| names.is_empty());
+            if !beating.contains(&owner) && is_empty && self.files().is_dir(&path) {
                 found.extend(self.old(path, LitterKind::Leftover, ages.leftovers, now)?);
             }
         }
         Ok(())
     }
 
+    /// False where nobody can tell.
     fn leftovers(
         &self,
         dir: &Path,
         ages: &LitterAges,
         now: SystemTime,
         found: &mut Vec<Litter>,
-    ) -> Result<(), PathError> {
-        for name in self.files().list_hidden(dir)? {
+    ) -> Result<bool, PathError> {
+        let Some(names) = allowed(self.files().list_hidden(dir))? else { return Ok(false) };
+        for name in names {
             let path = dir.join(&name);
             let is_file = is_silly_rename(&name) || is_staged(&name);
             if is_nameless(&name) || (is_file && self.files().is_file(&path)) {
                 found.extend(self.old(path, LitterKind::Leftover, ages.leftovers, now)?);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn void_results(
@@ -185,15 +194,18 @@ impl Spool {
         found: &mut Vec<Litter>,
     ) -> Result<(), PathError> {
         let mut void = Vec::new();
-        for id_name in self.files().list(bucket)? {
+        for id_name in allowed(self.files().list(bucket))?.unwrap_or_default() {
             let Ok(id) = id_name.parse::<TaskId>() else { continue };
             let dir = bucket.join(&id_name);
-            self.leftovers(&dir, ages, now, found)?;
+            if !self.leftovers(&dir, ages, now, found)? {
+                continue;
+            }
             for token_name in self.files().list(&dir)? {
                 let Ok(token) = token_name.parse::<Token>() else { continue };
                 let path = dir.join(&token_name);
-                self.leftovers(&path, ages, now, found)?;
-                void.extend(self.void_result(&path, &id, token, ages, now, false)?);
+                if self.leftovers(&path, ages, now, found)? {
+                    void.extend(self.void_result(&path, &id, token, ages, now, false)?);
+                }
             }
             if found.len() + void.len() >= FOUND_MAX {
                 break;
@@ -284,11 +296,19 @@ impl Spool {
         let mut bytes = entry.bytes;
         if self.files().is_dir(&path) {
             bytes = 0;
-            for name in self.files().list(&path)? {
+            for name in allowed(self.files().list(&path))?.unwrap_or_default() {
                 bytes += self.files().look(&path.join(name))?.map_or(0, |file| file.bytes);
             }
         }
         Ok(Some(Litter { path, kind, bytes, modified: entry.modified }))
+    }
+}
+
+/// `None` where it is not for this user to list: whoever made it so, the rest of the spool is looked after.
+fn allowed(listed: Result<Vec<String>, PathError>) -> Result<Option<Vec<String>>, PathError> {
+    match listed {
+        Err(error) if error.source.kind() == ErrorKind::PermissionDenied => Ok(None),
+        listed => listed.map(Some),
     }
 }
 

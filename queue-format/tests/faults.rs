@@ -5,17 +5,19 @@
 mod common;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use common::{accepted, claim, manifest, owner, task};
 use nix::errno::Errno;
 use queue_format::{
-    AcceptanceClass, Claim, Disk, Entry, FailureReason, Filesystem, Known, Lease, NewFile, Next, OpenFile,
-    Published, Publisher, Reaped, Spool, SpoolError, State,
+    AcceptanceClass, Claim, Disk, Entry, FailureReason, Filesystem, Known, Lease, LitterAges, NewFile, Next,
+    OpenFile, Published, Publisher, Reaped, Spool, SpoolError, State, TaskId, Token,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -25,6 +27,7 @@ use uuid::Uuid;
 struct Flaky {
     rename_to: Mutex<Option<(String, Errno)>>,
     open: Mutex<Option<(String, Errno)>>,
+    list: Mutex<Option<(String, Errno)>>,
     /// Somebody else makes each directory just after a rename has found none.
     is_hurried: AtomicBool,
     /// What somebody else renames just after a directory was listed: the directory, from, to.
@@ -62,6 +65,7 @@ impl Filesystem for Flaky {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        refuse(&self.list, dir)?;
         let names = Disk.list(dir);
         self.after_list.lock().expect("no panic").retain(|[listed, from, to]| {
             let is_due = listed == dir;
@@ -322,4 +326,49 @@ fn a_task_on_the_move_is_found_where_it_came_to_rest() {
     moved(at_work.parent().expect("a directory"), &at_work, &waits);
     fs::copy(&waits, &at_work).expect("copied");
     assert_eq!(spool.settle_find(&ids).expect("listed").len(), 2, "two files are two");
+}
+
+#[test]
+fn a_directory_that_may_not_be_listed_costs_itself() {
+    let dir = TempDir::new().expect("dir");
+    let flaky = Arc::new(Flaky::default());
+    let spool = Spool::init_on(flaky.clone(), dir.path(), Uuid::now_v7()).expect("spool");
+    let layout = spool.layout();
+    let old = SystemTime::now() - Duration::from_secs(9 * 24 * 3600);
+    let write = |path: PathBuf| {
+        fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        fs::write(&path, "").expect("written");
+        for path in [path.as_path(), path.parent().expect("a parent")] {
+            fs::File::open(path).expect("opened").set_modified(old).expect("set");
+        }
+        path
+    };
+    let id: TaskId = "void".parse().expect("an id");
+    let seen = write(layout.pending().join("5-build/.nfs0001"));
+    for path in [
+        layout.incoming().join("private/.nfs0002"),
+        layout.control().join("private/.nfs0003"),
+        layout.tmp().join("private/.nfs0004"),
+        layout.attempt(&id, Token(1)).join("private"),
+    ] {
+        write(path);
+    }
+    let day = Duration::from_secs(24 * 3600);
+    let ages = LitterAges { leftovers: day, logs: day, logs_bytes_max: u64::MAX };
+    let look = |refused: &str, errno: Errno| {
+        *flaky.list.lock().expect("no panic") = Some((refused.to_owned(), errno));
+        let buckets = 0..=u8::MAX;
+        let mut found = BTreeSet::new();
+        for bucket in buckets {
+            let litter = spool.litter("here", bucket, &ages, SystemTime::now())?;
+            found.extend(litter.into_iter().map(|litter| litter.path));
+        }
+        Ok::<_, queue_format::PathError>(found)
+    };
+    assert_eq!(look("nowhere", Errno::EACCES).expect("litter").len(), 5);
+    assert_eq!(look("private", Errno::EACCES).expect("litter").len(), 2);
+    let attempts = layout.results().display().to_string();
+    assert_eq!(look(&attempts, Errno::EACCES).expect("litter").len(), 4, "nobody knows whether it is void");
+    assert_eq!(look("", Errno::EACCES).map(|found| found.contains(&seen)).ok(), None, "the spool is closed");
+    assert!(look("private", Errno::EIO).is_err(), "a disk that fails is told");
 }

@@ -1,8 +1,8 @@
 //! Small files in the state directory of a node.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
 /// Writes one so that a reader, and who comes after a crash or found the disk full, has the whole of it or what was there
@@ -15,5 +15,37 @@ pub fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let mut staged = tempfile::NamedTempFile::new_in(dir)?;
     staged.write_all(text)?;
     staged.as_file().set_permissions(Permissions::from_mode(mode))?;
+    hand_over(staged.as_file(), dir);
     staged.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Gives a file that was just made to whom its directory belongs: what root makes there, for once and by hand, the daemons
+/// must be able to read and write later. Who is not root can give nothing away.
+pub fn hand_over(made: &File, dir: &Path) {
+    if let (Ok(dir), Ok(found)) = (dir.metadata(), made.metadata())
+        && dir.uid() != found.uid()
+    {
+        let _ = fchown(made, Some(dir.uid()), Some(dir.gid()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_belongs_to_whom_its_directory_does_and_is_replaced_as_a_whole() {
+        let dir = tempfile::tempdir().expect("dir");
+        // Only root can be somebody else.
+        let _ = std::os::unix::fs::chown(dir.path(), Some(12345), Some(12346));
+        let owner = dir.path().metadata().expect("a directory");
+        let path = dir.path().join("file");
+        for text in ["one", "two"] {
+            replace(&path, text.as_bytes(), 0o640).expect("written");
+            let found = path.metadata().expect("a file");
+            assert_eq!((found.uid(), found.gid()), (owner.uid(), owner.gid()));
+            assert_eq!(found.permissions().mode() & 0o777, 0o640);
+            assert_eq!(std::fs::read_to_string(&path).expect("read"), text);
+        }
+    }
 }

@@ -4,12 +4,14 @@ mod container;
 mod images;
 mod labels;
 mod lookup;
+mod name;
 mod owner;
 mod step;
 
 pub use images::{AvailableImage, available};
 pub use labels::{LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE, LABEL_SUITE};
 pub use lookup::{ListedContainer, Lookup, LookupError, Which};
+pub use name::short_name;
 pub use step::{is_build_step, is_workers_build_step};
 
 pub(crate) use container::{Finished, Job, Lines, chunks};

@@ -157,3 +157,26 @@ fn a_lease_that_cannot_be_closed_is_not_told_as_closed() {
         assert!(matches!(taken_back(&kept), Removal::InUse(_)), "{kept:?}");
     }
 }
+
+#[tokio::test]
+async fn the_watchdog_hears_of_what_takes_long() {
+    let mut case = case();
+    let socket = case.dir.path().join("notify.sock");
+    let listener = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    let said = [("NOTIFY_SOCKET", socket.as_os_str()), ("WATCHDOG_USEC", "20000".as_ref())];
+    let environment = systemd::Environment::from_os(said.map(|(key, value)| (key.into(), value.into())));
+    let files = Arc::get_mut(&mut case.world.files).expect("nobody else's");
+    files.notifier = systemd::Notifier::new(&environment);
+    let heard = async {
+        let mut bytes = [0; 64];
+        for _ in 0..4 {
+            listener.set_nonblocking(true).expect("set");
+            while listener.recv(&mut bytes).is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(bytes.starts_with(b"WATCHDOG=1"));
+        }
+    };
+    // Once at its beginning, and then as often as it takes.
+    tokio::time::timeout(Duration::from_secs(60), case.world.while_alive(heard)).await.expect("heard");
+}

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base_images::{ListedContainer, Lookup, LookupError, Which, is_build_step, is_workers_build_step};
+use base_images::{
+    ListedContainer, Lookup, LookupError, Which, is_build_step, is_workers_build_step, short_name,
+};
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{EventMessage, EventMessageTypeEnum, ImageSummary};
+use bollard::models::{ImageSummary, SystemInfo};
 use bollard::query_parameters::{
-    EventsOptionsBuilder, InspectContainerOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    InspectContainerOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt};
@@ -19,19 +21,22 @@ use serde_json::Value;
 
 use super::hang;
 use crate::error::EngineError;
-use crate::inventory::{Container, Image, Objects, short_name};
+use crate::inventory::{Container, Image, Objects};
 use crate::maker::Maker;
-use crate::uses::{Anchor, Heard};
 use crate::world::Removal;
 
 /// Where Docker listens if nobody says otherwise.
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
+/// Where containerd keeps everything as a service of its own, and where that listens.
+const CONTAINERD_DIR: &str = "/var/lib/containerd";
+const CONTAINERD_RUN_DIR: &str = "/run/containerd/";
+
+/// What Docker says of its driver where containerd keeps its images.
+const CONTAINERD_SNAPSHOTTER: &str = "io.containerd.snapshotter";
+
 /// How long an engine may take to say that it lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Events that are read at once; Docker remembers 256, other engines more.
-const EVENTS_MAX: usize = 10_000;
 
 /// Questions about single containers that are in flight at once.
 const INSPECTIONS_IN_FLIGHT: usize = 8;
@@ -45,10 +50,11 @@ const SIZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A container engine that has answered once. Every call has a time-out.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
-    docker: Docker,
+    pub(super) docker: Docker,
     lookup: Lookup,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     root_dir: Option<PathBuf>,
+    image_dirs: Vec<PathBuf>,
     is_local: bool,
     is_podman: bool,
     /// What images are made of; that never changes.
@@ -77,17 +83,22 @@ impl Engine {
         let lookup = Lookup::new(address, &version)?;
         let is_podman = false;
         let layers = Arc::default();
-        let mut engine = Self { docker, lookup, timeout, root_dir: None, is_local, is_podman, layers };
+        let (root_dir, image_dirs) = (None, Vec::new());
+        let mut engine = Self { docker, lookup, timeout, root_dir, image_dirs, is_local, is_podman, layers };
         let version = engine.call("tell its version", engine.docker.version()).await?;
         engine.is_podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
-        engine.root_dir = engine.maker().await?.root_dir;
+        let info = engine.call("tell what it is", engine.docker.info()).await?;
+        // Elsewhere, the same path is another disk.
+        if is_local {
+            engine.image_dirs = dirs_of_images(&info);
+            engine.root_dir = info.docker_root_dir.map(PathBuf::from);
+        }
         Ok(engine)
     }
 
     /// Whose store it has, as it is now: another process may have come in its place.
     pub(crate) async fn maker(&self) -> Result<Maker, EngineError> {
         let info = self.call("tell what it is", self.docker.info()).await?;
-        // Elsewhere, the same path is another disk.
         let root_dir = info.docker_root_dir.filter(|_| self.is_local).map(PathBuf::from);
         Ok(Maker::new(info.id.filter(|_| !self.is_podman), root_dir.as_deref()))
     }
@@ -103,7 +114,7 @@ impl Engine {
             .await?;
         let options = ListImagesOptionsBuilder::new().all(true).build();
         let images = self.call("list images", self.docker.list_images(Some(options))).await?;
-        let mut images: Vec<Image> = images.into_iter().map(image_of_summary).collect();
+        let mut images: Vec<Image> = images.into_iter().map(|found| self.image_of_summary(found)).collect();
         self.find_parents(&mut images).await?;
         Ok(Objects { containers, images })
     }
@@ -119,44 +130,14 @@ impl Engine {
             .await
     }
 
-    /// Where it keeps everything, if that is on this machine.
-    pub(crate) fn root_dir(&self) -> Option<&Path> {
-        self.root_dir.as_deref()
+    /// Where it keeps images, if that is on this machine.
+    pub(crate) fn image_dirs(&self) -> &[PathBuf] {
+        &self.image_dirs
     }
 
     /// Whether it answers at all.
     pub(crate) async fn answers(&self) -> bool {
         tokio::time::timeout(PING_TIMEOUT, self.docker.ping()).await.is_ok_and(|answer| answer.is_ok())
-    }
-
-    /// Which images were used since the anchor, or else since `since`, as far as it remembers.
-    pub(crate) async fn heard(
-        &self,
-        anchor: Option<Anchor>,
-        since: Option<Timestamp>,
-        until: Timestamp,
-    ) -> Heard {
-        let Some(since) = anchor.map(Anchor::second).or(since.map(Timestamp::as_second)) else {
-            return Heard::default();
-        };
-        let options = EventsOptionsBuilder::new()
-            .since(&since.to_string())
-            .until(&until.as_second().to_string())
-            .build();
-        // Podman tells of kinds of things that bollard does not know: these are none of ours, and end nothing.
-        let told = self.docker.events(Some(options)).take(EVENTS_MAX).filter_map(async |told| match told {
-            Err(Error::JsonDataError { .. } | Error::JsonSerdeError { .. }) => None,
-            told => Some(told),
-        });
-        let Ok(Ok(told)) = tokio::time::timeout(self.timeout, told.try_collect::<Vec<_>>()).await else {
-            // What it does not tell costs nothing but the age of images.
-            return Heard { is_partial: true, ..Heard::default() };
-        };
-        // It forgets the oldest first, and all when it starts.
-        let is_partial = anchor.is_some_and(|anchor| !told.iter().any(|event| anchor.is(event)))
-            || told.len() >= EVENTS_MAX;
-        let last = told.iter().filter_map(Anchor::of).max().or(anchor.filter(|_| !is_partial));
-        Heard { uses: told.into_iter().filter_map(use_told).collect(), is_partial, last }
     }
 
     /// The parents of images whose engine names none (Docker's containerd store), by what they are made of: an image was
@@ -223,7 +204,7 @@ impl Engine {
         Ok(found.map(|found| Image {
             id: found.id.as_deref().map(full_id).unwrap_or_default(),
             parent_id: None,
-            tags: true_tags(found.repo_tags.unwrap_or_default()),
+            tags: self.true_tags(found.repo_tags.unwrap_or_default()),
             labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
             created_at: None,
             size_bytes: 0,
@@ -267,6 +248,23 @@ impl Engine {
                 Ok(Some(Container { names: Vec::new(), labels, is_others_step, ..found }))
             }
         }
+    }
+
+    fn image_of_summary(&self, found: ImageSummary) -> Image {
+        Image {
+            id: full_id(&found.id),
+            parent_id: Some(full_id(&found.parent_id)).filter(|parent| !parent.is_empty()),
+            tags: self.true_tags(found.repo_tags),
+            labels: found.labels,
+            created_at: Timestamp::from_second(found.created).ok(),
+            size_bytes: found.size.try_into().unwrap_or(0),
+        }
+    }
+
+    /// Older engines say `<none>:<none>` where there is no tag; Podman says in full where a name comes from.
+    fn true_tags(&self, mut tags: Vec<String>) -> Vec<String> {
+        tags.retain(|tag| !tag.starts_with("<none>"));
+        tags.iter().map(|tag| short_name(tag, self.is_podman).to_owned()).collect()
     }
 
     /// The answer about one thing of many: what cannot be told of it must not hide the others.
@@ -354,6 +352,17 @@ impl EngineError {
     }
 }
 
+/// With containerd's image store these lie where containerd keeps everything, beside where Docker does.
+fn dirs_of_images(info: &SystemInfo) -> Vec<PathBuf> {
+    let is_containerds = |row: &Vec<String>| row.iter().any(|word| word.starts_with(CONTAINERD_SNAPSHOTTER));
+    let address = info.containerd.as_ref().and_then(|containerd| containerd.address.as_deref());
+    // One that dockerd has started for itself keeps all below dockerd's own directory.
+    let is_service = address.is_none_or(|address| address.starts_with(CONTAINERD_RUN_DIR));
+    let has_own_dir = is_service && info.driver_status.iter().flatten().any(is_containerds);
+    let own_dir = has_own_dir.then(|| PathBuf::from(CONTAINERD_DIR)).filter(|dir| dir.exists());
+    info.docker_root_dir.iter().map(PathBuf::from).chain(own_dir).collect()
+}
+
 /// Builders name images by their ids.
 fn is_by_id(listed: &ListedContainer) -> bool {
     listed.image.as_ref().is_some_and(|image| image.starts_with("sha256:"))
@@ -384,17 +393,6 @@ fn container_of_inspection(found: &Value) -> Option<Container> {
     })
 }
 
-/// An image that a container is made of, or that somebody names.
-fn use_told(event: EventMessage) -> Option<(String, Timestamp)> {
-    let at = Timestamp::from_second(event.time?).ok()?;
-    let actor = event.actor?;
-    match event.typ? {
-        EventMessageTypeEnum::IMAGE if event.action.as_deref() != Some("delete") => Some((actor.id?, at)),
-        EventMessageTypeEnum::CONTAINER => Some((actor.attributes?.remove("image")?, at)),
-        _ => None,
-    }
-}
-
 fn parent_by_layers(id: &str, layers: &BTreeMap<String, Vec<String>>) -> Option<String> {
     let own = layers.get(id).filter(|own| !own.is_empty())?;
     let below = layers.iter().filter(|(other, found)| {
@@ -403,23 +401,6 @@ fn parent_by_layers(id: &str, layers: &BTreeMap<String, Vec<String>>) -> Option<
         !found.is_empty() && is_before && own.starts_with(found)
     });
     below.max_by_key(|(other, found)| (found.len(), other.as_str())).map(|(other, _)| other.clone())
-}
-
-fn image_of_summary(found: ImageSummary) -> Image {
-    Image {
-        id: full_id(&found.id),
-        parent_id: Some(full_id(&found.parent_id)).filter(|parent| !parent.is_empty()),
-        tags: true_tags(found.repo_tags),
-        labels: found.labels,
-        created_at: Timestamp::from_second(found.created).ok(),
-        size_bytes: found.size.try_into().unwrap_or(0),
-    }
-}
-
-/// Older engines say `<none>:<none>` where there is no tag; Podman says in full where a name comes from.
-fn true_tags(mut tags: Vec<String>) -> Vec<String> {
-    tags.retain(|tag| !tag.starts_with("<none>"));
-    tags.iter().map(|tag| short_name(tag).to_owned()).collect()
 }
 
 /// Podman gives ids of images without their kind.
@@ -437,6 +418,26 @@ fn plain(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_lie_where_the_store_is_that_keeps_them() {
+        let has_containerd = Path::new(CONTAINERD_DIR).exists();
+        let check = |driver: &str, address: Option<&str>, expected: &[&str]| {
+            let info = serde_json::json!({
+                "DockerRootDir": "/data/docker",
+                "DriverStatus": [["driver-type", driver]],
+                "Containerd": address.map(|address| serde_json::json!({"Address": address})),
+            });
+            let info: SystemInfo = serde_json::from_value(info).expect("an answer");
+            let expected = expected.iter().filter(|dir| has_containerd || **dir != CONTAINERD_DIR);
+            assert_eq!(dirs_of_images(&info), expected.map(PathBuf::from).collect::<Vec<_>>(), "{driver}");
+        };
+        let both = ["/data/docker", CONTAINERD_DIR];
+        check("overlay2", None, &both[..1]);
+        check("io.containerd.snapshotter.v1", None, &both);
+        check("io.containerd.snapshotter.v1", Some("/run/containerd/containerd.sock"), &both);
+        check("io.containerd.snapshotter.v1", Some("/var/run/docker/containerd/containerd.sock"), &both[..1]);
+    }
 
     #[test]
     fn an_image_stands_on_the_largest_that_it_begins_with() {

@@ -52,7 +52,7 @@ impl Files {
             let is_copy = is_removed(&path) || path.extension().is_some_and(|end| end == "git");
             let is_mirror = is_copy && entry.file_type().is_ok_and(|kind| kind.is_dir());
             if let Some(used_at) = mirror_used_at(&path).filter(|_| is_mirror) {
-                let bytes = allocated_bytes(&path).unwrap_or(0);
+                let bytes = allocated_bytes(&path);
                 mirrors.push(Mirror { path, bytes, used_at });
                 self.notifier.watchdog();
             }
@@ -101,23 +101,42 @@ fn lock_of(path: &Path) -> PathBuf {
     path.with_extension("lock")
 }
 
-/// What a tree takes on disk; `None` where it is too large to count.
-pub(crate) fn allocated_bytes(root: &Path) -> Option<u64> {
+/// What a tree takes on disk, as far as it is counted: what vanishes meanwhile takes nothing.
+pub(crate) fn allocated_bytes(root: &Path) -> u64 {
+    allocated(root, MEASURED_ENTRIES_MAX)
+}
+
+fn allocated(root: &Path, entries_max: usize) -> u64 {
     let (mut bytes, mut entries, mut waiting) = (0, 0, vec![root.to_owned()]);
     while let Some(dir) = waiting.pop() {
-        for entry in fs::read_dir(dir).ok()? {
-            let entry = entry.ok()?;
-            let found = entry.metadata().ok()?;
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
             // stat counts in units of 512 bytes, whatever the file system's blocks are.
             bytes += found.blocks() * 512;
             entries += 1;
-            if entries > MEASURED_ENTRIES_MAX {
-                return None;
+            if entries >= entries_max {
+                return bytes;
             }
             if found.is_dir() {
                 waiting.push(entry.path());
             }
         }
     }
-    Some(bytes)
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_to_count_takes_what_was_counted() {
+        let dir = tempfile::tempdir().expect("dir");
+        for nth in 0..10 {
+            fs::write(dir.path().join(nth.to_string()), [1; 5000]).expect("written");
+        }
+        let (some, all) = (allocated(dir.path(), 4), allocated(dir.path(), 100));
+        assert!((4 * 5000..all).contains(&some), "{some} of {all}");
+        assert_eq!(allocated(&dir.path().join("gone"), 4), 0);
+    }
 }

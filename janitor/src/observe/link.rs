@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::engine::Engine;
+use super::events::Listener;
 use crate::config::Config;
 use crate::inventory::Objects;
 use crate::uses::{Heard, Uses};
@@ -21,11 +22,19 @@ pub(crate) struct Link {
     engine: Option<Engine>,
     failures: u32,
     retry_at: Option<Instant>,
+    /// Whether its events are heard between two passes too.
+    listens: bool,
+    listener: Option<Listener>,
 }
 
 impl Link {
     pub(crate) fn new(address: Option<String>) -> Self {
-        Self { address, engine: None, failures: 0, retry_at: None }
+        Self { address, engine: None, failures: 0, retry_at: None, listens: false, listener: None }
+    }
+
+    /// Hears its events between two passes too from now on.
+    pub(crate) fn listen(&mut self) {
+        self.listens = true;
     }
 
     /// The engine, if it answered when it was last asked.
@@ -55,7 +64,7 @@ impl Link {
         let listed = match engine {
             Ok(engine) => match engine.list().await {
                 Ok(objects) => {
-                    let heard = engine.heard(uses.last, uses.heard_at, now).await;
+                    let heard = self.heard(&engine, uses, now).await;
                     Ok((engine, objects, heard))
                 }
                 Err(error) => Err(error),
@@ -83,5 +92,20 @@ impl Link {
                 None
             }
         }
+    }
+
+    /// What it told since it was last heard. It is asked by the last event of all that were heard in between: where it
+    /// still knows that, none is missing.
+    async fn heard(&mut self, engine: &Engine, uses: &Uses, now: Timestamp) -> Heard {
+        let between = self.listener.as_ref().map(Listener::take).unwrap_or_default();
+        let mut heard = engine.heard(between.last.max(uses.last), uses.heard_at, now).await;
+        heard.uses.extend(between.uses);
+        if heard.is_partial || self.listener.as_ref().is_some_and(Listener::is_over) {
+            self.listener = None;
+        }
+        if self.listens && self.listener.is_none() {
+            self.listener = Some(engine.listen(heard.last, now));
+        }
+        heard
     }
 }

@@ -1,6 +1,7 @@
 //! The first stage: what is there.
 
 mod engine;
+mod events;
 mod hang;
 mod host;
 mod house;

@@ -11,6 +11,7 @@ use queue_format::{BuildGate, Labels, LedgerEntry, Life, NoBuilds, ObjectKind, i
 use super::model::{Model, NODE, Random, spool};
 use crate::audit::Event;
 use crate::disk::Level;
+use crate::door::BuildsWait;
 use crate::ending::Ending;
 use crate::error::{EngineError, JanitorError};
 use crate::execute::Execution;
@@ -125,13 +126,15 @@ impl Scene {
         let ripe = self.marks.ripe(found, now, Duration::from_secs(1));
         let plan = plan(&self.planned, ripe, usize::MAX);
         let parallel = 1 + self.below(3) as usize;
+        let waits = [BuildsWait::Open(Duration::ZERO), BuildsWait::Shut(Duration::ZERO)];
+        let builds_wait = waits[self.below(2) as usize];
         let alone_max = if self.below(2) == 0 { Duration::ZERO } else { Duration::MAX };
         let execution = Execution {
             world: self,
             notifier: &systemd::Notifier::default(),
             clock: || Timestamp::UNIX_EPOCH,
             parallel,
-            builds_wait: Duration::ZERO,
+            builds_wait,
             alone_max,
             ending: &Ending::default(),
         };
@@ -304,7 +307,7 @@ impl World for Scene {
         Ok(now.foreign_build().map(show::container))
     }
 
-    async fn without_builds(&self, wait: Duration) -> Result<Option<Self::Alone>, JanitorError> {
+    async fn without_builds(&self, wait: BuildsWait) -> Result<Option<Self::Alone>, JanitorError> {
         self.meanwhile().await;
         let mut model = self.model.borrow_mut();
         model.seen_steps = model.foreign_steps();
@@ -312,7 +315,10 @@ impl World for Scene {
         if self.blind == Some(Blind::Lock) {
             return Ok(Some(None));
         }
-        Ok(self.gate.no_builds(wait)?.map(Some))
+        Ok(match wait {
+            BuildsWait::Open(at_most) => self.gate.no_builds_by_chance(at_most)?.map(Some),
+            BuildsWait::Shut(at_most) => self.gate.no_builds(at_most)?.map(Some),
+        })
     }
 
     async fn remove_container(&self, id: &str) -> Result<Removal, LookError> {

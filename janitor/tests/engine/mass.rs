@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{ListNetworksOptions, ListVolumesOptions};
@@ -23,6 +23,10 @@ const DISK_BYTES: u64 = 400 << 20;
 const IMAGE_BYTES: usize = 16 << 20;
 /// Enough of them that a build takes a second and more.
 const BUILD_STEPS: usize = 16;
+/// Longer than it takes to find an engine again, and to try again what it did not do.
+const FOUND_AGAIN_MAX: Duration = Duration::from_secs(180);
+/// More than an engine remembers.
+const EVENTS: usize = 350;
 /// Passes within which a node must be clean.
 const PASSES_MAX: usize = 40;
 
@@ -202,11 +206,13 @@ async fn build_beside_a_janitor(builds: usize, with_gate: bool) -> Built {
         futures_util::future::join_all((0..3).map(one)).await;
         is_over.store(true, Ordering::Relaxed);
     };
+    // On a full disk the first pass that has something to remove keeps builds waiting, and each of these makes one.
+    std::fs::write(engine.root().join("filler"), vec![1; DISK_BYTES as usize / 20]).expect("written");
+    let full = Config { disk_low_percent: 1, disk_high_percent: 2, ..config() };
     let sweeping = async {
-        let mut janitor = janitor(&node, config());
         let mut removed = 0;
         while !is_over.load(Ordering::Relaxed) {
-            removed += janitor.pass().await.expect("a pass").removed;
+            removed += janitor(&node, full.clone()).once().await.expect("a pass").removed;
         }
         removed
     };
@@ -297,6 +303,7 @@ async fn an_engine_that_is_restarted_in_the_middle_is_cleaned_in_the_end() {
     leftovers(&node, &owner, 12).await;
     let slow = Config { parallel_removals: 1, engine_timeout_seconds: 30, period_seconds: 1, ..config() };
     let mut janitor = janitor(&node, slow);
+    janitor.listen();
     janitor.pass().await.expect("a pass");
     // Killed while removals go on: what fails is told, and nothing else is touched.
     let restart = async {
@@ -308,10 +315,57 @@ async fn an_engine_that_is_restarted_in_the_middle_is_cleaned_in_the_end() {
     let (report, ()) = tokio::join!(janitor.pass(), restart);
     report.expect("a pass");
     assert_eq!(janitor.pass().await.expect("a pass without an engine").failed, 0);
+    assert!(!janitor.engine_answers());
     engine.up();
-    // It is asked less and less often; this one forgets that.
-    let mut janitor = self::janitor(&node, config());
-    clean(&node, &mut janitor, &kept).await;
+    // It is asked less and less often, and found again by the same daemon.
+    let until = Instant::now() + FOUND_AGAIN_MAX;
+    while node.left().await != kept {
+        assert!(Instant::now() < until, "{:?} {:?}", janitor.troubles(), node.left().await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        janitor.pass().await.expect("a pass");
+    }
+    assert!(janitor.engine_answers());
+}
+
+/// More events than an engine remembers, between two passes.
+#[tokio::test]
+async fn who_listens_misses_no_use_of_an_image_however_much_happens() {
+    let engine = OwnEngine::start(DISK_BYTES);
+    let node = Node::at(&engine.address()).await;
+    let quiet = node.raw_build("scratch", &HashMap::new(), "quiet").await.pop().expect("an image");
+    let busy = node.raw_build("scratch", &HashMap::new(), "busy").await.pop().expect("an image");
+    let used_at = || {
+        let text = std::fs::read(node.state().join("janitor-uses.json")).expect("uses");
+        let uses: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        [&quiet, &busy].map(|id| uses["images"][id].as_str().expect("a time").to_owned())
+    };
+    let options = |repository: &str| {
+        bollard::query_parameters::TagImageOptionsBuilder::new().repo(repository).tag("1").build()
+    };
+    let check = async |listens: bool| {
+        let mut janitor = janitor(&node, config());
+        if listens {
+            janitor.listen();
+        }
+        let mut pass = async || {
+            // With this it writes down what it knows.
+            janitor.look_further();
+            janitor.pass().await.expect("a pass");
+            used_at()
+        };
+        // The first one hears the builds.
+        pass().await;
+        let before = pass().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for _ in 0..EVENTS {
+            node.docker.tag_image(&busy, Some(options("busy-too"))).await.expect("tagged");
+        }
+        let after = pass().await;
+        assert_ne!(before[1], after[1], "it is used all the time");
+        assert_eq!(before[0] == after[0], listens, "{before:?} {after:?}");
+    };
+    check(true).await;
+    check(false).await;
 }
 
 async fn killed_at_random(kills: u64) {

@@ -132,9 +132,15 @@ async fn base_images_foreign_tags_and_steps_of_builds_are_told_apart() {
     let their_name = format!("their-step-{}", node.hostname);
     let their_step = Shape { name: Some(&their_name), no_logs: true, limits: false, runs: false };
     let their_step = node.raw_container(theirs.last().expect("an image"), HashMap::new(), their_step).await;
+    // For Docker that is another registry's name, and all that the image has once the next build takes its own.
+    let taken = node.labels(&owner, &format!("taken-{}", node.hostname), 1);
+    let mine = node.build(&taken).await;
+    let name = image_name(&taken.task);
+    node.tag(mine.last().expect("an image"), &format!("localhost/{name}"), "latest").await;
+    node.build(&node.labels(&owner, taken.task.as_str(), 2)).await;
     node.janitor().once().await.expect("a pass");
     let kept: BTreeSet<String> =
-        based.iter().chain(&tagged).chain(&theirs).chain([&their_step]).cloned().collect();
+        based.iter().chain(&tagged).chain(&theirs).chain(&mine).chain([&their_step]).cloned().collect();
     assert_eq!(node.left().await, kept, "the build and its step are gone");
 
     let again = node.labels(&owner, &format!("again-{}", node.hostname), 1);

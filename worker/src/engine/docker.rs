@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use base_images::{ListedContainer, Which};
+use base_images::{ListedContainer, Which, short_name};
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
     TagImageOptionsBuilder,
@@ -105,7 +105,8 @@ impl Engine for Docker {
         let mut names = BTreeMap::new();
         for image in listed {
             for tag in image.repo_tags {
-                let name = short_name(tag.strip_suffix(":latest").unwrap_or(&tag));
+                let name = tag.strip_suffix(":latest").unwrap_or(&tag);
+                let name = short_name(name, self.inner.facts.is_podman);
                 if name.starts_with(prefix) {
                     names.insert(name.to_owned(), image.id.clone());
                 }
@@ -156,12 +157,6 @@ impl Engine for Docker {
         }
         self.forget_builds(name).await
     }
-}
-
-/// What Docker calls an image that Podman names in full.
-fn short_name(name: &str) -> &str {
-    let prefixes = ["localhost/", "docker.io/library/"];
-    prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
 }
 
 impl Docker {

@@ -26,8 +26,13 @@ impl Model {
         let tag = match self.random.below(4) {
             // A version of ours, to have it back some day.
             0 => format!("openswe--task-{}:mine-{}", self.random.below(TASKS), self.fresh()),
+            // As Docker lists a name of ours in another registry.
+            1 => format!("localhost/openswe--task-{}:latest", self.random.below(TASKS)),
             _ => format!("mine-{}:1", self.fresh()),
         };
+        if self.objects.images.iter().any(|image| image.tags.contains(&tag)) {
+            return;
+        }
         let takes_away = self.random.below(2) == 0;
         for image in self.objects.images.iter_mut().filter(|image| image.id == id) {
             if takes_away {
