@@ -12,7 +12,7 @@ ticks=120
 ok() { echo "test service::$1 ... ok"; }
 fail() {
     echo "test service::$1 ... FAILED"
-    journalctl --no-pager -n 60 -u "$unit" -u bottega-master
+    journalctl --no-pager -n 60 -u "$unit" -u bottega-worker -u bottega-master
     exit 1
 }
 # until_true SECONDS NAME COMMAND...
@@ -111,10 +111,13 @@ systemctl start "$unit" || fail starts_without_an_index
 journalctl --no-pager -u "$unit" | grep -q 'builds get the network that they had before' || fail starts_without_an_index
 ok starts_without_an_index
 
-# One has one core, whoever is first, and the other the rest.
-systemctl stop "$unit"
+# One has one core, and the other, which the target starts after it, the rest.
+systemctl stop "$unit" bottega-master
 sed -i 's|^#*slots = .*|slots = 1|; s|^#*slot_cores = .*|slot_cores = 1|' /etc/bottega/bottega.toml
-systemctl start "$unit" bottega-worker || fail share_the_node
+systemctl enable --quiet bottega.target bottega-master bottega-worker "$unit"
+systemctl start bottega.target
+until_true 200 share_the_node systemctl is-active bottega-worker
+until_true 200 share_the_node systemctl is-active "$unit"
 for worker in "$unit" bottega-worker; do
     said=$(systemctl show --value --property StatusText "$worker")
     case "$said" in "0 of 1 slots at work") ;; *) echo "$worker: $said"; fail share_the_node ;; esac
@@ -122,9 +125,9 @@ done
 ok share_the_node
 
 # What runs when the machine goes down is handed back, and begins anew when it is up: systemd ends nothing of it before.
-systemctl stop "$unit" bottega-worker
+systemctl disable --quiet --now "$unit"
 sed -i 's|^#*drain_seconds = .*|drain_seconds = 20|' /etc/bottega/bottega.toml
-systemctl enable --quiet --now bottega.target bottega-master bottega-worker
+systemctl reload bottega-worker
 run cut 60
 until_true 240 is_judged_by_no_end_of_the_engine is_running cut
 first=$(running cut)
