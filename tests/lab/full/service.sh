@@ -127,6 +127,7 @@ ok share_the_node
 # What runs when the machine goes down is handed back, and begins anew when it is up: systemd ends nothing of it before.
 systemctl disable --quiet --now "$unit"
 sed -i 's|^#*drain_seconds = .*|drain_seconds = 20|' /etc/bottega/bottega.toml
+systemctl enable --quiet docker
 systemctl reload bottega-worker
 run cut 60
 until_true 240 is_judged_by_no_end_of_the_engine is_running cut
