@@ -113,7 +113,8 @@ ok starts_without_an_index
 
 # One has one core, and the other, which the target starts after it, the rest.
 systemctl stop "$unit" bottega-master
-sed -i 's|^#*slots = .*|slots = 1|; s|^#*slot_cores = .*|slot_cores = 1|' /etc/bottega/bottega.toml
+sed -i 's|^#*slots = .*|slots = 1|; s|^#*slot_cores = .*|slot_cores = 1|
+    s|^#*slot_memory_gib = .*|slot_memory_gib = 1.0|' /etc/bottega/bottega.toml
 systemctl enable --quiet bottega.target bottega-master bottega-worker "$unit"
 systemctl start bottega.target
 until_true 200 share_the_node systemctl is-active bottega-worker
