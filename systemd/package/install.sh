@@ -11,6 +11,7 @@ cd "$(dirname "$0")"
 # What was put there, so that the next archive can take away what it does not hold itself.
 installed=/usr/lib/bottega.installed
 left() { [ ! -e "$installed" ] || cat "$installed"; }
+here() { (cd root && find . ! -type d ! -path './etc/*'); }
 
 case "$#:${1-}" in
 0:)
@@ -22,14 +23,15 @@ case "$#:${1-}" in
         mv "/$file.new" "/$file"
     done
     left | while read -r file; do [ -e "root/$file" ] || rm -f "/$file"; done
-    (cd root && find . ! -type d ! -path './etc/*') >"$installed.new"
+    here >"$installed.new"
     mv "$installed.new" "$installed"
     ./postinst "$action"
     ;;
 1:--uninstall)
     ./prerm remove
-    left | while read -r file; do rm -f "/$file"; done
+    { left; here; } | while read -r file; do rm -f "/$file"; done
     rm -f "$installed"
+    rmdir /usr/lib/systemd/system/bottega-.slice.d 2>/dev/null || :
     ./postrm remove
     ;;
 *)

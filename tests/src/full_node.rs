@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub use crate::machine::Said;
-use crate::machine::{self, NO_END};
+use crate::machine;
+pub use crate::machine::{NO_END, Said};
 
 const CPUS: &str = "2";
 const MEMORY_MIB: &str = "4096";

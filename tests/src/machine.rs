@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::harness::{printed, wait_for};
 
 /// The status of a script that did not end in time.
-pub(crate) const NO_END: i32 = -1;
+pub const NO_END: i32 = -1;
 /// Lines of a console that an error has.
 const CONSOLE_LINES: usize = 40;
 

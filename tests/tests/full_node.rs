@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tests::full_node::{self, FullNode, Said};
+use tests::full_node::{self, FullNode, NO_END, Said};
 use tests::lab::package;
 
 /// Its start, and the import of the base image.
@@ -16,6 +16,8 @@ const SUITE_MAX: Duration = Duration::from_mins(40);
 const LOOKS_MAX: u32 = 20;
 const LOOK_MAX: Duration = Duration::from_mins(10);
 const LOOK_PAUSE: Duration = Duration::from_secs(15);
+/// What it says that has not begun anew yet.
+const NOT_YET: i32 = 3;
 /// The worker's tests that need an engine.
 const SUITES: [&str; 4] = ["engine", "dockerfile", "evaluate", "attacks"];
 /// The suite of what the package's units do with a worker: a script.
@@ -182,7 +184,7 @@ fn after_its_end(node: &FullNode, before: Said) -> Said {
         std::thread::sleep(LOOK_PAUSE);
         let after = node.run(LOOK_MAX, &format!("sh /lab/{SERVICE} after"));
         said = Said { status: after.status, text: format!("{}{}", said.text, after.text) };
-        if after.status == 0 {
+        if after.status != NOT_YET && after.status != NO_END {
             break;
         }
     }

@@ -261,7 +261,7 @@ async fn what_somebody_else_ends_before_a_workers_eyes_is_tried_again() {
     let options = KillContainerOptionsBuilder::new().signal("SIGTERM").build();
     engine().expect("an engine").kill_container(&container, Some(options)).await.expect("killed");
     node.until_said(
-        "it will be tried again: the engine could not run a container to its end: somebody else",
+        "it will be tried again: somebody else had a hand in what ran: the engine tells of a kill",
         1,
     );
     assert!(matches!(node.find("stopped").state, State::Delayed { .. }), "{:?}", node.find("stopped"));

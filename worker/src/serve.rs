@@ -127,6 +127,9 @@ pub(crate) async fn serve(
         let why_not = engine.make_ready(&slot.cpus, &mut slot.limits).await.map_err(anyhow::Error::msg)?;
         of_slots.extend(why_not.map(|why_not| (slot.number, why_not)));
     }
+    for notice in &notices {
+        tracing::warn!("{notice}");
+    }
 
     let pythons = available_pythons(&engine).await?;
     if config.containers && pythons.is_empty() {
@@ -147,7 +150,9 @@ pub(crate) async fn serve(
                 Ok(network) => break network,
                 Err(why) => match remembered {
                     Some(network) => {
-                        notices.push(format!("builds get the network that they had before: {why:#}"));
+                        let said = format!("builds get the network that was found before: {why:#}");
+                        tracing::warn!("{said}");
+                        notices.push(said);
                         break network;
                     }
                     None if notifier.watchdog_interval().is_none() || free.is_none() => return Err(why),
@@ -160,10 +165,9 @@ pub(crate) async fn serve(
             }
         },
     };
-    for notice in &notices {
-        tracing::warn!("{notice}");
+    if auto {
+        std::fs::write(state_dir.join(BUILD_NETWORK), format!("{build_network:?}\n"))?;
     }
-    std::fs::write(state_dir.join(BUILD_NETWORK), format!("{build_network:?}\n"))?;
     let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
     tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");
     let mut disks = vec![spool.layout().root().to_owned()];

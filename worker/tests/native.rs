@@ -14,7 +14,9 @@ use uuid::Uuid;
 use worker::attempt::Attempt;
 use worker::config::WorkerConfig;
 use worker::engine::{BuildOutcome, BuildRequest, Engine, EngineError, Limits, RunOutcome, RunRequest};
-use worker::run::{Job, RunError, end_native_commands_of, end_native_commands_of_the_dead, run};
+use worker::run::{
+    Job, RunError, end_native_commands_of, end_native_commands_of_the_dead, native_processes_in, run,
+};
 use worker::slots::Slot;
 use worker::topology::CpuSet;
 
@@ -289,8 +291,14 @@ fn what_the_dead_have_left_is_ended_though_their_tasks_are_gone() {
     let _alive = LifeLock::hold(state.path(), &alive).unwrap();
     let mut left = [&dead, &alive].map(|owner| {
         let mut sleep = std::process::Command::new("sleep");
-        sleep.arg("600").env("BOTTEGA_NATIVE", format!("{owner}/{}", Uuid::now_v7())).spawn().unwrap()
+        sleep.arg("600").env("BOTTEGA_NATIVE", format!("{owner}/3/{}", Uuid::now_v7())).spawn().unwrap()
     });
+    let pid = i32::try_from(left[1].id()).unwrap();
+    while native_processes_in(&alive, 3).is_empty() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(native_processes_in(&alive, 3), [pid].into());
+    assert!(native_processes_in(&alive, 33).is_empty() && native_processes_in(&alive, 0).is_empty());
     end_native_commands_of_the_dead(state.path()).unwrap();
     assert!(!left[0].wait().unwrap().success());
     assert_eq!(left[1].try_wait().unwrap(), None, "the living goes on");

@@ -107,8 +107,9 @@ ok keeps_its_key_to_itself
 for file in bottega node; do
     sed -i 's|^build_network = .*|build_network = "auto"|' "/etc/bottega/$file.toml"
 done
+echo Bridge >/var/lib/bottega/build-network
 systemctl start "$unit" || fail starts_without_an_index
-journalctl --no-pager -u "$unit" | grep -q 'builds get the network that they had before' || fail starts_without_an_index
+journalctl --no-pager -u "$unit" | grep -q 'builds get the network that was found before' || fail starts_without_an_index
 ok starts_without_an_index
 
 # One has one core, and the other, which the target starts after it, the rest.

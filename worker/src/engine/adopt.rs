@@ -9,7 +9,7 @@ use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder};
 use futures_util::{Stream, StreamExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use queue_format::LABEL_OBJECT;
@@ -26,12 +26,12 @@ use super::{EngineError, RunOutcome, RunRequest, digest};
 const FOREIGN_HANDS: [&str; 4] = ["kill", "stop", "restart", "pause"];
 /// What is read at most of the output of one that has ended, in time.
 const READ_MAX: Duration = Duration::from_secs(120);
-const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 /// Events of one container that are read at most; engines keep a few hundred of all.
 const EVENTS_MAX: usize = 1024;
 
-/// How long an engine may take to tell of the end of a container that it says has ended.
+/// How long an engine may take to tell of the end of a container that it says has ended, and Podman of what ended it.
 const TOLD_MAX: Duration = Duration::from_secs(10);
+const STOP_TOLD_MAX: Duration = Duration::from_secs(1);
 
 /// A container's life so far.
 pub(super) struct Past {
@@ -91,7 +91,7 @@ impl Inner {
         let told = self.told_of(id, &past).await?;
         // Of its end an engine that was started again since knows nothing: then it is not known how it came.
         let is_known = past.ended_at.is_none() || (told.has("start") && told.has("die"));
-        if !is_known || told.foreign_hand().is_some() {
+        if !is_known || FOREIGN_HANDS.iter().any(|hand| told.has(hand)) {
             return not("somebody else had a hand in it, or the engine does not know any more");
         }
         // As it was made, whatever is believed of the engine now.
@@ -139,57 +139,60 @@ impl Inner {
         self.client.logs(id, Some(options))
     }
 
-    /// Whether a container that has ended did so by itself: what somebody else has ended tells nothing of its task.
+    /// Whether nobody but the worker had a hand in a container that has ended: what somebody else did to it decides what came
+    /// of it.
     ///
     /// # Errors
-    /// It did not, or the engine does not know.
-    pub(super) async fn ended_by_itself(
+    /// Somebody had, or the engine does not know.
+    pub(super) async fn was_let_alone(
         &self,
         id: &str,
         found: &ContainerInspectResponse,
+        ended: &Ended,
     ) -> Result<(), EngineError> {
-        let why = match Past::of(found) {
-            Some(past @ Past { ended_at: Some(_), .. }) => {
-                let told = self.told_of(id, &past).await?;
-                match told.foreign_hand() {
-                    Some(hand) => format!("somebody else has ended it: the engine tells of a {hand}"),
-                    None if told.has("die") => return Ok(()),
-                    None => "how it ended is not known: the engine was started again".to_owned(),
-                }
-            }
-            _ => "somebody else has started it again".to_owned(),
+        let by_itself = matches!(ended, Ended::Itself);
+        let disturbed = |detail: String| Err(EngineError::Disturbed { detail });
+        let Some(past) = Past::of(found).filter(|past| past.ended_at.is_some()) else {
+            let status = found.state.as_ref().and_then(|state| state.status);
+            let status = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+            return if by_itself { disturbed(format!("its state is {status}")) } else { Ok(()) };
         };
-        Err(failed("run a container to its end", why))
+        let told = self.told_of(id, &past).await?;
+        // What the worker ends it kills itself; what was paused is late through no fault of its own.
+        let hands = if by_itself { &FOREIGN_HANDS[..] } else { &["pause"] };
+        match hands.iter().find(|hand| told.has(hand)) {
+            Some(hand) => disturbed(format!("the engine tells of a {hand}")),
+            None if by_itself && !told.has("die") => {
+                Err(failed("tell how a container ended", "it was started again since"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What the engine tells of a container, up to its end where that has come.
     async fn told_of(&self, id: &str, past: &Past) -> Result<Told, EngineError> {
-        // Podman tells of a stop once that is done.
-        let until = match past.ended_at {
-            None => Some((self.options.now)()),
-            Some(ended_at) => self.facts.is_podman.then(|| ended_at + ONE_SECOND),
-        };
         let filters = HashMap::from([("container".to_owned(), vec![id.to_owned()])]);
         let options =
             EventsOptionsBuilder::new().since(&past.began_at.as_second().to_string()).filters(&filters);
-        let options = match until {
-            Some(until) => options.until(&until.as_second().to_string()),
-            None => options,
+        let options = match past.ended_at {
+            None => options.until(&(self.options.now)().as_second().to_string()),
+            Some(_) => options,
         };
         let mut told = Told { actions: Vec::new() };
         let mut events = std::pin::pin!(self.client.events(Some(options.build())).take(EVENTS_MAX));
-        let read = async {
-            while let Some(event) = events.next().await {
-                let event = event.map_err(|source| failed("tell what happened to a container", source))?;
-                told.actions.extend(event.action);
-                if until.is_none() && told.has("die") {
+        let mut pause = TOLD_MAX;
+        // What is told until then is all that it knows.
+        while let Ok(Some(event)) = tokio::time::timeout(pause, events.next()).await {
+            let event = event.map_err(|source| failed("tell what happened to a container", source))?;
+            told.actions.extend(event.action);
+            if past.ended_at.is_some() && told.has("die") {
+                if !self.facts.is_podman {
                     break;
                 }
+                // It tells of a stop once that is done.
+                pause = STOP_TOLD_MAX;
             }
-            Ok::<(), EngineError>(())
-        };
-        // What is told until then is all that it knows.
-        tokio::time::timeout(TOLD_MAX, read).await.unwrap_or(Ok(()))?;
+        }
         Ok(told)
     }
 }
@@ -197,10 +200,6 @@ impl Inner {
 impl Told {
     fn has(&self, action: &str) -> bool {
         self.actions.iter().any(|told| told == action)
-    }
-
-    fn foreign_hand(&self) -> Option<&'static str> {
-        FOREIGN_HANDS.into_iter().find(|hand| self.has(hand))
     }
 }
 

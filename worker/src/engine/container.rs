@@ -47,7 +47,7 @@ impl Docker {
         let created = match inner.create(request).await {
             Ok(created) => created,
             // Its name is that of one which an earlier process has asked for, and which came late.
-            Err(error) if status(&error) == Some(409) => {
+            Err(error) if status(&error) == Some(409) || error.to_string().contains("already in use") => {
                 removal.of_all().await?;
                 return Err(failed("create a container", error));
             }
@@ -218,9 +218,7 @@ impl Inner {
         }
         let found = self.inspect_container(id).await?;
         let found = found.ok_or_else(|| failed("inspect a container", "somebody has removed it"))?;
-        if matches!(ended, Ended::Itself) {
-            self.ended_by_itself(id, &found).await?;
-        }
+        self.was_let_alone(id, &found, &ended).await?;
         let end = container_end(&ended, &found, &watch, request.limits.memory_bytes);
         let mut files_out = BTreeMap::new();
         for (path, bytes_max) in &request.files_out {

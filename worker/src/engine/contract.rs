@@ -320,6 +320,12 @@ pub enum EngineError {
         /// What was said.
         detail: String,
     },
+    /// What ran did not end by itself, nor by the worker: how it ended tells nothing.
+    #[error("somebody else had a hand in what ran: {detail}")]
+    Disturbed {
+        /// What the engine tells.
+        detail: String,
+    },
     /// Something else.
     #[error("the engine could not {action}: {detail}")]
     Failed {

@@ -19,6 +19,9 @@ use crate::work_dir::on_disk;
 const LOOK_PERIOD: Duration = Duration::from_secs(30);
 /// How soon after a look that failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long the rest of what was ended may take to be gone, and the pause between two looks.
+const END_MAX: Duration = Duration::from_secs(5);
+const END_AGAIN: Duration = Duration::from_millis(100);
 
 impl<E: Engine + 'static> Worker<E> {
     /// Looks until it is aborted.
@@ -62,11 +65,15 @@ impl<E: Engine + 'static> Worker<E> {
         true
     }
 
-    /// Waits until nothing of ours runs on CPUs that are about to be given out again.
+    /// Waits until nothing of ours runs on CPUs that are about to be given out again; what stays for longer is told.
     pub(super) async fn until_empty(&self, given: &Slot, shutdown: &Shutdown) {
-        let of = Topic::Rest(given.number);
+        let (of, began) = (Topic::Rest(given.number), tokio::time::Instant::now());
         while shutdown.phase() < Phase::Requested {
             let Err(why) = self.is_empty(given).await else { break };
+            if began.elapsed() < END_MAX {
+                tokio::time::sleep(END_AGAIN).await;
+                continue;
+            }
             for news in self.board.tell(of, [format!("slot {} is not given out again: {why}", given.number)])
             {
                 tracing::warn!(slot = given.number, "{news}");
@@ -84,10 +91,7 @@ impl<E: Engine + 'static> Worker<E> {
         if let Some(left) = ours.into_iter().find(|container| is_there(&container.cpuset_cpus)) {
             return Err(format!("container {} was removed, and still runs there", left.id));
         }
-        if !self.config.borrow().native {
-            return Ok(());
-        }
-        match run::native_processes_in(&self.owner, given.number).first() {
+        match on_disk(|| run::native_processes_in(&self.owner, given.number)).first() {
             None => Ok(()),
             Some(pid) => Err(format!("process {pid} was killed, and is still there")),
         }

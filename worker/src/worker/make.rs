@@ -8,7 +8,7 @@ use crate::agents::{AgentsConfig, Asker, BrainKind, Brains, Budget, Memory, Mode
 use crate::attempt::journal::{Circumstances, Journal};
 use crate::attempt::{Attempt, AttemptError, Conclusion, Job, attempt};
 use crate::config::WorkerConfig;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use crate::synthesis::BrainError;
 use crate::work_dir::on_disk;
 
@@ -45,6 +45,9 @@ impl<E: Engine + 'static> Worker<E> {
         let mut brain = Brains::new(*brain, agents, *iterations_max, asker, reference);
         let mut made = attempt(job, &mut brain).await.map_err(|error| match error {
             AttemptError::Brain(BrainError::Away(why)) => Interruption::ModelAway(why),
+            AttemptError::Engine(error @ EngineError::Disturbed { .. }) => {
+                Interruption::Lacking(error.to_string())
+            }
             error => Interruption::Node(error.to_string()),
         })?;
         if asks {

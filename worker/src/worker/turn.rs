@@ -36,7 +36,7 @@ pub(super) enum Interruption {
     /// Every CPU of its slot went offline.
     CpusGone,
     Node(String),
-    /// The node works, and lacks what this task needs.
+    /// The node works, and lacks what this task needs; or somebody else had a hand in it.
     Lacking(String),
     /// No model answers: neither the task's fault nor the node's.
     ModelAway(String),
@@ -219,10 +219,12 @@ impl<E: Engine + 'static> Worker<E> {
                     say: &say,
                 };
                 let ran = run::run(&job).await.map_err(|error| match error {
-                    // The task may have it wrong: no reason to doubt the node.
-                    RunError::Engine(error @ (EngineError::Pull { .. } | EngineError::Refused { .. })) => {
-                        Interruption::Lacking(error.to_string())
-                    }
+                    // The task may have it wrong, or a person did it: no reason to doubt the node.
+                    RunError::Engine(
+                        error @ (EngineError::Pull { .. }
+                        | EngineError::Refused { .. }
+                        | EngineError::Disturbed { .. }),
+                    ) => Interruption::Lacking(error.to_string()),
                     error => node_fault(&error),
                 });
                 return ran.map(|made| told(made, journal));
