@@ -147,6 +147,12 @@ async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environmen
     let owner =
         prepare::Owner::of(&state_dir).with_context(|| format!("{} is not there", state_dir.display()))?;
     let say = |why: &str| eprintln!("bottega-worker: {why}");
+    // Until the groups are made no other chooses, nor takes these locks for those of a worker.
+    let (locks, _choosing) = owner.act(|| {
+        let locks = CpuLocks::open(&state_dir)?;
+        let choosing = locks.choose()?;
+        Ok::<_, PathError>((locks, choosing))
+    })??;
     // Nothing is made with this engine: its ledger may be any.
     let nowhere = tempfile::tempdir()?;
     let host = environment.get("DOCKER_HOST").map(ToOwned::to_owned);
@@ -158,12 +164,6 @@ async fn prepare_node(cli: &Cli, config: &WorkerConfig, environment: &Environmen
             return Ok(());
         }
     };
-    // Until the groups are made no other chooses, nor takes these locks for those of a worker.
-    let (locks, _choosing) = owner.act(|| {
-        let locks = CpuLocks::open(&state_dir)?;
-        let choosing = locks.choose()?;
-        Ok::<_, PathError>((locks, choosing))
-    })??;
     let mut machine = machine(&[&state_dir, &engine.facts().root_dir])?;
     owner.act(|| see_others(&mut machine, &locks, &state_dir, &boot_id(), &cli.instance))??;
     prepare::prepare(engine.facts(), &plan(&machine, config).slots, owner).iter().for_each(|why| say(why));

@@ -318,12 +318,12 @@ impl<E: Engine + 'static> Worker<E> {
         if on_disk(|| claim.delay(due, why))? {
             let (task, token) = (claim.name().id.clone(), claim.name().token);
             self.note(Event::Delayed { task, token, due_seconds: due, reason: why.to_owned() });
-            return Ok(format!("the node failed it, it will be tried again: {why}"));
+            return Ok(format!("without a verdict, it will be tried again: {why}"));
         }
         let poison = Attempt::failed(
             &claim.spec().work,
             FailureReason::Poison,
-            format!("the node failed it again and again, at last: {why}"),
+            format!("tried again and again without a verdict, at last: {why}"),
         );
         self.settle(claim, &self.kept(claim, poison, journal))
     }
