@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::audit::Audit;
 use crate::breaker::Breaker;
 use crate::config::Config;
-use crate::disk::{Level, Pressure, worst_pressure};
+use crate::disk::{Level, Levels, Pressure};
 use crate::door::Door;
 use crate::ending::Ending;
 use crate::error::JanitorError;
@@ -79,6 +79,7 @@ pub struct Janitor {
     /// Somebody else's build for which images wait.
     foreign_build: Option<String>,
     is_other_engine: bool,
+    levels: Levels,
     /// What the disk of images demanded last, and that of the state directory.
     pressure: Pressure,
     state_pressure: Pressure,
@@ -150,8 +151,9 @@ impl Janitor {
             bucket,
             foreign_build: None,
             is_other_engine: false,
-            pressure: Pressure { level: memory.level, ..Pressure::default() },
-            state_pressure: Pressure { level: memory.state_level, ..Pressure::default() },
+            levels: memory.levels,
+            pressure: Pressure::default(),
+            state_pressure: Pressure::default(),
             unseen_disks: Vec::new(),
             emergency: None,
             metrics: Metrics::default(),
@@ -415,8 +417,7 @@ impl Janitor {
         let memory = Memory {
             marks: self.marks.remembered(now),
             resisting: self.resistance.remembered(),
-            level: self.pressure.level,
-            state_level: self.state_pressure.level,
+            levels: self.levels.clone(),
         };
         if let Err(error) = memory.write(&self.files.state_dir, Moment::at((self.clock)())) {
             tracing::debug!("what resists is not kept: {error}");
@@ -444,8 +445,8 @@ impl Janitor {
         let state_dir = std::slice::from_ref(&self.files.state_dir);
         let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
         unseen.clear();
-        let pressure = worst_pressure(image_dirs, &marks, self.pressure.level, unseen);
-        let state_pressure = worst_pressure(state_dir, &marks, self.state_pressure.level, unseen);
+        let pressure = self.levels.worst_pressure(image_dirs, &marks, unseen);
+        let state_pressure = self.levels.worst_pressure(state_dir, &marks, unseen);
         let mut inventory = Inventory {
             used_at: self.uses.of_images().clone(),
             left_alone: self.resistance.images_left_alone(began),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use systemd::state_file;
 
-use crate::disk::Level;
+use crate::disk::Levels;
 use crate::policy::Target;
 use crate::uses::Moment;
 
@@ -24,8 +24,7 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Memory {
     pub(crate) marks: Vec<Marked>,
     pub(crate) resisting: Vec<Resisted>,
-    pub(crate) level: Level,
-    pub(crate) state_level: Level,
+    pub(crate) levels: Levels,
 }
 
 /// A leftover that is waited for with much patience.
@@ -145,10 +144,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let check = |boot: &str, second: u64, expected: bool| {
             let marks = vec![Marked { target: Target::WorkDir("x".into()), waited: Duration::ZERO }];
-            let memory = Memory { marks, level: Level::High, ..Memory::default() };
+            let levels: Levels = serde_json::from_str(r#"{"/": "high"}"#).expect("levels");
+            let memory = Memory { marks, levels: levels.clone(), ..Memory::default() };
             memory.write(dir.path(), moment("one", 100)).expect("written");
             let found = Memory::read(dir.path(), &moment(boot, second));
-            assert_eq!((found.level == Level::High, found.marks.len()), (expected, usize::from(expected)));
+            assert_eq!((found.levels == levels, found.marks.len()), (expected, usize::from(expected)));
         };
         check("one", 100, true);
         check("one", 3700, true);
