@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use queue_format::BUILD_WAIT_MAX;
+use serde::{Deserialize, Serialize};
 
 use crate::config::ENGINE_TIMEOUT_SECONDS_MAX;
 use crate::disk::Level;
@@ -47,7 +48,29 @@ pub(crate) struct Door {
     opened_at: Option<Instant>,
 }
 
+/// For how long, as one process tells it the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct DoorTimes {
+    /// Images have waited for a moment without builds.
+    pub(crate) waited: Option<Duration>,
+    /// The door has been open.
+    pub(crate) open: Option<Duration>,
+}
+
 impl Door {
+    /// What an earlier process left.
+    pub(crate) fn recall(times: &DoorTimes, now: Instant) -> Self {
+        let since = |time: Option<Duration>| time.and_then(|time| now.checked_sub(time));
+        Self { waiting_since: since(times.waited), opened_at: since(times.open) }
+    }
+
+    /// What a later process goes on with.
+    pub(crate) fn times(&self, now: Instant) -> DoorTimes {
+        let elapsed = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        DoorTimes { waited: elapsed(self.waiting_since), open: elapsed(self.opened_at) }
+    }
+
     /// How this pass waits for builds; `open_wait` is how long where it keeps none out.
     pub(crate) fn wait(&self, level: Level, open_wait: Duration, now: Instant) -> BuildsWait {
         let elapsed = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
@@ -100,6 +123,8 @@ mod tests {
             };
             door.note(wait, Some(is_found), now);
             went = went.or(is_found.then(|| now - start));
+            // Another process goes on.
+            door = Door::recall(&door.times(now), now);
             now += PASS;
         }
         (went, shut)

@@ -73,6 +73,8 @@ pub(crate) struct Execution<'a, W: World> {
     pub(crate) parallel: usize,
     /// How a moment without builds is waited for before images go.
     pub(crate) builds_wait: BuildsWait,
+    /// How long further moments are waited for, once one was got behind a shut door: that stays open for the rest of the pass.
+    pub(crate) open_wait: Duration,
     /// How long builds that come then are kept waiting.
     pub(crate) alone_max: Duration,
     /// Once it is asked for, nothing more is begun.
@@ -186,7 +188,11 @@ impl<W: World> Execution<'_, W> {
     }
 
     async fn without_builds(&self, tally: &Tally) -> Option<W::Alone> {
-        match self.world.without_builds(self.builds_wait).await {
+        let wait = match tally.was_alone.load(Ordering::Relaxed) {
+            true => BuildsWait::Open(self.open_wait),
+            false => self.builds_wait,
+        };
+        match self.world.without_builds(wait).await {
             Ok(None) => {
                 tracing::info!("images wait for builds that run");
                 tally.builds_ran.store(true, Ordering::Relaxed);

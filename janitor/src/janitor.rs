@@ -139,7 +139,7 @@ impl Janitor {
             resistance: Resistance::recall(memory.resisting, now),
             breaker,
             is_open: false,
-            door: Door::default(),
+            door: Door::recall(&memory.door, now),
             audit,
             link: Link::new(place.engine),
             uses,
@@ -265,6 +265,7 @@ impl Janitor {
             clock: self.clock,
             parallel: self.config.parallel_removals,
             builds_wait,
+            open_wait,
             alone_max: ALONE_MAX,
             ending: &self.ending,
         };
@@ -418,6 +419,7 @@ impl Janitor {
             marks: self.marks.remembered(now),
             resisting: self.resistance.remembered(),
             levels: self.levels.clone(),
+            door: self.door.times(now),
         };
         if let Err(error) = memory.write(&self.files.state_dir, Moment::at((self.clock)())) {
             tracing::debug!("what resists is not kept: {error}");
