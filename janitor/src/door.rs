@@ -82,11 +82,14 @@ impl Door {
         }
     }
 
-    /// Takes note of what came of a pass that waited so: whether a moment was found, if one was looked for.
-    pub(crate) fn note(&mut self, wait: BuildsWait, is_found: Option<bool>, now: Instant) {
+    /// Takes note of what came of a pass that waited so: whether a moment was found, if one was looked for, and whether the
+    /// wait is over, for images had their moment or none is left. A moment that somebody else's build spoiled ends no wait, nor
+    /// does a pass that looked for none.
+    pub(crate) fn note(&mut self, wait: BuildsWait, is_found: Option<bool>, is_over: bool, now: Instant) {
         match is_found {
+            _ if is_over => self.waiting_since = None,
             Some(false) => self.waiting_since = self.waiting_since.or(Some(now)),
-            Some(true) | None => self.waiting_since = None,
+            Some(true) | None => {}
         }
         if is_found.is_some() && matches!(wait, BuildsWait::Shut(_)) {
             self.opened_at = Some(now);
@@ -121,7 +124,7 @@ mod tests {
                     build <= time
                 }
             };
-            door.note(wait, Some(is_found), now);
+            door.note(wait, Some(is_found), is_found, now);
             went = went.or(is_found.then(|| now - start));
             // Another process goes on.
             door = Door::recall(&door.times(now), now);
@@ -149,10 +152,35 @@ mod tests {
         let mut door = Door::default();
         let at = |second| start + Duration::from_secs(second);
         let open = BuildsWait::Open(OPEN_WAIT);
-        door.note(open, Some(false), at(0));
+        door.note(open, Some(false), false, at(0));
         assert_eq!(door.wait(Level::Calm, OPEN_WAIT, at(7199)), open);
         assert_eq!(door.wait(Level::Calm, OPEN_WAIT, at(7200)), BuildsWait::Shut(SHUT_MAX));
-        door.note(open, None, at(7200));
+        door.note(open, None, true, at(7200));
         assert_eq!(door.wait(Level::Calm, OPEN_WAIT, at(7201)), open, "none is left");
+    }
+
+    #[test]
+    fn who_has_waited_waits_on_until_images_had_their_moment() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let open = BuildsWait::Open(OPEN_WAIT);
+        let check = |is_found: Option<bool>, is_over: bool, expected: bool| {
+            let mut door = Door::default();
+            door.note(open, Some(false), false, at(0));
+            door.note(open, is_found, is_over, at(7000));
+            let is_shut = door.wait(Level::Calm, OPEN_WAIT, at(7200)) != open;
+            assert_eq!(is_shut, expected, "{is_found:?} {is_over}");
+        };
+        check(Some(false), false, true);
+        check(Some(false), true, false);
+        // Somebody else built in that moment.
+        check(Some(true), false, true);
+        check(Some(true), true, false);
+        // The engine did not answer, or nothing was ripe.
+        check(None, false, true);
+        check(None, true, false);
+        let mut door = Door::default();
+        door.note(open, Some(true), false, at(0));
+        assert_eq!(door.wait(Level::Calm, OPEN_WAIT, at(9000)), open, "no build of ours was in the way");
     }
 }

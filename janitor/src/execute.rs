@@ -96,6 +96,8 @@ struct Tally {
     /// Whether a moment without builds was found, and whether one was not.
     was_alone: AtomicBool,
     builds_ran: AtomicBool,
+    /// Whether an image was looked at in such a moment.
+    images_tried: AtomicBool,
     audit_down: AtomicBool,
     resisted: Mutex<Vec<(Target, String)>>,
     settled: Mutex<Vec<Target>>,
@@ -109,6 +111,8 @@ pub(crate) struct Done {
     pub(crate) counted: usize,
     /// Whether a moment without builds was found, where one was looked for.
     pub(crate) was_alone: Option<bool>,
+    /// Whether an image was looked at in such a moment, and went if it still was to go.
+    pub(crate) images_tried: bool,
     pub(crate) resisted: Vec<(Target, String)>,
     pub(crate) settled: Vec<Target>,
 }
@@ -143,7 +147,8 @@ impl<W: World> Execution<'_, W> {
         let resisted = tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let settled = tally.settled.into_inner().unwrap_or_else(PoisonError::into_inner);
         let counted = tally.counted.into_inner();
-        Done { report, counted, was_alone, resisted, settled }
+        let images_tried = tally.images_tried.into_inner();
+        Done { report, counted, was_alone, images_tried, resisted, settled }
     }
 
     /// One wave of images, while no build runs; how many of them wait for the next pass.
@@ -165,6 +170,7 @@ impl<W: World> Execution<'_, W> {
             let Some(held) = alone.as_ref().filter(|_| !is_over()) else { return left.len() };
             let goes_on = |nth| (nth == 0 || held.since.elapsed() < self.alone_max) && !is_over();
             let begun = self.steps(left, tally, goes_on).await;
+            tally.images_tried.fetch_or(begun > 0, Ordering::Relaxed);
             left = &left[begun..];
         }
         0

@@ -241,6 +241,8 @@ impl Janitor {
         let found = self.leftovers(&inventory);
         let sees_images = inventory.objects.is_some() && self.foreign_build.is_none();
         self.resistance.forget_others(&found, sees_images);
+        let images = found.iter().filter(|candidate| matches!(candidate.target, Target::Image(_))).count();
+        let images_wait = images > 0 || !sees_images;
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
         self.resistance.leave_alone(&mut ripe, began);
@@ -270,7 +272,8 @@ impl Janitor {
             ending: &self.ending,
         };
         let done = execution.run(&plan).await;
-        self.door.note(builds_wait, done.was_alone, Instant::now().into_std());
+        let is_over = done.images_tried || !images_wait;
+        self.door.note(builds_wait, done.was_alone, is_over, Instant::now().into_std());
         self.resistance.note(done.resisted, Instant::now().into_std());
         self.house.leave_out(&done.settled);
         self.breaker.note(done.counted, (self.clock)());
