@@ -511,15 +511,21 @@ impl Janitor {
         if self.house_at.is_some_and(|at| at.elapsed() < period) {
             return;
         }
-        let looked = self.here().on_files(&self.bucket, Files::house).await;
+        let look = |files: &Files, bucket: &u8| Ok((files.litter(*bucket), files.mirrors()));
+        let looked = self.here().on_files(&self.bucket, look).await;
         self.house_at = Some(Instant::now());
         self.bucket = self.bucket.wrapping_add(1);
         // The next one that is started goes on from here.
         self.uses.bucket = Some(self.bucket);
         self.uses_kept_at = None;
-        let trouble = match looked {
-            Ok(house) => {
-                self.house = house;
+        // What goes wrong in the spool says nothing of copies of repositories.
+        let litter = looked.and_then(|(litter, mirrors)| {
+            self.house.mirrors = mirrors;
+            litter
+        });
+        let trouble = match litter {
+            Ok(litter) => {
+                self.house.litter = litter;
                 None
             }
             Err(error) => Some(format!("leftovers in the spool are not looked for: {error}")),

@@ -199,9 +199,12 @@ async fn what_cannot_be_looked_at_in_the_spool_stops_nothing_else() {
     for bucket in &buckets {
         std::os::unix::fs::symlink(bucket, bucket).expect("linked");
     }
-    let mut janitor = node.janitor(config());
-    assert_eq!(janitor.once().await.expect("a pass").removed, 1);
-    assert!(!dir.exists());
+    let copy = node.place.state.join("repositories/old.git");
+    write(&copy.join("HEAD"), 3 * DAY);
+    write(&copy.with_extension("lock"), 3 * DAY);
+    let mut janitor = node.janitor(Config { repositories_bytes_max: 1, ..config() });
+    assert_eq!(janitor.once().await.expect("a pass").removed, 2);
+    assert!(!dir.exists() && !copy.exists());
     let troubles = janitor.troubles();
     assert!(troubles.iter().any(|told| told.contains(&results.display().to_string())), "{troubles:#?}");
     buckets.iter().for_each(|bucket| fs::remove_file(bucket).expect("mended"));
