@@ -18,8 +18,9 @@ const SHUT_MAX: Duration = Duration::from_secs(180);
 /// How long the door stays open between two such waits.
 const OPEN_MIN: Duration = Duration::from_secs(600);
 
-/// Questions about one image that the engine may answer just before its time-out: a look, and a removal that takes three.
-const CALLS_PER_IMAGE: u64 = 4;
+/// Questions that the engine may answer just before its time-out until one image is gone: what runs, a look, a removal that
+/// takes three, and the last look at what it was too slow for.
+const CALLS_PER_IMAGE: u64 = 6;
 
 // No build may give up waiting while an image is still being removed.
 const _: () = assert!(
