@@ -80,7 +80,8 @@ pub struct Janitor {
     foreign_build: Option<String>,
     is_other_engine: bool,
     levels: Levels,
-    /// What the disk of images demanded last, and that of the state directory.
+    /// What the disk of images demanded last, and that of the state directory; nothing until this process has looked, which
+    /// tells of a full disk even where the one before has.
     pressure: Pressure,
     state_pressure: Pressure,
     /// Disks of which nobody can tell how full they are, a sentence each.
@@ -449,9 +450,10 @@ impl Janitor {
         let image_dirs = self.link.engine().map(Engine::image_dirs).unwrap_or_default();
         let state_dir = std::slice::from_ref(&self.files.state_dir);
         let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
-        unseen.clear();
+        let unseen_before = std::mem::take(unseen);
         let pressure = self.levels.worst_pressure(image_dirs, &marks, unseen);
         let state_pressure = self.levels.worst_pressure(state_dir, &marks, unseen);
+        unseen.iter().filter(|told| !unseen_before.contains(told)).for_each(|told| tracing::warn!("{told}"));
         let mut inventory = Inventory {
             used_at: self.uses.of_images().clone(),
             left_alone: self.resistance.images_left_alone(began),
