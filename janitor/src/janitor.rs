@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use queue_format::{BuildGate, Emergency, Ledger, Spool, node_name};
-use systemd::Notifier;
+use systemd::{Notifier, state_file};
 use tokio::time::Instant;
 
 use crate::audit::Audit;
@@ -104,13 +104,14 @@ impl Janitor {
     ) -> Result<Self, JanitorError> {
         config.validate().map_err(JanitorError::Config)?;
         let spool_id = Spool::open(&place.spool)?.id();
-        Ledger::open(&place.state)?;
+        state_file::making_dirs(&place.state, &["ledger"], || Ledger::open(&place.state))?;
         let state_dir = place.state.canonicalize().map_err(|source| JanitorError::State {
             action: "find",
             path: place.state.clone(),
             source,
         })?;
-        if let Err(error) = BuildGate::prepare(&state_dir) {
+        let gate = state_file::making_dirs(&state_dir, &["builds"], || BuildGate::prepare(&state_dir));
+        if let Err(error) = gate {
             tracing::warn!("{error}; images stay until then");
         }
         let node = node_name(&place.hostname);

@@ -392,6 +392,18 @@ async fn what_root_leaves_in_the_state_directory_belongs_to_the_daemons() {
 }
 
 #[tokio::test]
+async fn what_roots_first_call_makes_belongs_to_the_daemons() {
+    let node = node();
+    let _ = std::os::unix::fs::chown(&node.place.state, Some(12345), Some(12346));
+    let owner =
+        |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid())).expect("a directory");
+    node.janitor(config()).once().await.expect("a pass");
+    for name in ["ledger", "builds"] {
+        assert_eq!(owner(&node.place.state.join(name)), owner(&node.place.state), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn in_an_emergency_workers_stop_before_anything_goes() {
     let node = node();
     let owner = node.owner("here");
