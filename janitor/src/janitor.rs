@@ -17,7 +17,6 @@ use crate::error::JanitorError;
 use crate::execute::{ALONE_MAX, Execution, Report};
 use crate::explain::explain;
 use crate::here::Here;
-use crate::history::history;
 use crate::inventory::Inventory;
 use crate::maker::{self, Maker};
 use crate::marks::Marks;
@@ -340,12 +339,6 @@ impl Janitor {
         let inventory = self.observe(Instant::now().into_std()).await?;
         let spent = spent(&inventory, &self.config.retention());
         Ok(explain(&inventory, &spent, self.config.repositories_bytes_max, wanted))
-    }
-
-    /// What was removed, and why; only what `wanted` names.
-    #[must_use]
-    pub fn history(&self, wanted: Option<&str>) -> Vec<String> {
-        history(&self.audit.past(), wanted, (self.clock)())
     }
 
     fn leftovers(&mut self, inventory: &Inventory) -> Vec<Candidate> {
