@@ -74,7 +74,7 @@ impl Default for Config {
 }
 
 /// What is waited for longer than this keeps systemd's watchdog waiting, or a build until it gives up.
-pub(crate) const ENGINE_TIMEOUT_SECONDS_MAX: u64 = 120;
+pub(crate) const ENGINE_TIMEOUT_SECONDS_MAX: u64 = 90;
 const BUILDS_WAIT_SECONDS_MAX: u64 = 120;
 
 /// A week, a century, and more than any node has: what is larger is a mistake.
@@ -188,8 +188,8 @@ mod tests {
             assert_eq!(config.validate().err().unwrap_or_default(), expected);
         };
         let engine = |engine_timeout_seconds| Config { engine_timeout_seconds, ..Config::default() };
-        check(engine(120), "");
-        check(engine(121), "janitor.engine_timeout_seconds is 121, expected 1 to 120");
+        check(engine(90), "");
+        check(engine(91), "janitor.engine_timeout_seconds is 91, expected 1 to 90");
         let builds = |builds_wait_seconds| Config { builds_wait_seconds, ..Config::default() };
         check(builds(120), "");
         check(builds(700), "janitor.builds_wait_seconds is 700, expected 0 to 120");

@@ -1,5 +1,6 @@
 //! How full the node's disks are, in bytes and in inodes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
@@ -113,26 +114,44 @@ pub fn pressure(disk: Option<&DiskUse>, marks: &Watermarks, before: Level) -> Pr
     Pressure { level, bytes_to_free, inodes_to_free, told }
 }
 
-/// What the fullest of the disks demands that some directories lie on. One that cannot be looked at demands nothing, and is
-/// told.
-pub(crate) fn worst_pressure(
-    dirs: &[PathBuf],
-    marks: &Watermarks,
-    before: Level,
-    unseen: &mut Vec<String>,
-) -> Pressure {
-    let found = dirs.iter().filter_map(|dir| {
-        let disk = DiskUse::of(dir);
-        if disk.is_none() {
-            unseen.push(format!(
-                "how full the disk of {0} is cannot be told, and no room is made on it; mount it, or let the janitor's user \
-                 look there (namei -l {0})",
-                dir.display()
-            ));
-        }
-        Some(pressure(Some(&disk?), marks, before))
-    });
-    found.max_by_key(|found| (found.level, found.bytes_to_free)).unwrap_or_default()
+/// How urgent room was on each disk when it was last looked at, by a directory on it: between the watermarks a disk goes on
+/// with what it had begun itself, and with nothing that another one had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Levels(BTreeMap<PathBuf, Level>);
+
+impl Levels {
+    /// What the fullest of the disks demands that some directories lie on. One that cannot be looked at demands nothing,
+    /// and is told.
+    pub(crate) fn worst_pressure(
+        &mut self,
+        dirs: &[PathBuf],
+        marks: &Watermarks,
+        unseen: &mut Vec<String>,
+    ) -> Pressure {
+        let found = dirs.iter().filter_map(|dir| {
+            let disk = DiskUse::of(dir);
+            if disk.is_none() {
+                unseen.push(format!(
+                    "how full the disk of {0} is cannot be told, and no room is made on it; mount it, or let the janitor's \
+                     user look there (namei -l {0})",
+                    dir.display()
+                ));
+            }
+            disk
+        });
+        self.worst(found, marks)
+    }
+
+    fn worst(&mut self, disks: impl Iterator<Item = DiskUse>, marks: &Watermarks) -> Pressure {
+        let found = disks.map(|disk| {
+            let level = self.0.entry(disk.path.clone()).or_default();
+            let found = pressure(Some(&disk), marks, *level);
+            *level = found.level;
+            found
+        });
+        found.max_by_key(|found| (found.level, found.bytes_to_free)).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -178,7 +197,7 @@ mod tests {
         let check = |dirs: &[&str], expected: Level, told: usize| {
             let dirs: Vec<PathBuf> = dirs.iter().map(PathBuf::from).collect();
             let mut unseen = Vec::new();
-            let found = worst_pressure(&dirs, &full, Level::Calm, &mut unseen);
+            let found = Levels::default().worst_pressure(&dirs, &full, &mut unseen);
             assert_eq!((found.level, unseen.len()), (expected, told), "{dirs:?} {unseen:?}");
         };
         check(&[], Level::Calm, 0);
@@ -188,5 +207,33 @@ mod tests {
         check(&["/proc", "/"], Level::High, 0);
         check(&["/nonexistent"], Level::Calm, 1);
         check(&["/nonexistent", "/"], Level::High, 1);
+    }
+
+    #[test]
+    fn a_disk_that_was_full_says_nothing_of_another() {
+        let marks = Watermarks { high_percent: 85, low_percent: 75, emergency_percent: 98 };
+        let mut levels = Levels::default();
+        let mut check = |one: u64, other: u64, expected: (Level, u64)| {
+            let disk = |path: &str, used_bytes| DiskUse {
+                path: path.into(),
+                used_bytes,
+                total_bytes: 100,
+                used_inodes: 0,
+                total_inodes: 0,
+            };
+            let found = levels.worst([disk("/one", one), disk("/other", other)].into_iter(), &marks);
+            assert_eq!((found.level, found.bytes_to_free), expected, "{one} {other}");
+            // As the next process reads it.
+            let text = serde_json::to_string(&levels).expect("JSON");
+            levels = serde_json::from_str(&text).expect("the same");
+        };
+        use Level::{Calm, High};
+        check(80, 80, (Calm, 0));
+        check(86, 80, (High, 11));
+        check(76, 84, (High, 1));
+        check(75, 84, (Calm, 0));
+        check(80, 84, (Calm, 0));
+        check(60, 85, (High, 10));
+        check(80, 80, (High, 5));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use queue_format::BUILD_WAIT_MAX;
+use serde::{Deserialize, Serialize};
 
 use crate::config::ENGINE_TIMEOUT_SECONDS_MAX;
 use crate::disk::Level;
@@ -17,8 +18,9 @@ const SHUT_MAX: Duration = Duration::from_secs(180);
 /// How long the door stays open between two such waits.
 const OPEN_MIN: Duration = Duration::from_secs(600);
 
-/// Questions about one image that the engine may answer just before its time-out: a look, and a removal that takes three.
-const CALLS_PER_IMAGE: u64 = 4;
+/// Questions that the engine may answer just before its time-out until one image is gone: what runs, a look, a removal that
+/// takes three, and the last look at what it was too slow for.
+const CALLS_PER_IMAGE: u64 = 6;
 
 // No build may give up waiting while an image is still being removed.
 const _: () = assert!(
@@ -47,7 +49,29 @@ pub(crate) struct Door {
     opened_at: Option<Instant>,
 }
 
+/// For how long, as one process tells it the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct DoorTimes {
+    /// Images have waited for a moment without builds.
+    pub(crate) waited: Option<Duration>,
+    /// The door has been open.
+    pub(crate) open: Option<Duration>,
+}
+
 impl Door {
+    /// What an earlier process left.
+    pub(crate) fn recall(times: &DoorTimes, now: Instant) -> Self {
+        let since = |time: Option<Duration>| time.and_then(|time| now.checked_sub(time));
+        Self { waiting_since: since(times.waited), opened_at: since(times.open) }
+    }
+
+    /// What a later process goes on with.
+    pub(crate) fn times(&self, now: Instant) -> DoorTimes {
+        let elapsed = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        DoorTimes { waited: elapsed(self.waiting_since), open: elapsed(self.opened_at) }
+    }
+
     /// How this pass waits for builds; `open_wait` is how long where it keeps none out.
     pub(crate) fn wait(&self, level: Level, open_wait: Duration, now: Instant) -> BuildsWait {
         let elapsed = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
@@ -59,11 +83,14 @@ impl Door {
         }
     }
 
-    /// Takes note of what came of a pass that waited so: whether a moment was found, if one was looked for.
-    pub(crate) fn note(&mut self, wait: BuildsWait, is_found: Option<bool>, now: Instant) {
+    /// Takes note of what came of a pass that waited so: whether a moment was found, if one was looked for, and whether the
+    /// wait is over, for images had their moment or none is left. A moment that somebody else's build spoiled ends no wait, nor
+    /// does a pass that looked for none.
+    pub(crate) fn note(&mut self, wait: BuildsWait, is_found: Option<bool>, is_over: bool, now: Instant) {
         match is_found {
+            _ if is_over => self.waiting_since = None,
             Some(false) => self.waiting_since = self.waiting_since.or(Some(now)),
-            Some(true) | None => self.waiting_since = None,
+            Some(true) | None => {}
         }
         if is_found.is_some() && matches!(wait, BuildsWait::Shut(_)) {
             self.opened_at = Some(now);
@@ -98,8 +125,10 @@ mod tests {
                     build <= time
                 }
             };
-            door.note(wait, Some(is_found), now);
+            door.note(wait, Some(is_found), is_found, now);
             went = went.or(is_found.then(|| now - start));
+            // Another process goes on.
+            door = Door::recall(&door.times(now), now);
             now += PASS;
         }
         (went, shut)
@@ -124,10 +153,35 @@ mod tests {
         let mut door = Door::default();
         let at = |second| start + Duration::from_secs(second);
         let open = BuildsWait::Open(OPEN_WAIT);
-        door.note(open, Some(false), at(0));
+        door.note(open, Some(false), false, at(0));
         assert_eq!(door.wait(Level::Calm, OPEN_WAIT, at(7199)), open);
         assert_eq!(door.wait(Level::Calm, OPEN_WAIT, at(7200)), BuildsWait::Shut(SHUT_MAX));
-        door.note(open, None, at(7200));
+        door.note(open, None, true, at(7200));
         assert_eq!(door.wait(Level::Calm, OPEN_WAIT, at(7201)), open, "none is left");
+    }
+
+    #[test]
+    fn who_has_waited_waits_on_until_images_had_their_moment() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let open = BuildsWait::Open(OPEN_WAIT);
+        let check = |is_found: Option<bool>, is_over: bool, expected: bool| {
+            let mut door = Door::default();
+            door.note(open, Some(false), false, at(0));
+            door.note(open, is_found, is_over, at(7000));
+            let is_shut = door.wait(Level::Calm, OPEN_WAIT, at(7200)) != open;
+            assert_eq!(is_shut, expected, "{is_found:?} {is_over}");
+        };
+        check(Some(false), false, true);
+        check(Some(false), true, false);
+        // Somebody else built in that moment.
+        check(Some(true), false, true);
+        check(Some(true), true, false);
+        // The engine did not answer, or nothing was ripe.
+        check(None, false, true);
+        check(None, true, false);
+        let mut door = Door::default();
+        door.note(open, Some(true), false, at(0));
+        assert_eq!(door.wait(Level::Calm, OPEN_WAIT, at(9000)), open, "no build of ours was in the way");
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Execution<'a, W: World> {
     pub(crate) parallel: usize,
     /// How a moment without builds is waited for before images go.
     pub(crate) builds_wait: BuildsWait,
+    /// How long further moments are waited for, once one was got behind a shut door: that stays open for the rest of the pass.
+    pub(crate) open_wait: Duration,
     /// How long builds that come then are kept waiting.
     pub(crate) alone_max: Duration,
     /// Once it is asked for, nothing more is begun.
@@ -94,6 +96,8 @@ struct Tally {
     /// Whether a moment without builds was found, and whether one was not.
     was_alone: AtomicBool,
     builds_ran: AtomicBool,
+    /// Whether an image was looked at in such a moment.
+    images_tried: AtomicBool,
     audit_down: AtomicBool,
     resisted: Mutex<Vec<(Target, String)>>,
     settled: Mutex<Vec<Target>>,
@@ -107,6 +111,8 @@ pub(crate) struct Done {
     pub(crate) counted: usize,
     /// Whether a moment without builds was found, where one was looked for.
     pub(crate) was_alone: Option<bool>,
+    /// Whether an image was looked at in such a moment, and went if it still was to go.
+    pub(crate) images_tried: bool,
     pub(crate) resisted: Vec<(Target, String)>,
     pub(crate) settled: Vec<Target>,
 }
@@ -141,7 +147,8 @@ impl<W: World> Execution<'_, W> {
         let resisted = tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let settled = tally.settled.into_inner().unwrap_or_else(PoisonError::into_inner);
         let counted = tally.counted.into_inner();
-        Done { report, counted, was_alone, resisted, settled }
+        let images_tried = tally.images_tried.into_inner();
+        Done { report, counted, was_alone, images_tried, resisted, settled }
     }
 
     /// One wave of images, while no build runs; how many of them wait for the next pass.
@@ -163,6 +170,7 @@ impl<W: World> Execution<'_, W> {
             let Some(held) = alone.as_ref().filter(|_| !is_over()) else { return left.len() };
             let goes_on = |nth| (nth == 0 || held.since.elapsed() < self.alone_max) && !is_over();
             let begun = self.steps(left, tally, goes_on).await;
+            tally.images_tried.fetch_or(begun > 0, Ordering::Relaxed);
             left = &left[begun..];
         }
         0
@@ -186,7 +194,11 @@ impl<W: World> Execution<'_, W> {
     }
 
     async fn without_builds(&self, tally: &Tally) -> Option<W::Alone> {
-        match self.world.without_builds(self.builds_wait).await {
+        let wait = match tally.was_alone.load(Ordering::Relaxed) {
+            true => BuildsWait::Open(self.open_wait),
+            false => self.builds_wait,
+        };
+        match self.world.without_builds(wait).await {
             Ok(None) => {
                 tracing::info!("images wait for builds that run");
                 tally.builds_ran.store(true, Ordering::Relaxed);

@@ -4,20 +4,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use queue_format::{BuildGate, Emergency, Ledger, Spool, node_name};
-use systemd::Notifier;
+use systemd::{Notifier, state_file};
 use tokio::time::Instant;
 
 use crate::audit::Audit;
 use crate::breaker::Breaker;
 use crate::config::Config;
-use crate::disk::{Level, Pressure, worst_pressure};
+use crate::disk::{Level, Levels, Pressure};
 use crate::door::Door;
 use crate::ending::Ending;
 use crate::error::JanitorError;
 use crate::execute::{ALONE_MAX, Execution, Report};
 use crate::explain::explain;
 use crate::here::Here;
-use crate::history::history;
 use crate::inventory::Inventory;
 use crate::maker::{self, Maker};
 use crate::marks::Marks;
@@ -79,7 +78,9 @@ pub struct Janitor {
     /// Somebody else's build for which images wait.
     foreign_build: Option<String>,
     is_other_engine: bool,
-    /// What the disk of images demanded last, and that of the state directory.
+    levels: Levels,
+    /// What the disk of images demanded last, and that of the state directory; nothing until this process has looked, which
+    /// tells of a full disk even where the one before has.
     pressure: Pressure,
     state_pressure: Pressure,
     /// Disks of which nobody can tell how full they are, a sentence each.
@@ -102,13 +103,14 @@ impl Janitor {
     ) -> Result<Self, JanitorError> {
         config.validate().map_err(JanitorError::Config)?;
         let spool_id = Spool::open(&place.spool)?.id();
-        Ledger::open(&place.state)?;
+        state_file::making_dirs(&place.state, &["ledger"], || Ledger::open(&place.state))?;
         let state_dir = place.state.canonicalize().map_err(|source| JanitorError::State {
             action: "find",
             path: place.state.clone(),
             source,
         })?;
-        if let Err(error) = BuildGate::prepare(&state_dir) {
+        let gate = state_file::making_dirs(&state_dir, &["builds"], || BuildGate::prepare(&state_dir));
+        if let Err(error) = gate {
             tracing::warn!("{error}; images stay until then");
         }
         let node = node_name(&place.hostname);
@@ -138,7 +140,7 @@ impl Janitor {
             resistance: Resistance::recall(memory.resisting, now),
             breaker,
             is_open: false,
-            door: Door::default(),
+            door: Door::recall(&memory.door, now),
             audit,
             link: Link::new(place.engine),
             uses,
@@ -150,8 +152,9 @@ impl Janitor {
             bucket,
             foreign_build: None,
             is_other_engine: false,
-            pressure: Pressure { level: memory.level, ..Pressure::default() },
-            state_pressure: Pressure { level: memory.state_level, ..Pressure::default() },
+            levels: memory.levels,
+            pressure: Pressure::default(),
+            state_pressure: Pressure::default(),
             unseen_disks: Vec::new(),
             emergency: None,
             metrics: Metrics::default(),
@@ -239,6 +242,8 @@ impl Janitor {
         let found = self.leftovers(&inventory);
         let sees_images = inventory.objects.is_some() && self.foreign_build.is_none();
         self.resistance.forget_others(&found, sees_images);
+        let images = found.iter().filter(|candidate| matches!(candidate.target, Target::Image(_))).count();
+        let images_wait = images > 0 || !sees_images;
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
         self.resistance.leave_alone(&mut ripe, began);
@@ -263,11 +268,13 @@ impl Janitor {
             clock: self.clock,
             parallel: self.config.parallel_removals,
             builds_wait,
+            open_wait,
             alone_max: ALONE_MAX,
             ending: &self.ending,
         };
         let done = execution.run(&plan).await;
-        self.door.note(builds_wait, done.was_alone, Instant::now().into_std());
+        let is_over = done.images_tried || !images_wait;
+        self.door.note(builds_wait, done.was_alone, is_over, Instant::now().into_std());
         self.resistance.note(done.resisted, Instant::now().into_std());
         self.house.leave_out(&done.settled);
         self.breaker.note(done.counted, (self.clock)());
@@ -332,12 +339,6 @@ impl Janitor {
         let inventory = self.observe(Instant::now().into_std()).await?;
         let spent = spent(&inventory, &self.config.retention());
         Ok(explain(&inventory, &spent, self.config.repositories_bytes_max, wanted))
-    }
-
-    /// What was removed, and why; only what `wanted` names.
-    #[must_use]
-    pub fn history(&self, wanted: Option<&str>) -> Vec<String> {
-        history(&self.audit.past(), wanted, (self.clock)())
     }
 
     fn leftovers(&mut self, inventory: &Inventory) -> Vec<Candidate> {
@@ -415,8 +416,8 @@ impl Janitor {
         let memory = Memory {
             marks: self.marks.remembered(now),
             resisting: self.resistance.remembered(),
-            level: self.pressure.level,
-            state_level: self.state_pressure.level,
+            levels: self.levels.clone(),
+            door: self.door.times(now),
         };
         if let Err(error) = memory.write(&self.files.state_dir, Moment::at((self.clock)())) {
             tracing::debug!("what resists is not kept: {error}");
@@ -443,9 +444,10 @@ impl Janitor {
         let image_dirs = self.link.engine().map(Engine::image_dirs).unwrap_or_default();
         let state_dir = std::slice::from_ref(&self.files.state_dir);
         let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
-        unseen.clear();
-        let pressure = worst_pressure(image_dirs, &marks, self.pressure.level, unseen);
-        let state_pressure = worst_pressure(state_dir, &marks, self.state_pressure.level, unseen);
+        let unseen_before = std::mem::take(unseen);
+        let pressure = self.levels.worst_pressure(image_dirs, &marks, unseen);
+        let state_pressure = self.levels.worst_pressure(state_dir, &marks, unseen);
+        unseen.iter().filter(|told| !unseen_before.contains(told)).for_each(|told| tracing::warn!("{told}"));
         let mut inventory = Inventory {
             used_at: self.uses.of_images().clone(),
             left_alone: self.resistance.images_left_alone(began),
@@ -505,15 +507,21 @@ impl Janitor {
         if self.house_at.is_some_and(|at| at.elapsed() < period) {
             return;
         }
-        let looked = self.here().on_files(&self.bucket, Files::house).await;
+        let look = |files: &Files, bucket: &u8| Ok((files.litter(*bucket), files.mirrors()));
+        let looked = self.here().on_files(&self.bucket, look).await;
         self.house_at = Some(Instant::now());
         self.bucket = self.bucket.wrapping_add(1);
         // The next one that is started goes on from here.
         self.uses.bucket = Some(self.bucket);
         self.uses_kept_at = None;
-        let trouble = match looked {
-            Ok(house) => {
-                self.house = house;
+        // What goes wrong in the spool says nothing of copies of repositories.
+        let litter = looked.and_then(|(litter, mirrors)| {
+            self.house.mirrors = mirrors;
+            litter
+        });
+        let trouble = match litter {
+            Ok(litter) => {
+                self.house.litter = litter;
                 None
             }
             Err(error) => Some(format!("leftovers in the spool are not looked for: {error}")),

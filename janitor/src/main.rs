@@ -34,6 +34,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Act(Act),
+    /// Tells what was removed, when and why, the latest last.
+    History {
+        /// Only of this container, image, directory or task.
+        object: Option<String>,
+        /// So many lines at most, the latest.
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        lines: usize,
+    },
+}
+
+/// What takes the spool.
+#[derive(Subcommand)]
+enum Act {
     /// Goes on until SIGTERM.
     Run,
     /// Looks, waits for the grace period, looks again, removes, ends.
@@ -44,14 +59,6 @@ enum Command {
     Explain {
         /// A container, an image, a directory or a task: by name, id or the beginning of an id.
         object: String,
-    },
-    /// Tells what was removed, when and why, the latest last.
-    History {
-        /// Only of this container, image, directory or task.
-        object: Option<String>,
-        /// So many lines at most, the latest.
-        #[arg(long, default_value_t = 1000, value_name = "N")]
-        lines: usize,
     },
 }
 
@@ -79,13 +86,16 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let state =
         arguments.state.or_else(|| systemd::state_dir(nix::unistd::geteuid().is_root(), &environment));
     let state = state.context("there is no home directory for the state; name one with --state DIR")?;
-    // Wherever the spool is just now.
-    if let Command::History { object, lines } = &arguments.command {
-        let past = Audit::new(&state, config.audit_bytes_max).past();
-        let told = janitor::history(&past, object.as_deref(), jiff::Timestamp::now());
-        print(&told[told.len().saturating_sub(*lines)..])?;
-        return Ok(());
-    }
+    let command = match arguments.command {
+        Command::Act(command) => command,
+        // Wherever the spool is just now.
+        Command::History { object, lines } => {
+            let past = Audit::new(&state, config.audit_bytes_max).past();
+            let told = janitor::history(&past, object.as_deref(), jiff::Timestamp::now());
+            print(&told[told.len().saturating_sub(lines)..])?;
+            return Ok(());
+        }
+    };
     let spool = systemd::config::named_or_said_spool(arguments.spool, &source)?;
     systemd::log::init(&arguments.log, &environment)?;
     let place = Place {
@@ -102,7 +112,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         // Before anything that takes long: until then, a SIGHUP ends the process.
         let reload = Reload::listen(source, "janitor", config, Config::validate, notifier.clone());
-        act(arguments.command, janitor, &notifier, reload.context("cannot handle signals")?).await
+        act(command, janitor, &notifier, reload.context("cannot handle signals")?).await
     });
     // A directory that is being removed must not hold the end: the next run goes on with it.
     runtime.shutdown_background();
@@ -110,18 +120,18 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn act(
-    command: Command,
+    command: Act,
     mut janitor: Janitor,
     notifier: &Notifier,
     mut reload: Reload<Config>,
 ) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     match command {
-        Command::Run => {
+        Act::Run => {
             let random = || uuid::Uuid::now_v7().as_u64_pair().1;
             janitor::run(janitor, notifier, &shutdown, &mut reload, random).await;
         }
-        Command::Once => {
+        Act::Once => {
             let ending = janitor.ending();
             let report = janitor::unless_ended(janitor.once(), &ending, &shutdown).await;
             let report = report.context("ended by a signal; the next run goes on")??;
@@ -134,15 +144,13 @@ async fn act(
             );
             anyhow::ensure!(report.failed == 0, "{} removals failed; see the log above", report.failed);
         }
-        Command::Plan => print(&janitor.plan().await?)?,
-        Command::Explain { object } => {
+        Act::Plan => print(&janitor.plan().await?)?,
+        Act::Explain { object } => {
             let lines = janitor.explain(&object).await?;
             let looked = if janitor.engine_answers() { "" } else { "; the container engine does not answer" };
             anyhow::ensure!(!lines.is_empty(), "nothing here is called {object}{looked}");
             print(&lines)?;
         }
-        // Told before the spool was looked for.
-        Command::History { .. } => {}
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What one process of the janitor leaves to the next: since when it waits for what takes long, what resists, and how full
-//! the disks were.
+//! What one process of the janitor leaves to the next: since when it waits for what takes long, what resists, how full the
+//! disks were, and since when the door to builds is open.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use systemd::state_file;
 
-use crate::disk::Level;
+use crate::disk::Levels;
+use crate::door::DoorTimes;
 use crate::policy::Target;
 use crate::uses::Moment;
 
@@ -24,8 +25,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Memory {
     pub(crate) marks: Vec<Marked>,
     pub(crate) resisting: Vec<Resisted>,
-    pub(crate) level: Level,
-    pub(crate) state_level: Level,
+    pub(crate) levels: Levels,
+    pub(crate) door: DoorTimes,
 }
 
 /// A leftover that is waited for with much patience.
@@ -60,8 +61,9 @@ impl Memory {
         let text = if is_small { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
         let Ok(Noted { at, mut memory }) = serde_json::from_slice(&text) else { return Self::default() };
         let Some(since) = now.since(&at).filter(|since| *since <= KEPT_MAX) else { return Self::default() };
-        for mark in &mut memory.marks {
-            mark.waited = mark.waited.saturating_add(since);
+        let marked = memory.marks.iter_mut().map(|mark| &mut mark.waited);
+        for time in marked.chain(&mut memory.door.waited).chain(&mut memory.door.open) {
+            *time = time.saturating_add(since);
         }
         memory
     }
@@ -145,10 +147,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let check = |boot: &str, second: u64, expected: bool| {
             let marks = vec![Marked { target: Target::WorkDir("x".into()), waited: Duration::ZERO }];
-            let memory = Memory { marks, level: Level::High, ..Memory::default() };
+            let levels: Levels = serde_json::from_str(r#"{"/": "high"}"#).expect("levels");
+            let door = DoorTimes { waited: None, open: Some(Duration::from_secs(7)) };
+            let memory = Memory { marks, levels: levels.clone(), door, ..Memory::default() };
             memory.write(dir.path(), moment("one", 100)).expect("written");
             let found = Memory::read(dir.path(), &moment(boot, second));
-            assert_eq!((found.level == Level::High, found.marks.len()), (expected, usize::from(expected)));
+            assert_eq!((found.levels == levels, found.marks.len()), (expected, usize::from(expected)));
+            let open = expected.then(|| Duration::from_secs(7 + second - 100));
+            assert_eq!((found.door.open, found.door.waited), (open, None));
         };
         check("one", 100, true);
         check("one", 3700, true);

@@ -70,21 +70,26 @@ impl Metrics {
         for ((name, help), counted) in COUNTERS.into_iter().zip(self.counted) {
             put(name, "counter", help, value(before, name).unwrap_or(0).saturating_add(counted));
         }
-        put(
-            "waiting",
-            "gauge",
-            "Leftovers that wait for their grace period, for builds or for a later pass.",
-            (self.last.waiting + self.last.postponed) as u64,
-        );
-        put("stuck", "gauge", "Leftovers that cannot be removed.", self.last.stuck as u64);
         put("engine_up", "gauge", "Whether the container engine answers.", u64::from(self.engine_answers));
-        put("disk_level", "gauge", "How full the disks are: 0 calm, 1 high, 2 emergency.", self.level as u64);
-        put(
-            "breaker_open",
-            "gauge",
-            "Whether removals are stopped, since there were too many.",
-            u64::from(self.is_open),
-        );
+        let gauges = [
+            (
+                "waiting",
+                "Leftovers that wait for their grace period, for builds or for a later pass.",
+                (self.last.waiting + self.last.postponed) as u64,
+            ),
+            ("stuck", "Leftovers that cannot be removed.", self.last.stuck as u64),
+            ("disk_level", "How full the disks are: 0 calm, 1 high, 2 emergency.", self.level as u64),
+            (
+                "breaker_open",
+                "Whether removals are stopped, since there were too many.",
+                u64::from(self.is_open),
+            ),
+        ];
+        for (name, help, now) in gauges {
+            // Who has not ended one pass yet knows no better than the process before.
+            let known = value(before, name).filter(|_| self.last_pass_at.is_none());
+            put(name, "gauge", help, known.unwrap_or(now));
+        }
         let last_pass_at = self.last_pass_at.map(|at| at.as_second().max(0).unsigned_abs());
         let last_pass_at = last_pass_at.or_else(|| value(before, LAST_PASS)).unwrap_or(0);
         put(LAST_PASS, "gauge", "When the last pass was made that nothing ended.", last_pass_at);
@@ -106,4 +111,33 @@ impl Metrics {
 fn value(text: &str, name: &str) -> Option<u64> {
     let of_name = |line: &str| line.strip_prefix(PREFIX)?.strip_prefix(name)?.trim().parse().ok();
     text.lines().find_map(of_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_passes_all_fail_tells_what_was_known_before() {
+        let dir = tempfile::tempdir().expect("dir");
+        let check = |metrics: &mut Metrics, expected: [u64; 5]| {
+            metrics.write(dir.path(), false).expect("written");
+            let text = std::fs::read_to_string(dir.path().join(METRICS_FILE)).expect("metrics");
+            let names = ["waiting", "stuck", "disk_level", "breaker_open", "passes_failed_total"];
+            assert_eq!(names.map(|name| value(&text, name)), expected.map(Some), "{text}");
+        };
+        let mut before = Metrics::default();
+        let report = Report { waiting: 3, postponed: 4, stuck: 2, ..Report::default() };
+        before.pass(report, Timestamp::UNIX_EPOCH, Level::High, true);
+        check(&mut before, [7, 2, 1, 1, 0]);
+        let mut metrics = Metrics::default();
+        for nth in 1..3 {
+            metrics.failed_pass();
+            check(&mut metrics, [7, 2, 1, 1, nth]);
+        }
+        metrics.pass(Report::default(), Timestamp::UNIX_EPOCH, Level::Calm, false);
+        check(&mut metrics, [0, 0, 0, 0, 2]);
+        metrics.failed_pass();
+        check(&mut metrics, [0, 0, 0, 0, 3]);
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use common::config;
-use janitor::{AUDIT_FILE, Config, Janitor, METRICS_FILE, Place};
+use janitor::{AUDIT_FILE, Audit, Config, Janitor, METRICS_FILE, Place};
 use queue_format::{
     DoneClass, Emergency, FailureReason, Incarnation, Ledger, LedgerEntry, LifeLock, MANIFEST_FILE,
     ObjectKind, Owner, Spool, TaskId, Token,
@@ -177,7 +177,8 @@ async fn the_spool_keeps_what_is_young_named_or_told_and_loses_what_nobody_needs
         assert!(path.exists(), "{} is gone", path.display());
     }
     assert_eq!(removed, gone.len());
-    let history = janitor.history(Some("void"));
+    let past = Audit::new(&node.place.state, config().audit_bytes_max).past();
+    let history = janitor::history(&past, Some("void"), jiff::Timestamp::now());
     assert_eq!(history.len(), 1, "{history:#?}");
     // By the command, wherever the spool is.
     let mut command = assert_cmd::Command::cargo_bin("bottega-janitor").expect("built");
@@ -199,9 +200,12 @@ async fn what_cannot_be_looked_at_in_the_spool_stops_nothing_else() {
     for bucket in &buckets {
         std::os::unix::fs::symlink(bucket, bucket).expect("linked");
     }
-    let mut janitor = node.janitor(config());
-    assert_eq!(janitor.once().await.expect("a pass").removed, 1);
-    assert!(!dir.exists());
+    let copy = node.place.state.join("repositories/old.git");
+    write(&copy.join("HEAD"), 3 * DAY);
+    write(&copy.with_extension("lock"), 3 * DAY);
+    let mut janitor = node.janitor(Config { repositories_bytes_max: 1, ..config() });
+    assert_eq!(janitor.once().await.expect("a pass").removed, 2);
+    assert!(!dir.exists() && !copy.exists());
     let troubles = janitor.troubles();
     assert!(troubles.iter().any(|told| told.contains(&results.display().to_string())), "{troubles:#?}");
     buckets.iter().for_each(|bucket| fs::remove_file(bucket).expect("mended"));
@@ -385,6 +389,18 @@ async fn what_root_leaves_in_the_state_directory_belongs_to_the_daemons() {
     for name in [AUDIT_FILE, METRICS_FILE, "janitor-uses.json", "janitor-memory.json"] {
         let found = fs::metadata(node.place.state.join(name)).expect(name);
         assert_eq!(found.uid(), uid, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_roots_first_call_makes_belongs_to_the_daemons() {
+    let node = node();
+    let _ = std::os::unix::fs::chown(&node.place.state, Some(12345), Some(12346));
+    let owner =
+        |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid())).expect("a directory");
+    node.janitor(config()).once().await.expect("a pass");
+    for name in ["ledger", "builds"] {
+        assert_eq!(owner(&node.place.state.join(name)), owner(&node.place.state), "{name}");
     }
 }
 

@@ -258,3 +258,30 @@ fn no_build_begins_under_a_removal_whose_asker_is_ended() {
     assert!(gate.build_within(bound).expect("a lock").is_some());
     assert!(is_begun.try_recv().is_err(), "and nothing more is begun");
 }
+
+/// By the command: each run is a process of its own.
+#[test]
+fn every_run_tells_of_a_full_disk_and_of_one_that_cannot_be_seen() {
+    let dir = tempfile::tempdir().expect("dir");
+    let spool = Spool::init(&dir.path().join("spool"), Uuid::now_v7()).expect("spool");
+    let (socket, config) = (dir.path().join("engine.sock"), dir.path().join("bottega.toml"));
+    let text = "[janitor]\ngrace_seconds = 0\ndisk_low_percent = 1\ndisk_high_percent = 2\n";
+    std::fs::write(&config, text).expect("written");
+    serve(&socket, |request| match request {
+        path if path.contains("/version") => (200, json!({"ApiVersion": "1.41"})),
+        path if path.contains("/info") => (200, json!({"DockerRootDir": "/nonexistent"})),
+        path if path.contains("/json") => (200, json!([])),
+        _ => (404, json!({"message": "there is no such thing"})),
+    });
+    for run in 0..2 {
+        let mut command = assert_cmd::Command::cargo_bin("bottega-janitor").expect("built");
+        command.env("DOCKER_HOST", format!("unix://{}", socket.display())).arg("once");
+        command.arg("--spool").arg(spool.layout().root()).arg("--config").arg(&config);
+        command.arg("--state").arg(dir.path().join("state"));
+        let told = command.assert().success().get_output().stderr.clone();
+        let told = String::from_utf8_lossy(&told);
+        for part in ["% full; ", "how full the disk of /nonexistent is cannot be told"] {
+            assert_eq!(told.matches(part).count(), 1, "{part} in run {run}: {told}");
+        }
+    }
+}

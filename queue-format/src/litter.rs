@@ -156,7 +156,7 @@ impl Spool {
         found: &mut Vec<Litter>,
     ) -> Result<(), PathError> {
         let beating = self.heartbeats()?;
-        for name in self.files().list(&self.layout().tmp())? {
+        for name in allowed(self.files().list(&self.layout().tmp()))?.unwrap_or_default() {
             let Ok(owner) = name.parse::<Owner>() else { continue };
             let path = self.layout().staging(&owner);
             let is_empty = allowed(self.files().list(&path))?.is_some_and(|names| names.is_empty());
@@ -260,7 +260,7 @@ impl Spool {
         let beating: BTreeSet<Owner> =
             self.incarnations()?.into_keys().chain(self.owners_on(node)?).collect();
         let mut logs = BTreeMap::new();
-        for name in self.files().list(&self.layout().logs())? {
+        for name in allowed(self.files().list(&self.layout().logs()))?.unwrap_or_default() {
             let Some(owner) = owner_of(&name) else { continue };
             if owner.node() != node || beating.contains(&owner) {
                 continue;

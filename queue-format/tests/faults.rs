@@ -369,6 +369,8 @@ fn a_directory_that_may_not_be_listed_costs_itself() {
     assert_eq!(look("private", Errno::EACCES).expect("litter").len(), 2);
     let attempts = layout.results().display().to_string();
     assert_eq!(look(&attempts, Errno::EACCES).expect("litter").len(), 4, "nobody knows whether it is void");
+    let logs = layout.logs().display().to_string();
+    assert_eq!(look(&logs, Errno::EACCES).expect("litter").len(), 5);
     assert_eq!(look("", Errno::EACCES).map(|found| found.contains(&seen)).ok(), None, "the spool is closed");
     assert!(look("private", Errno::EIO).is_err(), "a disk that fails is told");
 }

@@ -3,7 +3,7 @@
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes one so that a reader, and who comes after a crash or found the disk full, has the whole of it or what was there
 /// before.
@@ -27,6 +27,20 @@ pub fn hand_over(made: &File, dir: &Path) {
     {
         let _ = fchown(made, Some(dir.uid()), Some(dir.gid()));
     }
+}
+
+/// Runs `make`, and gives whichever of these directories it made in the state directory to whom that belongs: else root's
+/// first call would lock the daemons out.
+pub fn making_dirs<T>(state_dir: &Path, names: &[&str], make: impl FnOnce() -> T) -> T {
+    let dirs = names.iter().map(|name| state_dir.join(name));
+    let missing: Vec<PathBuf> = dirs.filter(|dir| dir.symlink_metadata().is_err()).collect();
+    let made = make();
+    for dir in missing {
+        if let Ok(dir) = File::open(dir) {
+            hand_over(&dir, state_dir);
+        }
+    }
+    made
 }
 
 #[cfg(test)]

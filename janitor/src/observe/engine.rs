@@ -90,7 +90,7 @@ impl Engine {
         let info = engine.call("tell what it is", engine.docker.info()).await?;
         // Elsewhere, the same path is another disk.
         if is_local {
-            engine.image_dirs = dirs_of_images(&info);
+            engine.image_dirs = dirs_of_images(&info, Path::new(CONTAINERD_DIR));
             engine.root_dir = info.docker_root_dir.map(PathBuf::from);
         }
         Ok(engine)
@@ -353,13 +353,13 @@ impl EngineError {
 }
 
 /// With containerd's image store these lie where containerd keeps everything, beside where Docker does.
-fn dirs_of_images(info: &SystemInfo) -> Vec<PathBuf> {
+fn dirs_of_images(info: &SystemInfo, containerd_dir: &Path) -> Vec<PathBuf> {
     let is_containerds = |row: &Vec<String>| row.iter().any(|word| word.starts_with(CONTAINERD_SNAPSHOTTER));
     let address = info.containerd.as_ref().and_then(|containerd| containerd.address.as_deref());
     // One that dockerd has started for itself keeps all below dockerd's own directory.
     let is_service = address.is_none_or(|address| address.starts_with(CONTAINERD_RUN_DIR));
     let has_own_dir = is_service && info.driver_status.iter().flatten().any(is_containerds);
-    let own_dir = has_own_dir.then(|| PathBuf::from(CONTAINERD_DIR)).filter(|dir| dir.exists());
+    let own_dir = has_own_dir.then(|| containerd_dir.to_owned()).filter(|dir| dir.exists());
     info.docker_root_dir.iter().map(PathBuf::from).chain(own_dir).collect()
 }
 
@@ -421,22 +421,23 @@ mod tests {
 
     #[test]
     fn images_lie_where_the_store_is_that_keeps_them() {
-        let has_containerd = Path::new(CONTAINERD_DIR).exists();
-        let check = |driver: &str, address: Option<&str>, expected: &[&str]| {
+        let dir = tempfile::tempdir().expect("dir");
+        let check = |driver: &str, address: Option<&str>, has_own_dir: bool| {
             let info = serde_json::json!({
                 "DockerRootDir": "/data/docker",
                 "DriverStatus": [["driver-type", driver]],
                 "Containerd": address.map(|address| serde_json::json!({"Address": address})),
             });
             let info: SystemInfo = serde_json::from_value(info).expect("an answer");
-            let expected = expected.iter().filter(|dir| has_containerd || **dir != CONTAINERD_DIR);
-            assert_eq!(dirs_of_images(&info), expected.map(PathBuf::from).collect::<Vec<_>>(), "{driver}");
+            let mut expected = vec![PathBuf::from("/data/docker")];
+            assert_eq!(dirs_of_images(&info, &dir.path().join("gone")), expected, "{driver}");
+            expected.extend(has_own_dir.then(|| dir.path().to_owned()));
+            assert_eq!(dirs_of_images(&info, dir.path()), expected, "{driver} {address:?}");
         };
-        let both = ["/data/docker", CONTAINERD_DIR];
-        check("overlay2", None, &both[..1]);
-        check("io.containerd.snapshotter.v1", None, &both);
-        check("io.containerd.snapshotter.v1", Some("/run/containerd/containerd.sock"), &both);
-        check("io.containerd.snapshotter.v1", Some("/var/run/docker/containerd/containerd.sock"), &both[..1]);
+        check("overlay2", None, false);
+        check("io.containerd.snapshotter.v1", None, true);
+        check("io.containerd.snapshotter.v1", Some("/run/containerd/containerd.sock"), true);
+        check("io.containerd.snapshotter.v1", Some("/var/run/docker/containerd/containerd.sock"), false);
     }
 
     #[test]

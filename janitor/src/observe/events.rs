@@ -1,10 +1,9 @@
 //! What an engine tells of the use of images: asked for with each pass, and heard in between by who goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bollard::errors::Error;
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::{StreamExt, TryStreamExt};
@@ -49,11 +48,8 @@ impl Engine {
         };
         // The anchor may have been heard this very second: the answer ends with it.
         let until = anchor.map_or(0, |anchor| anchor.second() + 1).max(until.as_second());
-        let options = EventsOptionsBuilder::new().since(&since.to_string()).until(&until.to_string()).build();
-        let told = self.docker.events(Some(options)).take(EVENTS_MAX).filter_map(async |told| match told {
-            Err(error) if is_of_another_kind(&error) => None,
-            told => Some(told),
-        });
+        let options = events().since(&since.to_string()).until(&until.to_string()).build();
+        let told = self.docker.events(Some(options)).take(EVENTS_MAX);
         let Ok(Ok(told)) = tokio::time::timeout(self.timeout, told.try_collect::<Vec<_>>()).await else {
             // What it does not tell costs nothing but the age of images.
             return Heard { is_partial: true, ..Heard::default() };
@@ -69,16 +65,12 @@ impl Engine {
     pub(crate) fn listen(&self, anchor: Option<Anchor>, since: Timestamp) -> Listener {
         let told = Arc::new(Mutex::new(Told { from: anchor, ..Told::default() }));
         let since = anchor.map_or(since.as_second(), Anchor::second);
-        let options = EventsOptionsBuilder::new().since(&since.to_string()).build();
+        let options = events().since(&since.to_string()).build();
         let (docker, heard) = (self.docker.clone(), Arc::clone(&told));
         let task = tokio::spawn(async move {
             let mut events = pin!(docker.events(Some(options)));
-            while let Some(event) = events.next().await {
-                let goes_on = match event {
-                    Ok(event) => lock(&heard).fold(event),
-                    Err(error) => is_of_another_kind(&error),
-                };
-                if !goes_on {
+            while let Some(Ok(event)) = events.next().await {
+                if !lock(&heard).fold(event) {
                     break;
                 }
             }
@@ -128,9 +120,10 @@ fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Podman tells of kinds of things that bollard does not know: these are none of ours, and end nothing.
-fn is_of_another_kind(error: &Error) -> bool {
-    matches!(error, Error::JsonDataError { .. } | Error::JsonSerdeError { .. })
+/// What images are used by, and nothing else: Podman tells of kinds of things too that bollard does not know, and the first
+/// of these would be the last event that is heard.
+fn events() -> EventsOptionsBuilder {
+    EventsOptionsBuilder::new().filters(&HashMap::from([("type", vec!["container", "image"])]))
 }
 
 /// An image that a container is made of, or that somebody names.
@@ -148,6 +141,10 @@ fn use_told(event: EventMessage) -> Option<(String, Timestamp)> {
 mod tests {
     use super::*;
     use bollard::models::EventActor;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::time::{Duration, Instant};
 
     fn event(nanoseconds: i64, image: &str) -> EventMessage {
         EventMessage {
@@ -180,5 +177,61 @@ mod tests {
         let mut told = Told::default();
         let heard = (0..).take_while(|nth| told.fold(event(*nth, &nth.to_string()))).count();
         assert_eq!(heard, NAMES_MAX - 1);
+    }
+
+    /// An engine that tells of a pod between two images, unless it is asked for containers and images alone.
+    fn serve(socket: &Path) {
+        let listener = UnixListener::bind(socket).expect("a socket");
+        let told = |typ: &str, image: &str, second: u32| {
+            let attributes = format!(r#"{{"image": "{image}"}}"#);
+            format!(
+                r#"{{"Type": "{typ}", "Action": "create", "Actor": {{"ID": "x", "Attributes": {attributes}}}, "time": {second}, "timeNano": {second}000000000}}"#
+            )
+        };
+        let (one, pod, other) =
+            (told("container", "one", 1), told("pod", "", 2), told("container", "other", 3));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+                let request = lines.next().and_then(Result::ok).unwrap_or_default();
+                while lines.next().and_then(Result::ok).is_some_and(|line| !line.is_empty()) {}
+                let is_asked = |kind: &str| request.contains(&format!("%22{kind}%22"));
+                let body = match request.contains("/events") {
+                    true if is_asked("type") && is_asked("container") && is_asked("image") => {
+                        format!("{one}\n{other}\n")
+                    }
+                    true => format!("{one}\n{pod}\n{other}\n"),
+                    false if request.contains("/version") => r#"{"ApiVersion": "1.41"}"#.to_owned(),
+                    false => "{}".to_owned(),
+                };
+                let length = body.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn what_the_library_does_not_know_ends_no_hearing() {
+        let dir = tempfile::tempdir().expect("dir");
+        let socket = dir.path().join("engine.sock");
+        serve(&socket);
+        let address = format!("unix://{}", socket.display());
+        let engine = Engine::connect(Some(&address), Duration::from_secs(30)).await.expect("an engine");
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let names = |heard: Heard| heard.uses.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let heard = engine.heard(None, Some(at(0)), at(10)).await;
+        assert!(!heard.is_partial);
+        assert_eq!(names(heard), ["one", "other"]);
+        let listener = engine.listen(None, at(0));
+        let until = Instant::now() + Duration::from_secs(30);
+        while !listener.is_over() {
+            assert!(Instant::now() < until, "the answer has an end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(names(listener.take()), ["one", "other"]);
     }
 }

@@ -39,12 +39,17 @@ impl House {
 }
 
 impl Files {
-    /// Leftovers of the spool, of one bucket of its results, and copies of repositories. Blocks.
-    pub(crate) fn house(&self, bucket: &u8) -> Result<House, JanitorError> {
+    /// Leftovers of the spool, of one bucket of its results. Blocks.
+    pub(crate) fn litter(&self, bucket: u8) -> Result<Vec<Litter>, JanitorError> {
         let spool = open_spool(self)?;
         let now = self.spool_time(&spool);
-        let litter = spool.litter(&self.node, *bucket, &self.ages, now)?;
+        let litter = spool.litter(&self.node, bucket, &self.ages, now)?;
         self.notifier.watchdog();
+        Ok(litter)
+    }
+
+    /// Copies of repositories, which lie on this node. Blocks.
+    pub(crate) fn mirrors(&self) -> Vec<Mirror> {
         let dir = self.state_dir.join("repositories");
         let mut mirrors = Vec::new();
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
@@ -57,7 +62,7 @@ impl Files {
                 self.notifier.watchdog();
             }
         }
-        Ok(House { litter, mirrors })
+        mirrors
     }
 
     /// Removes a copy of a repository that still rests; false where somebody uses it. Blocks.

@@ -1,7 +1,7 @@
 //! The janitor's passes over the model: the true stages, and between any two of its steps whatever others do. A guard can
 //! be made blind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -96,6 +96,8 @@ pub(crate) struct Scene {
     pub(crate) model: RefCell<Model>,
     blind: Option<Blind>,
     gate: BuildGate,
+    /// Whether the door was shut in this pass.
+    was_shut: Cell<bool>,
     uses: Uses,
     marks: Marks,
     /// What the last listing showed, and the true last uses at that time.
@@ -112,6 +114,7 @@ impl Scene {
             model: RefCell::new(model),
             blind,
             gate,
+            was_shut: Cell::new(false),
             uses: Uses::default(),
             marks: Marks::default(),
             used_at: BTreeMap::new(),
@@ -135,9 +138,11 @@ impl Scene {
             clock: || Timestamp::UNIX_EPOCH,
             parallel,
             builds_wait,
+            open_wait: Duration::ZERO,
             alone_max,
             ending: &Ending::default(),
         };
+        self.was_shut.set(false);
         execution.run(&plan).await;
     }
 
@@ -311,6 +316,9 @@ impl World for Scene {
         self.meanwhile().await;
         let mut model = self.model.borrow_mut();
         model.seen_steps = model.foreign_steps();
+        if matches!(wait, BuildsWait::Shut(_)) && self.was_shut.replace(true) {
+            model.violate("the door was shut twice in one pass".to_owned());
+        }
         drop(model);
         if self.blind == Some(Blind::Lock) {
             return Ok(Some(None));
