@@ -194,7 +194,10 @@ proptest! {
             prop_assert!(used <= left(node.memory_bytes, theirs), "{} of node {}", used, home);
         }
         let disk: u64 = plan.slots.iter().map(|slot| slot.limits.disk_bytes).sum();
-        prop_assert!(free_disk_bytes.is_none_or(|free| disk <= left(free, theirs.disk_bytes)), "{} of the disk", disk);
+        // Slots that a person counted get the least of all that they can work with, however little there is.
+        let least = plan.slots.len() as u64 * DISK_BYTES_MIN as u64;
+        let is_held = free_disk_bytes.is_none_or(|free| disk <= left(free, theirs.disk_bytes).max(least));
+        prop_assert!(is_held, "{} of the disk", disk);
         let used: CpuSet = used.into_iter().collect();
         let ours: CpuSet = topology.cores.iter().filter(|core| !core.siblings.touches(&taken))
             .flat_map(|core| core.cpus.iter()).collect();
