@@ -73,6 +73,15 @@ pub fn slots_of(slots: &[Slot], cpuset: &CpuSet) -> Vec<u32> {
     slots.iter().filter(|slot| slot.cpu_set().touches(cpuset)).map(|slot| slot.number).collect()
 }
 
+/// As [`slots_of`], of slots that together are these CPUs; `None` where slots are made otherwise now.
+#[must_use]
+pub fn slots_made_of(slots: &[Slot], cpuset: &CpuSet) -> Option<Vec<u32>> {
+    let numbers = slots_of(slots, cpuset);
+    let parts = slots.iter().filter(|slot| numbers.contains(&slot.number));
+    let together: CpuSet = parts.flat_map(|slot| slot.cpus.iter().copied()).collect();
+    (together == *cpuset).then_some(numbers)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

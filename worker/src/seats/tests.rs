@@ -6,7 +6,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::config::WorkerConfig;
 use crate::slots::tests::machine;
-use crate::slots::{Plans, plan, slots_of};
+use crate::slots::{Plans, plan, slots_made_of};
 
 fn seats(state_dir: &Path, slots: u32) -> Seats {
     let config = WorkerConfig { slots, ..WorkerConfig::default() };
@@ -265,11 +265,9 @@ impl Node {
             if one.worker != worker {
                 return true;
             }
-            let numbers = slots_of(&slots, &one.cpus);
+            let numbers = slots_made_of(&slots, &one.cpus).unwrap_or_default();
             one.lead = numbers.first().copied().unwrap_or_default();
-            let parts = slots.iter().filter(|slot| numbers.contains(&slot.number));
-            let together: CpuSet = parts.flat_map(|slot| slot.cpus.iter().copied()).collect();
-            let goes_on = together == one.cpus && seats.adopt(&numbers);
+            let goes_on = !numbers.is_empty() && seats.adopt(&numbers);
             assert!(goes_on || !is_as_before, "the attempt on CPUs {} is lost", one.cpus);
             goes_on
         });

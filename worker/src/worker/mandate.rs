@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::attempt::journal::{Begun as Beginning, Journal};
 use crate::seats::Seats;
-use crate::slots::{Slot, slots_of};
+use crate::slots::{Slot, slots_made_of};
 use crate::topology::CpuSet;
 
 /// How often a worker looks at the other daemons' heartbeats in the time after which a silent one is dead.
@@ -179,12 +179,10 @@ pub fn awaited_cpus(state_dir: &Path, boot: &str, instance: &str) -> Result<CpuS
 fn given(slots: &[Slot], begun: &Beginning) -> Option<(Slot, Vec<u32>)> {
     let cpus: CpuSet = begun.cpus.iter().copied().collect();
     let lead = slots.iter().find(|slot| begun.cpus.first().is_some_and(|first| slot.cpus.contains(first)))?;
-    let mut numbers = slots_of(slots, &cpus);
+    let mut numbers = slots_made_of(slots, &cpus)?;
     numbers.sort_by_key(|number| *number != lead.number);
-    let parts = slots.iter().filter(|slot| numbers.contains(&slot.number));
-    let together: CpuSet = parts.flat_map(|slot| slot.cpus.iter().copied()).collect();
     let given = Slot { cpus: begun.cpus.clone(), limits: begun.limits.clone(), ..lead.clone() };
-    (together == cpus).then_some((given, numbers))
+    Some((given, numbers))
 }
 
 fn look_pause(spool: &Spool) -> Duration {
