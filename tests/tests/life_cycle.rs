@@ -235,6 +235,12 @@ async fn each_of_two_workers_goes_on_with_its_own_whoever_is_back_first() {
     }
 }
 
+/// As a person does it, past the worker.
+async fn kill_by_hand(container: &str, signal: &str) {
+    let options = KillContainerOptionsBuilder::new().signal(signal).build();
+    engine().expect("an engine").kill_container(container, Some(options)).await.expect("killed");
+}
+
 #[tokio::test]
 async fn what_somebody_else_has_ended_counts_for_nothing() {
     let node = Node::new("");
@@ -243,8 +249,7 @@ async fn what_somebody_else_has_ended_counts_for_nothing() {
     let container = node.until_running("killed").await;
     first.signal(Signal::SIGKILL);
     first.until_ended();
-    let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-    engine().expect("an engine").kill_container(&container, Some(options)).await.expect("killed");
+    kill_by_hand(&container, "SIGKILL").await;
     node.until_exited(&container).await;
     let _second = node.worker();
     let (manifest, output) = node.until_done("killed");
@@ -258,8 +263,7 @@ async fn what_somebody_else_ends_before_a_workers_eyes_is_tried_again() {
     node.run("stopped", &ticks(6));
     let _worker = node.worker();
     let container = node.until_running("stopped").await;
-    let options = KillContainerOptionsBuilder::new().signal("SIGTERM").build();
-    engine().expect("an engine").kill_container(&container, Some(options)).await.expect("killed");
+    kill_by_hand(&container, "SIGTERM").await;
     node.until_said(
         "it will be tried again: somebody else had a hand in what ran: the engine tells of a kill",
         1,
