@@ -44,6 +44,8 @@ const LINES: &[&str] = &[
     "RUN : << 'A\\'",
     "A\\",
     "RUN : ${B:- <\\<'A\\' }",
+    "RUN : ${B:- \\<<'A\\' }",
+    "RUN : ${B:-<<'A\\'}",
     "RUN <<<EOF",
     "RUN y \\",
     "LABEL z=1",

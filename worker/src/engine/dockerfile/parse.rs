@@ -187,13 +187,26 @@ fn is_directive(line: &str) -> bool {
 }
 
 /// A word that begins with `<<`, which may have a number before it; not `<<<`. Newer engines take the name from after a
-/// space too, and drop a backslash between the two in what they expand.
+/// space too, and look once more at what they have expanded: within `${…}` backslashes and quotes may be gone by then.
 fn has_here_document(arguments: &str) -> bool {
     let begins_one = |word: &str| {
         let marked = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<");
         marked.is_some_and(|name| !name.starts_with('<'))
     };
-    arguments.contains(r"<\<") || arguments.split_whitespace().any(begins_one)
+    let has_one = |text: &str| text.split_whitespace().any(begins_one);
+    has_one(arguments) || has_one(&arguments.replace('\\', "")) || has_one(&expanded(arguments))
+}
+
+/// What may become of `${NAME:-word}` and its like, at most: the word alone.
+fn expanded(arguments: &str) -> String {
+    let mut parts = arguments.split("${");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || "_:-+?#%/".contains(c);
+        text.push(' ');
+        text.push_str(&part.trim_start_matches(is_of_name).replace(['\\', '"', '\'', '}'], ""));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -218,6 +231,7 @@ mod tests {
         check("# x \\\nRUN a\n", &[("RUN", "a")]);
         check("\\\nRUN a\n", &[("RUN", "a")]);
         check("RUN a <<< b; echo $((1<<2))", &[("RUN", "a <<< b; echo $((1<<2))")]);
+        check("RUN a<<b '<<' ${C:-d e}$((1<<2))", &[("RUN", "a<<b '<<' ${C:-d e}$((1<<2))")]);
         check("RUN a\n# syntax=b\n", &[("RUN", "a")]);
         check("# a=b\n# why: syntax\nRUN é\n", &[("RUN", "é")]);
     }
@@ -237,6 +251,10 @@ mod tests {
             ("FROM a\nRUN b 1<<- c\n", 2, "here-document"),
             ("FROM a\nRUN b <<\\\n c\n", 2, "here-document"),
             ("FROM a\nRUN : '<<' ${B:- <\\<'C\\' }\n", 2, "here-document"),
+            ("FROM a\nRUN : ${B:- \\<<'A\\' }\nRUN : \\\nA\\\nFROM c\n", 2, "here-document"),
+            ("FROM a\nRUN 1\\<<A\n", 2, "here-document"),
+            ("FROM a\nRUN : ${B:-<\"<\"A}\n", 2, "here-document"),
+            ("FROM a\nRUN : ${B-3<<A}\n", 2, "here-document"),
             ("FROM a\r\nRUN b\r\n", 1, "U+000D"),
             ("\u{feff}FROM a\n", 1, "U+FEFF"),
             ("FROM a\n\u{a0}RUN b\n", 2, "U+00A0"),
