@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue_format::{BuildGate, Ledger, LedgerEntry, Life, LifeLock, LitterKind, NoBuilds, Owner, Reaped};
+use systemd::state_file;
 
 use crate::audit::{Audit, Event};
 use crate::door::BuildsWait;
@@ -253,9 +254,8 @@ fn discard(files: &Files, (path, kind): &(PathBuf, LitterKind)) -> Result<bool, 
     Ok(spool.discard(path, kind, &files.node, &files.ages, now)?)
 }
 
-/// The standard library removes a tree by handles of its directories and follows no link inside it.
 pub(crate) fn remove_dir(path: &Path) -> Result<(), JanitorError> {
-    match std::fs::remove_dir_all(path) {
+    match state_file::remove_tree(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(JanitorError::State { action: "remove", path: path.to_owned(), source }),
         Ok(()) => Ok(()),

@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+/// What the owner of a directory may do who may do everything.
+const OWNERS: u32 = 0o700;
+
 /// Writes one so that a reader, and who comes after a crash or found the disk full, has the whole of it or what was there
 /// before.
 ///
@@ -43,9 +46,77 @@ pub fn making_dirs<T>(state_dir: &Path, names: &[&str], make: impl FnOnce() -> T
     made
 }
 
+/// Removes a directory with all that is in it, following no link. Directories that their owner may not write, as tasks leave
+/// them and caches of modules are, are made writable first.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn remove_tree(root: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(root) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(root);
+            std::fs::remove_dir_all(root)
+        }
+        removed => removed,
+    }
+}
+
+/// Whose it is may make it writable: of what somebody else has, removal tells.
+fn make_writable(root: &Path) {
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let Ok(found) = dir.symlink_metadata() else { continue };
+        let mode = found.permissions().mode();
+        if mode & OWNERS != OWNERS {
+            let _ = std::fs::set_permissions(&dir, Permissions::from_mode(mode & 0o7777 | OWNERS));
+        }
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        dirs.extend(
+            entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use nix::unistd::{Uid, setfsuid};
+
     use super::*;
+
+    #[test]
+    fn a_tree_goes_whatever_its_directories_allow_and_nothing_outside_of_it() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (tree, outside) = (dir.path().join("tree"), dir.path().join("outside"));
+        for path in [tree.join("a/b"), tree.join("closed"), outside.join("c")] {
+            std::fs::create_dir_all(&path).expect("made");
+            std::fs::write(path.join("file"), "x").expect("written");
+        }
+        std::os::unix::fs::symlink(&outside, tree.join("a/link")).expect("linked");
+        let user = 12345;
+        let ours = ["", "outside", "outside/c", "tree", "tree/a", "tree/a/b", "tree/closed"];
+        for name in ours {
+            // Only root can be somebody else.
+            let _ = std::os::unix::fs::chown(dir.path().join(name), Some(user), Some(user));
+        }
+        for (name, mode) in [("a/b", 0o555), ("a", 0o555), ("closed", 0), ("../outside", 0o555)] {
+            std::fs::set_permissions(tree.join(name), Permissions::from_mode(mode)).expect("set");
+        }
+        // Of this thread alone, and with it goes what root may.
+        let removed = std::thread::spawn({
+            let tree = tree.clone();
+            move || {
+                setfsuid(Uid::from_raw(user));
+                (std::fs::remove_dir_all(&tree).map_err(|error| error.kind()), remove_tree(&tree))
+            }
+        });
+        let (plainly, removed) = removed.join().expect("it ends");
+        assert_eq!(plainly, Err(io::ErrorKind::PermissionDenied), "else this shows nothing");
+        removed.expect("removed");
+        assert!(!tree.exists() && outside.join("c/file").exists());
+        assert_eq!(outside.metadata().expect("there").permissions().mode() & 0o777, 0o555);
+    }
 
     #[test]
     fn a_file_belongs_to_whom_its_directory_does_and_is_replaced_as_a_whole() {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use queue_format::{Ledger, Life, LifeLock, ObjectKind, Owner, Spool, SpoolError};
+use systemd::state_file;
 use worker::engine::{Docker, DockerOptions, NodeEngine};
 use worker::run::{end_native_commands_of, end_native_commands_of_the_dead};
 use worker::seats::Seats;
@@ -74,7 +75,7 @@ impl Node<'_> {
         self.remove_containers_of(me, &mandate.running()).await?;
         for entry in self.ledger.entries()?.into_iter().filter(|entry| entry.owner == *me) {
             if let ObjectKind::WorkDir { path } = entry.kind
-                && std::fs::remove_dir_all(&path).is_ok()
+                && state_file::remove_tree(&path).is_ok()
             {
                 self.ledger.forget(entry.object)?;
             }

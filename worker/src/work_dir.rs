@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use queue_format::{Labels, Ledger, ObjectKind, PathError, SpoolError};
+use systemd::state_file;
 use uuid::Uuid;
 
 /// Does what may wait for a disk or a mount for long, and leaves the runtime's threads to the other slots meanwhile: to
@@ -37,7 +38,7 @@ impl<'a> WorkDir<'a> {
 impl Drop for WorkDir<'_> {
     fn drop(&mut self) {
         // What cannot be removed now stays in the ledger, and the janitor takes it later.
-        if on_disk(|| std::fs::remove_dir_all(&self.path)).is_ok() {
+        if on_disk(|| state_file::remove_tree(&self.path)).is_ok() {
             let _ = self.ledger.forget(self.object);
         }
     }
