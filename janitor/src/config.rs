@@ -7,7 +7,7 @@ use crate::disk::Watermarks;
 use crate::retain::Retention;
 
 /// The `[janitor]` section.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// How long something must have been seen as a leftover before it is removed.
@@ -34,6 +34,10 @@ pub struct Config {
     pub disk_low_percent: u8,
     /// From this use on, workers of this node are asked to claim nothing until it is lower.
     pub disk_emergency_percent: u8,
+    /// Where less is free on one of these disks, that counts as `disk_high_percent`, and half as much again as
+    /// `disk_low_percent`; 0: the percents alone. Above `reserved_disk_gib` of `[worker]`, or nobody makes the room that
+    /// workers wait for.
+    pub disk_free_gib: f64,
     /// How long the image of an accepted task stays after its last use.
     pub accepted_keep_days: u64,
     /// What copies of repositories may take together.
@@ -63,6 +67,7 @@ impl Default for Config {
             disk_high_percent: 85,
             disk_low_percent: 75,
             disk_emergency_percent: 98,
+            disk_free_gib: 10.0,
             accepted_keep_days: 14,
             repositories_bytes_max: 100 << 30,
             leftovers_keep_days: 7,
@@ -81,6 +86,7 @@ const BUILDS_WAIT_SECONDS_MAX: u64 = 120;
 const SECONDS_MAX: u64 = 7 * 24 * 3600;
 const DAYS_MAX: u64 = 36_500;
 const COUNT_MAX: u64 = 1 << 32;
+const DISK_GIB_MAX: f64 = 1e9;
 
 /// Where the disk is full, what was used so recently stays until the emergency: it may be used again in a moment.
 const ACCEPTED_REST: Duration = Duration::from_secs(3600);
@@ -122,6 +128,10 @@ impl Config {
                  disk_emergency_percent ({emergency})"
             ));
         }
+        if !(0.0..=DISK_GIB_MAX).contains(&self.disk_free_gib) {
+            let found = self.disk_free_gib;
+            wrong.push(format!("janitor.disk_free_gib is {found}, expected 0 to {DISK_GIB_MAX}"));
+        }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 
@@ -130,6 +140,7 @@ impl Config {
             high_percent: self.disk_high_percent,
             low_percent: self.disk_low_percent,
             emergency_percent: self.disk_emergency_percent,
+            free_bytes_min: (self.disk_free_gib * f64::from(1 << 30)) as u64,
         }
     }
 
@@ -193,6 +204,10 @@ mod tests {
         let builds = |builds_wait_seconds| Config { builds_wait_seconds, ..Config::default() };
         check(builds(120), "");
         check(builds(700), "janitor.builds_wait_seconds is 700, expected 0 to 120");
+        let free = |disk_free_gib| Config { disk_free_gib, ..Config::default() };
+        check(free(0.0), "");
+        check(free(-1.0), "janitor.disk_free_gib is -1, expected 0 to 1000000000");
+        check(free(f64::NAN), "janitor.disk_free_gib is NaN, expected 0 to 1000000000");
         let refused = Config { disk_low_percent: 90, ..Config::default() }.validate();
         assert!(
             refused

@@ -23,7 +23,7 @@ pub struct DiskUse {
     pub total_inodes: u64,
 }
 
-/// At which use of a disk something is done, in percent of its bytes and of its inodes.
+/// At which use of a disk something is done, in percent of its bytes and of its inodes, and in bytes that are left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
     /// From here on, what is only kept for later use goes.
@@ -32,6 +32,8 @@ pub struct Watermarks {
     pub low_percent: u8,
     /// From here on workers are asked to claim nothing, and what was used just now goes too.
     pub emergency_percent: u8,
+    /// Where less is free, the high mark is reached, whatever the percents say; the low one where half as much again is free.
+    pub free_bytes_min: u64,
 }
 
 /// How urgent room is.
@@ -82,6 +84,10 @@ impl DiskUse {
         of(self.used_bytes, self.total_bytes).max(of(self.used_inodes, self.total_inodes))
     }
 
+    fn free_bytes(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.used_bytes)
+    }
+
     fn beyond(used: u64, total: u64, percent: u8) -> u64 {
         let limit = (u128::from(total) * u128::from(percent) / 100) as u64;
         used.saturating_sub(limit)
@@ -94,21 +100,24 @@ impl DiskUse {
 pub fn pressure(disk: Option<&DiskUse>, marks: &Watermarks, before: Level) -> Pressure {
     let Some(disk) = disk else { return Pressure::default() };
     let percent = disk.percent();
+    let free_bytes_low = marks.free_bytes_min.saturating_add(marks.free_bytes_min / 2);
+    let is_low = percent <= u64::from(marks.low_percent) && disk.free_bytes() >= free_bytes_low;
+    let is_high = percent >= u64::from(marks.high_percent) || disk.free_bytes() < marks.free_bytes_min;
     let level = if percent >= u64::from(marks.emergency_percent) {
         Level::Emergency
-    } else if percent >= u64::from(marks.high_percent)
-        || (before > Level::Calm && percent > u64::from(marks.low_percent))
-    {
+    } else if is_high || (before > Level::Calm && !is_low) {
         Level::High
     } else {
         return Pressure::default();
     };
     let low = marks.low_percent;
-    let bytes_to_free = DiskUse::beyond(disk.used_bytes, disk.total_bytes, low);
+    let beyond = DiskUse::beyond(disk.used_bytes, disk.total_bytes, low);
+    let bytes_to_free = beyond.max(free_bytes_low.saturating_sub(disk.free_bytes()));
     let inodes_to_free = DiskUse::beyond(disk.used_inodes, disk.total_inodes, low);
     let told = format!(
-        "the disk of {} is {percent} % full; {} and {inodes_to_free} inodes are to be freed",
+        "the disk of {} is {percent} % full, with {} free; {} and {inodes_to_free} inodes are to be freed",
         disk.path.display(),
+        show::size(disk.free_bytes()),
         show::size(bytes_to_free)
     );
     Pressure { level, bytes_to_free, inodes_to_free, told }
@@ -160,7 +169,8 @@ mod tests {
 
     #[test]
     fn watermarks_are_of_bytes_and_of_inodes() {
-        let marks = Watermarks { high_percent: 80, low_percent: 60, emergency_percent: 95 };
+        let marks =
+            Watermarks { high_percent: 80, low_percent: 60, emergency_percent: 95, free_bytes_min: 0 };
         let check = |bytes: u64, inodes: u64, before: Level, expected: (Level, u64, u64)| {
             let disk = DiskUse {
                 path: "/".into(),
@@ -192,8 +202,27 @@ mod tests {
     }
 
     #[test]
+    fn too_little_is_free_however_large_the_disk_is() {
+        let marks =
+            Watermarks { high_percent: 80, low_percent: 60, emergency_percent: 95, free_bytes_min: 400 };
+        let check = |used_bytes: u64, before: Level, expected: (Level, u64)| {
+            let (path, total_bytes) = (PathBuf::from("/"), 1000);
+            let disk = DiskUse { path, used_bytes, total_bytes, used_inodes: 0, total_inodes: 0 };
+            let found = pressure(Some(&disk), &marks, before);
+            assert_eq!((found.level, found.bytes_to_free), expected, "{used_bytes} {before:?}");
+        };
+        use Level::{Calm, Emergency, High};
+        check(600, Calm, (Calm, 0));
+        check(601, Calm, (High, 201));
+        check(450, High, (High, 50));
+        check(450, Calm, (Calm, 0));
+        check(400, High, (Calm, 0));
+        check(950, High, (Emergency, 550));
+    }
+
+    #[test]
     fn the_fullest_disk_counts_and_one_that_cannot_be_seen_is_told() {
-        let full = Watermarks { high_percent: 1, low_percent: 1, emergency_percent: 101 };
+        let full = Watermarks { high_percent: 1, low_percent: 1, emergency_percent: 101, free_bytes_min: 0 };
         let check = |dirs: &[&str], expected: Level, told: usize| {
             let dirs: Vec<PathBuf> = dirs.iter().map(PathBuf::from).collect();
             let mut unseen = Vec::new();
@@ -211,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_disk_that_was_full_says_nothing_of_another() {
-        let marks = Watermarks { high_percent: 85, low_percent: 75, emergency_percent: 98 };
+        let marks =
+            Watermarks { high_percent: 85, low_percent: 75, emergency_percent: 98, free_bytes_min: 0 };
         let mut levels = Levels::default();
         let mut check = |one: u64, other: u64, expected: (Level, u64)| {
             let disk = |path: &str, used_bytes| DiskUse {

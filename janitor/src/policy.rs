@@ -8,15 +8,16 @@ use queue_format::{LABEL_OBJECT, LedgerEntry, Life, Litter, LitterKind, ObjectKi
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::disk::Level;
+use crate::disk::{Level, Pressure};
 use crate::inventory::{ClaimKey, Container, Image, Inventory, Mirror, Objects, WorkDirState};
 use crate::observe::is_removed;
 use crate::protect::{Kept, container_entry, image_entry};
 use crate::retain::Sizes;
 use crate::show::NAMELESS;
 
-/// A copy of a repository that was asked for within this time may still be read: far longer than git works on one.
-const MIRROR_REST_SECONDS: i64 = 24 * 3600;
+/// A copy of a repository that was asked for within this time is about to be asked for again: by the same task's next try,
+/// or the next task of its batch. Whoever reads one holds its lock.
+const MIRROR_REST_SECONDS: i64 = 600;
 
 /// Something to be done about one thing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -281,26 +282,33 @@ fn litter_left(litter: &Litter) -> Candidate {
     }
 }
 
-/// The longest unused first, until the rest is no more than `bytes_max`; in an emergency all that rest.
+/// The longest unused first, until the rest is no more than `bytes_max` and what a full disk demands is freed; in an
+/// emergency all that rest.
 fn mirrors_left(inventory: &Inventory, bytes_max: u64) -> impl Iterator<Item = Candidate> {
-    let is_emergency = inventory.state_pressure.level == Level::Emergency;
+    let Pressure { level, mut bytes_to_free, inodes_to_free, .. } = inventory.state_pressure;
     let mut mirrors: Vec<&Mirror> = inventory.mirrors.iter().collect();
     mirrors.sort_by_key(|mirror| (mirror.used_at, &mirror.path));
     let mut bytes: u64 = mirrors.iter().map(|mirror| mirror.bytes).sum();
+    // Nobody counts the files of a copy: one goes, and the next look tells.
+    let mut by_number = u64::from(inodes_to_free > 0);
     let now = inventory.now;
-    mirrors.retain(|mirror| {
-        let goes = is_removed(&mirror.path)
-            || mirror_rests(mirror.used_at, now) && (bytes > bytes_max || is_emergency);
-        bytes -= if goes { mirror.bytes } else { 0 };
-        goes
+    let going = mirrors.into_iter().filter_map(move |mirror| {
+        let is_wanted = bytes_to_free > 0 || by_number > 0 || level == Level::Emergency;
+        let reason = match () {
+            () if is_removed(&mirror.path) => Reason::Removed,
+            () if !mirror_rests(mirror.used_at, now) => return None,
+            () if is_wanted => Reason::DiskFull,
+            () if bytes > bytes_max => Reason::TooMany,
+            () => return None,
+        };
+        bytes -= mirror.bytes;
+        bytes_to_free = bytes_to_free.saturating_sub(mirror.bytes);
+        by_number = by_number.saturating_sub(1);
+        Some((mirror, reason))
     });
-    mirrors.into_iter().map(move |mirror| Candidate {
+    going.map(|(mirror, reason)| Candidate {
         target: Target::Mirror(mirror.path.clone()),
-        reason: match is_emergency {
-            _ if is_removed(&mirror.path) => Reason::Removed,
-            true => Reason::DiskFull,
-            false => Reason::TooMany,
-        },
+        reason,
         patience: Patience::Grace,
         name: mirror.path.display().to_string(),
         entry: None,
@@ -309,7 +317,7 @@ fn mirrors_left(inventory: &Inventory, bytes_max: u64) -> impl Iterator<Item = C
     })
 }
 
-/// Whether no attempt that asked for a copy of a repository can still be reading it.
+/// Whether nobody has asked for a copy of a repository for a while.
 pub(crate) fn mirror_rests(used_at: Timestamp, now: Timestamp) -> bool {
     now.as_second().saturating_sub(used_at.as_second()) >= MIRROR_REST_SECONDS
 }

@@ -294,7 +294,8 @@ async fn a_copy_of_a_repository_goes_only_while_nobody_uses_it() {
         write(&dir.with_extension("lock"), age);
         dir
     };
-    let (old, locked, young) = (mirror("old", 3 * DAY), mirror("locked", 2 * DAY), mirror("young", DAY / 2));
+    let (old, locked, young) =
+        (mirror("old", 3 * DAY), mirror("locked", 2 * DAY), mirror("young", Duration::from_mins(5)));
     let read = mirror("read", 4 * DAY);
     // Whoever removed it was killed.
     let half_gone = node.place.state.join("repositories/.gone-0193a1c2d3e4f5061728394a5b6c7d8e");

@@ -392,15 +392,14 @@ fn what_cannot_go_makes_no_room() {
 
 #[test]
 fn copies_of_repositories_stay_while_they_fit_or_may_be_read() {
-    const DAY: i64 = 24 * 3600;
     let at = |second| jiff::Timestamp::from_second(second).expect("a time");
-    let check = |level, bytes_max: u64, expected: &[(&str, Reason)]| {
+    let check = |level, (bytes_to_free, inodes_to_free), bytes_max: u64, expected: &[(&str, Reason)]| {
         let mut inventory = case().inventory;
-        inventory.now = at(10 * DAY);
-        inventory.state_pressure.level = level;
+        inventory.now = at(1000);
+        inventory.state_pressure = Pressure { level, bytes_to_free, inodes_to_free, told: String::new() };
         // That of the engine's images is another disk: no copy lies there.
-        inventory.pressure = Pressure { level: Level::Emergency, bytes_to_free: 5000, ..Pressure::default() };
-        inventory.mirrors = [("old", 1), ("older", 0), ("day", 9 * DAY), ("new", 9 * DAY + 1)]
+        inventory.pressure = Pressure { level: Emergency, bytes_to_free: 5000, ..Pressure::default() };
+        inventory.mirrors = [("old", 1), ("older", 0), ("rested", 400), ("new", 401)]
             .map(|(name, used_at)| Mirror { path: name.into(), bytes: 100, used_at: at(used_at) })
             .into();
         let found = policy(&inventory, &BTreeMap::new(), &BTreeMap::new(), bytes_max);
@@ -409,12 +408,17 @@ fn copies_of_repositories_stay_while_they_fit_or_may_be_read() {
             .filter(|found| matches!(found.target, Target::Mirror(_)))
             .map(|found| (found.name.as_str(), found.reason))
             .collect();
-        assert_eq!(found, expected, "{level:?} {bytes_max}");
+        assert_eq!(found, expected, "{level:?} {bytes_to_free} {inodes_to_free} {bytes_max}");
     };
+    use Level::{Calm, Emergency, High};
     use Reason::{DiskFull, TooMany};
-    check(Level::Calm, 400, &[]);
-    check(Level::Calm, 399, &[("older", TooMany)]);
-    check(Level::Calm, 200, &[("older", TooMany), ("old", TooMany)]);
-    check(Level::High, 0, &[("older", TooMany), ("old", TooMany), ("day", TooMany)]);
-    check(Level::Emergency, 400, &[("older", DiskFull), ("old", DiskFull), ("day", DiskFull)]);
+    check(Calm, (0, 0), 400, &[]);
+    check(Calm, (0, 0), 399, &[("older", TooMany)]);
+    check(Calm, (0, 0), 200, &[("older", TooMany), ("old", TooMany)]);
+    check(Calm, (0, 0), 0, &[("older", TooMany), ("old", TooMany), ("rested", TooMany)]);
+    check(High, (100, 0), 400, &[("older", DiskFull)]);
+    check(High, (101, 9), 400, &[("older", DiskFull), ("old", DiskFull)]);
+    check(High, (1, 0), 200, &[("older", DiskFull), ("old", TooMany)]);
+    check(High, (0, 9), 400, &[("older", DiskFull)]);
+    check(Emergency, (1, 0), 400, &[("older", DiskFull), ("old", DiskFull), ("rested", DiskFull)]);
 }

@@ -9,6 +9,7 @@ pub(crate) fn config() -> Config {
         disk_low_percent: 99,
         disk_high_percent: 100,
         disk_emergency_percent: 101,
+        disk_free_gib: 0.0,
         ..Config::default()
     }
 }

@@ -26,7 +26,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 /// For the binary: this machine's disks may be as full as they like.
-const NEVER_FULL: &str = "disk_low_percent = 99\ndisk_high_percent = 100\ndisk_emergency_percent = 101\n";
+const NEVER_FULL: &str =
+    "disk_low_percent = 99\ndisk_high_percent = 100\ndisk_emergency_percent = 101\ndisk_free_gib = 0.0\n";
 
 /// A label of the tests' own.
 const UNIQUE: &str = "janitor-test";

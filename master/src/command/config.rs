@@ -2,6 +2,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
 use queue_format::{Spool, SpoolError};
 use systemd::Source;
@@ -71,7 +72,7 @@ fn check(file: &Path, host: &Host, out: &mut dyn Write) -> Result<Success, Comma
         return Err(CommandError::Program(errors.join("\n")));
     }
     writeln!(out, "{}: every key is known", file.display())?;
-    for note in notes(file, host).into_iter().chain(long_drain(&effective)) {
+    for note in notes(file, host).into_iter().chain(long_drain(&effective)).chain(no_room_made(&effective)) {
         writeln!(out, "note: {note}")?;
     }
     Ok(Success::Yes)
@@ -94,7 +95,9 @@ fn notes(file: &Path, host: &Host) -> Vec<String> {
                 )),
             }
         }
-        Ok(None) => notes.push("spool is not set: the units of systemd do not start without it".to_owned()),
+        Ok(None) if !has_units_spool() => {
+            notes.push("spool is not set: the units of systemd do not start without it".to_owned());
+        }
         _ => {}
     }
     let master: Option<MasterConfig> = systemd::config::load(&source, "master").ok();
@@ -109,11 +112,31 @@ fn notes(file: &Path, host: &Host) -> Vec<String> {
     notes
 }
 
+/// Whether the units' own file names a spool: that of a second worker of a node need not.
+fn has_units_spool() -> bool {
+    systemd::config::spool(&Source::named_or_default(None)).is_ok_and(|spool| spool.is_some())
+}
+
+/// A number of the effective configuration.
+fn value<T: FromStr>(effective: &str, key: &str) -> Option<T> {
+    effective.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = ")?.parse().ok())
+}
+
+/// A disk that is too full for the worker before it is for the janitor.
+fn no_room_made(effective: &str) -> Option<String> {
+    let (free, reserved): (f64, f64) =
+        (value(effective, "disk_free_gib")?, value(effective, "reserved_disk_gib")?);
+    (reserved > 0.0 && free <= reserved).then(|| {
+        format!(
+            "janitor.disk_free_gib ({free}) is not above worker.reserved_disk_gib ({reserved}): workers may wait for room that \
+             nobody makes"
+        )
+    })
+}
+
 /// A drain that the units of systemd cut off.
 fn long_drain(effective: &str) -> Option<String> {
-    let values = effective.lines().filter_map(|line| line.strip_prefix("drain_seconds = "));
-    let seconds: u64 =
-        values.filter_map(|value| value.parse().ok()).find(|seconds| *seconds > DRAIN_SECONDS_MAX)?;
+    let seconds: u64 = value(effective, "drain_seconds").filter(|seconds| *seconds > DRAIN_SECONDS_MAX)?;
     Some(format!(
         "worker.drain_seconds: systemd ends a worker {} s after it was told to stop; for {seconds} s, give it \
          TimeoutStopSec={} by: systemctl edit bottega-worker",
@@ -140,4 +163,26 @@ fn ask(role: Role, config: Option<&Path>, host: &Host) -> Result<Result<String, 
     let said = said.split("\n\n").next().unwrap_or_default().trim();
     let said = said.trim_start_matches(&format!("{role}: ")).trim_start_matches("Error: ");
     Ok(Err(if said.is_empty() { format!("{role} ended with {}", output.status) } else { said.to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_do_not_go_together_are_told() {
+        let check = |text: &str, expected: Option<&str>| {
+            let told = long_drain(text).or(no_room_made(text));
+            let begins = expected.map(|begin| told.as_ref().is_some_and(|told| told.starts_with(begin)));
+            assert!(begins.unwrap_or(told.is_none()), "{text:?}: {told:?}");
+        };
+        check("", None);
+        check("drain_seconds = 600\nreserved_disk_gib = 5.0\ndisk_free_gib = 10.0\n", None);
+        check("drain_seconds = 601\n", Some("worker.drain_seconds: systemd ends a worker 660 s after"));
+        check(
+            "reserved_disk_gib = 10.0\ndisk_free_gib = 10.0\n",
+            Some("janitor.disk_free_gib (10) is not above"),
+        );
+        check("reserved_disk_gib = 0.0\ndisk_free_gib = 0.0\n", None);
+    }
 }
