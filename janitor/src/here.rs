@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue_format::{BuildGate, Ledger, LedgerEntry, Life, LifeLock, LitterKind, NoBuilds, Owner, Reaped};
-use systemd::state_file;
+use systemd::{Notifier, state_file};
 
 use crate::audit::{Audit, Event};
 use crate::door::BuildsWait;
@@ -145,17 +145,8 @@ impl Here {
         tokio::task::spawn_blocking(move || ask(&files, &about)).await?
     }
 
-    /// What takes long and ends by itself; the watchdog hears of it meanwhile.
     async fn while_alive<T>(&self, work: impl Future<Output = T>) -> T {
-        let notifier = &self.files.notifier;
-        let tick = notifier.watchdog_interval().unwrap_or(Duration::MAX);
-        let mut work = pin!(work);
-        loop {
-            notifier.watchdog();
-            if let Ok(done) = tokio::time::timeout(tick, &mut work).await {
-                return done;
-            }
-        }
+        while_alive(&self.files.notifier, work).await
     }
 
     fn engine(&self) -> Result<&Engine, EngineError> {
@@ -164,6 +155,18 @@ impl Here {
             EngineError::Failed { action: "be reached", source }
         };
         self.engine.as_ref().ok_or_else(lost)
+    }
+}
+
+/// What takes long and ends by itself; the watchdog hears of it meanwhile.
+pub(crate) async fn while_alive<T>(notifier: &Notifier, work: impl Future<Output = T>) -> T {
+    let tick = notifier.watchdog_interval().unwrap_or(Duration::MAX);
+    let mut work = pin!(work);
+    loop {
+        notifier.working(tick.saturating_mul(2));
+        if let Ok(done) = tokio::time::timeout(tick, &mut work).await {
+            return done;
+        }
     }
 }
 

@@ -16,13 +16,13 @@ use crate::ending::Ending;
 use crate::error::JanitorError;
 use crate::execute::{ALONE_MAX, Execution, Report};
 use crate::explain::explain;
-use crate::here::Here;
+use crate::here::{Here, while_alive};
 use crate::inventory::Inventory;
 use crate::maker::{self, Maker};
 use crate::marks::Marks;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::observe::{Engine, Files, House, Link};
+use crate::observe::{Files, House, Link};
 use crate::plan::plan;
 use crate::policy::{Candidate, Patience, Target, believes_engine, is_engines, policy};
 use crate::protect::protect;
@@ -434,14 +434,15 @@ impl Janitor {
     async fn observe(&mut self, began: std::time::Instant) -> Result<Inventory, JanitorError> {
         self.look_at_house().await;
         let now = (self.clock)();
-        let seen = self.link.objects(&self.config, &self.uses, now).await;
+        let asked = self.link.objects(&self.config, &self.uses, now);
+        let seen = while_alive(&self.notifier, asked).await;
         if let Some((objects, heard)) = &seen {
             self.uses.note(objects, heard, Moment::at(now));
         }
         let files = Arc::clone(&self.files);
         let objects = seen.map(|(objects, _)| objects);
         let inventory = tokio::task::spawn_blocking(move || files.observe(objects)).await??;
-        let image_dirs = self.link.engine().map(Engine::image_dirs).unwrap_or_default();
+        let image_dirs = self.link.image_dirs();
         let state_dir = std::slice::from_ref(&self.files.state_dir);
         let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
         let unseen_before = std::mem::take(unseen);
@@ -473,7 +474,8 @@ impl Janitor {
         let was_other = std::mem::take(&mut self.is_other_engine);
         let Some(engine) = self.link.engine().filter(|_| believes_engine(inventory)) else { return false };
         let known = Maker::read(&self.files.state_dir);
-        self.is_other_engine = match (known, engine.maker().await) {
+        let maker = while_alive(&self.notifier, engine.maker()).await;
+        self.is_other_engine = match (known, maker) {
             (Ok(Some(known)), Ok(maker)) => maker.differs(&known),
             (Ok(None), Ok(_)) => false,
             (Err(_), _) | (_, Err(_)) => true,

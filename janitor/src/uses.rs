@@ -140,10 +140,10 @@ impl Uses {
                 |name: &str| by_tag.get(name).or_else(|| by_tag.get(format!("{name}:latest").as_str()));
             // Whichever engine it is: what may have been used counts as used.
             let names = [short_name(name, false), short_name(name, true)];
-            let id = names.iter().find_map(|name| listed(name)).map_or(name.as_str(), |id| id);
-            if let Some(used_at) = self.images.get_mut(id) {
-                *used_at = (*used_at).max(*at);
-            }
+            let by_name = names.iter().find_map(|name| listed(name)).map(|id| (*id).to_owned());
+            let Some(id) = by_name.or_else(|| id_of(name)) else { continue };
+            let of_id = self.images.range_mut(id.clone()..).take_while(|(found, _)| found.starts_with(&id));
+            of_id.for_each(|(_, used_at)| *used_at = (*used_at).max(*at));
         }
         self.heard_at = Some(wall);
         self.last = heard.last;
@@ -171,6 +171,13 @@ fn file(state_dir: &Path) -> PathBuf {
     state_dir.join(USES_FILE)
 }
 
+/// The id that an image is called by, or the beginning of it. Podman leaves out of what kind it is.
+fn id_of(name: &str) -> Option<String> {
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| format!("sha256:{digits}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,14 +192,15 @@ mod tests {
     fn the_last_use_is_what_is_heard_or_seen_last() {
         let at = |second| Timestamp::from_second(second).expect("a time");
         let image = |id: &str| Image {
-            id: id.to_owned(),
+            id: format!("sha256:{id}"),
             parent_id: None,
             tags: vec![format!("name-of-{id}:latest")],
             labels: Default::default(),
             created_at: None,
             size_bytes: 0,
         };
-        let container = |image: &str| Container { image_id: image.to_owned(), ..Container::default() };
+        let container =
+            |image: &str| Container { image_id: format!("sha256:{image}"), ..Container::default() };
         let mut uses = Uses::default();
         let mut check = |now, images: &[&str], used: &[&str], heard: &Heard, expected: &[(&str, i64)]| {
             let objects = Objects {
@@ -201,7 +209,7 @@ mod tests {
             };
             uses.note(&objects, heard, moment("here", now, now as u64));
             let found: Vec<_> =
-                uses.of_images().iter().map(|(id, at)| (id.as_str(), at.as_second())).collect();
+                uses.of_images().iter().map(|(id, at)| (&id["sha256:".len()..], at.as_second())).collect();
             assert_eq!(found, expected, "at {now}");
         };
         let none = Heard::default();
@@ -210,7 +218,7 @@ mod tests {
         let heard =
             |name: &str, second| Heard { uses: vec![(name.to_owned(), at(second))], ..Heard::default() };
         check(30, &["a", "b"], &[], &heard("name-of-a", 25), &[("a", 25), ("b", 20)]);
-        check(40, &["a", "b"], &[], &heard("a", 35), &[("a", 35), ("b", 20)]);
+        check(40, &["a", "b"], &[], &heard("sha256:a", 35), &[("a", 35), ("b", 20)]);
         check(50, &["a", "b"], &[], &heard("name-of-b:latest", 15), &[("a", 35), ("b", 20)]);
         check(60, &["a", "b", "c"], &[], &heard("gone", 55), &[("a", 35), ("b", 20), ("c", 60)]);
         let partial = Heard { is_partial: true, ..Heard::default() };
@@ -220,6 +228,11 @@ mod tests {
         check(6, &["a", "b"], &[], &none, &[("a", 5), ("b", 6)]);
         let far = heard("docker.io/library/name-of-b:latest", 7);
         check(8, &["a", "b"], &[], &far, &[("a", 5), ("b", 7)]);
+        // By its id without its kind, or by the beginning of it.
+        check(9, &["a1", "a2", "b"], &[], &none, &[("a1", 9), ("a2", 9), ("b", 7)]);
+        check(12, &["a1", "a2", "b"], &[], &heard("a1", 11), &[("a1", 11), ("a2", 9), ("b", 7)]);
+        check(14, &["a1", "a2", "b"], &[], &heard("a", 13), &[("a1", 13), ("a2", 13), ("b", 7)]);
+        check(16, &["a1", "b"], &[], &heard("ab:c", 15), &[("a1", 13), ("b", 7)]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn case() -> Case {
         spool_root,
         spool_id: spool.id(),
         state_dir,
-        notifier: systemd::Notifier::default(),
+        notifier: Notifier::default(),
         node: "here".to_owned(),
         ages: crate::Config::default().litter_ages(),
         clock: jiff::Timestamp::now,
@@ -166,7 +166,7 @@ async fn the_watchdog_hears_of_what_takes_long() {
     let said = [("NOTIFY_SOCKET", socket.as_os_str()), ("WATCHDOG_USEC", "20000".as_ref())];
     let environment = systemd::Environment::from_os(said.map(|(key, value)| (key.into(), value.into())));
     let files = Arc::get_mut(&mut case.world.files).expect("nobody else's");
-    files.notifier = systemd::Notifier::new(&environment);
+    files.notifier = Notifier::new(&environment);
     let heard = async {
         let mut bytes = [0; 64];
         for _ in 0..4 {
@@ -174,7 +174,7 @@ async fn the_watchdog_hears_of_what_takes_long() {
             while listener.recv(&mut bytes).is_err() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            assert!(bytes.starts_with(b"WATCHDOG=1"));
+            assert!(bytes.starts_with(b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=20000\n"));
         }
     };
     // Once at its beginning, and then as often as it takes.

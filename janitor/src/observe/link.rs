@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -6,6 +7,7 @@ use tokio::time::Instant;
 use super::engine::Engine;
 use super::events::Listener;
 use crate::config::Config;
+use crate::error::EngineError;
 use crate::inventory::Objects;
 use crate::uses::{Heard, Uses};
 
@@ -15,11 +17,16 @@ const RETRY_MAX: Duration = Duration::from_secs(240);
 /// So many periods without a look, and with no event by which to tell, an engine may have started anew in between.
 const GAP_PERIODS: u64 = 4;
 
+/// How long it may take an engine in all to tell what it holds: answer by answer it may be slower than anybody waits for.
+const LISTING_MAX: Duration = Duration::from_secs(600);
+
 /// The way to the engine, which may be away, hang, or come back as another process.
 #[derive(Debug)]
 pub(crate) struct Link {
     address: Option<String>,
     engine: Option<Engine>,
+    /// Where it keeps images, as it last said: its disk is no emptier while it does not answer.
+    image_dirs: Vec<PathBuf>,
     failures: u32,
     retry_at: Option<Instant>,
     /// Whether its events are heard between two passes too.
@@ -29,7 +36,15 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(address: Option<String>) -> Self {
-        Self { address, engine: None, failures: 0, retry_at: None, listens: false, listener: None }
+        Self {
+            address,
+            engine: None,
+            image_dirs: Vec::new(),
+            failures: 0,
+            retry_at: None,
+            listens: false,
+            listener: None,
+        }
     }
 
     /// Hears its events between two passes too from now on.
@@ -40,6 +55,11 @@ impl Link {
     /// The engine, if it answered when it was last asked.
     pub(crate) fn engine(&self) -> Option<&Engine> {
         self.engine.as_ref()
+    }
+
+    /// Where images are kept on this machine, as far as the engine has ever said.
+    pub(crate) fn image_dirs(&self) -> &[PathBuf] {
+        &self.image_dirs
     }
 
     /// What it holds, and what it told since it was last heard. `None` while it does not answer: one warning, then silence, and
@@ -57,25 +77,15 @@ impl Link {
         let gap = i64::try_from(config.period_seconds.saturating_mul(GAP_PERIODS)).unwrap_or(i64::MAX);
         let is_late = uses.heard_at.is_some_and(|at| now.as_second().saturating_sub(at.as_second()) > gap);
         let may_be_new = uses.last.is_none() && (self.failures > 0 || is_late);
-        let engine = match self.engine.take() {
-            Some(engine) => Ok(engine),
-            None => Engine::connect(self.address.as_deref(), config.engine_timeout()).await,
-        };
-        let listed = match engine {
-            Ok(engine) => match engine.list().await {
-                Ok(objects) => {
-                    let heard = self.heard(&engine, uses, now).await;
-                    Ok((engine, objects, heard))
-                }
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        match listed {
+        let asked = tokio::time::timeout(LISTING_MAX, self.ask(config, uses, now)).await;
+        let late =
+            |_| EngineError::TimedOut { action: "tell all that it holds", seconds: LISTING_MAX.as_secs() };
+        match asked.map_err(late).flatten() {
             Ok((engine, objects, heard)) => {
                 if self.failures > 0 {
                     tracing::info!("the container engine answers again");
                 }
+                engine.image_dirs().clone_into(&mut self.image_dirs);
                 self.engine = Some(engine);
                 self.failures = 0;
                 self.retry_at = None;
@@ -92,6 +102,21 @@ impl Link {
                 None
             }
         }
+    }
+
+    async fn ask(
+        &mut self,
+        config: &Config,
+        uses: &Uses,
+        now: Timestamp,
+    ) -> Result<(Engine, Objects, Heard), EngineError> {
+        let engine = match self.engine.take() {
+            Some(engine) => engine,
+            None => Engine::connect(self.address.as_deref(), config.engine_timeout()).await?,
+        };
+        let objects = engine.list().await?;
+        let heard = self.heard(&engine, uses, now).await;
+        Ok((engine, objects, heard))
     }
 
     /// What it told since it was last heard. It is asked by the last event of all that were heard in between: where it
