@@ -1,5 +1,6 @@
 //! The last stage: look again, then remove.
 
+use std::collections::BTreeSet;
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -77,6 +78,8 @@ pub(crate) struct Execution<'a, W: World> {
     pub(crate) open_wait: Duration,
     /// How long builds that come then are kept waiting.
     pub(crate) alone_max: Duration,
+    /// Whether more tasks wait than are asked for their images, and the plan goes by that already.
+    pub(crate) more_wait: bool,
     /// Once it is asked for, nothing more is begun.
     pub(crate) ending: &'a Ending,
 }
@@ -103,6 +106,14 @@ struct Tally {
     settled: Mutex<Vec<Target>>,
 }
 
+/// A moment in which images may go.
+struct Moment<A> {
+    /// While it is held, no build of ours begins.
+    alone: Alone<A>,
+    /// The images that tasks are to run in which wait.
+    waiting: BTreeSet<String>,
+}
+
 /// What a pass came to, what resisted, and which files and directories are gone, or stay for now.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
@@ -127,7 +138,7 @@ impl<W: World> Execution<'_, W> {
                 waiting += self.images(wave, &mut alone, &tally).await;
             } else {
                 alone = None;
-                self.steps(wave, &tally, |_| true).await;
+                self.steps(wave, &BTreeSet::new(), &tally, |_| true).await;
             }
         }
         let report = Report {
@@ -152,32 +163,55 @@ impl<W: World> Execution<'_, W> {
     }
 
     /// One wave of images, while no build runs; how many of them wait for the next pass.
-    async fn images(&self, wave: &[Candidate], alone: &mut Option<Alone<W::Alone>>, tally: &Tally) -> usize {
+    async fn images(&self, wave: &[Candidate], alone: &mut Option<Moment<W::Alone>>, tally: &Tally) -> usize {
         let mut left = wave;
         while !left.is_empty() {
             // Builds that wait meanwhile get their turn in between.
-            if alone.as_ref().is_some_and(|alone| alone.since.elapsed() >= self.alone_max) {
+            if alone.as_ref().is_some_and(|moment| moment.alone.since.elapsed() >= self.alone_max) {
                 *alone = None;
                 self.world.pause(HAND_OVER).await;
             }
             // Who closes the door again and again, a wave after the other, keeps every new build out.
             if alone.is_none() && !tally.images_over.load(Ordering::Relaxed) {
-                *alone = self.without_builds(tally).await.map(|gate| self.ending.hold(gate));
-                let goes_on = alone.is_some() && !self.somebody_builds().await;
-                tally.images_over.store(!goes_on, Ordering::Relaxed);
+                *alone = self.moment(tally).await;
+                tally.images_over.store(alone.is_none(), Ordering::Relaxed);
             }
             let is_over = || tally.images_over.load(Ordering::Relaxed) || self.ending.is_asked();
             let Some(held) = alone.as_ref().filter(|_| !is_over()) else { return left.len() };
-            let goes_on = |nth| (nth == 0 || held.since.elapsed() < self.alone_max) && !is_over();
-            let begun = self.steps(left, tally, goes_on).await;
+            let goes_on = |nth| (nth == 0 || held.alone.since.elapsed() < self.alone_max) && !is_over();
+            let begun = self.steps(left, &held.waiting, tally, goes_on).await;
             tally.images_tried.fetch_or(begun > 0, Ordering::Relaxed);
             left = &left[begun..];
         }
         0
     }
 
-    /// As many steps as `goes_on`, and no more at once than may be in flight; gives how many.
-    async fn steps(&self, wave: &[Candidate], tally: &Tally, goes_on: impl Fn(usize) -> bool) -> usize {
+    /// Builds were waited for, and perhaps for long: whatever else keeps images is asked again.
+    async fn moment(&self, tally: &Tally) -> Option<Moment<W::Alone>> {
+        let alone = self.ending.hold(self.without_builds(tally).await?);
+        if self.somebody_builds().await {
+            return None;
+        }
+        match self.world.waiting_images().await {
+            Ok(Some(waiting)) => Some(Moment { alone, waiting }),
+            Ok(None) if self.more_wait => Some(Moment { alone, waiting: BTreeSet::new() }),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!("{error}; images stay until then");
+                None
+            }
+        }
+    }
+
+    /// As many steps as `goes_on`, and no more at once than may be in flight; gives how many. `waiting` are the images that
+    /// waiting tasks name.
+    async fn steps(
+        &self,
+        wave: &[Candidate],
+        waiting: &BTreeSet<String>,
+        tally: &Tally,
+        goes_on: impl Fn(usize) -> bool,
+    ) -> usize {
         let begun = AtomicUsize::new(0);
         futures_util::stream::iter(wave)
             .take_while(|_| {
@@ -186,7 +220,7 @@ impl<W: World> Execution<'_, W> {
                 ready(goes)
             })
             .for_each_concurrent(self.parallel, |candidate| async {
-                self.step(candidate, tally).await;
+                self.step(candidate, waiting, tally).await;
                 self.notifier.watchdog();
             })
             .await;
@@ -230,13 +264,13 @@ impl<W: World> Execution<'_, W> {
         }
     }
 
-    async fn step(&self, candidate: &Candidate, tally: &Tally) {
+    async fn step(&self, candidate: &Candidate, waiting: &BTreeSet<String>, tally: &Tally) {
         let needs_engine = matches!(candidate.target, Target::Container(_) | Target::Image(_));
         if needs_engine && tally.engine_down.load(Ordering::Relaxed) {
             tally.failed.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let removed = match self.world.look(candidate).await {
+        let removed = match self.world.look(candidate, waiting).await {
             Ok(Look::Keep(why)) => {
                 tracing::debug!("kept: {}: {why}", show::line(candidate, None, (self.clock)()));
                 tally.kept.fetch_add(1, Ordering::Relaxed);

@@ -37,6 +37,11 @@ impl World for Here {
         self.on_files(&(), |files, ()| files.named_images()).await
     }
 
+    async fn waiting_images(&self) -> Result<Option<BTreeSet<String>>, JanitorError> {
+        let (images, are_all) = self.on_files(&(), |files, ()| files.waiting_images()).await?;
+        Ok(are_all.then_some(images))
+    }
+
     async fn container(&self, id: &str) -> Result<Option<Container>, LookError> {
         Ok(self.engine()?.container(id).await?)
     }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,6 +271,7 @@ impl Janitor {
             builds_wait,
             open_wait,
             alone_max: ALONE_MAX,
+            more_wait: inventory.is_more_waiting,
             ending: &self.ending,
         };
         let done = execution.run(&plan).await;
@@ -321,7 +323,7 @@ impl Janitor {
         let here = self.here();
         let mut lines = Vec::new();
         for candidate in plan.steps() {
-            lines.extend(planned(&here, candidate, (self.clock)()).await);
+            lines.extend(planned(&here, candidate, &inventory.named_images, (self.clock)()).await);
         }
         if plan.postponed > 0 && !self.is_open {
             let max = self.config.deletions_max;
@@ -462,9 +464,9 @@ impl Janitor {
         // Tasks that wait are many: they are asked only where an image is about to go that one of them may name.
         let images = images_left(&inventory, &self.config.retention());
         if images.iter().any(|image| !self.resistance.leaves_alone(image, began)) {
-            let (named, are_all) = self.here().on_files(&(), |files, ()| files.waiting_images()).await?;
-            inventory.named_images.extend(named);
-            inventory.is_more_waiting = !are_all;
+            let waiting = self.here().waiting_images().await?;
+            inventory.is_more_waiting = waiting.is_none();
+            inventory.named_images.extend(waiting.into_iter().flatten());
         }
         Ok(inventory)
     }
@@ -559,8 +561,13 @@ pub(crate) fn leftovers(
     (found, waiting)
 }
 
-async fn planned(here: &Here, candidate: &Candidate, now: Timestamp) -> Option<String> {
-    match here.look(candidate).await {
+async fn planned(
+    here: &Here,
+    candidate: &Candidate,
+    named: &BTreeSet<String>,
+    now: Timestamp,
+) -> Option<String> {
+    match here.look(candidate, named).await {
         Ok(Look::Remove(bytes)) => Some(show::line(candidate, bytes, now)),
         Ok(Look::Keep(_) | Look::Wait(_)) => None,
         Err(error) => {

@@ -39,7 +39,7 @@ pub(crate) fn judge_image(now: &Inventory, found: Option<&Image>, candidate: &Ca
     match image_entry(now, image) {
         None => Look::Keep("it is not ours"),
         Some(_) if is_base(image) => Look::Keep("it is a base image"),
-        Some(_) if now.is_named(image) => Look::Keep("a claimed task is to run in it"),
+        Some(_) if now.is_named(image) => Look::Keep("a task is to run in it"),
         Some(entry) if is_accepted(now, image, entry) && !is_spent => Look::Keep("its task is accepted"),
         Some(_) => Look::Remove(candidate.bytes),
     }

@@ -43,6 +43,9 @@ pub(crate) trait World {
     /// The images that claimed tasks are to run in.
     async fn named_images(&self) -> Result<BTreeSet<String>, JanitorError>;
 
+    /// The images that tasks are to run in which wait; `None`: they are more than are asked.
+    async fn waiting_images(&self) -> Result<Option<BTreeSet<String>>, JanitorError>;
+
     /// One container; `None`: it is gone.
     async fn container(&self, id: &str) -> Result<Option<Container>, LookError>;
 
@@ -90,8 +93,9 @@ pub(crate) trait World {
 
     async fn pause(&self, time: Duration);
 
-    /// Whether a candidate may go, by its claim, its worker and itself as they are now.
-    async fn look(&self, candidate: &Candidate) -> Result<Look, LookError> {
+    /// Whether a candidate may go, by its claim, its worker and itself as they are now, and by the images that waiting tasks
+    /// name.
+    async fn look(&self, candidate: &Candidate, waiting: &BTreeSet<String>) -> Result<Look, LookError> {
         if matches!(
             candidate.target,
             Target::Lease(_) | Target::Lock(_) | Target::Litter(..) | Target::Mirror(_)
@@ -116,6 +120,7 @@ pub(crate) trait World {
             }
             Target::Image(id) => {
                 now.named_images = self.named_images().await?;
+                now.named_images.extend(waiting.iter().cloned());
                 Ok(judge_image(&now, self.image(id).await?.as_ref(), candidate))
             }
             _ => Ok(self.look_at_files(candidate).await?),

@@ -84,7 +84,7 @@ async fn the_last_look_sees_what_changed() {
     let check = async |change: fn(&Case), expected: Result<Look, &str>| {
         let case = case();
         change(&case);
-        let look = case.world.look(&case.candidate).await;
+        let look = case.world.look(&case.candidate, &BTreeSet::new()).await;
         match (look, expected) {
             (Ok(Look::Remove(Some(bytes))), Ok(Look::Remove(None))) => assert!(bytes >= 5000, "{bytes}"),
             (Ok(look), Ok(expected)) => assert_eq!(look, expected),

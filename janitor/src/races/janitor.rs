@@ -49,6 +49,8 @@ pub(crate) enum Blind {
     Named,
     /// What tasks that wait are to run in is not asked.
     Waiting,
+    /// They are asked at the listing alone.
+    LateWaiting,
     /// What the engine tells of uses is not heard.
     Events,
     /// That the clock was set is not seen.
@@ -66,7 +68,7 @@ pub(crate) enum Blind {
 }
 
 impl Blind {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Ledger,
         Self::Labels,
         Self::Claims,
@@ -77,6 +79,7 @@ impl Blind {
         Self::Accepted,
         Self::Named,
         Self::Waiting,
+        Self::LateWaiting,
         Self::Events,
         Self::Clock,
         Self::ForeignBuild,
@@ -140,6 +143,7 @@ impl Scene {
             builds_wait,
             open_wait: Duration::ZERO,
             alone_max,
+            more_wait: false,
             ending: &Ending::default(),
         };
         self.was_shut.set(false);
@@ -258,6 +262,16 @@ impl World for Scene {
             Some(Blind::LastLook) => self.planned.named_images.clone(),
             _ => self.model.borrow().named.clone(),
         })
+    }
+
+    async fn waiting_images(&self) -> Result<Option<BTreeSet<String>>, JanitorError> {
+        self.meanwhile().await;
+        let mut model = self.model.borrow_mut();
+        model.seen_waiting = model.waiting.clone();
+        Ok(Some(match self.blind {
+            Some(Blind::Waiting | Blind::LastLook | Blind::LateWaiting) => BTreeSet::new(),
+            _ => model.waiting.clone(),
+        }))
     }
 
     /// From here on it is one with the removal.

@@ -494,7 +494,7 @@ impl Model {
         if image.tags.iter().any(|tag| self.named.contains(tag)) {
             self.violate(format!("the image {id} went, which a task is to run in"));
         }
-        // One that is submitted after the look at those that wait comes too late.
+        // One that is submitted after the last look at those that wait comes too late.
         if image.tags.iter().any(|tag| self.waiting.contains(tag) && self.seen_waiting.contains(tag)) {
             self.violate(format!("the image {id} went, which a task waits to run in"));
         }
