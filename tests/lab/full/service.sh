@@ -12,7 +12,7 @@ ticks=120
 ok() { echo "test service::$1 ... ok"; }
 fail() {
     echo "test service::$1 ... FAILED"
-    journalctl --no-pager -n 60 -u "$unit" -u bottega-worker -u bottega-master
+    journalctl --no-pager -n 60 -u "$unit" -u bottega-worker -u bottega-master -u bottega-janitor
     exit 1
 }
 # until_true SECONDS NAME COMMAND...
@@ -102,6 +102,21 @@ systemctl stop "$unit" || fail drains
 ! grep -rqs canary-in-a-credential "$spool" /var/lib/bottega || fail keeps_its_key_to_itself
 ! journalctl --no-pager | grep -q canary-in-a-credential || fail keeps_its_key_to_itself
 ok keeps_its_key_to_itself
+
+# Who is killed and not started again leaves a container, of which the janitor's unit may know enough to remove it.
+systemctl start "$unit"
+run zombie 600
+until_true 240 removes_zombies is_running zombie
+systemctl kill --signal=KILL "$unit"
+systemctl stop "$unit"
+is_running zombie || fail removes_zombies
+systemctl start bottega-janitor || fail removes_zombies
+is_not_running() { ! is_running zombie; }
+until_true 240 removes_zombies is_not_running
+bottega-janitor history | grep -q container || fail removes_zombies
+systemctl stop bottega-janitor
+runuser -u bottega -- bottega cancel --spool "$spool" zombie
+ok removes_zombies
 
 # No package index is reachable here.
 for file in bottega node; do
