@@ -46,8 +46,8 @@ impl Docker {
             let last = outcome.log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no output");
             why.push(format!("{network:?}: {:?}, {}", outcome.end, last.trim()));
         }
-        let advice =
-            "check the package index and proxy settings of the host, then make the base images again";
+        let advice = "check the package index and proxy settings of the host, then make the base images again; on a cluster \
+                      without an index, set build_network to bridge or host";
         Err(failed("reach the package index from a container", format!("{}; {advice}", why.join("; "))))
     }
 }
