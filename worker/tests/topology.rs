@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use worker::config::WorkerConfig;
 use worker::slots::{Machine, Plan, plan};
-use worker::topology::{CoreKind, Topology, record, unpack};
+use worker::topology::{CoreKind, Topology, online_cpus, record, unpack};
 
 const KIB: u64 = 1 << 10;
 /// Said where a slot has fewer CPUs than it should.
@@ -33,7 +33,12 @@ fn unpacked(name: &str) -> tempfile::TempDir {
 }
 
 fn read(name: &str) -> Topology {
-    Topology::read(unpacked(name).path())
+    let root = unpacked(name);
+    let topology = Topology::read(root.path());
+    // Asked alone, it is the same.
+    let is_told = root.path().join("sys/devices/system/cpu/online").exists();
+    assert_eq!(online_cpus(root.path()), is_told.then(|| topology.online.clone()), "{name}");
+    topology
 }
 
 /// Slots of four CPUs and little memory: what limits them is cores alone.

@@ -13,6 +13,7 @@ mod types;
 
 pub(crate) use cgroup::MOUNT;
 pub use queue_format::CpuSet;
+pub use read::online_cpus;
 pub use recording::{record, unpack};
 pub use tell::recording_of_this_machine;
 pub use types::{Core, CoreKind, NumaNode, Topology};

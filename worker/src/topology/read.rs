@@ -34,12 +34,22 @@ impl Topology {
     }
 }
 
+/// Which CPUs are online, read from `/sys` under `root` without all the rest; `None` where it does not tell.
+#[must_use]
+pub fn online_cpus(root: &Path) -> Option<CpuSet> {
+    told_online(&Tree::new(root))
+}
+
+fn told_online(tree: &Tree) -> Option<CpuSet> {
+    tree.set(&format!("{CPU}/online")).filter(|online| !online.is_empty())
+}
+
 fn within(set: &CpuSet, bounds: &[Option<CpuSet>]) -> CpuSet {
     bounds.iter().flatten().fold(set.clone(), |set, bound| set.and(bound))
 }
 
 fn online(tree: &Tree, allowed: Option<&CpuSet>, notices: &mut Vec<String>) -> CpuSet {
-    if let Some(online) = tree.set(&format!("{CPU}/online")).filter(|online| !online.is_empty()) {
+    if let Some(online) = told_online(tree) {
         return online;
     }
     notices.push(

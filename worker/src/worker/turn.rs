@@ -1,6 +1,7 @@
 //! One claim, from the moment it is ours to the one in which it is not any more.
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::board::Topic;
 use crate::engine::{Engine, EngineError};
 use crate::run::{self, RunError, share};
 use crate::slots::Slot;
+use crate::topology::online_cpus;
 use crate::work_dir::{WorkDir, on_disk};
 
 /// How often a slot asks whether its claim is still there; the heartbeat looks.
@@ -363,6 +365,10 @@ impl<E: Engine + 'static> Worker<E> {
             }
             if !claim.is_held() {
                 return Interruption::Lost;
+            }
+            // The kernel lets what ran there run on CPUs of others: that does not wait for the next look.
+            if online_cpus(Path::new("/")).is_some_and(|online| !online.touches(&cpus)) {
+                self.look_at_slots().await;
             }
             if self.seats.are_gone(&cpus) {
                 return Interruption::CpusGone;
