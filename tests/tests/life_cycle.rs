@@ -9,7 +9,7 @@ use std::time::Duration;
 use bollard::query_parameters::{InspectContainerOptions, KillContainerOptionsBuilder};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use queue_format::{Located, Spool, State};
+use queue_format::{Counts, Located, Spool, State};
 use serde_json::Value;
 use tests::harness::{House, engine, printed, program, wait_for};
 
@@ -233,6 +233,46 @@ async fn each_of_two_workers_goes_on_with_its_own_whoever_is_back_first() {
         assert!(went_on(&manifest), "{manifest:#}\n{}", node.said());
         assert_eq!(node.find(task).name.token.0, 1, "{}", node.said());
     }
+}
+
+/// Left for a successor, killed, and drained for less time than a task takes: in turn, with every slot at work.
+#[tokio::test]
+async fn a_node_at_full_load_loses_nothing_however_its_worker_ends() {
+    const TASKS: usize = 12;
+    let node = Node::new(
+        "[worker]\nslot_cores = 1\nreserved_cores = 0\ndrain_seconds = 1\nbuild_network = \"bridge\"\n",
+    );
+    let ids: Vec<String> = (0..TASKS).map(|n| format!("task-{n:02}")).collect();
+    ids.iter().for_each(|id| node.run(id, &ticks(5)));
+    let begun = || ["turn: claimed", "turn: goes on"].map(|text| node.said().matches(text).count());
+    let ends = [Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGKILL];
+    for (round, end) in ends.into_iter().chain(ends).enumerate() {
+        let before = begun();
+        let worker = node.worker();
+        if round >= ends.len() {
+            let has_begun = wait_for(BOUND, || (begun() != before).then_some(()));
+            assert!(has_begun.is_some(), "{}", node.said());
+        }
+        // Any of them.
+        node.until_running("task").await;
+        worker.signal(end);
+        worker.until_ended();
+    }
+    let last = node.worker();
+    let (mut adopted, mut handed_back) = (0, 0);
+    for id in &ids {
+        let (manifest, output) = node.until_done(id);
+        assert_eq!(output, all_ticks(5), "{manifest:#}\n{}", node.said());
+        adopted += usize::from(went_on(&manifest));
+        handed_back += usize::from(node.find(id).name.token.0 > 1);
+    }
+    println!("{TASKS} tasks: {adopted} adopted, {handed_back} handed back, 0 lost, 0 done twice");
+    assert!(adopted > 0 && handed_back > 0, "this shows nothing:\n{}", node.said());
+    last.signal(Signal::SIGTERM);
+    assert!(last.until_ended().success());
+    let done: usize = Counts::of(&node.spool.all().expect("listed")).done.values().sum();
+    assert_eq!(done, TASKS);
+    assert!(node.house.containers(&node.spool).await.expect("listed").is_empty());
 }
 
 /// As a person does it, past the worker.
