@@ -9,7 +9,7 @@ use anyhow::Context;
 use base_images::{IMAGE_PREFIX, PythonVersion};
 use jiff::Timestamp;
 use queue_format::{EventLog, Incarnation, Labels, Ledger, LifeLock, Owner, Spool, Token, node_name};
-use systemd::{Environment, Notifier, Reload, Shutdown, Source};
+use systemd::{Environment, Notifier, Reload, Shutdown, Source, state_file};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -166,7 +166,10 @@ pub(crate) async fn serve(
         },
     };
     if auto {
-        std::fs::write(state_dir.join(BUILD_NETWORK), format!("{build_network:?}\n"))?;
+        let (path, text) = (state_dir.join(BUILD_NETWORK), format!("{build_network:?}\n"));
+        if let Err(error) = state_file::replace(&path, text.as_bytes(), 0o644) {
+            tracing::warn!("{} cannot be written: {error}; it is found out again next time", path.display());
+        }
     }
     let shown: Vec<String> = pythons.iter().map(ToString::to_string).collect();
     tracing::info!(%owner, slots = slots.len(), ?build_network, pythons = shown.join(" "), "ready");

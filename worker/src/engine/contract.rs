@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -402,6 +402,11 @@ pub trait Engine: Send + Sync {
         &self,
         request: &RunRequest,
     ) -> impl Future<Output = Result<Option<RunOutcome>, EngineError>> + Send;
+
+    /// Removes what an earlier process began for these objects and nobody goes on with.
+    fn remove_left(&self, _objects: &HashSet<Uuid>) -> impl Future<Output = Result<(), EngineError>> + Send {
+        async { Ok(()) }
+    }
 
     /// The names of the images that begin with `prefix`, with their ids.
     fn images(

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use base_images::{ListedContainer, Which, short_name};
@@ -8,6 +8,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use queue_format::{LABEL_OBJECT, ObjectKind};
+use uuid::Uuid;
 
 use super::connect::{Docker, Inner, failed, is_missing};
 use super::{
@@ -45,6 +46,13 @@ impl Engine for Docker {
 
     async fn adopt(&self, request: &RunRequest) -> Result<Option<RunOutcome>, EngineError> {
         self.adopt_container(request).await
+    }
+
+    async fn remove_left(&self, objects: &HashSet<Uuid>) -> Result<(), EngineError> {
+        for object in objects {
+            self.remove_object(*object).await?;
+        }
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), EngineError> {

@@ -1,4 +1,6 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+
+use uuid::Uuid;
 
 use super::{
     BuildOutcome, BuildRequest, Docker, Engine, EngineError, EngineFacts, Limits, RunOutcome, RunRequest,
@@ -74,6 +76,13 @@ impl Engine for NodeEngine {
 
     async fn adopt(&self, request: &RunRequest) -> Result<Option<RunOutcome>, EngineError> {
         self.engine("go on with a container")?.adopt(request).await
+    }
+
+    async fn remove_left(&self, objects: &HashSet<Uuid>) -> Result<(), EngineError> {
+        match self {
+            Self::Docker(docker) => docker.remove_left(objects).await,
+            Self::None => Ok(()),
+        }
     }
 
     async fn images(&self, prefix: &str) -> Result<BTreeMap<String, String>, EngineError> {

@@ -191,11 +191,16 @@ impl Docker {
         };
         self.inner.remove_labelled(LABEL_NODE, &gone.to_string(), kind).await?;
         for (object, kind) in &entries {
-            match kind {
-                ObjectKind::Container { .. } => self.inner.forget(*object),
-                ObjectKind::Build { .. } | ObjectKind::WorkDir { .. } => {}
-            }
+            self.inner.forget_container(*object, kind);
         }
+        Ok(())
+    }
+
+    /// Removes the containers of one object of the ledger.
+    pub(super) async fn remove_object(&self, object: Uuid) -> Result<(), EngineError> {
+        let Some(entry) = self.inner.options.ledger.get(object) else { return Ok(()) };
+        self.inner.remove_object(object, &entry.kind).await?;
+        self.inner.forget_container(object, &entry.kind);
         Ok(())
     }
 }
@@ -203,6 +208,14 @@ impl Docker {
 impl Inner {
     async fn remove_object(&self, object: Uuid, kind: &ObjectKind) -> Result<(), EngineError> {
         self.remove_labelled(LABEL_OBJECT, &object.to_string(), |_| Some(kind)).await
+    }
+
+    /// Of builds there may still be images.
+    fn forget_container(&self, object: Uuid, kind: &ObjectKind) {
+        match kind {
+            ObjectKind::Container { .. } => self.forget(object),
+            ObjectKind::Build { .. } | ObjectKind::WorkDir { .. } => {}
+        }
     }
 
     /// Removes every container with a label that is truly of the object which its labels name, and looks again until there

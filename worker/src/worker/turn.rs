@@ -72,7 +72,12 @@ impl<E: Engine + 'static> Worker<E> {
             Some(why) => Err(Interruption::Node(why)),
             None => self.conclusion(slot, claim, &journal, shutdown).await,
         };
+        let is_cut_off = came_to.is_err();
         let pause = self.settle_with(slot, claim, &journal, came_to, shutdown).await;
+        // Cut off before it came to what the process before this one had begun, it has left that as it was.
+        if is_cut_off && let Err(error) = self.shop.engine.remove_left(journal.left_running()).await {
+            tracing::warn!(task = %id, %token, %error, "something of it is left to the janitor");
+        }
         on_disk(|| journal.end());
         pause
     }
