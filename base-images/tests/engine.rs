@@ -9,7 +9,7 @@ use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 
@@ -130,6 +130,26 @@ async fn a_second_build_reuses_and_an_interrupted_one_leaves_nothing() {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&*directory.path().to_string_lossy()), "{mounts}");
     assert_eq!(scratch_names(&docker).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_image_that_was_replaced_stays_while_others_build() {
+    let docker = engine().await;
+    let directory = tempfile::tempdir().unwrap();
+    let image = images(&docker).await.pop().expect("checked by images()").image_id;
+    // A process of this machine before it was started, if ever.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let host = host.trim().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    let tag = format!("{host}_never_{}_gone_0", std::process::id());
+    let options = TagImageOptionsBuilder::default().repo(SCRATCH).tag(&tag).build();
+    docker.tag_image(&image, Some(options)).await.expect(ASKED);
+    for (moment, expected) in [(false, true), (true, false)] {
+        let gate = move || moment.then(|| Box::new(()) as Box<dyn Send>);
+        builder(docker.clone(), directory.path()).removing_in(gate).clean_up().await.unwrap();
+        let is_there = docker.inspect_image(&format!("{SCRATCH}:{tag}")).await.is_ok();
+        assert_eq!(is_there, expected, "{moment}");
+    }
+    assert!(docker.inspect_image(&image).await.is_ok(), "it has another name");
 }
 
 /// mmdebstrap's own line when the root is half there, with the host's directories mounted in it.

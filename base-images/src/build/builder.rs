@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -77,6 +78,14 @@ impl ImageBuilder {
     #[must_use]
     pub fn rebuild(mut self, rebuild: bool) -> Self {
         self.rebuild = rebuild;
+        self
+    }
+
+    /// Where other processes build in the same engine: asks for a moment in which none does, and may block. What it gives is held
+    /// while images are removed; where it gives nothing, they stay until the next build.
+    #[must_use]
+    pub fn removing_in(mut self, gate: impl Fn() -> Option<Box<dyn Send>> + Send + Sync + 'static) -> Self {
+        self.engine.gate = Arc::new(gate);
         self
     }
 

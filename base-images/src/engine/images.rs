@@ -1,6 +1,7 @@
 //! The images that an engine holds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -86,11 +87,16 @@ impl Found {
     }
 }
 
+/// Asks for a moment in which images may be removed: what it gives is held meanwhile, and where it gives nothing, images stay
+/// until another time.
+pub(crate) type RemovalGate = Arc<dyn Fn() -> Option<Box<dyn Send>> + Send + Sync>;
+
 /// The engine, and in whose name objects are made in it.
 pub(crate) struct Engine {
     docker: Docker,
     owner: Owner,
     scratch_count: AtomicU64,
+    pub(crate) gate: RemovalGate,
 }
 
 impl Engine {
@@ -99,6 +105,7 @@ impl Engine {
             docker: docker.with_timeout(REQUEST_LIMIT),
             owner: Owner::current(),
             scratch_count: AtomicU64::new(0),
+            gate: Arc::new(|| Some(Box::new(()))),
         }
     }
 
@@ -148,19 +155,22 @@ impl Engine {
         id.ok_or(BuildError::NoImage { step: "import a root" })
     }
 
-    /// Gives an image a name with the tag `latest`, and removes the image that had it unless something stands on it.
+    /// Gives an image a name with the tag `latest`. The image that had it becomes a scratch image, if it was made here.
     pub(crate) async fn tag(&self, image: &str, name: &str) -> Result<(), BuildError> {
-        let replaced = self.find(name).await?.filter(|replaced| replaced.id != image);
-        let options = TagImageOptionsBuilder::default().repo(name).tag("latest").build();
-        self.docker.tag_image(image, Some(options)).await.map_err(BuildError::engine("tag an image"))?;
+        let replaced = self.find(name).await?.filter(|replaced| replaced.id != image && replaced.is_ours());
         if let Some(replaced) = replaced {
-            self.remove_image(&replaced.id).await;
+            self.name(&replaced.id, SCRATCH, &self.scratch_name()).await?;
         }
-        Ok(())
+        self.name(image, name, "latest").await
+    }
+
+    async fn name(&self, image: &str, name: &str, tag: &str) -> Result<(), BuildError> {
+        let options = TagImageOptionsBuilder::default().repo(name).tag(tag).build();
+        self.docker.tag_image(image, Some(options)).await.map_err(BuildError::engine("tag an image"))
     }
 
     /// Removes an image unless a tag, a container or another image needs it.
-    pub(crate) async fn remove_image(&self, image: &str) {
+    async fn remove_image(&self, image: &str) {
         let options = RemoveImageOptionsBuilder::default().force(false).build();
         // A refusal is the engine's way to say that it is needed; the next sweep asks again.
         let _ = self.docker.remove_image(image, Some(options), None).await;
@@ -181,8 +191,16 @@ impl Engine {
         let filters = HashMap::from([("reference".to_owned(), vec![SCRATCH.to_owned()])]);
         let options = ListImagesOptionsBuilder::default().filters(&filters).build();
         let images = self.docker.list_images(Some(options)).await;
-        for image in images.map_err(BuildError::engine("list the images"))? {
-            for tag in image.repo_tags.iter().filter(|tag| self.is_abandoned(tag, ':')) {
+        let images = images.map_err(BuildError::engine("list the images"))?;
+        let tags = images.iter().flat_map(|image| &image.repo_tags);
+        let abandoned: Vec<&String> = tags.filter(|tag| self.is_abandoned(tag, ':')).collect();
+        if abandoned.is_empty() {
+            return Ok(());
+        }
+        let gate = Arc::clone(&self.gate);
+        let moment = tokio::task::spawn_blocking(move || gate()).await.ok().flatten();
+        if moment.is_some() {
+            for tag in abandoned {
                 self.remove_image(tag).await;
             }
         }

@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::time::Duration;
 
 use base_images::{
     AvailableImage, BuildError, Built, CATALOGUE, HostSettings, ImageBuilder, Progress, ProviderKind,
@@ -6,6 +7,7 @@ use base_images::{
 };
 use bollard::Docker;
 use comfy_table::CellAlignment;
+use queue_format::BuildGate;
 use systemd::Shutdown;
 use tokio::runtime::Builder;
 
@@ -14,6 +16,9 @@ use super::{CommandError, Host, Success};
 use crate::text::{bytes, clean_line, duration, plural, table};
 use crate::up::Screen;
 use systemd::chain;
+
+/// How long builds of a worker are waited for before an image that was replaced is removed; then the next call does it.
+const BUILDS_WAIT: Duration = Duration::from_secs(60);
 
 /// Where an engine listens if nobody says otherwise.
 const DEFAULT_ENGINE: &str = "unix:///var/run/docker.sock";
@@ -38,9 +43,15 @@ pub(super) fn run(
             }
             let versions = versions.iter().map(|text| text.parse::<PythonVersion>());
             let versions: Vec<PythonVersion> = versions.collect::<Result<_, _>>().map_err(|e| usage(&e))?;
-            let work = host.state_dir(state.as_ref())?.join("base-images");
+            let state_dir = host.state_dir(state.as_ref())?;
             let docker = runtime.block_on(connect(host))?;
-            let builder = ImageBuilder::new(docker, settings, work).rebuild(rebuild);
+            let builder = ImageBuilder::new(docker, settings, state_dir.join("base-images")).rebuild(rebuild);
+            // An engine may fail the builds of a worker that look into its cache just then.
+            let builder = builder.removing_in(move || {
+                let gate =
+                    BuildGate::open(&state_dir).and_then(|gate| gate.no_builds(BUILDS_WAIT)).ok().flatten();
+                gate.map(|gate| Box::new(gate) as Box<dyn Send>)
+            });
             runtime.block_on(build(&builder, versions, host, out))
         }
     }
