@@ -104,6 +104,38 @@ async fn a_name_stays_with_the_image_it_was_given_to() {
     node.remove_images(kept.labels.object).await;
 }
 
+/// The janitor has the lock alone while it removes images.
+#[tokio::test]
+async fn no_build_begins_while_images_go_and_none_goes_while_one_runs() {
+    let node = Node::connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    let request = build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN sleep 3 && echo done\n"));
+    let object = request.labels.object;
+    let gate = node.ledger.builds().unwrap();
+    let alone = gate.no_builds(Duration::ZERO).unwrap().expect("nobody builds");
+    let mut build = std::pin::pin!(node.docker.build(&request));
+    // One that did not wait would have noted itself at once.
+    let waited = tokio::time::timeout(Duration::from_secs(1), &mut build).await;
+    assert!(waited.is_err() && node.ledger.get(object).is_none(), "{waited:?}");
+    drop(alone);
+    let begun = async {
+        while node.ledger.get(object).is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        gate.no_builds(Duration::ZERO).unwrap().is_none()
+    };
+    let built = tokio::select! {
+        built = &mut build => panic!("its step takes a while: {built:?}"),
+        is_kept_out = begun => {
+            assert!(is_kept_out, "images could go");
+            build.await.unwrap()
+        }
+    };
+    assert!(matches!(built.end, BuildEnd::Built(_)), "{built:?}");
+    assert!(gate.no_builds(Duration::ZERO).unwrap().is_some());
+    node.remove_images(object).await;
+}
+
 #[tokio::test]
 async fn a_failed_build_tells_why() {
     let node = Node::connect().await;
