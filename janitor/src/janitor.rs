@@ -12,7 +12,7 @@ use crate::audit::Audit;
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::disk::{Level, Levels, Pressure};
-use crate::door::Door;
+use crate::door::{BuildsWait, Door};
 use crate::ending::Ending;
 use crate::error::JanitorError;
 use crate::execute::{ALONE_MAX, Execution, Report};
@@ -227,6 +227,11 @@ impl Janitor {
     /// # Errors
     /// The spool or the state directory cannot be read: then nothing is removed.
     pub async fn pass(&mut self) -> Result<Report, JanitorError> {
+        Ok(self.pass_within(self.config.deletions_max).await?.0)
+    }
+
+    /// One pass of so many removals at most; gives how many it had planned, too.
+    async fn pass_within(&mut self, deletions_max: usize) -> Result<(Report, usize), JanitorError> {
         let began = Instant::now().into_std();
         let inventory = match self.observe(began).await {
             Ok(inventory) => inventory,
@@ -253,7 +258,7 @@ impl Janitor {
             ripe.clear();
         }
         let waiting = total - ripe.len();
-        let plan = plan(&inventory, ripe, self.limit());
+        let plan = plan(&inventory, ripe, self.limit(deletions_max));
         if plan.postponed > 0 && !self.is_open {
             tracing::warn!(
                 "{} more removals wait for the next passes: each makes {} at most (janitor.deletions_max)",
@@ -287,21 +292,23 @@ impl Janitor {
         let report = Report { waiting: waiting + done.report.waiting, stuck, ..done.report };
         self.metrics.pass(report, (self.clock)(), self.worse().level, self.is_open);
         self.write_metrics();
-        Ok(report)
+        Ok((report, plan.deletions()))
     }
 
-    /// Looks, waits for the grace period, looks again and removes; what a single run can prove, no more.
+    /// Looks, waits for the grace period, looks again and removes; what a single run can prove, no more, and both looks
+    /// together no more than one pass of [`run`](crate::run).
     ///
     /// # Errors
     /// As for [`Janitor::pass`].
     pub async fn once(&mut self) -> Result<Report, JanitorError> {
-        let first = self.pass().await?;
+        let max = self.config.deletions_max;
+        let (first, planned) = self.pass_within(max).await?;
         if first.waiting == 0 {
             self.keep_memory();
             return Ok(first);
         }
         tokio::time::sleep(self.config.grace()).await;
-        let second = self.pass().await?;
+        let (second, _) = self.pass_within(max.saturating_sub(planned)).await?;
         self.keep_memory();
         Ok(second.after(first))
     }
@@ -319,7 +326,7 @@ impl Janitor {
             let is_due = candidate.patience <= Patience::Grace || self.marks.is_ripe(candidate, end, grace);
             is_due && !self.resistance.leaves_alone(candidate, end)
         });
-        let plan = plan(&inventory, found, self.limit());
+        let plan = plan(&inventory, found, self.limit(self.config.deletions_max));
         let here = self.here();
         let mut lines = Vec::new();
         for candidate in plan.steps() {
@@ -328,6 +335,11 @@ impl Janitor {
         if plan.postponed > 0 && !self.is_open {
             let max = self.config.deletions_max;
             lines.push(format!("{} more would wait: janitor.deletions_max is {max}", plan.postponed));
+        }
+        let images = plan.steps().filter(|step| matches!(step.target, Target::Image(_))).count();
+        // Looked for in this instant alone.
+        if images > 0 && here.without_builds(BuildsWait::Open(Duration::ZERO)).await?.is_none() {
+            lines.push(format!("a build runs now: of these, {images} images wait until none does"));
         }
         lines.extend(self.troubles());
         Ok(lines)
@@ -355,13 +367,13 @@ impl Janitor {
     }
 
     /// The most removals of this pass; says when there are to be none.
-    fn limit(&mut self) -> usize {
+    fn limit(&mut self, deletions_max: usize) -> usize {
         let allowed = self.breaker.allowance(self.config.deletions_per_hour_max, (self.clock)());
         let was_open = std::mem::replace(&mut self.is_open, allowed == 0);
         if self.is_open && !was_open {
             tracing::error!("{}", self.breaker_told());
         }
-        self.config.deletions_max.min(allowed)
+        deletions_max.min(allowed)
     }
 
     fn note_pressure(&mut self, inventory: &Inventory) {

@@ -45,6 +45,12 @@ pub fn plan(inventory: &Inventory, candidates: Vec<Candidate>, deletions_max: us
 }
 
 impl Plan {
+    /// How many steps count for the limit.
+    #[must_use]
+    pub fn deletions(&self) -> usize {
+        self.steps().filter(|step| !matches!(step.target, Target::Lease(_))).count()
+    }
+
     /// Every step, in order.
     pub fn steps(&self) -> impl Iterator<Item = &Candidate> {
         self.waves.iter().flatten()

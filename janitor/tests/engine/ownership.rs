@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 
-use queue_format::{Life, LifeLock, ObjectKind, State, image_name};
+use queue_format::{BuildGate, Life, LifeLock, ObjectKind, State, image_name};
 use uuid::Uuid;
 
 use crate::node::{Node, Shape, base_image, container_name};
@@ -188,7 +188,13 @@ async fn a_plan_says_what_once_does_and_changes_nothing() {
     node.record(&node.labels(&dead, &task, 1), ObjectKind::Container { name: "never-made".to_owned() });
 
     let before = node.left().await;
+    let building = BuildGate::open(&node.state()).and_then(|gate| gate.build()).expect("a lock");
+    let mut beside = node.janitor().plan().await.expect("a plan");
+    drop(building);
     let lines = node.janitor().plan().await.expect("a plan");
+    let waits = format!("a build runs now: of these, {} images wait until none does", images.len());
+    assert_eq!(beside.pop(), Some(waits));
+    assert_eq!(beside.len(), lines.len(), "{beside:#?}");
     assert_eq!(node.left().await, before);
     assert!(dir.is_dir() && node.audit().is_empty());
 

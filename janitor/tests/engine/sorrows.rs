@@ -117,4 +117,11 @@ async fn a_pass_removes_no_more_than_it_may() {
         janitor.pass().await.expect("a pass");
         assert_eq!(left(), expected);
     }
+    let make = |count| (0..count).for_each(|_| drop(node.work_dir(&node.labels(&owner, "ended", 1))));
+    make(2);
+    janitor.pass().await.expect("a pass");
+    // The first look of a run removes two, the second one of what it has just seen.
+    make(5);
+    assert_eq!(janitor.once().await.expect("a run").removed, 3);
+    assert_eq!(left(), 4);
 }
