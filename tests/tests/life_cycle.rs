@@ -1,6 +1,7 @@
 //! A worker that is killed, told to leave, to drain or to read its configuration again, on the real engine.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
@@ -47,11 +48,15 @@ impl Node {
     }
 
     fn worker_called(&self, instance: &str) -> Worker {
+        self.worker_with(instance, &[])
+    }
+
+    fn worker_with(&self, instance: &str, variables: &[(&str, &str)]) -> Worker {
         let log = fs::File::options().create(true).append(true).open(self.log()).expect("a log");
         let mut command = std::process::Command::new(program("bottega-worker"));
         command.arg("--spool").arg(self.house.spool_dir()).arg("--state").arg(self.house.state_dir());
         command.arg("--config").arg(self.house.path("bottega.toml")).stdin(Stdio::null());
-        command.args(["--instance", instance]);
+        command.args(["--instance", instance]).envs(variables.iter().copied());
         Worker(command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts"))
     }
 
@@ -273,6 +278,29 @@ async fn a_node_at_full_load_loses_nothing_however_its_worker_ends() {
     let done: usize = Counts::of(&node.spool.all().expect("listed")).done.values().sum();
     assert_eq!(done, TASKS);
     assert!(node.house.containers(&node.spool).await.expect("listed").is_empty());
+}
+
+#[test]
+fn a_node_that_does_not_work_claims_nothing_until_it_is_mended() {
+    let node = Node::new("[worker]\ncontainers = false\nnative = true\nreserved_disk_gib = 0.0\n");
+    let ran = node.house.bottega(&["run", "--name", "waits", "--native", "--", "true"]).output();
+    assert!(ran.expect("it runs").status.success());
+    let git = node.house.path("git");
+    fs::write(&git, "#!/bin/sh\necho no git today >&2\nexit 1\n").expect("written");
+    fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).expect("made executable");
+    let path = format!("{}:{}", node.house.path("").display(), std::env::var("PATH").unwrap_or_default());
+    let _worker = node.worker_with("worker", &[("PATH", &path)]);
+    node.until_said("nothing is claimed: ", 1);
+    assert!(node.said().contains("no git today"), "{}", node.said());
+    let told = wait_for(BOUND, || {
+        let status = node.house.bottega(&["status"]).output().expect("it runs");
+        printed(&status).contains("no git today").then_some(())
+    });
+    assert!(told.is_some(), "its status does not say so");
+    assert!(matches!(node.find("waits").state, State::Pending(_)), "{}", node.said());
+    fs::remove_file(&git).expect("mended");
+    node.until_done("waits");
+    assert_eq!(node.find("waits").name.token.0, 1, "{}", node.said());
 }
 
 /// As a person does it, past the worker.

@@ -95,6 +95,8 @@ new=$(systemctl show --value --property MainPID "$unit")
 until_true 600 goes_on is_done long
 has_said_all long "$ticks" || fail goes_on
 grep -q 'started again' "$manifest" || fail goes_on
+# Of both processes.
+[ "$(journalctl --no-pager --quiet --output cat "CONTAINER=$container" | wc -l)" -ge 2 ] || fail goes_on
 ok goes_on
 
 systemctl stop "$unit" || fail drains

@@ -61,14 +61,11 @@ impl Docker {
             let stranger = format!("{} is a container of somebody else", request.container_name);
             return Err(failed("go on with a container", stranger));
         }
+        let id = found.id.clone().unwrap_or_default();
         if label(LABEL_REQUEST) != Some(&digest(request)) {
-            tracing::info!(
-                container = request.container_name,
-                "not gone on with: it was made for another request"
-            );
+            tracing::info!(container = id, "not gone on with: it was made for another request");
             return removal.of_all().await.map(|()| None);
         }
-        let id = found.id.clone().unwrap_or_default();
         let outcome = inner.go_on(&id, &found, request).await;
         removal.of_container(&id).await?;
         outcome
@@ -84,7 +81,7 @@ impl Inner {
     ) -> Result<Option<RunOutcome>, EngineError> {
         // One that never began has done nothing.
         let not = |why: &str| {
-            tracing::info!(container = request.container_name, "not gone on with: {why}");
+            tracing::info!(container = id, "not gone on with: {why}");
             Ok(None)
         };
         let Some(past) = Past::of(found) else { return not("it never began") };
@@ -94,6 +91,8 @@ impl Inner {
         if !is_known || FOREIGN_HANDS.iter().any(|hand| told.has(hand)) {
             return not("somebody else had a hand in it, or the engine does not know any more");
         }
+        let (task, token) = (&request.labels.task, request.labels.token);
+        tracing::info!(%task, %token, container = id, "goes on in its container");
         // As it was made, whatever is believed of the engine now.
         let host_config = found.host_config.as_ref();
         let watches_disk = host_config.is_none_or(|config| config.storage_opt.is_none());
