@@ -31,6 +31,7 @@ async fn a_conversation_that_is_refused_harms_no_other_and_is_paid() {
         ),
         Say::Status(400, None, r#"{"error":{"code":"invalid_prompt"}}"#.to_owned()),
         Say::Status(422, None, "no".to_owned()),
+        Say::Status(403, None, r#"{"error":{"message":"your input was flagged"}}"#.to_owned()),
     ] {
         let is_paid = matches!(&refusal, Say::Status(200, _, body) if body.contains("usage"));
         let said = refusal.clone();

@@ -103,6 +103,7 @@ impl Failure {
             "invalid_prompt",
             "inappropriate content",
             "flagged",
+            "moderation",
         ]);
         // What a person has to mend is named: the model, a parameter, the form of the call.
         let is_of_call = has(&[
@@ -126,6 +127,8 @@ impl Failure {
             // Spent for good: no waiting mends that.
             429 if retry_after.is_none() && has(&["insufficient_quota"]) => Self::Forbidden { status, said },
             429 => Self::Busy { retry_after, said },
+            // Of what was said; what is said of an account is for a person.
+            403 if is_filtered && !has(&["account", "api key", "api_key"]) => Self::Unusable(said),
             401..=403 => Self::Forbidden { status, said },
             _ if is_too_long => Self::TooLong(said),
             400 | 422 if is_filtered || !is_of_call => Self::Unusable(said),
@@ -219,6 +222,11 @@ mod tests {
             "Unusable",
         );
         check(400, None, "{\"code\":\"invalid_prompt\"}", "Unusable");
+        let moderated = "{\"code\":403,\"message\":\"requires moderation; your input was flagged\"}";
+        check(403, None, moderated, "Unusable");
+        check(403, None, "your account was flagged", "Forbidden");
+        check(403, None, "no access to this model", "Forbidden");
+        check(401, None, moderated, "Forbidden");
         check(422, None, "no", "Unusable");
         check(413, None, "", "TooLong");
     }
