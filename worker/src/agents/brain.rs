@@ -233,6 +233,7 @@ fn ended(ended: Ended) -> BrainError {
             BrainError::Unsolvable { reason: FailureReason::Budget, detail }
         }
         Ended::Away(why) => BrainError::Away(why),
+        Ended::Alone(why) => BrainError::Alone(why),
         Ended::Node(error) => error,
     }
 }

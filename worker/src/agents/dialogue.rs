@@ -29,6 +29,7 @@ pub(super) enum Ended {
     Useless(String),
     Spent(String),
     Away(String),
+    Alone(String),
     /// The tree cannot be read, or the journal not written.
     Node(BrainError),
 }
@@ -70,7 +71,9 @@ impl Dialogue {
         mut check: impl FnMut(T) -> Result<U, String>,
     ) -> Result<U, Ended> {
         loop {
-            let (said, complaint) = match self.ask(asker).await? {
+            let asked = self.ask(asker).await?;
+            let is_refused = matches!(asked, Asked::Refused(_));
+            let (said, complaint) = match asked {
                 Asked::Answer(answer) => {
                     let read = answer::read::<T>(&answer.text).and_then(&mut check);
                     let complaint = match read {
@@ -89,7 +92,10 @@ impl Dialogue {
                 Asked::Refused(why) => ((String::new(), None), why),
             };
             if self.repairs_left == 0 {
-                asker.came_to(Err(&complaint));
+                // What a filter takes away says nothing of the model.
+                if !is_refused {
+                    asker.came_to(Err(&complaint));
+                }
                 return Err(Ended::Useless(format!(
                     "the {} agent gave no answer that can be used, however often it was asked to mend it (repairs_max): {complaint}",
                     self.agent
@@ -116,6 +122,7 @@ impl Dialogue {
                 Err(Unanswered::Unkept(error)) => return Err(Ended::Node(BrainError::Unkept(error))),
                 Err(Unanswered::Spent(why)) => return Err(Ended::Spent(why)),
                 Err(Unanswered::Away(why)) => return Err(Ended::Away(why)),
+                Err(Unanswered::Alone(why)) => return Err(Ended::Alone(why)),
                 Err(Unanswered::TooLong(why)) if shortened == SHORTENED_MAX => {
                     return Err(Ended::Useless(format!("nothing can be left out any more: {why}")));
                 }

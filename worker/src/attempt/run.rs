@@ -146,9 +146,9 @@ fn agents_record(brain: &impl Brain) -> Option<AgentsRecord> {
     Some(AgentsRecord {
         brain: brain.name().to_owned(),
         answers: sums.answers,
-        tokens_read: sums.cost.usage.read,
-        tokens_written: sums.cost.usage.written,
-        micro_dollars: sums.cost.micro_dollars,
+        tokens_read: sums.used.cost.usage.read,
+        tokens_written: sums.used.cost.usage.written,
+        micro_dollars: sums.used.cost.micro_dollars,
         prompts_blake3: prompts_digest(),
     })
 }

@@ -344,9 +344,10 @@ fn a_worker_that_is_killed_asks_nothing_twice() {
 #[test]
 fn a_model_that_is_away_costs_no_task_a_retry() {
     let answers = success();
+    // Neither is another question answered, which tells that it is not this conversation alone.
     let model = Model::begin(move |asked| match asked.nth {
-        0 => Say::Status(500, None, "oops".to_owned()),
-        nth => answers[(nth - 1).min(answers.len() - 1)].1.clone(),
+        0 | 1 => Say::Status(500, None, "oops".to_owned()),
+        nth => answers[(nth - 2).min(answers.len() - 1)].1.clone(),
     });
     let run = Run::of(House::new(), model.expect("a port"), "agents", "tries_max = 1\naway_seconds_max = 0");
     run.accepted_after(1);
