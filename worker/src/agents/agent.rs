@@ -21,6 +21,9 @@ use crate::synthesis::{Dockerfile, EvalScript, Findings, Observation, Role, Subj
 /// Earlier iterations that the analyst is shown.
 const HISTORY_MAX: usize = 12;
 
+/// What the analyst judges, by its marks: what it is not shown it cannot refuse. Their authors are held to a length.
+const JUDGED: &[&str] = &["Dockerfile", "script"];
+
 /// What the rules made before an agent was asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeadStart {
@@ -252,14 +255,15 @@ impl Agents {
             prompt!(
                 ANALYSIS,
                 outcome = &fenced(&clip(&outcome, most)),
-                dockerfile = &fenced(&clip(dockerfile, most)),
-                script = &fenced(&clip(script, most)),
+                dockerfile = &fenced(dockerfile),
+                script = &fenced(script),
                 findings = &fenced(&clip(&self.findings_text(), most)),
                 log_before = &fenced(&clip(before, most)),
                 log_after = &fenced(&clip(after, most)),
                 history = &fenced(&clip(&history, most)),
             ),
-        );
+        )
+        .showing_whole(JUDGED);
         let is_accepted = is_accepted(observation);
         let judged = dialogue
             .answer(asker, |judged: Judged| match (&judged, is_accepted) {
