@@ -242,6 +242,7 @@ impl Agents {
     pub(super) async fn analyse(
         &mut self,
         asker: &mut Asker<'_>,
+        subject: &Subject,
         observation: &Observation,
     ) -> Result<Judged, Ended> {
         let most = self.config.shown_bytes_max;
@@ -254,6 +255,9 @@ impl Agents {
             &self.config,
             prompt!(
                 ANALYSIS,
+                issue = &fenced(&clip(&subject.task.instance.problem_statement, most)),
+                test_patch = &fenced(&clip(&subject.task.instance.test_patch, most)),
+                fail_to_pass = &fenced(&clip(&fail_to_pass(observation), most)),
                 outcome = &fenced(&clip(&outcome, most)),
                 dockerfile = &fenced(dockerfile),
                 script = &fenced(script),
@@ -327,6 +331,13 @@ pub(super) fn tell(findings: &Findings) -> String {
 
 pub(super) fn is_accepted(observation: &Observation) -> bool {
     matches!(observation, Observation::Evaluated { verdict: Verdict::Accepted { .. }, .. })
+}
+
+/// The tests that show the fix, a line each.
+fn fail_to_pass(observation: &Observation) -> String {
+    let Observation::Evaluated { evidence, .. } = observation else { return String::new() };
+    let names: Vec<&str> = evidence.transitions.fail_to_pass.iter().map(String::as_str).collect();
+    names.join("\n")
 }
 
 /// The outcome in words, and the two logs.
