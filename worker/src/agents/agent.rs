@@ -269,10 +269,15 @@ impl Agents {
         )
         .showing_whole(JUDGED);
         let is_accepted = is_accepted(observation);
+        let is_build = matches!(observation, Observation::BuildFailed { .. });
         let judged = dialogue
             .answer(asker, |judged: Judged| match (&judged, is_accepted) {
                 (Judged::Genuine { .. } | Judged::NotGenuine { .. }, false) => {
                     Err("the outcome is not \"accepted\": say \"retry\" or \"unsolvable\"".to_owned())
+                }
+                (Judged::Retry { to: Addressee::Script, .. }, _) if is_build => {
+                    Err("the build failed, and the script has no part in it: address \"dockerfile\" or \"explore\""
+                        .to_owned())
                 }
                 (Judged::Retry { .. }, true) => {
                     Err("the outcome is \"accepted\": say \"genuine\" or \"not-genuine\"".to_owned())

@@ -266,6 +266,7 @@ async fn round<E: Engine, B: Brain>(
             network: shop.build_network,
             timeout: Duration::from_secs(shop.config.build_timeout_seconds),
             log_bytes_max: shop.config.log_bytes_max,
+            round: bench.iterations,
         };
         let started = Instant::now();
         let built = shop.engine.build(&request).await?;
