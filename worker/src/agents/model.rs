@@ -169,7 +169,7 @@ impl Llm {
                 }
             };
             // What fails while others are answered is this conversation's to wait for; where nobody is, nobody's.
-            let are_others = self.answered.load(Ordering::Relaxed) > answered;
+            let are_others = is_last || self.answered.load(Ordering::Relaxed) > answered;
             if are_others {
                 used.seconds = rounded(used.seconds + took);
             } else {

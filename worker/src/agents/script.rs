@@ -198,7 +198,8 @@ mod tests {
         check(&own(r#"["grep","-q","fix","a.py"]"#), "no test runner");
         check(&own(r#"["true"]"#), "no test runner");
         let words = |bytes: usize| vec![format!("\"-k{}\"", "x".repeat(bytes)); WORDS_MAX - 3].join(",");
-        let long = |bytes| format!(r#"{{"command":["pytest",{}],"targets":["tests/test_a.py"]}}"#, words(bytes));
+        let long =
+            |bytes| format!(r#"{{"command":["pytest",{}],"targets":["tests/test_a.py"]}}"#, words(bytes));
         assert!(line_of(&long(100)).is_ok());
         check(&long(400), "at most are judged");
         check(&own(r#"["python","-c","exit(0)"]"#), "never -c");

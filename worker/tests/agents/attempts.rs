@@ -106,7 +106,11 @@ fn a_success_in_one_iteration() {
     assert!(run.read("Dockerfile").starts_with(DOCKERFILE));
     assert_eq!(run.manifest["id"], TASK);
     let judge = run.model.asked()[4].body["messages"][1]["content"].as_str().expect("text").to_owned();
-    for shown in ["<<< issue\nadd subtracts\n>>> issue", "+    def test_adds(self):", "<<< fail to pass\npython -m unittest tests.test_calc\n"] {
+    for shown in [
+        "<<< issue\nadd subtracts\n>>> issue",
+        "+    def test_adds(self):",
+        "<<< fail to pass\npython -m unittest tests.test_calc\n",
+    ] {
         assert!(judge.contains(shown), "{shown}: {judge}");
     }
 
@@ -356,7 +360,11 @@ fn a_model_that_is_away_costs_no_task_a_retry() {
     let run = Run::of(House::new(), model.expect("a port"), "agents", "tries_max = 1\naway_seconds_max = 0");
     run.accepted_after(1);
     assert!(run.house.said().contains("until a model answers"), "{}", run.house.said());
-    assert!(run.house.said().contains("nothing is claimed: no endpoint answered"), "{}", run.house.said());
+    assert!(
+        run.house.said().contains("no environments are begun: no endpoint answered"),
+        "{}",
+        run.house.said()
+    );
     let found = queue_format::Spool::open(&run.house.path("spool")).expect("a spool");
     let task = found.find(&TASK.parse().expect("an id")).expect("listed").remove(0);
     assert_eq!((task.name.token.to_string().as_str(), task.name.retries), ("a002", 0));
