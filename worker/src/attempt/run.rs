@@ -195,6 +195,7 @@ async fn rounds<E: Engine, B: Brain>(
             iteration: bench.iterations,
             rebuilt,
             outcome: describe(&verdict),
+            asked: brain.told().map(|told| told.exchanges.len()),
             analysis: analysis.clone(),
         });
         match analysis {

@@ -113,6 +113,7 @@ fn a_success_in_one_iteration() {
     ] {
         assert!(judge.contains(shown), "{shown}: {judge}");
     }
+    assert_eq!(run.json("analysis.json")[0]["asked"], 5, "questions by the end of the first round");
 
     let without = Run::with(&success(), "head_start = false");
     without.accepted_after(1);
