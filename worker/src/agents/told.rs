@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::asker::Reply;
@@ -59,6 +61,16 @@ impl Told {
             }
         }
         agents.into_iter().map(|agent| (agent, self.of(|exchange| exchange.agent == agent))).collect()
+    }
+
+    /// The models that answered, each once, by name.
+    #[must_use]
+    pub fn models(&self) -> Vec<String> {
+        let models = self.exchanges.iter().filter_map(|exchange| match &exchange.reply {
+            Reply::Answer(answer) => Some(&answer.model),
+            _ => None,
+        });
+        models.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
     fn of(&self, is_meant: impl Fn(&Exchange) -> bool) -> Sums {
@@ -130,6 +142,7 @@ mod tests {
             assert_eq!((sums.used.cost.usage.read, sums.used.seconds), (micro_dollars, seconds));
         };
         check(told.sums(), 2, 1111, 2.0);
+        assert_eq!(told.models(), ["m"]);
         let [(_, explore), (_, script)] = told.by_agent()[..] else { panic!("{:?}", told.by_agent()) };
         check(explore, 1, 11, 1.0);
         check(script, 1, 1100, 1.0);

@@ -82,6 +82,7 @@ fn cost_of(seconds: f64, log: &AttemptLog, told: Option<&Told>) -> serde_json::V
                 "tokens_cached": sums.used.cost.usage.cached,
                 "tokens_written": sums.used.cost.usage.written,
                 "dollars": dollars(sums.used.cost.micro_dollars),
+                "seconds": sums.used.seconds,
             });
             (agent.to_owned(), cost)
         })

@@ -142,13 +142,15 @@ pub async fn attempt<E: Engine, B: Brain>(job: &Job<'_, E>, brain: &mut B) -> Re
 
 /// What agents had part in it.
 fn agents_record(brain: &impl Brain) -> Option<AgentsRecord> {
-    let sums = brain.told()?.sums();
+    let told = brain.told()?;
+    let sums = told.sums();
     Some(AgentsRecord {
         brain: brain.name().to_owned(),
         answers: sums.answers,
         tokens_read: sums.used.cost.usage.read,
         tokens_written: sums.used.cost.usage.written,
         micro_dollars: sums.used.cost.micro_dollars,
+        models: told.models(),
         prompts_blake3: prompts_digest(),
     })
 }
@@ -186,7 +188,10 @@ async fn rounds<E: Engine, B: Brain>(
             Err(verdict) => return Ok(verdict),
         };
         (job.say)("analyse");
-        let analysis = match brain.analyse(&subject, &observation).await {
+        let started = Instant::now();
+        let analysed = brain.analyse(&subject, &observation).await;
+        bench.log.took("analyse", started);
+        let analysis = match analysed {
             Ok(analysis) => analysis,
             Err(error) => return hopeless(error),
         };

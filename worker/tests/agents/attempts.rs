@@ -98,6 +98,16 @@ fn a_success_in_one_iteration() {
     let agents = &run.manifest["agents"];
     assert_eq!((&agents["brain"], &agents["answers"]), (&"agents".into(), &5.into()));
     assert!(agents["micro_dollars"].as_u64().is_some_and(|spent| spent > 0), "{agents}");
+    assert_eq!(agents["models"], serde_json::json!(["scripted-1"]));
+    assert_eq!(agents["prompts_blake3"], worker::agents::prompts_digest());
+    assert_eq!(run.json("conversation.json")["prompts_blake3"], worker::agents::prompts_digest());
+    for stage in ["provision", "explore", "build", "evaluate", "analyse"] {
+        assert_eq!(run.stage(stage).1, 1, "{stage}");
+    }
+    for agent in ["explore", "dockerfile", "script", "analysis"] {
+        let cost = &run.json("cost.json")["agents"][agent];
+        assert!(cost["seconds"].as_f64().is_some_and(|seconds| seconds >= 0.0), "{agent}: {cost}");
+    }
     let seen = run.json("conversation.json")["exchanges"][1]["messages"].to_string();
     assert!(seen.contains("Run the tests with") && seen.contains("there is no such file"), "{seen}");
     assert!(!seen.contains("root:"), "nothing outside of the tree: {seen}");
