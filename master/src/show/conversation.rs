@@ -53,10 +53,16 @@ fn add_exchange(text: &mut String, nth: &str, exchange: &Value) {
         add(text, "said", answer["text"].as_str().unwrap_or_default(), ANSWER_LINES_SHOWN);
         return;
     }
-    let kinds = [("refused", "it was refused"), ("too-long", "it was too long"), ("spent", "it was not asked on")];
+    let kinds =
+        [("refused", "it was refused"), ("too-long", "it was too long"), ("spent", "it was not asked on")];
     let known = kinds.into_iter().find(|(kind, _)| !reply[kind].is_null());
-    let (none, said) = known.map_or((&Value::Null, "for a reason unknown here"), |(kind, said)| (&reply[kind], said));
-    let cost = if none["cost"]["micro_dollars"] == 0 { String::new() } else { cost_of(&none["cost"], &none["seconds"]) };
+    let (none, said) =
+        known.map_or((&Value::Null, "for a reason unknown here"), |(kind, said)| (&reply[kind], said));
+    let cost = if none["cost"]["micro_dollars"] == 0 {
+        String::new()
+    } else {
+        cost_of(&none["cost"], &none["seconds"])
+    };
     let _ = writeln!(text, "no answer: {said}: {}{cost}", line_of(&none["why"]));
 }
 

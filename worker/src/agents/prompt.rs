@@ -103,9 +103,9 @@ pub fn digest() -> String {
 
 fn digest_of(templates: &[&str], tools: &[Tool]) -> String {
     let mut hasher = blake3::Hasher::new();
-    let parts = tools.iter().flat_map(|tool| {
-        [tool.name.clone(), tool.description.clone(), tool.parameters.to_string()]
-    });
+    let parts = tools
+        .iter()
+        .flat_map(|tool| [tool.name.clone(), tool.description.clone(), tool.parameters.to_string()]);
     for part in templates.iter().map(|template| (*template).to_owned()).chain(parts) {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
@@ -138,7 +138,11 @@ mod tests {
         let whole = digest_of(&[HOUSE, EXPLORE], &tools);
         let mut others = vec![digest_of(&[HOUSE], &tools), digest_of(&[EXPLORE, HOUSE], &tools)];
         others.push(digest_of(&[HOUSE, EXPLORE], &tools[1..]));
-        for change in [|tool: &mut Tool| tool.name.push('x'), |tool| tool.description.push('x'), |tool| tool.parameters = serde_json::Value::Null] {
+        for change in [
+            |tool: &mut Tool| tool.name.push('x'),
+            |tool| tool.description.push('x'),
+            |tool| tool.parameters = serde_json::Value::Null,
+        ] {
             let mut changed = tools.clone();
             change(&mut changed[1]);
             others.push(digest_of(&[HOUSE, EXPLORE], &changed));
