@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use queue_format::{FailureReason, State};
 use serde_json::Value;
 
-use super::house::{DOCKERFILE, House, TASK, dockerfile, found, judged, looks, unittest, until};
+use super::calc::{DOCKERFILE, TASK, dockerfile, found, judged, looks, success, unittest};
+use super::house::{House, until};
 use super::model::{Model, Say};
 
 const GOOD: &str = "tests.test_calc";
@@ -77,17 +78,6 @@ impl Run {
 
 fn read(dir: &Path, name: &str) -> String {
     fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// A success in one iteration, in the order in which it is asked for.
-pub(crate) fn success() -> Vec<(&'static str, Say)> {
-    vec![
-        ("explore", looks()),
-        ("explore", found()),
-        ("dockerfile", dockerfile(DOCKERFILE)),
-        ("script", unittest(GOOD)),
-        ("analysis", judged("genuine", None, "")),
-    ]
 }
 
 #[test]

@@ -15,12 +15,12 @@ use worker::attempt::replay::{Offline, remake};
 use worker::attempt::{Attempt, Recorded};
 use worker::repository::RepositoryCache;
 
-use super::attempts::{Run, success};
-use super::house::{DOCKERFILE, TASK, dockerfile, found, judged, unittest};
+use super::attempts::Run;
+use super::calc::{DOCKERFILE, TASK, dockerfile, found, judged, success, unittest};
 use super::model::{Model, Say};
 
 /// With iterations that fail, of which two build the same Dockerfile: each time its log is another.
-fn answers() -> Vec<(&'static str, Say)> {
+pub(crate) fn answers() -> Vec<(&'static str, Say)> {
     let failing = || dockerfile(&format!("{DOCKERFILE}\nRUN bash -lc 'date +%s%N; exit 3'"));
     let mut answers = success();
     answers.truncate(2);
