@@ -85,7 +85,10 @@ pub struct AgentsRecord {
     pub tokens_written: u64,
     /// The price, in millionths of a dollar.
     pub micro_dollars: u64,
-    /// BLAKE3 of the prompts.
+    /// The models that answered, in the order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// BLAKE3 of the prompts, and of the tools that they speak of.
     pub prompts_blake3: String,
 }
 

@@ -28,6 +28,8 @@ pub enum Topic {
     Endpoints,
     /// Keys of endpoints that cannot be read any more.
     Keys,
+    /// Why no model can be asked now.
+    Models,
     /// What is not as it should be with a slot.
     Slot(u32),
     /// What of an attempt is still there in a slot.

@@ -276,8 +276,7 @@ impl<E: Engine + 'static> Worker<E> {
         let obstacle = match self.shop.engine.ping().await {
             Ok(()) => asked
                 .or_else(|| on_disk(|| self.disks.shortage()))
-                .or_else(|| Emergency::raised(&self.state_dir))
-                .or_else(|| self.modelless()),
+                .or_else(|| Emergency::raised(&self.state_dir)),
             Err(error) => {
                 tracing::debug!(%error, "the engine does not answer");
                 Some(ENGINE_AWAY.to_owned())
@@ -341,6 +340,7 @@ impl<E: Engine + 'static> Worker<E> {
         let forgets = self.is_listing_old();
         let limits = self.control.lock().unwrap_or_else(PoisonError::into_inner).limits().clone();
         let (spool, node) = (self.spool.clone(), self.owner.node().to_owned());
+        let lacks_model = self.lacks_model();
         let (number, config, seats) = (slot.number, self.config.borrow().clone(), self.seats.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let mut lease = lease.lock().unwrap_or_else(PoisonError::into_inner);
@@ -349,7 +349,7 @@ impl<E: Engine + 'static> Worker<E> {
             }
             let room = spool.room(&limits, &node)?;
             let has_room = |class: &Class| seats.has_room(number, &class.shape()) && room.admits(class);
-            lease.claim_next(|class| run::knows(class, &config) && has_room(class))
+            lease.claim_next(|class| run::knows(class, &config) && !lacks_model(class) && has_room(class))
         });
         let looked = looked.await;
         if let Ok(Ok(_)) = &looked {

@@ -68,6 +68,7 @@ impl Bench {
             network: Network::None,
             timeout: common::patient(Duration::from_mins(2)),
             log_bytes_max: 1 << 16,
+            round: 1,
         };
         let outcome = node.docker.build(&request).await.unwrap();
         let BuildEnd::Built(image_id) = outcome.end else { panic!("{outcome:?}") };

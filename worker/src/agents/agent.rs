@@ -21,6 +21,9 @@ use crate::synthesis::{Dockerfile, EvalScript, Findings, Observation, Role, Subj
 /// Earlier iterations that the analyst is shown.
 const HISTORY_MAX: usize = 12;
 
+/// What the analyst judges, by its marks: what it is not shown it cannot refuse. Their authors are held to a length.
+const JUDGED: &[&str] = &["Dockerfile", "script"];
+
 /// What the rules made before an agent was asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeadStart {
@@ -239,6 +242,7 @@ impl Agents {
     pub(super) async fn analyse(
         &mut self,
         asker: &mut Asker<'_>,
+        subject: &Subject,
         observation: &Observation,
     ) -> Result<Judged, Ended> {
         let most = self.config.shown_bytes_max;
@@ -251,20 +255,29 @@ impl Agents {
             &self.config,
             prompt!(
                 ANALYSIS,
+                issue = &fenced(&clip(&subject.task.instance.problem_statement, most)),
+                test_patch = &fenced(&clip(&subject.task.instance.test_patch, most)),
+                fail_to_pass = &fenced(&clip(&fail_to_pass(observation), most)),
                 outcome = &fenced(&clip(&outcome, most)),
-                dockerfile = &fenced(&clip(dockerfile, most)),
-                script = &fenced(&clip(script, most)),
+                dockerfile = &fenced(dockerfile),
+                script = &fenced(script),
                 findings = &fenced(&clip(&self.findings_text(), most)),
                 log_before = &fenced(&clip(before, most)),
                 log_after = &fenced(&clip(after, most)),
                 history = &fenced(&clip(&history, most)),
             ),
-        );
+        )
+        .showing_whole(JUDGED);
         let is_accepted = is_accepted(observation);
+        let is_build = matches!(observation, Observation::BuildFailed { .. });
         let judged = dialogue
             .answer(asker, |judged: Judged| match (&judged, is_accepted) {
                 (Judged::Genuine { .. } | Judged::NotGenuine { .. }, false) => {
                     Err("the outcome is not \"accepted\": say \"retry\" or \"unsolvable\"".to_owned())
+                }
+                (Judged::Retry { to: Addressee::Script, .. }, _) if is_build => {
+                    Err("the build failed, and the script has no part in it: address \"dockerfile\" or \"explore\""
+                        .to_owned())
                 }
                 (Judged::Retry { .. }, true) => {
                     Err("the outcome is \"accepted\": say \"genuine\" or \"not-genuine\"".to_owned())
@@ -323,6 +336,13 @@ pub(super) fn tell(findings: &Findings) -> String {
 
 pub(super) fn is_accepted(observation: &Observation) -> bool {
     matches!(observation, Observation::Evaluated { verdict: Verdict::Accepted { .. }, .. })
+}
+
+/// The tests that show the fix, a line each.
+fn fail_to_pass(observation: &Observation) -> String {
+    let Observation::Evaluated { evidence, .. } = observation else { return String::new() };
+    let names: Vec<&str> = evidence.transitions.fail_to_pass.iter().map(String::as_str).collect();
+    names.join("\n")
 }
 
 /// The outcome in words, and the two logs.

@@ -3,8 +3,8 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::AgentsConfig;
-use super::llm::{Answer, CallError, ChatRequest, Cost, Message, Speaker, dollars};
-use super::model::Model;
+use super::llm::{Answer, ChatRequest, Message, Speaker, dollars};
+use super::model::{AskError, Model, Used};
 use super::told::{Exchange, Told};
 use crate::attempt::journal::Journal;
 use crate::engine::digest;
@@ -25,16 +25,21 @@ pub enum Reply {
     /// It was answered.
     Answer(Answer),
     /// It is longer than the model can read.
-    TooLong(String),
+    TooLong(NoAnswer),
     /// Nobody has an answer to it that can be used.
-    Refused {
-        /// What was said instead.
-        why: String,
-        /// What that has cost.
-        cost: Cost,
-    },
-    /// It was not asked: the budget is used up.
-    Spent(String),
+    Refused(NoAnswer),
+    /// It was not asked, or not asked on: the budget is used up.
+    Spent(NoAnswer),
+}
+
+/// Why there is none, and what that took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NoAnswer {
+    /// What was said instead.
+    pub why: String,
+    /// What was used all the same.
+    #[serde(flatten)]
+    pub used: Used,
 }
 
 /// Why there is no answer.
@@ -45,6 +50,8 @@ pub(super) enum Unanswered {
     Spent(String),
     /// Not the task's fault.
     Away(String),
+    /// Others are answered: the task's, or the endpoint's with it.
+    Alone(String),
     /// The journal cannot be written.
     Unkept(io::Error),
 }
@@ -57,7 +64,6 @@ pub struct Asker<'a> {
     told: Told,
     /// All that was said up to and with the last answer.
     said: Vec<Message>,
-    waited_seconds: f64,
 }
 
 impl Budget {
@@ -77,7 +83,7 @@ impl<'a> Asker<'a> {
     /// Of an attempt that begins, or goes on.
     #[must_use]
     pub fn new(journal: &'a Journal, model: Model, budget: Budget) -> Self {
-        Self { journal, model, budget, told: Told::default(), said: Vec::new(), waited_seconds: 0.0 }
+        Self { journal, model, budget, told: Told::default(), said: Vec::new() }
     }
 
     /// What was said so far, and what it cost.
@@ -108,19 +114,16 @@ impl<'a> Asker<'a> {
             self.said.push(Message { role: Speaker::Assistant, content, reasoning });
         }
         match reply {
-            Reply::Answer(answer) => {
-                self.waited_seconds += answer.seconds;
-                Ok(answer)
-            }
-            Reply::TooLong(why) => Err(Unanswered::TooLong(why)),
-            Reply::Refused { why, .. } => Err(Unanswered::Refused(why)),
-            Reply::Spent(why) => Err(Unanswered::Spent(why)),
+            Reply::Answer(answer) => Ok(answer),
+            Reply::TooLong(none) => Err(Unanswered::TooLong(none.why)),
+            Reply::Refused(none) => Err(Unanswered::Refused(none.why)),
+            Reply::Spent(none) => Err(Unanswered::Spent(none.why)),
         }
     }
 
     async fn reply(&self, request: &ChatRequest) -> Result<Reply, Unanswered> {
-        if let Some(why) = self.spent() {
-            return Ok(Reply::Spent(why));
+        if let Some(why) = self.spent(&Used::default()) {
+            return Ok(Reply::Spent(NoAnswer { why, ..NoAnswer::default() }));
         }
         let Model::Live(llm) = &self.model else {
             return Err(Unanswered::Away(format!(
@@ -128,12 +131,14 @@ impl<'a> Asker<'a> {
                 request.agent
             )));
         };
-        let (asked, cost) = llm.ask(request).await;
+        let (asked, used) = llm.ask(request, |used| self.spent(used)).await;
         match asked {
             Ok(answer) => Ok(Reply::Answer(answer)),
-            Err(CallError::TooLong(why)) => Ok(Reply::TooLong(why)),
-            Err(CallError::Unusable(why)) => Ok(Reply::Refused { why, cost }),
-            Err(error @ CallError::Unavailable { .. }) => Err(Unanswered::Away(error.to_string())),
+            Err(AskError::TooLong(why)) => Ok(Reply::TooLong(NoAnswer { why, used })),
+            Err(AskError::Unusable(why)) => Ok(Reply::Refused(NoAnswer { why, used })),
+            Err(AskError::Spent(why)) => Ok(Reply::Spent(NoAnswer { why, used })),
+            Err(AskError::Away(why)) => Err(Unanswered::Away(why)),
+            Err(error @ AskError::Alone(_)) => Err(Unanswered::Alone(error.to_string())),
         }
     }
 
@@ -144,10 +149,11 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Which part of the budget is used up.
-    fn spent(&self) -> Option<String> {
-        let sums = self.told.sums();
-        let (usage, micro_dollars) = (sums.cost.usage, sums.cost.micro_dollars);
+    /// Which part of the budget is used up, with what a call has used that is on its way.
+    fn spent(&self, more: &Used) -> Option<String> {
+        let mut sums = self.told.sums();
+        sums.add(more);
+        let (usage, micro_dollars) = (sums.used.cost.usage, sums.used.cost.micro_dollars);
         let spent = dollars(micro_dollars);
         let Budget { answers, tokens, dollars, seconds } = &self.budget;
         if sums.answers >= *answers {
@@ -156,8 +162,8 @@ impl<'a> Asker<'a> {
             Some(format!("{} tokens of {tokens} (task_tokens_max)", usage.total()))
         } else if spent >= *dollars && micro_dollars > 0 {
             Some(format!("${spent:.2} of ${dollars:.2} (task_dollars_max)"))
-        } else if self.waited_seconds >= std::time::Duration::from_secs(*seconds).as_secs_f64() {
-            Some(format!("{:.0} s of {seconds} s (task_seconds_max)", self.waited_seconds))
+        } else if sums.used.seconds >= std::time::Duration::from_secs(*seconds).as_secs_f64() {
+            Some(format!("{:.0} s of {seconds} s (task_seconds_max)", sums.used.seconds))
         } else {
             None
         }

@@ -157,7 +157,7 @@ impl Brain for Brains<'_> {
         observation: &Observation,
     ) -> Result<Analysis, BrainError> {
         if let Some(agents) = &mut self.agents {
-            let judged = agents.analyse(&mut self.asker, observation).await.map_err(ended)?;
+            let judged = agents.analyse(&mut self.asker, subject, observation).await.map_err(ended)?;
             return Ok(analysis_of(judged, observation));
         }
         self.rules_rounds += 1;
@@ -233,6 +233,7 @@ fn ended(ended: Ended) -> BrainError {
             BrainError::Unsolvable { reason: FailureReason::Budget, detail }
         }
         Ended::Away(why) => BrainError::Away(why),
+        Ended::Alone(why) => BrainError::Alone(why),
         Ended::Node(error) => error,
     }
 }

@@ -11,6 +11,8 @@ use crate::synthesis::{Dockerfile, Findings, Subject};
 /// Facts kept of one exploration, and the longest.
 const FACTS_MAX: usize = 40;
 const FACT_CHARS_MAX: usize = 500;
+/// The longest Dockerfile of an agent, in bytes: so much the analyst can be shown whole, whatever else it is shown.
+const DOCKERFILE_BYTES_MAX: usize = 16 << 10;
 /// What follows every Dockerfile of an agent: what was installed is written down, and the tree is the tests' user's. Last of
 /// all tracked files and git's own are as the context has them, whatever stands in the image: the engine copies them, and
 /// nothing of the image runs after it.
@@ -60,6 +62,12 @@ pub(super) fn finished(
     of_rules: Option<&Dockerfile>,
 ) -> Result<Dockerfile, String> {
     let text = text.trim_end().to_owned() + "\n";
+    if text.len() > DOCKERFILE_BYTES_MAX {
+        return Err(format!(
+            "it has {} bytes, and {DOCKERFILE_BYTES_MAX} at most are judged: be briefer",
+            text.len()
+        ));
+    }
     check(&text, bases).map_err(|refused| refused.to_string())?;
     if let Some(same) = of_rules.filter(|dockerfile| dockerfile.0 == text) {
         return Ok(same.clone());
@@ -106,5 +114,8 @@ mod tests {
         check("FROM openswe-python-3.11\nRUN git clone x /testbed", Err("tree is missing"));
         check("FROM openswe-python-3.11\nCOPY repo /testbed\nRUN true \\", Err("backslash"));
         check("", Err("FROM"));
+        let with = |bytes: usize| format!("{good}ENV A={}", "x".repeat(bytes - good.len() - 7));
+        check(&with(DOCKERFILE_BYTES_MAX), Ok(true));
+        check(&with(DOCKERFILE_BYTES_MAX + 1), Err("be briefer"));
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Dialogue {
     repairs_left: u32,
     answer_tokens_max: u32,
     tools: Vec<Tool>,
+    /// Texts that are never cut, by their marks.
+    whole: &'static [&'static str],
 }
 
 /// Why a conversation ended without one.
@@ -29,6 +31,7 @@ pub(super) enum Ended {
     Useless(String),
     Spent(String),
     Away(String),
+    Alone(String),
     /// The tree cannot be read, or the journal not written.
     Node(BrainError),
 }
@@ -49,7 +52,13 @@ impl Dialogue {
             repairs_left: config.repairs_max,
             answer_tokens_max: config.answer_tokens_max,
             tools: Vec::new(),
+            whole: &[],
         }
+    }
+
+    /// The same that shows texts with these marks whole, however long the conversation gets.
+    pub(super) fn showing_whole(self, whole: &'static [&'static str]) -> Self {
+        Self { whole, ..self }
     }
 
     /// The same with tools that may be called in place of an answer.
@@ -70,7 +79,9 @@ impl Dialogue {
         mut check: impl FnMut(T) -> Result<U, String>,
     ) -> Result<U, Ended> {
         loop {
-            let (said, complaint) = match self.ask(asker).await? {
+            let asked = self.ask(asker).await?;
+            let is_refused = matches!(asked, Asked::Refused(_));
+            let (said, complaint) = match asked {
                 Asked::Answer(answer) => {
                     let read = answer::read::<T>(&answer.text).and_then(&mut check);
                     let complaint = match read {
@@ -89,7 +100,10 @@ impl Dialogue {
                 Asked::Refused(why) => ((String::new(), None), why),
             };
             if self.repairs_left == 0 {
-                asker.came_to(Err(&complaint));
+                // What a filter takes away says nothing of the model.
+                if !is_refused {
+                    asker.came_to(Err(&complaint));
+                }
                 return Err(Ended::Useless(format!(
                     "the {} agent gave no answer that can be used, however often it was asked to mend it (repairs_max): {complaint}",
                     self.agent
@@ -116,6 +130,7 @@ impl Dialogue {
                 Err(Unanswered::Unkept(error)) => return Err(Ended::Node(BrainError::Unkept(error))),
                 Err(Unanswered::Spent(why)) => return Err(Ended::Spent(why)),
                 Err(Unanswered::Away(why)) => return Err(Ended::Away(why)),
+                Err(Unanswered::Alone(why)) => return Err(Ended::Alone(why)),
                 Err(Unanswered::TooLong(why)) if shortened == SHORTENED_MAX => {
                     return Err(Ended::Useless(format!("nothing can be left out any more: {why}")));
                 }
@@ -130,10 +145,11 @@ impl Dialogue {
     /// Leaves half of every long text out, the system's apart. Of what we said only texts of others are cut, each between
     /// its marks: a mark that is left out would let what others say pass for ours.
     fn shorten(&mut self) {
+        let whole = self.whole;
         for message in self.messages.iter_mut().filter(|message| message.role != Speaker::System) {
             message.content = match message.role {
                 Speaker::Assistant => halved(&message.content),
-                _ => halved_between_marks(&message.content),
+                _ => halved_between_marks(&message.content, whole),
             };
             message.reasoning = None;
         }
@@ -150,18 +166,19 @@ fn halved(text: &str) -> String {
     clip(text, (text.len() / 2).max(SHORTENED_BYTES_MIN))
 }
 
-fn halved_between_marks(said: &str) -> String {
+fn halved_between_marks(said: &str, whole: &[&str]) -> String {
     let mut shown: Vec<String> = Vec::new();
     let mut within: Option<Vec<&str>> = None;
     for line in said.lines() {
-        match &mut within {
-            Some(text) if line.starts_with(">>> ") => {
-                shown.push(halved(&text.join("\n")));
+        match (&mut within, line.strip_prefix(">>> ")) {
+            (Some(text), Some(name)) => {
+                let text = text.join("\n");
+                shown.push(if whole.contains(&name) { text } else { halved(&text) });
                 shown.push(line.to_owned());
                 within = None;
             }
-            Some(text) => text.push(line),
-            None => {
+            (Some(text), None) => text.push(line),
+            (None, _) => {
                 within = line.starts_with("<<< ").then(Vec::new);
                 shown.push(line.to_owned());
             }
@@ -188,9 +205,11 @@ mod tests {
         };
         let mut shown = said.clone();
         for _ in 0..SHORTENED_MAX {
-            shown = halved_between_marks(&shown);
+            shown = halved_between_marks(&shown, &[]);
             assert_eq!(of_marks(&shown), of_marks(&said));
         }
         assert!(shown.len() < said.len() / 2, "{}", shown.len());
+        let shown = halved_between_marks(&said, &["b"]);
+        assert!(shown.contains(&text("b")) && !shown.contains(&text("a")), "{shown}");
     }
 }

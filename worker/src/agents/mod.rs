@@ -10,6 +10,7 @@
 mod agent;
 mod answer;
 mod asker;
+mod babble;
 mod brain;
 mod checks;
 mod config;
@@ -25,12 +26,12 @@ mod told;
 mod tools;
 mod words;
 
-pub use asker::{Asker, Budget, Reply};
+pub use asker::{Asker, Budget, NoAnswer, Reply};
 pub use brain::{BrainKind, Brains};
 pub use config::{AgentsConfig, AnswerLimit, EndpointConfig};
 pub use fleet::Fleet;
 pub use llm::*;
 pub use memory::{Memory, Reference, accepted_in};
-pub use model::{Llm, Model};
+pub use model::{AskError, Llm, Model, Used};
 pub use prompt::digest as prompts_digest;
 pub use told::{Exchange, Told};

@@ -1,20 +1,21 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::AgentsConfig;
-use super::fleet::Fleet;
-use super::llm::{Answer, CallError, ChatRequest, Cost, Pool, PoolError, Surroundings};
+use serde::{Deserialize, Serialize};
 
-/// How often a call looks whether the fleet may spend again.
-const FLEET_LOOK_PERIOD: Duration = Duration::from_millis(500);
+use super::AgentsConfig;
+use super::babble::Babble;
+use super::fleet::Fleet;
+use super::llm::{Answer, CallError, ChatRequest, Cost, Message, Pool, PoolError, Surroundings};
+
+/// How often a call looks whether the fleet may spend again, and whether a pause is over.
+const PAUSE_LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// The longest answer to a question that only tells whether anybody answers, in tokens.
+const PROBE_TOKENS_MAX: u32 = 16;
 
 /// How long nothing is begun that needs a model after nobody has answered, and until an attempt asks again.
 const AWAY_PAUSE: Duration = Duration::from_secs(15);
-
-/// After so many conversations in a row that came to nothing, none is begun for so long: a model that babbles is no
-/// reason to fail a queue of tasks.
-const USELESS_MAX: u32 = 3;
-const USELESS_PAUSE: Duration = Duration::from_secs(300);
 
 /// What answers: a worker's endpoints, or nobody where an attempt is replayed.
 #[derive(Clone)]
@@ -35,13 +36,48 @@ pub struct Llm {
     /// Nobody answered, or not to the purpose; why, and until when nobody is asked on purpose.
     away: Mutex<Option<(Duration, String)>>,
     babble: Mutex<Babble>,
+    /// Questions that came back with anything: who asked another one in vain meanwhile was not failed by the endpoint.
+    answered: AtomicU64,
 }
 
-/// Conversations that came to nothing.
-#[derive(Default)]
-struct Babble {
-    in_a_row: u32,
-    pause: Option<(Duration, String)>,
+/// What asking has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Used {
+    /// What calls without an answer have cost.
+    pub cost: Cost,
+    /// Wall time of all tries; without pauses of the fleet, and without the time in which nobody was answered.
+    pub seconds: f64,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum AskError {
+    /// The conversation is longer than the model can read.
+    #[error("the conversation is too long for the model: {0}")]
+    TooLong(String),
+    /// Nobody has an answer to it that can be used.
+    #[error("no endpoint has an answer to this conversation: {0}")]
+    Unusable(String),
+    /// Nobody answers anything.
+    #[error("{0}")]
+    Away(String),
+    /// Others are answered, and this is not.
+    #[error("others are answered, and this conversation never is: {0}")]
+    Alone(String),
+    /// What it may use is used up.
+    #[error("{0}")]
+    Spent(String),
+}
+
+impl From<CallError> for AskError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::TooLong(said) => Self::TooLong(said),
+            CallError::Unusable(said) => Self::Unusable(said),
+            CallError::Unavailable { .. } => Self::Away(error.to_string()),
+        }
+    }
 }
 
 impl Llm {
@@ -52,7 +88,7 @@ impl Llm {
         let pool = RwLock::new(pool.map_err(|error| error.to_string()));
         let away_max = Mutex::new(away_max(config));
         let (fleet, away, babble) = (Fleet::default(), Mutex::default(), Mutex::default());
-        Self { surroundings, fleet, pool, away_max, away, babble }
+        Self { surroundings, fleet, pool, away_max, away, babble, answered: AtomicU64::new(0) }
     }
 
     /// Heeds a change: calls on their way end as they began, and what is known of endpoints that did not change is kept.
@@ -87,23 +123,16 @@ impl Llm {
     /// Why nothing can be asked.
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {
-        let now = (self.surroundings.clock)();
+        let now = self.now();
         let is_yet = |(until, _): &(Duration, String)| now < *until;
         let away = locked(&self.away).clone().filter(is_yet);
-        let pause = locked(&self.babble).pause.clone().filter(is_yet);
-        self.pool().err().or(away.or(pause).map(|(_, why)| why))
+        let pause = locked(&self.babble).obstacle(now);
+        self.pool().err().or(away.map(|(_, why)| why)).or(pause)
     }
 
     /// A conversation came to an answer that can be used, or to none for this reason.
     pub(super) fn came_to(&self, answer: Result<(), &str>) {
-        let mut babble = locked(&self.babble);
-        let Err(why) = answer else { return *babble = Babble::default() };
-        babble.in_a_row += 1;
-        if babble.in_a_row >= USELESS_MAX {
-            let until = (self.surroundings.clock)() + USELESS_PAUSE;
-            let why = format!("{} conversations in a row came to nothing; the last: {why}", babble.in_a_row);
-            babble.pause = Some((until, why));
-        }
+        locked(&self.babble).came_to(answer, self.now());
     }
 
     /// What models have cost, here and elsewhere.
@@ -112,49 +141,110 @@ impl Llm {
         &self.fleet
     }
 
-    /// Asks; waits where the fleet has spent what it may, and, for so long as is configured, where nobody answers. Tells
-    /// also what calls have cost that gave no answer; an answer has that in its own figures.
+    /// Asks. Waits where the fleet has spent what it may or models babble; for so long as is configured, where nobody
+    /// answers; and tells in the end what was used, answer or not. `spent` says what is used up, with what this call has used
+    /// by then: it is asked before each time that is tried anew.
     ///
     /// # Errors
-    /// Nobody answered, or nobody could answer this.
-    pub async fn ask(&self, request: &ChatRequest) -> (Result<Answer, CallError>, Cost) {
-        let (mut lost, began) = (Cost::default(), (self.surroundings.clock)());
+    /// Nobody answered, nobody could answer this, or it may not be asked on.
+    pub async fn ask(
+        &self,
+        request: &ChatRequest,
+        spent: impl Fn(&Used) -> Option<String>,
+    ) -> (Result<Answer, AskError>, Used) {
+        let (mut used, mut away_since, mut is_last) = (Used::default(), None, false);
         loop {
-            while self.fleet.obstacle().is_some() {
-                tokio::time::sleep(FLEET_LOOK_PERIOD).await;
-            }
-            let (asked, more) = match self.pool() {
-                Ok(pool) => pool.ask_counting(request).await,
-                Err(last) => (Err(CallError::Unavailable { tries: 0, seconds: 0, last }), Cost::default()),
-            };
-            self.fleet.charge(more.micro_dollars + asked.as_ref().map_or(0, |answer| answer.micro_dollars));
-            lost.add(&more);
-            let now = (self.surroundings.clock)();
-            *locked(&self.away) = match &asked {
-                Err(error @ CallError::Unavailable { .. }) => Some((now + AWAY_PAUSE, error.to_string())),
-                _ => None,
-            };
-            match asked {
-                // What was paid for so far is in the attempt's journal: so it stays here.
-                Err(CallError::Unavailable { .. })
-                    if now.saturating_sub(began) + AWAY_PAUSE <= *locked(&self.away_max) =>
-                {
-                    tokio::time::sleep(AWAY_PAUSE).await;
+            self.until_allowed().await;
+            let (began, answered) = (self.now(), self.answered.load(Ordering::Relaxed));
+            let (asked, lost) = self.once(request).await;
+            used.cost.add(&lost);
+            let took = self.now().saturating_sub(began).as_secs_f64();
+            let last = match asked {
+                Err(CallError::Unavailable { .. }) => {
+                    asked.err().map(|error| error.to_string()).unwrap_or_default()
                 }
-                Ok(mut answer) => {
-                    let mut cost = Cost { usage: answer.usage, micro_dollars: answer.micro_dollars };
-                    cost.add(&lost);
-                    (answer.usage, answer.micro_dollars) = (cost.usage, cost.micro_dollars);
-                    return (Ok(answer), lost);
+                asked => {
+                    used.seconds = rounded(used.seconds + took);
+                    return (asked.map(|answer| whole(answer, &mut used)).map_err(AskError::from), used);
                 }
-                failed => return (failed, lost),
+            };
+            // What fails while others are answered is this conversation's to wait for; where nobody is, nobody's.
+            let are_others = is_last || self.answered.load(Ordering::Relaxed) > answered;
+            if are_others {
+                used.seconds = rounded(used.seconds + took);
+            } else {
+                *locked(&self.away) = Some((self.now() + AWAY_PAUSE, last.clone()));
             }
+            if let Some(why) = spent(&used) {
+                return (Err(AskError::Spent(why)), used);
+            }
+            if is_last {
+                return (Err(AskError::Alone(last)), used);
+            }
+            let since = *away_since.get_or_insert((began, answered));
+            if self.now().saturating_sub(since.0) + AWAY_PAUSE > *locked(&self.away_max) {
+                let are_others = self.answered.load(Ordering::Relaxed) > since.1;
+                if !are_others && !self.answers_another().await {
+                    return (Err(AskError::Away(last)), used);
+                }
+                is_last = true;
+                continue;
+            }
+            tokio::time::sleep(AWAY_PAUSE).await;
         }
+    }
+
+    /// One call, which the fleet pays.
+    async fn once(&self, request: &ChatRequest) -> (Result<Answer, CallError>, Cost) {
+        let (asked, lost) = match self.pool() {
+            Ok(pool) => pool.ask_counting(request).await,
+            Err(last) => (Err(CallError::Unavailable { tries: 0, seconds: 0, last }), Cost::default()),
+        };
+        self.fleet.charge(lost.micro_dollars + asked.as_ref().map_or(0, |answer| answer.micro_dollars));
+        if !matches!(asked, Err(CallError::Unavailable { .. })) {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+            *locked(&self.away) = None;
+        }
+        (asked, lost)
+    }
+
+    /// Whether anybody answers a question that nothing is wrong with: then it is not the endpoints that are away.
+    async fn answers_another(&self) -> bool {
+        let request = ChatRequest {
+            agent: "probe".to_owned(),
+            messages: vec![Message::user("Say yes.".to_owned())],
+            answer_tokens_max: PROBE_TOKENS_MAX,
+            tools: Vec::new(),
+        };
+        !matches!(self.once(&request).await.0, Err(CallError::Unavailable { .. }))
+    }
+
+    async fn until_allowed(&self) {
+        while self.fleet.obstacle().is_some() || locked(&self.babble).obstacle(self.now()).is_some() {
+            tokio::time::sleep(PAUSE_LOOK_PERIOD).await;
+        }
+    }
+
+    fn now(&self) -> Duration {
+        (self.surroundings.clock)()
     }
 
     fn pool(&self) -> Result<Arc<Pool>, String> {
         self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// To milliseconds: it is kept, and shown.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
+
+/// The answer with all that was used for it.
+fn whole(mut answer: Answer, used: &mut Used) -> Answer {
+    used.cost.add(&Cost { usage: answer.usage, micro_dollars: answer.micro_dollars });
+    (answer.usage, answer.micro_dollars, answer.seconds) =
+        (used.cost.usage, used.cost.micro_dollars, used.seconds);
+    answer
 }
 
 fn away_max(config: &AgentsConfig) -> Duration {

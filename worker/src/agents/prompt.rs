@@ -1,5 +1,8 @@
 //! Templates with `{{name}}` in them, each filled in whole: a name that is missing, or unknown, does not compile.
 
+use super::llm::Tool;
+use super::tools::described;
+
 /// Whether a template has these placeholders, all of them and no other.
 pub(super) const fn has_exactly(template: &str, names: &[&str]) -> bool {
     let text = template.as_bytes();
@@ -92,13 +95,20 @@ pub(super) const ANALYSIS: &str = include_str!("prompts/analysis.md");
 /// What is said to an answer that cannot be used.
 pub(super) const REPAIR: &str = include_str!("prompts/repair.md");
 
-/// BLAKE3 of all templates: results name the words that led to them.
+/// BLAKE3 of all templates, and of what is said of tools: results name the words that led to them.
 #[must_use]
 pub fn digest() -> String {
+    digest_of(&[HOUSE, EXPLORE, DOCKERFILE, SCRIPT, ANALYSIS, REPAIR], &described())
+}
+
+fn digest_of(templates: &[&str], tools: &[Tool]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for template in [HOUSE, EXPLORE, DOCKERFILE, SCRIPT, ANALYSIS, REPAIR] {
-        hasher.update(&(template.len() as u64).to_le_bytes());
-        hasher.update(template.as_bytes());
+    let parts = tools
+        .iter()
+        .flat_map(|tool| [tool.name.clone(), tool.description.clone(), tool.parameters.to_string()]);
+    for part in templates.iter().map(|template| (*template).to_owned()).chain(parts) {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
 }
@@ -120,6 +130,26 @@ mod tests {
         check("a {{b", &["b"], false);
         check("{ {b} }", &[], true);
         check("", &[], true);
+    }
+
+    #[test]
+    fn every_word_counts_in_the_digest() {
+        let tools = described();
+        let whole = digest_of(&[HOUSE, EXPLORE], &tools);
+        let mut others = vec![digest_of(&[HOUSE], &tools), digest_of(&[EXPLORE, HOUSE], &tools)];
+        others.push(digest_of(&[HOUSE, EXPLORE], &tools[1..]));
+        for change in [
+            |tool: &mut Tool| tool.name.push('x'),
+            |tool| tool.description.push('x'),
+            |tool| tool.parameters = serde_json::Value::Null,
+        ] {
+            let mut changed = tools.clone();
+            change(&mut changed[1]);
+            others.push(digest_of(&[HOUSE, EXPLORE], &changed));
+        }
+        others.push(whole);
+        let count = others.len();
+        assert_eq!(others.into_iter().collect::<std::collections::HashSet<_>>().len(), count);
     }
 
     #[test]

@@ -17,6 +17,9 @@ const TARGETS_MAX: usize = 200;
 /// The longest word, in bytes.
 const WORD_BYTES_MAX: usize = 1000;
 
+/// The longest script, in bytes: so much the analyst can be shown whole, whatever else it is shown.
+const SCRIPT_BYTES_MAX: usize = 16 << 10;
+
 /// Checks a choice and writes its script.
 ///
 /// # Errors
@@ -61,6 +64,12 @@ pub(super) fn write(
         Report::ExitStatus => ReportKind::ExitStatus,
     };
     let skeleton = skeleton(python, &choice.directory, &setup, &command);
+    if skeleton.len() > SCRIPT_BYTES_MAX {
+        return Err(format!(
+            "its script has {} bytes, and {SCRIPT_BYTES_MAX} at most are judged: use fewer and shorter words",
+            skeleton.len()
+        ));
+    }
     Ok(EvalScript { skeleton, report, targets: choice.targets.clone() })
 }
 
@@ -188,6 +197,11 @@ mod tests {
         check(&own(r#"["bash","-c","grep -q fix a.py"]"#), "no test runner");
         check(&own(r#"["grep","-q","fix","a.py"]"#), "no test runner");
         check(&own(r#"["true"]"#), "no test runner");
+        let words = |bytes: usize| vec![format!("\"-k{}\"", "x".repeat(bytes)); WORDS_MAX - 3].join(",");
+        let long =
+            |bytes| format!(r#"{{"command":["pytest",{}],"targets":["tests/test_a.py"]}}"#, words(bytes));
+        assert!(line_of(&long(100)).is_ok());
+        check(&long(400), "at most are judged");
         check(&own(r#"["python","-c","exit(0)"]"#), "never -c");
         check(&own(r#"["python","/opt/cheat.py"]"#), "never -c");
         check(&own("[]"), "command is empty");

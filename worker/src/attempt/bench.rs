@@ -78,18 +78,19 @@ fn cost_of(seconds: f64, log: &AttemptLog, told: Option<&Told>) -> serde_json::V
         .map(|(agent, sums)| {
             let cost = serde_json::json!({
                 "answers": sums.answers,
-                "tokens_read": sums.cost.usage.read,
-                "tokens_cached": sums.cost.usage.cached,
-                "tokens_written": sums.cost.usage.written,
-                "dollars": dollars(sums.cost.micro_dollars),
+                "tokens_read": sums.used.cost.usage.read,
+                "tokens_cached": sums.used.cost.usage.cached,
+                "tokens_written": sums.used.cost.usage.written,
+                "dollars": dollars(sums.used.cost.micro_dollars),
+                "seconds": sums.used.seconds,
             });
             (agent.to_owned(), cost)
         })
         .collect();
     serde_json::json!({
         "seconds": seconds,
-        "tokens": sums.cost.usage.total(),
-        "dollars": dollars(sums.cost.micro_dollars),
+        "tokens": sums.used.cost.usage.total(),
+        "dollars": dollars(sums.used.cost.micro_dollars),
         "agents": by_agent,
         "stages": log.stages,
     })

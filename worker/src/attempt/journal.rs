@@ -359,6 +359,7 @@ mod tests {
     use queue_format::Incarnation;
 
     use super::*;
+    use crate::agents::NoAnswer;
     use crate::engine::ContainerEnd;
     use crate::slots::tests::machine;
 
@@ -430,7 +431,7 @@ mod tests {
     fn an_answer_that_cannot_be_kept_is_none() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let journal = Journal::new(Some(("/dev/full".into(), full)), begun(), Past::default());
-        let reply = Reply::TooLong("x".repeat(1 << 16));
+        let reply = Reply::TooLong(NoAnswer { why: "x".repeat(1 << 16), ..NoAnswer::default() });
         assert!(journal.note_replied("one", &reply).is_err());
     }
 }

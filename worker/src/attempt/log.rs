@@ -19,6 +19,9 @@ pub(super) struct Round {
     pub(super) iteration: u32,
     pub(super) rebuilt: bool,
     pub(super) outcome: String,
+    /// How many questions models had been asked by its end, where any was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) asked: Option<usize>,
     #[serde(flatten)]
     pub(super) analysis: Analysis,
 }

@@ -142,13 +142,15 @@ pub async fn attempt<E: Engine, B: Brain>(job: &Job<'_, E>, brain: &mut B) -> Re
 
 /// What agents had part in it.
 fn agents_record(brain: &impl Brain) -> Option<AgentsRecord> {
-    let sums = brain.told()?.sums();
+    let told = brain.told()?;
+    let sums = told.sums();
     Some(AgentsRecord {
         brain: brain.name().to_owned(),
         answers: sums.answers,
-        tokens_read: sums.cost.usage.read,
-        tokens_written: sums.cost.usage.written,
-        micro_dollars: sums.cost.micro_dollars,
+        tokens_read: sums.used.cost.usage.read,
+        tokens_written: sums.used.cost.usage.written,
+        micro_dollars: sums.used.cost.micro_dollars,
+        models: told.models(),
         prompts_blake3: prompts_digest(),
     })
 }
@@ -186,7 +188,10 @@ async fn rounds<E: Engine, B: Brain>(
             Err(verdict) => return Ok(verdict),
         };
         (job.say)("analyse");
-        let analysis = match brain.analyse(&subject, &observation).await {
+        let started = Instant::now();
+        let analysed = brain.analyse(&subject, &observation).await;
+        bench.log.took("analyse", started);
+        let analysis = match analysed {
             Ok(analysis) => analysis,
             Err(error) => return hopeless(error),
         };
@@ -195,6 +200,7 @@ async fn rounds<E: Engine, B: Brain>(
             iteration: bench.iterations,
             rebuilt,
             outcome: describe(&verdict),
+            asked: brain.told().map(|told| told.exchanges.len()),
             analysis: analysis.clone(),
         });
         match analysis {
@@ -266,6 +272,7 @@ async fn round<E: Engine, B: Brain>(
             network: shop.build_network,
             timeout: Duration::from_secs(shop.config.build_timeout_seconds),
             log_bytes_max: shop.config.log_bytes_max,
+            round: bench.iterations,
         };
         let started = Instant::now();
         let built = shop.engine.build(&request).await?;

@@ -8,9 +8,10 @@ use crate::synthesis::{BrainError, Observation};
 pub(super) fn hopeless(error: BrainError) -> Result<Verdict, AttemptError> {
     match error {
         BrainError::Unsolvable { reason, detail } => Ok(Verdict::failed(reason, detail, Vec::new())),
-        error @ (BrainError::Tree { .. } | BrainError::Unkept(_) | BrainError::Away(_)) => {
-            Err(AttemptError::Brain(error))
-        }
+        error @ (BrainError::Tree { .. }
+        | BrainError::Unkept(_)
+        | BrainError::Away(_)
+        | BrainError::Alone(_)) => Err(AttemptError::Brain(error)),
     }
 }
 

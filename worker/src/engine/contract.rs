@@ -76,6 +76,9 @@ pub struct BuildRequest {
     pub timeout: Duration,
     /// What is kept of its output: the first and the last halves of so many bytes.
     pub log_bytes_max: usize,
+    /// Which of its attempt's rounds asks for it, from 1. The engine heeds it not: one Dockerfile that is built twice may come
+    /// to two ends, and a journal must not take the one for the other.
+    pub round: u32,
 }
 
 /// What a build came to.

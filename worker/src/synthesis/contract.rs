@@ -156,6 +156,9 @@ pub enum BrainError {
     /// No model answers; the task is not at fault.
     #[error("no model answers: {0}")]
     Away(String),
+    /// Models answer others, and never this task: it is at fault, or they are with it alone.
+    #[error("no model answers this task: {0}")]
+    Alone(String),
 }
 
 /// One attempt's brain: made fresh for each attempt, it remembers what it learnt in it.

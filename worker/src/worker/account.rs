@@ -3,13 +3,15 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use queue_format::Spend;
+use queue_format::{Class, Spend};
 
 use super::Worker;
 use crate::agents::BrainKind;
 use crate::board::Topic;
 use crate::engine::Engine;
 
+/// The work that agents do.
+const BUILD: &str = "build";
 /// How often: so much may be spent beyond the limit.
 const ACCOUNT_PERIOD: Duration = Duration::from_secs(3);
 
@@ -31,6 +33,7 @@ impl<E: Engine + 'static> Worker<E> {
             // The spool may hang: nothing waits for this but the next look.
             let balanced = tokio::task::spawn_blocking(move || {
                 me.heed_keys();
+                me.tell_of_models();
                 me.balance(&mut written);
                 written
             });
@@ -38,10 +41,26 @@ impl<E: Engine + 'static> Worker<E> {
         }
     }
 
-    /// Why nothing is claimed that might ask a model.
-    pub(super) fn modelless(&self) -> Option<String> {
+    /// Why no model can be asked now; where none is to be, there is no reason to tell.
+    fn modelless(&self) -> Option<String> {
         let asks = self.config.borrow().brain != BrainKind::Rules;
         asks.then(|| self.llm.fleet().obstacle().or_else(|| self.llm.obstacle())).flatten()
+    }
+
+    /// Which tasks are left for now, because they begin with a model and none can be asked.
+    pub(super) fn lacks_model(&self) -> impl Fn(&Class) -> bool + use<E> {
+        let (brain, is_modelless) = (self.config.borrow().brain, self.modelless().is_some());
+        move |class| is_modelless && begins_with_model(class, brain)
+    }
+
+    fn tell_of_models(&self) {
+        let held_up = match self.config.borrow().brain {
+            BrainKind::Auto => "environments that the rules cannot make wait in their slots",
+            _ => "no environments are begun",
+        };
+        for news in self.board.tell(Topic::Models, self.modelless().map(|why| format!("{held_up}: {why}"))) {
+            tracing::warn!("{news}");
+        }
     }
 
     /// Takes up keys whose files have changed.
@@ -70,6 +89,33 @@ impl<E: Engine + 'static> Worker<E> {
         // Where it cannot be read, what was read last counts.
         if let Ok(all) = self.spool.spend() {
             fleet.look(all.micro_dollars.saturating_sub(*written), limit);
+        }
+    }
+}
+
+/// Of the rules nobody knows beforehand how far they come: with them first, a task is begun, and waits where it needs a model.
+fn begins_with_model(class: &Class, brain: BrainKind) -> bool {
+    brain == BrainKind::Agents && class.work() == BUILD
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_format::Resources;
+
+    use super::*;
+
+    #[test]
+    fn only_what_begins_with_a_model_is_left_without_one() {
+        let check = |work: &str, brain: BrainKind, expected: bool| {
+            for cores in [None, Some(2)] {
+                let class = Class::shaped(5, work, &Resources { cores, ..Resources::default() });
+                assert_eq!(begins_with_model(&class, brain), expected, "{class} {brain:?}");
+            }
+        };
+        for brain in [BrainKind::Rules, BrainKind::Auto, BrainKind::Agents] {
+            check("build", brain, brain == BrainKind::Agents);
+            check("run", brain, false);
+            check("native", brain, false);
         }
     }
 }

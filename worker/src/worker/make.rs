@@ -45,6 +45,7 @@ impl<E: Engine + 'static> Worker<E> {
         let mut brain = Brains::new(*brain, agents, *iterations_max, asker, reference);
         let mut made = attempt(job, &mut brain).await.map_err(|error| match error {
             AttemptError::Brain(BrainError::Away(why)) => Interruption::ModelAway(why),
+            AttemptError::Brain(error @ BrainError::Alone(_)) => Interruption::Lacking(error.to_string()),
             AttemptError::Engine(error @ EngineError::Disturbed { .. }) => {
                 Interruption::Lacking(error.to_string())
             }

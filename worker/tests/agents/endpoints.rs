@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::model::{Asked, Model, Say};
-use worker::agents::{AgentsConfig, CallError, ChatRequest, EndpointConfig, Message, Pool, Surroundings};
+use worker::agents::{
+    AgentsConfig, CallError, ChatRequest, EndpointConfig, Llm, Message, Pool, Surroundings,
+};
 
 pub(crate) fn clock() -> Duration {
     static BEGUN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
@@ -57,50 +59,99 @@ pub(crate) fn echo(body: &serde_json::Value) -> String {
     format!("answer to {}", body["messages"][1]["content"].as_str().unwrap_or_default())
 }
 
+/// What the model of the tests says that a call took, at a dollar for a million tokens of either kind: its tokens.
+fn price(body: &serde_json::Value, answer: &str) -> u64 {
+    (body["messages"].to_string().len() / 4 + answer.len() / 4 + 1) as u64
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_two_hundred_calls_loses_nothing() {
-    const CALLS: usize = 200;
-    let storm = |say: &Asked| {
-        let answer = Say::Text(echo(&say.body));
-        match say.nth % 10 {
+    const EACH: usize = 100;
+    let storm = |asked: &Asked| {
+        let answer = Say::Text(echo(&asked.body));
+        let say = match asked.nth % 10 {
             0 => Say::Status(429, Some("0.2"), "slow down".to_owned()),
             1 => Say::Status(500, None, "oops".to_owned()),
-            2 if say.nth < 60 => Say::Hang,
+            2 if asked.nth < 60 => Say::Hang,
             3 => Say::CutOff("answer to nobody".to_owned()),
-            4 if say.nth.is_multiple_of(3) => Say::Garbage,
+            4 if asked.nth.is_multiple_of(3) => Say::Garbage,
             5 => Say::After(Duration::from_millis(20), Box::new(answer)),
             _ => answer,
-        }
+        };
+        // Nothing is said before all are on their way.
+        if asked.nth < EACH { Say::Together(EACH, Box::new(say)) } else { say }
     };
     let models = [Model::begin(storm).expect("a port"), Model::begin(storm).expect("a port")];
     let endpoints = models.iter().enumerate().map(|(n, model)| EndpointConfig {
-        concurrency_max: 20,
-        timeout_seconds: 2,
+        concurrency_max: EACH as u32,
+        timeout_seconds: 10,
         stream: n == 0,
+        dollars_per_million_read: 1.0,
+        dollars_per_million_written: 1.0,
         ..endpoint(model, &format!("storm-{n}"))
     });
-    let pool = Arc::new(pool(endpoints.collect(), |config| {
-        config.tries_max = 60;
-        config.call_seconds_max = 300;
-    }));
-    let calls: Vec<_> = (0..CALLS)
+    let config = AgentsConfig {
+        endpoints: endpoints.collect(),
+        tries_max: 60,
+        call_seconds_max: 300,
+        ..AgentsConfig::default()
+    };
+    let llm = Arc::new(Llm::new(&config, Surroundings { credentials_dir: None, clock, random }));
+    let calls: Vec<_> = (0..models.len() * EACH)
         .map(|n| {
-            let pool = pool.clone();
-            tokio::spawn(async move { (n, pool.ask(&question(&format!("question {n}"))).await) })
+            let llm = llm.clone();
+            tokio::spawn(async move { (n, llm.ask(&question(&format!("question {n}")), |_| None).await) })
         })
         .collect();
-    let mut answered = HashSet::new();
+    let (mut answered, mut paid, mut least) = (HashSet::new(), 0, 0);
     for call in calls {
-        let (n, answer) = call.await.expect("no panic");
+        let (n, (answer, used)) = call.await.expect("no panic");
         let answer = answer.unwrap_or_else(|error| panic!("{n} is lost: {error}"));
         assert_eq!(answer.text, format!("answer to question {n}"));
-        assert!(answer.usage.read > 0 && !answer.usage.is_guess);
+        assert!(answer.usage.read > 0 && answer.micro_dollars == used.cost.micro_dollars);
+        paid += used.cost.micro_dollars;
+        let asked = models.iter().flat_map(Model::asked).find(|asked| echo(&asked.body) == answer.text);
+        least += price(&asked.expect("it was asked").body, &answer.text);
         answered.insert(n);
     }
-    assert_eq!(answered.len(), CALLS);
+    assert_eq!(answered.len(), models.len() * EACH);
     for model in &models {
-        assert!(model.at_once_max() <= 20, "{} at once", model.at_once_max());
+        assert_eq!(model.at_once_max(), EACH, "as many as it may have, and no more");
     }
+    assert_eq!(llm.fleet().here(), paid, "each call is paid once");
+    assert!(paid > least, "answers that were cut off are paid too: {paid} {least}");
+}
+
+#[tokio::test]
+async fn endpoints_are_chosen_by_weight() {
+    const CALLS: usize = 400;
+    async fn check(weights: &[u32], expected: &[usize]) {
+        // Of this test alone, and so in order.
+        static NTH: AtomicUsize = AtomicUsize::new(0);
+        let even = || {
+            f64::from((NTH.fetch_add(1, Ordering::Relaxed) as u32).wrapping_mul(2_654_435_769))
+                / f64::from(u32::MAX)
+        };
+        let models: Vec<Model> =
+            weights.iter().map(|_| Model::begin(|_| Say::Text("x".to_owned())).expect("a port")).collect();
+        let endpoints = models.iter().zip(weights).enumerate().map(|(n, (model, weight))| EndpointConfig {
+            weight: *weight,
+            ..endpoint(model, &format!("one-{n}"))
+        });
+        let config = AgentsConfig { endpoints: endpoints.collect(), ..AgentsConfig::default() };
+        let surroundings = Surroundings { credentials_dir: None, clock, random: even };
+        let pool = Pool::new(&config, surroundings, None).expect("a pool");
+        for _ in 0..CALLS {
+            pool.ask(&question("?")).await.expect("answered");
+        }
+        for (model, expected) in models.iter().zip(expected) {
+            let asked = model.asked().len();
+            assert!(asked.abs_diff(*expected) <= 4, "{asked} of {weights:?}, expected {expected}");
+        }
+    }
+    check(&[1, 1], &[200, 200]).await;
+    check(&[3, 1], &[300, 100]).await;
+    check(&[1, 0, 4], &[80, 0, 320]).await;
 }
 
 #[tokio::test]

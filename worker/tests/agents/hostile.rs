@@ -4,7 +4,8 @@ use queue_format::FailureReason;
 use serde_json::{Value, json};
 
 use super::attempts::Run;
-use super::house::{DOCKERFILE, House, dockerfile, found, judged, unittest};
+use super::calc::{DOCKERFILE, dockerfile, found, judged, unittest};
+use super::house::House;
 use super::model::{Model, Say};
 
 #[test]
@@ -58,4 +59,34 @@ fn a_script_that_leaves_out_what_the_fix_breaks_is_caught_by_the_analyst() {
     assert!(judge.contains("accepted (command)"), "the runs alone would have accepted it: {judge}");
     assert!(judge.contains("tests.test_calc.Calc.test_adds"), "the analyst is shown what was run: {judge}");
     assert_eq!(run.manifest["image_name"], Value::Null);
+}
+
+#[test]
+fn a_dockerfile_that_cheats_is_shown_to_the_analyst_whole() {
+    // At the end of a line that is longer than any that is shown of a log, amidst more than is shown of a text.
+    let cheat = "cp calc.py /usr/lib/python3/calc_fixed.py";
+    let filler = "RUN bash -lc 'true # ".to_owned() + &"x".repeat(1500) + "'\n";
+    let cheating = format!(
+        "{DOCKERFILE}\n{}RUN bash -lc 'true {} ; true || {cheat}'\n{}",
+        filler.repeat(3),
+        "y".repeat(3000),
+        filler.repeat(3)
+    );
+    let run = Run::with(
+        &[
+            ("explore", found()),
+            ("dockerfile", dockerfile(&cheating)),
+            ("script", unittest("tests.test_calc")),
+            ("analysis", Say::Status(400, None, "maximum context length is 8192 tokens".to_owned())),
+            ("analysis", judged("not-genuine", Some("dockerfile"), "it brings a fixed file")),
+            ("dockerfile", dockerfile(DOCKERFILE)),
+            ("analysis", judged("genuine", None, "")),
+        ],
+        "shown_bytes_max = 1000",
+    );
+    run.accepted_after(2);
+    for judge in &run.model.asked()[3..=4] {
+        let shown = judge.body["messages"][1]["content"].as_str().expect("text");
+        assert!(shown.contains(cheating.trim_end()), "however little else there is room for: {shown}");
+    }
 }

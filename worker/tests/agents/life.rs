@@ -4,10 +4,12 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use queue_format::{FailureReason, Spool, State};
+use queue_format::{FailureReason, Incarnation, Owner, Spend, Spool, State};
+use uuid::Uuid;
 
-use super::attempts::{Run, success};
-use super::house::{DOCKERFILE, House, TASK, dockerfile, found, judged, looks, unittest, until};
+use super::attempts::Run;
+use super::calc::{DOCKERFILE, TASK, dockerfile, found, judged, looks, success, unittest};
+use super::house::{House, until};
 use super::model::{Model, Say};
 
 /// Answers in this order, whoever asks; beyond them the last.
@@ -117,6 +119,23 @@ fn accounts_that_are_removed_begin_anew() {
     }
     // Told to end, it would let the attempt wait for the limit to be raised.
     worker.kill();
+}
+
+#[test]
+fn what_others_spent_counts_in_what_the_fleet_may() {
+    let (house, model) = (House::new(), in_order(said()));
+    let spool = house.spool();
+    let other = Owner::new("elsewhere", Incarnation::new(Uuid::now_v7()));
+    // Neither account is at the limit by itself.
+    fs::write(spool.layout().limits(), "model_dollars = 1.0\n").expect("written");
+    spool.write_spend(&other, &Spend { micro_dollars: 999_999 }).expect("written");
+    let worker = house.worker(&model, "agents", "");
+    until(|| spool.spend().is_ok_and(|spend| spend.micro_dollars > 1_000_000));
+    assert_eq!(model.asked().len(), 1, "the limit was reached with the first answer");
+    fs::remove_file(spool.layout().spend(&other)).expect("removed");
+    let (state, manifest, _) = house.outcome(&spool);
+    drop(worker);
+    assert!(matches!(state, State::Done(_)), "{manifest:#}\n{}", house.said());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Agents, on a model that says what it is told to: the endpoints' client, and whole attempts on the real engine.
 
 mod attempts;
+mod calc;
+mod cassette;
 mod endpoints;
 #[path = "../common/git.rs"]
 mod git;

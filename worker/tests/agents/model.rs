@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// The largest request that is read.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
+/// How often a call that waits for others looks for them.
+const LOOK_PERIOD: Duration = Duration::from_millis(5);
 /// Pieces that a streamed answer comes in.
 const PIECE_CHARS: usize = 7;
 
@@ -45,6 +47,8 @@ pub(crate) enum Say {
     Garbage,
     /// An answer that took its time.
     After(Duration, Box<Say>),
+    /// An answer that waits until so many calls have been on their way at once.
+    Together(usize, Box<Say>),
     /// Calls of tools, by name and arguments.
     Calls(Vec<(&'static str, &'static str)>),
     /// A streamed answer with a pause before each piece.
@@ -142,7 +146,14 @@ impl Model {
         };
         let now = self.at_once.0.fetch_add(1, Ordering::SeqCst) + 1;
         self.at_once.1.fetch_max(now, Ordering::SeqCst);
-        let said = answer(&mut client, &asked, say(&asked)).await;
+        let mut say = say(&asked);
+        while let Say::Together(count, then) = say {
+            while self.at_once_max() < count {
+                tokio::time::sleep(LOOK_PERIOD).await;
+            }
+            say = *then;
+        }
+        let said = answer(&mut client, &asked, say).await;
         self.at_once.0.fetch_sub(1, Ordering::SeqCst);
         said.ok()
     }
@@ -191,7 +202,9 @@ async fn answer(client: &mut TcpStream, asked: &Asked, say: Say) -> io::Result<(
             tokio::time::sleep(wait).await;
             Box::pin(answer(client, asked, *say)).await
         }
-        Say::Hang => std::future::pending().await,
+        // Until whoever asked hangs up.
+        Say::Hang => client.read(&mut [0]).await.map(|_| ()),
+        Say::Together(..) => Err(io::Error::other("it waits for others within an answer")),
         Say::Garbage => send(client, 200, None, "<html>it works</html>").await,
         Say::Status(status, after, body) => send(client, status, after, &body).await,
         Say::Text(text) => tell(client, asked, &text, None, true).await,

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::endpoints::{clock, echo, endpoint, pool, pool_with_keys, question, random};
 use super::model::{Model, Say};
-use worker::agents::{AgentsConfig, AnswerLimit, CallError, EndpointConfig, Llm, Pool, Surroundings};
+use worker::agents::{
+    AgentsConfig, AnswerLimit, AskError, CallError, EndpointConfig, Llm, Pool, Surroundings, Used,
+};
 
 fn filtered() -> Say {
     let body = r#"{"choices":[{"message":{"content":"hm"},"finish_reason":"content_filter"}],
@@ -31,6 +33,7 @@ async fn a_conversation_that_is_refused_harms_no_other_and_is_paid() {
         ),
         Say::Status(400, None, r#"{"error":{"code":"invalid_prompt"}}"#.to_owned()),
         Say::Status(422, None, "no".to_owned()),
+        Say::Status(403, None, r#"{"error":{"message":"your input was flagged"}}"#.to_owned()),
     ] {
         let is_paid = matches!(&refusal, Say::Status(200, _, body) if body.contains("usage"));
         let said = refusal.clone();
@@ -223,18 +226,75 @@ async fn a_reload_keeps_what_works_and_takes_up_what_changed() {
     let config = AgentsConfig { endpoints: vec![one], away_seconds_max: 0, ..AgentsConfig::default() };
     let surroundings = Surroundings { credentials_dir: Some(keys.path().to_owned()), clock, random };
     let llm = Llm::new(&config, surroundings);
-    assert!(llm.ask(&question("?")).await.0.is_err());
+    assert!(llm.ask(&question("?"), |_| None).await.0.is_err());
     key("sk-new");
     assert!(llm.reread_keys().is_empty());
-    let answer = llm.ask(&question("?")).await.0.expect("it rests no more");
+    let answer = llm.ask(&question("?"), |_| None).await.0.expect("it rests no more");
     assert_eq!(answer.text, "welcome");
     // A credential that is missing takes nothing away that works.
     let mut broken = config.clone();
     broken.endpoints.push(EndpointConfig { key: "other.key".to_owned(), ..endpoint(&model, "other") });
     let why = llm.reload(&broken).expect_err("there is no such key");
     assert!(why.contains("other.key"), "{why}");
-    assert!(llm.ask(&question("?")).await.0.is_ok());
+    assert!(llm.ask(&question("?"), |_| None).await.0.is_ok());
     std::fs::remove_file(keys.path().join("model.key")).expect("removed");
     assert_eq!(llm.reread_keys().len(), 1);
-    assert!(llm.ask(&question("?")).await.0.is_ok(), "the key that there was stays");
+    assert!(llm.ask(&question("?"), |_| None).await.0.is_ok(), "the key that there was stays");
+}
+
+/// One try a call, and no waiting for endpoints that are away.
+fn impatient(model: &Model, away_seconds_max: u64) -> Llm {
+    let one = EndpointConfig {
+        dollars_per_million_read: 3.0,
+        dollars_per_million_written: 15.0,
+        ..endpoint(model, "one")
+    };
+    let config =
+        AgentsConfig { endpoints: vec![one], tries_max: 1, away_seconds_max, ..AgentsConfig::default() };
+    Llm::new(&config, Surroundings { credentials_dir: None, clock, random })
+}
+
+fn oops() -> Say {
+    Say::Status(500, None, "oops".to_owned())
+}
+
+#[tokio::test]
+async fn a_conversation_that_alone_is_never_answered_is_told_from_a_model_that_is_away() {
+    let model = Model::begin(|asked| match echo(&asked.body).as_str() {
+        "answer to hostile" => oops(),
+        answer => Say::Text(answer.to_owned()),
+    })
+    .expect("a port");
+    let llm = impatient(&model, 0);
+    let (asked, _) = llm.ask(&question("hostile"), |_| None).await;
+    assert!(matches!(asked, Err(AskError::Alone(_))), "{asked:?}");
+    assert_eq!(model.asked().len(), 3, "it, another, and it once more");
+    assert_eq!(llm.obstacle(), None, "others may be asked");
+
+    let model = Model::begin(|_| oops()).expect("a port");
+    let llm = impatient(&model, 0);
+    let (asked, _) = llm.ask(&question("plain"), |_| None).await;
+    assert!(matches!(asked, Err(AskError::Away(_))), "{asked:?}");
+    assert!(llm.obstacle().is_some());
+}
+
+#[tokio::test]
+async fn what_is_used_without_an_answer_is_told_and_ends_the_call() {
+    let model = Model::begin(|asked| match asked.nth {
+        0 | 1 => Say::CutOff("half an answer".to_owned()),
+        _ => Say::Status(400, None, "maximum context length is 8192 tokens".to_owned()),
+    })
+    .expect("a port");
+    let spent = |used: &Used| (used.cost.micro_dollars > 0).then(|| "enough".to_owned());
+    let (asked, used) = impatient(&model, 3600).ask(&question("?"), spent).await;
+    assert_eq!(asked, Err(AskError::Spent("enough".to_owned())), "it is looked at before a further try");
+    assert!(used.cost.micro_dollars > 0 && model.asked().len() == 1, "{used:?}");
+
+    let twice = EndpointConfig { dollars_per_million_written: 15.0, ..endpoint(&model, "one") };
+    let config = AgentsConfig { endpoints: vec![twice], ..AgentsConfig::default() };
+    let llm = Llm::new(&config, Surroundings { credentials_dir: None, clock, random });
+    let (asked, used) = llm.ask(&question("?"), spent).await;
+    assert!(matches!(asked, Err(AskError::TooLong(_))), "{asked:?}");
+    assert!(used.cost.micro_dollars > 0 && used.seconds > 0.0, "{used:?}");
+    assert_eq!(llm.fleet().here(), used.cost.micro_dollars);
 }

@@ -194,6 +194,7 @@ impl Suite {
             network: Network::None,
             timeout: Duration::from_secs(100),
             log_bytes_max: LOG_BYTES_MAX,
+            round: 1,
         };
         (attack.change)(&mut request);
         // As of a slot, of CPUs that no machine has: what limits the processes of a build.

@@ -46,6 +46,7 @@ fn build_request(node: &Node, dir: &Path, dockerfile: &str) -> BuildRequest {
         network: Network::None,
         timeout: patient(Duration::from_mins(2)),
         log_bytes_max: 1 << 16,
+        round: 1,
     }
 }
 

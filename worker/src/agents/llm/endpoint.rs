@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use reqwest::header::{AUTHORIZATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, DATE, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Proxy, Response};
 use tokio::sync::Semaphore;
@@ -123,11 +123,12 @@ impl Endpoint {
         let response = call.send().await.map_err(|error| self.broken(&error))?;
         let status = response.status().as_u16();
         if status != 200 {
-            let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let retry_after = header.map(str::to_owned);
+            let header =
+                |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let (retry_after, date) = (header(RETRY_AFTER), header(DATE));
             let body = self.read(response, REFUSAL_BYTES_MAX).await.unwrap_or_default();
             let body = self.scrub(&String::from_utf8_lossy(&body));
-            return Err(Failure::of_status(status, retry_after.as_deref(), &body));
+            return Err(Failure::of_status(status, retry_after.as_deref(), date.as_deref(), &body));
         }
         if self.config.stream {
             return self.listen(response, reply).await;

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use jiff::fmt::rfc2822;
+
 /// The longest that an endpoint is waited for because it asks for it.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// The most of an endpoint's own words that are shown.
@@ -76,8 +78,8 @@ impl Failure {
         matches!(self, Self::Forbidden { .. } | Self::Refused { .. })
     }
 
-    /// What an HTTP status other than 200 means. `body` holds no key any more.
-    pub(super) fn of_status(status: u16, retry_after: Option<&str>, body: &str) -> Self {
+    /// What an HTTP status other than 200 means. `body` holds no key any more; `retry_after` and `date` are headers.
+    pub(super) fn of_status(status: u16, retry_after: Option<&str>, date: Option<&str>, body: &str) -> Self {
         let said = said(body);
         let lower = body.to_ascii_lowercase();
         let has = |marks: &[&str]| marks.iter().any(|mark| lower.contains(mark));
@@ -103,6 +105,7 @@ impl Failure {
             "invalid_prompt",
             "inappropriate content",
             "flagged",
+            "moderation",
         ]);
         // What a person has to mend is named: the model, a parameter, the form of the call.
         let is_of_call = has(&[
@@ -120,12 +123,14 @@ impl Failure {
             "api key",
             "api_key",
         ]);
-        let retry_after = retry_after.and_then(wait_of).or_else(|| delay_in(&lower));
+        let retry_after = retry_after.and_then(|header| wait_of(header, date)).or_else(|| delay_in(&lower));
         match status {
             413 => Self::TooLong(said),
             // Spent for good: no waiting mends that.
             429 if retry_after.is_none() && has(&["insufficient_quota"]) => Self::Forbidden { status, said },
             429 => Self::Busy { retry_after, said },
+            // Of what was said; what is said of an account is for a person.
+            403 if is_filtered && !has(&["account", "api key", "api_key"]) => Self::Unusable(said),
             401..=403 => Self::Forbidden { status, said },
             _ if is_too_long => Self::TooLong(said),
             400 | 422 if is_filtered || !is_of_call => Self::Unusable(said),
@@ -139,7 +144,7 @@ impl Failure {
     pub(super) fn of_said(error: &serde_json::Value) -> Self {
         let code = error["code"].as_u64().or_else(|| error["code"].as_str()?.parse().ok());
         let status = code.and_then(|code| u16::try_from(code).ok()).filter(|code| *code >= 400);
-        Self::of_status(status.unwrap_or(500), None, &error.to_string())
+        Self::of_status(status.unwrap_or(500), None, None, &error.to_string())
     }
 }
 
@@ -147,12 +152,19 @@ impl Failure {
 fn delay_in(lower: &str) -> Option<Duration> {
     let (_, rest) = lower.split_once("\"retrydelay\"")?;
     let value = rest.trim_start_matches([' ', ':', '"']);
-    wait_of(value.split(['s', '"']).next()?)
+    wait_of(value.split(['s', '"']).next()?, None)
 }
 
-/// `Retry-After` in seconds; the form with a date is taken for none, and waits as long as if nothing were said.
-fn wait_of(header: &str) -> Option<Duration> {
-    let seconds: f64 = header.trim().parse().ok()?;
+/// `Retry-After`, in seconds or as a date. That is read by the endpoint's own clock, its `Date`: ours may be another. Where
+/// there is none it is taken for nothing said.
+fn wait_of(header: &str, date: Option<&str>) -> Option<Duration> {
+    let timestamp = |text: &str| rfc2822::parse(text.trim()).ok().map(|zoned| zoned.timestamp());
+    let seconds = match (header.trim().parse::<f64>(), date) {
+        (Ok(seconds), _) => seconds,
+        // What is over need not be waited for.
+        (Err(_), Some(date)) => timestamp(header)?.duration_since(timestamp(date)?).as_secs_f64().max(0.0),
+        (Err(_), None) => return None,
+    };
     (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())))
 }
 
@@ -170,7 +182,7 @@ mod tests {
     #[test]
     fn statuses_mean_what_they_mean() {
         let check = |status: u16, after: Option<&str>, body: &str, expected: &str| {
-            let failure = Failure::of_status(status, after, body);
+            let failure = Failure::of_status(status, after, None, body);
             let kind = format!("{failure:?}");
             assert!(kind.starts_with(expected), "{status} {body}: {kind}");
         };
@@ -178,6 +190,7 @@ mod tests {
         check(429, Some("0.5"), "slow", "Busy { retry_after: Some(500ms)");
         check(429, Some("99999999"), "slow", "Busy { retry_after: Some(600s)");
         check(429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), "slow", "Busy { retry_after: None");
+        check(429, Some("NaN"), "slow", "Busy { retry_after: None");
         check(429, Some("-1"), "slow", "Busy { retry_after: None");
         check(429, None, "{\"error\":{\"code\":\"insufficient_quota\"}}", "Forbidden");
         check(500, None, "oops", "Server { status: 500");
@@ -219,8 +232,28 @@ mod tests {
             "Unusable",
         );
         check(400, None, "{\"code\":\"invalid_prompt\"}", "Unusable");
+        let moderated = "{\"code\":403,\"message\":\"requires moderation; your input was flagged\"}";
+        check(403, None, moderated, "Unusable");
+        check(403, None, "your account was flagged", "Forbidden");
+        check(403, None, "no access to this model", "Forbidden");
+        check(401, None, moderated, "Forbidden");
         check(422, None, "no", "Unusable");
         check(413, None, "", "TooLong");
+    }
+
+    #[test]
+    fn a_date_to_wait_for_is_read_by_the_endpoints_clock() {
+        let check = |header: &str, date: Option<&str>, expected: Option<u64>| {
+            assert_eq!(wait_of(header, date), expected.map(Duration::from_secs), "{header} {date:?}");
+        };
+        let now = Some("Wed, 21 Oct 2026 07:28:00 GMT");
+        check("Wed, 21 Oct 2026 07:28:30 GMT", now, Some(30));
+        check("Wed, 21 Oct 2026 07:27:30 GMT", now, Some(0));
+        check("Wed, 21 Oct 2026 09:28:00 GMT", now, Some(600));
+        check("Wed, 21 Oct 2026 07:28:30 GMT", None, None);
+        check("Wed, 21 Oct 2026 07:28:30 GMT", Some("today"), None);
+        check("soon", now, None);
+        check("7", now, Some(7));
     }
 
     #[test]
