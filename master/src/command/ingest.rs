@@ -6,7 +6,7 @@ use systemd::{Source, config};
 use super::cli::{FilterArguments, GithubArguments, IngestArguments, IngestSource, RowsArguments};
 use super::{CommandError, Host, Success};
 use crate::filter::{EvaluationSet, Filter, FilterConfig, FilterError, Funnel, ROWS_FILE, Run};
-use crate::github::{Collector, PULLS_FILE, Progress, Repositories, SKIPPED_FILE};
+use crate::github::{Collector, PASSED_FILE, PULLS_FILE, Patience, Progress, Repositories, SKIPPED_FILE};
 use crate::ingest::Rows;
 use crate::text::{clean_line, duration, plural};
 use crate::up::Screen;
@@ -60,7 +60,8 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
             "GitHub's GraphQL answers nobody without a token; set BOTTEGA_GITHUB_TOKENS",
         ));
     }
-    let mut collector = Collector::new(&dir, &arguments.api_url, tokens, &collecting, host.now)?;
+    let mut collector =
+        Collector::new(&dir, &arguments.api_url, tokens, &collecting, Patience::default(), host.now)?;
     let mut screen = Screen::new(out, host.terminal);
     let (began, mut first) = ((host.now)(), None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -79,6 +80,11 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
     if skipped.len() > SKIPPED_SHOWN_MAX {
         let more = plural(skipped.len() - SKIPPED_SHOWN_MAX, "other");
         writeln!(out, "  nor of {more}: {} says why", dir.join(SKIPPED_FILE).display())?;
+    }
+    let passed = collector.passed_over().len();
+    if passed > 0 {
+        let (pulls, file) = (plural(passed, "pull request"), dir.join(PASSED_FILE));
+        writeln!(out, "  {pulls} cannot be read: {} says why", file.display())?;
     }
     filter(&[&dir.join(PULLS_FILE)], &arguments.filter, (config, filtering), host, out)
 }

@@ -6,16 +6,18 @@ use jiff::Timestamp;
 use reqwest::StatusCode;
 
 use super::GithubError;
-use super::client::{Client, Queried};
-use super::query::{self, Pull, Repository};
-use super::reader::{HEAVY_MAX, JSON, Reader, depth, failed, recover};
+use super::answer::Answer;
+use super::client::Client;
+use super::pages::{Paged, Pages};
+use super::patience::Patience;
+use super::query::{Pull, Repository};
+use super::reader::{JSON, Reader};
 use super::search::search;
 use super::store::Store;
 use crate::filter::Filter;
 
-/// Pull requests of a page to begin with, and the most that GitHub gives.
-const PAGE_BEGIN: usize = 25;
-const PAGE_MAX: usize = 100;
+/// Pull requests of a repository in a row that cannot be read before the rest of it is left alone.
+const PASSED_MAX: u32 = 20;
 
 /// Which repositories.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub struct Collector<'a> {
     client: Client,
     store: Store,
     filter: &'a Filter,
-    page: usize,
+    pages: Pages,
 }
 
 impl<'a> Collector<'a> {
@@ -57,10 +59,11 @@ impl<'a> Collector<'a> {
         api: &str,
         tokens: Vec<String>,
         filter: &'a Filter,
+        patience: Patience,
         now: fn() -> Timestamp,
     ) -> Result<Self, GithubError> {
-        let (store, client) = (Store::open(dir, api)?, Client::new(api, tokens, now)?);
-        Ok(Self { client, store, filter, page: PAGE_BEGIN })
+        let (store, client) = (Store::open(dir, api)?, Client::new(api, tokens, patience, now)?);
+        Ok(Self { client, store, filter, pages: Pages::new() })
     }
 
     /// Collects what was made since a time, from where an earlier run with the same question ended. Gives how many pull
@@ -100,6 +103,12 @@ impl<'a> Collector<'a> {
         self.store.skipped()
     }
 
+    /// The pull requests that could not be read, and why, by repository and number.
+    #[must_use]
+    pub fn passed_over(&self) -> &BTreeMap<(String, u64), String> {
+        self.store.passed_over()
+    }
+
     async fn repository(
         &mut self,
         repo: &str,
@@ -111,20 +120,42 @@ impl<'a> Collector<'a> {
         let mut etag = None;
         if after.is_none() {
             let path = format!("/repos/{repo}/pulls?state=closed&sort=updated&direction=desc&per_page=1");
-            let answer = self.client.get(&path, JSON, self.store.etag(repo)).await?;
-            match answer.status {
-                StatusCode::OK => etag = answer.etag,
-                StatusCode::NOT_MODIFIED => return self.store.next_repository(None),
-                status => return self.store.skip(repo, format!("the server says {status}")),
+            match self.client.get(&path, JSON, self.store.etag(repo)).await? {
+                Ok(Answer { status: StatusCode::OK, etag: found, .. }) => etag = found,
+                Ok(Answer { status: StatusCode::NOT_MODIFIED, .. }) => {
+                    return self.store.next_repository(None);
+                }
+                Ok(Answer { status, .. }) => {
+                    return self.store.skip(repo, format!("the server says {status}"));
+                }
+                Err(failure) => return self.store.skip(repo, failure.why),
             }
         }
+        let mut passed = 0;
         loop {
-            let found = match self.page(repo, after.as_deref()).await? {
-                Ok(found) => found,
-                Err(why) => return self.store.skip(repo, why),
+            let (info, is_older) = match self.pages.next(&self.client, repo, after.as_deref()).await? {
+                Paged::Found(found) => {
+                    passed = 0;
+                    let is_older = self.pulls(repo, &found, since, progress).await?;
+                    (found.pull_requests.page_info, is_older)
+                }
+                Paged::Passed { pull, why, info } => {
+                    passed += 1;
+                    let young = pull.filter(|(_, created_at)| *created_at >= since);
+                    match young {
+                        Some(_) if passed >= PASSED_MAX => {
+                            let why = format!("none of {passed} pull requests in a row can be read: {why}");
+                            return self.store.skip(repo, why);
+                        }
+                        Some((number, _)) if !self.store.knows(repo, number) => {
+                            self.store.pass_over(repo, number, why)?;
+                        }
+                        _ => {}
+                    }
+                    (info, pull.is_some() && young.is_none())
+                }
+                Paged::Unreadable(why) => return self.store.skip(repo, why),
             };
-            let is_older = self.pulls(repo, &found, since, progress).await?;
-            let info = found.pull_requests.page_info;
             match info.end_cursor.filter(|_| info.has_next_page && !is_older) {
                 Some(next) => {
                     self.store.next_page(next.clone())?;
@@ -133,6 +164,8 @@ impl<'a> Collector<'a> {
                 None => break,
             }
         }
+        // What was passed over is asked for again the next time.
+        let etag = etag.filter(|_| !self.store.has_passed_over(repo));
         self.store.next_repository(etag.map(|etag| (repo, etag)))
     }
 
@@ -163,35 +196,5 @@ impl<'a> Collector<'a> {
             tell(store.pulls());
         }
         Ok(young < listed.len())
-    }
-
-    /// A page of pull requests, as many as the server bears; or why the repository cannot be read.
-    async fn page(
-        &mut self,
-        repo: &str,
-        after: Option<&str>,
-    ) -> Result<Result<Repository, String>, GithubError> {
-        let (mut heavy, mut heavy_alone) = (0, 0);
-        loop {
-            let (query, variables) = query::page(repo, self.page, after, depth(heavy_alone));
-            match self.client.query(&query, &variables).await? {
-                Queried::Data((mut data, why)) => {
-                    self.page = (self.page + self.page.div_ceil(4)).min(PAGE_MAX);
-                    let found: Option<Repository> = serde_json::from_value(data["repository"].take())
-                        .map_err(|error| failed(repo, format!("not what GitHub answers: {error}")))?;
-                    let why = || why.unwrap_or_else(|| "the server knows no such repository".to_owned());
-                    return Ok(found.ok_or_else(why));
-                }
-                Queried::TooHeavy(why) => {
-                    heavy += 1;
-                    heavy_alone += u32::from(self.page == 1);
-                    if heavy_alone >= HEAVY_MAX {
-                        return Err(failed(repo, format!("not even one pull request at once: {why}")));
-                    }
-                    self.page = (self.page / 2).max(1);
-                    recover(heavy).await;
-                }
-            }
-        }
     }
 }

@@ -10,6 +10,8 @@ mod client;
 mod collect;
 mod journal;
 mod links;
+mod pages;
+mod patience;
 mod query;
 mod reader;
 mod search;
@@ -18,7 +20,8 @@ mod tokens;
 
 pub use collect::{Collector, Progress, Repositories};
 pub use links::{IssueLink, closed_issues};
-pub use store::{PULLS_FILE, SKIPPED_FILE};
+pub use patience::Patience;
+pub use store::{PASSED_FILE, PULLS_FILE, SKIPPED_FILE};
 
 use std::io;
 use std::path::PathBuf;

@@ -62,6 +62,21 @@ pub(super) fn page(repo: &str, first: usize, after: Option<&str>, depth: Depth) 
     (text, variables)
 }
 
+/// The text and the variables of the query for what is next after a place, and for nothing else of it.
+pub(super) fn place(repo: &str, after: Option<&str>) -> (String, Value) {
+    let (owner, name) = repo.split_once('/').unwrap_or((repo, ""));
+    let variables = json!({ "owner": owner, "name": name, "after": after });
+    let text = "query ($owner: String!, $name: String!, $after: String) {
+  repository(owner: $owner, name: $name) {
+    pullRequests(states: MERGED, first: 1, after: $after, orderBy: {field: CREATED_AT, direction: DESC}) {
+      pageInfo { hasNextPage endCursor }
+      nodes { number createdAt }
+    }
+  }
+}";
+    (text.to_owned(), variables)
+}
+
 /// The text and the variables of the query for issues; what there is not, or is a pull request, is null in the answer.
 pub(super) fn issues(links: &[IssueLink], depth: Depth) -> (String, Value) {
     let mut variables = serde_json::Map::new();
@@ -93,7 +108,7 @@ pub(super) struct Repository {
     pub(super) stargazer_count: u64,
     pub(super) primary_language: Option<Language>,
     pub(super) license_info: Option<Licence>,
-    pub(super) pull_requests: Page,
+    pub(super) pull_requests: Page<Pull>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -109,9 +124,24 @@ pub(super) struct Licence {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Page {
+pub(super) struct Page<T> {
     pub(super) page_info: PageInfo,
-    pub(super) nodes: Vec<Option<Pull>>,
+    pub(super) nodes: Vec<Option<T>>,
+}
+
+/// A repository of which nothing else was asked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Places {
+    pub(super) pull_requests: Page<Place>,
+}
+
+/// What tells one pull request from others.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Place {
+    pub(super) number: u64,
+    pub(super) created_at: jiff::Timestamp,
 }
 
 #[derive(Clone, Debug, Deserialize)]

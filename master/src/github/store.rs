@@ -15,6 +15,8 @@ use super::journal::Journal;
 pub const PULLS_FILE: &str = "pulls.jsonl";
 /// The repositories of which nothing was collected, each with the reason.
 pub const SKIPPED_FILE: &str = "skipped.jsonl";
+/// The pull requests that could not be read, each with the reason.
+pub const PASSED_FILE: &str = "passed.jsonl";
 const CURSOR_FILE: &str = "cursor.json";
 const ETAGS_FILE: &str = "etags.jsonl";
 const REPOSITORIES_FILE: &str = "repositories.json";
@@ -33,6 +35,8 @@ pub(super) struct Store {
     etags_file: Journal,
     skipped: BTreeMap<String, String>,
     skipped_file: Journal,
+    passed: BTreeMap<(String, u64), String>,
+    passed_file: Journal,
     /// Repository in lower case, and number.
     known: HashSet<(String, u64)>,
 }
@@ -75,6 +79,13 @@ struct Skipped {
     why: String,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Passed {
+    repo: String,
+    number: u64,
+    why: String,
+}
+
 impl Store {
     /// Opens what a directory holds of a server's pull requests, or begins there.
     pub(super) fn open(dir: &Path, server: &str) -> Result<Self, GithubError> {
@@ -110,6 +121,7 @@ impl Store {
         pulls.set_len(cursor.bytes).map_err(at(&path))?;
         let (etags_file, etags) = Journal::open::<Etag>(&dir.join(ETAGS_FILE))?;
         let (skipped_file, skipped) = Journal::open::<Skipped>(&dir.join(SKIPPED_FILE))?;
+        let (passed_file, passed) = Journal::open::<Passed>(&dir.join(PASSED_FILE))?;
         let mut store = Self {
             dir: dir.to_owned(),
             pulls,
@@ -119,6 +131,8 @@ impl Store {
             etags_file,
             skipped: skipped.into_iter().map(|skipped| (skipped.repo, skipped.why)).collect(),
             skipped_file,
+            passed: passed.into_iter().map(|passed| ((passed.repo, passed.number), passed.why)).collect(),
+            passed_file,
             known,
         };
         let is_true = |etag: &Etag| etag.bytes <= store.cursor.bytes;
@@ -151,6 +165,8 @@ impl Store {
         self.repositories = listed.repositories;
         self.skipped.clear();
         self.skipped_file.clear()?;
+        self.passed.clear();
+        self.passed_file.clear()?;
         let Cursor { server, bytes, .. } = std::mem::take(&mut self.cursor);
         self.cursor = Cursor { server, question: question.to_owned(), bytes, ..Cursor::default() };
         self.save()
@@ -221,6 +237,24 @@ impl Store {
     /// The repositories that could not be read, and why.
     pub(super) fn skipped(&self) -> &BTreeMap<String, String> {
         &self.skipped
+    }
+
+    /// Notes a pull request of which nothing can be read.
+    pub(super) fn pass_over(&mut self, repo: &str, number: u64, why: String) -> Result<(), GithubError> {
+        let passed = Passed { repo: repo.to_owned(), number, why };
+        self.passed_file.append(&passed)?;
+        self.passed.insert((passed.repo, number), passed.why);
+        Ok(())
+    }
+
+    /// The pull requests that could not be read, and why, by repository and number.
+    pub(super) fn passed_over(&self) -> &BTreeMap<(String, u64), String> {
+        &self.passed
+    }
+
+    /// Whether there are some of this repository.
+    pub(super) fn has_passed_over(&self, repo: &str) -> bool {
+        self.passed.keys().any(|(passed, _)| passed == repo)
     }
 
     /// What is new to one question may be old to another, which asked for less.

@@ -1,7 +1,9 @@
 //! Collecting from GitHub, played by a local server about a real repository: what comes out, whatever the server does
 //! and whenever it is interrupted.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod faults;
 mod forge;
 
 use std::collections::BTreeSet;
@@ -105,7 +107,8 @@ fn any_file_of_what_was_collected_may_go() {
     let (house, forge) = (House::new(), Forge::start(3));
     let which = repos(&house);
     assert_eq!(run(&house, &forge, &which).status, 0);
-    let files = ["cursor.json", "pulls.jsonl", "etags.jsonl", "repositories.json", "skipped.jsonl"];
+    let files =
+        ["cursor.json", "pulls.jsonl", "etags.jsonl", "repositories.json", "skipped.jsonl", "passed.jsonl"];
     for gone in files.map(|file| vec![file]).into_iter().chain([files[..2].to_vec(), files.to_vec()]) {
         for file in &gone {
             fs::remove_file(house.path("out/collected").join(file)).expect("there");

@@ -58,6 +58,10 @@ pub(crate) struct Manners {
     pub(crate) script: Vec<Scripted>,
     /// The pull request that it cannot read with all of its comments, or not even with few.
     pub(crate) heavy: Option<(u64, &'static str)>,
+    /// The issue that it cannot read.
+    pub(crate) heavy_issue: Option<u64>,
+    /// What it says of either, instead of that it is too heavy.
+    pub(crate) heavy_says: Option<&'static str>,
     /// The pull request whose diff it cannot make.
     pub(crate) no_diff: Option<u64>,
     /// How long it thinks about each request.
@@ -289,6 +293,11 @@ impl Shared {
         let (query, variables) = (asked["query"].as_str().expect("a query"), &asked["variables"]);
         if !query.contains("pullRequests(") {
             let mut data = serde_json::Map::new();
+            if manners.heavy_issue.is_some_and(|heavy| {
+                variables.as_object().expect("variables").values().any(|value| *value == json!(heavy))
+            }) {
+                return heavy(manners);
+            }
             for index in 0..query.matches(": repository(").count() {
                 let number = variables[format!("i{index}")].as_u64().expect("a number");
                 data.insert(format!("l{index}"), json!({ "issue": (number > 1000).then(|| issue(number)) }));
@@ -302,7 +311,9 @@ impl Shared {
                 r#"{"data":{"repository":null},"errors":[{"type":"NOT_FOUND","message":"no"}]}"#,
             );
         }
-        let first = usize::try_from(variables["first"].as_u64().expect("a number")).expect("small");
+        // What is asked for alone has its number in the text.
+        let first = variables["first"].as_u64().unwrap_or(1);
+        let first = usize::try_from(first).expect("small");
         if manners.page_max.is_some_and(|max| first > max) {
             return answer(502, "<html>Bad Gateway</html>");
         }
@@ -313,10 +324,7 @@ impl Shared {
             && newest.clone().take(first).any(|pull| pull.number == number)
             && query.contains(asked)
         {
-            return answer(
-                200,
-                r#"{"data":{"repository":null},"errors":[{"type":"RESOURCE_LIMITS_EXCEEDED","message":"heavy"}]}"#,
-            );
+            return heavy(manners);
         }
         let nodes: Vec<Value> = newest.clone().take(first).map(|pull| node(pull, query)).collect();
         let page = json!({
@@ -329,6 +337,12 @@ impl Shared {
         });
         answer(200, json!({ "data": { "repository": repository } }).to_string())
     }
+}
+
+fn heavy(manners: &Manners) -> Answer {
+    const HEAVY: &str =
+        r#"{"data":{"repository":null},"errors":[{"type":"RESOURCE_LIMITS_EXCEEDED","message":"heavy"}]}"#;
+    answer(200, manners.heavy_says.unwrap_or(HEAVY))
 }
 
 /// The page of a search: the repositories that there are, and a crowd of such that are gone, a hundred with as many stars.

@@ -1,0 +1,107 @@
+//! Collecting from a server that fails, in this process, so that no test waits as long as a person would: what cannot be
+//! read costs itself alone, whenever that is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use master::filter::{EvaluationSet, Filter, FilterConfig};
+use master::github::{Collector, GithubError, Patience, Progress, Repositories};
+use serde_json::{Value, json};
+
+use crate::common::House;
+use crate::forge::{Forge, Manners};
+
+/// Pauses that cost no time.
+const HASTY: Patience = Patience {
+    pause: Duration::from_millis(1),
+    pause_max: Duration::from_millis(4),
+    heavy_pause: Duration::from_millis(1),
+    heavy_pause_max: Duration::from_millis(1),
+    outage_max: Duration::from_secs(60),
+};
+
+/// What a run gave.
+struct Collected {
+    pulls: Result<usize, GithubError>,
+    skipped: BTreeMap<String, String>,
+    passed: BTreeMap<(String, u64), String>,
+}
+
+fn collect_from(house: &House, url: &str, patience: Patience, told: impl FnMut(&Progress)) -> Collected {
+    let filter = Filter::new(FilterConfig::default(), EvaluationSet::default());
+    let tokens = vec!["good-secret".to_owned()];
+    let mut collector =
+        Collector::new(&house.path("collected"), url, tokens, &filter, patience, Timestamp::now)
+            .expect("a collector");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let repositories = Repositories::Named(vec!["owner/name".to_owned()]);
+    let since = "2024-01-01T00:00:00Z".parse().expect("a time");
+    let pulls = runtime.block_on(collector.run(&repositories, since, told));
+    Collected { pulls, skipped: collector.skipped().clone(), passed: collector.passed_over().clone() }
+}
+
+fn collect(house: &House, forge: &Forge) -> Collected {
+    collect_from(house, &forge.url, HASTY, |_| ())
+}
+
+fn rows(house: &House) -> Vec<Value> {
+    let text = fs::read_to_string(house.path("collected/pulls.jsonl")).expect("collected");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn numbers(house: &House) -> Vec<u64> {
+    rows(house).iter().map(|row| row["pull_number"].as_u64().expect("a number")).collect()
+}
+
+/// Ways in which a server says that it will not read something.
+const REFUSALS: [Option<&str>; 4] = [
+    None,
+    Some(r#"{"errors":[{"type":"INSUFFICIENT_SCOPES","message":"no such scope"}]}"#),
+    Some(r#"{"data":{"repository":{"nameWithOwner":7},"l0":{"issue":{"number":"x"}}}}"#),
+    Some("<html>"),
+];
+
+#[test]
+fn a_pull_request_that_cannot_be_read_is_passed_over() {
+    for heavy_says in REFUSALS {
+        let (house, forge) = (House::new(), Forge::start(4));
+        forge.behave(Manners { heavy: Some((2, "title")), heavy_says, ..Manners::default() });
+        let collected = collect(&house, &forge);
+        assert_eq!(collected.pulls.expect("it ends"), 3, "{heavy_says:?}");
+        assert_eq!(numbers(&house), [4, 3, 1]);
+        let passed: Vec<_> = collected.passed.keys().cloned().collect();
+        assert_eq!(passed, [("owner/name".to_owned(), 2)]);
+        assert!(collected.skipped.is_empty(), "{:?}", collected.skipped);
+        // It is asked for again, and found.
+        forge.behave(Manners::default());
+        let collected = collect(&house, &forge);
+        assert_eq!((collected.pulls.expect("it ends"), collected.passed.len()), (4, 0));
+        assert_eq!(numbers(&house), [4, 3, 1, 2]);
+    }
+}
+
+#[test]
+fn a_repository_of_which_not_even_numbers_can_be_read_is_skipped() {
+    let (house, forge) = (House::new(), Forge::start(3));
+    forge.behave(Manners { heavy: Some((2, "number")), ..Manners::default() });
+    let collected = collect(&house, &forge);
+    assert_eq!(collected.pulls.expect("it ends"), 1);
+    assert_eq!(collected.skipped["owner/name"], "heavy");
+}
+
+#[test]
+fn an_issue_that_cannot_be_read_is_left_out_and_noted() {
+    for heavy_says in REFUSALS {
+        let (house, forge) = (House::new(), Forge::start(3));
+        forge.behave(Manners { heavy_issue: Some(1003), heavy_says, ..Manners::default() });
+        assert_eq!(collect(&house, &forge).pulls.expect("it ends"), 3);
+        let rows = rows(&house);
+        let missing = &rows[0]["issues_missing"][0];
+        assert_eq!((&missing["repo"], &missing["number"]), (&json!("owner/name"), &json!(1003)), "{missing}");
+        assert!(missing["why"].as_str().is_some_and(|why| !why.is_empty()), "{missing}");
+        assert_eq!(rows[0]["issues"], json!([]));
+        assert!(rows[1].get("issues_missing").is_none());
+    }
+}
