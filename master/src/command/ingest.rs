@@ -86,6 +86,14 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
         let (pulls, file) = (plural(passed, "pull request"), dir.join(PASSED_FILE));
         writeln!(out, "  {pulls} cannot be read: {} says why", file.display())?;
     }
+    let waiting = collector.waiting();
+    if waiting > 0 {
+        let pulls = plural(waiting, "pull request");
+        writeln!(
+            out,
+            "  {pulls} without the diff, which the server could not give; the next run asks again"
+        )?;
+    }
     filter(&[&dir.join(PULLS_FILE)], &arguments.filter, (config, filtering), host, out)
 }
 

@@ -8,16 +8,21 @@ use reqwest::StatusCode;
 use super::GithubError;
 use super::answer::Answer;
 use super::client::Client;
+use super::compare::diff;
 use super::pages::{Paged, Pages};
 use super::patience::Patience;
 use super::query::{Pull, Repository};
 use super::reader::{JSON, Reader};
 use super::search::search;
 use super::store::Store;
+use super::waiting::Waiting;
 use crate::filter::Filter;
 
 /// Pull requests of a repository in a row that cannot be read before the rest of it is left alone.
 const PASSED_MAX: u32 = 20;
+
+/// Diffs that are asked for again in a row, and not given, before the rest is left to the next run.
+const IN_VAIN_MAX: u32 = 20;
 
 /// Which repositories.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +99,7 @@ impl<'a> Collector<'a> {
             let (repo, after) = (repo.to_owned(), after.map(str::to_owned));
             self.repository(&repo, after, since, &mut progress).await?;
         }
+        self.again().await?;
         Ok(self.store.pulls())
     }
 
@@ -107,6 +113,40 @@ impl<'a> Collector<'a> {
     #[must_use]
     pub fn passed_over(&self) -> &BTreeMap<(String, u64), String> {
         self.store.passed_over()
+    }
+
+    /// How many pull requests wait for their diffs, which the next run asks for again.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.store.waiting().len()
+    }
+
+    /// Asks again for the diffs that the server could not give when they were asked for.
+    async fn again(&mut self) -> Result<(), GithubError> {
+        let waiting: Vec<Waiting> = self.store.waiting().values().cloned().collect();
+        let (client, store) = (&self.client, &mut self.store);
+        let asked = waiting.iter().map(|waiting| diff(client, &waiting.repo, &waiting.base, &waiting.head));
+        let mut read = stream::iter(asked).buffered(client.requests_max()).zip(stream::iter(&waiting));
+        let mut in_vain = 0;
+        while let Some((diff, waiting)) = read.next().await {
+            match waiting.clone().with(diff?) {
+                Ok(row) => {
+                    store.add(&waiting.repo, waiting.number, &row)?;
+                    in_vain = 0;
+                }
+                Err(still) => {
+                    if still != *waiting {
+                        store.wait_for(still)?;
+                    }
+                    in_vain += 1;
+                }
+            }
+            // It makes none today.
+            if in_vain >= IN_VAIN_MAX {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn repository(
@@ -131,12 +171,13 @@ impl<'a> Collector<'a> {
                 Err(failure) => return self.store.skip(repo, failure.why),
             }
         }
-        let mut passed = 0;
+        let (mut passed, mut is_waiting) = (0, false);
         loop {
             let (info, is_older) = match self.pages.next(&self.client, repo, after.as_deref()).await? {
                 Paged::Found(found) => {
                     passed = 0;
                     let is_older = self.pulls(repo, &found, since, progress).await?;
+                    is_waiting = self.store.has_waiting(&found.name_with_owner);
                     (found.pull_requests.page_info, is_older)
                 }
                 Paged::Passed { pull, why, info } => {
@@ -164,8 +205,8 @@ impl<'a> Collector<'a> {
                 None => break,
             }
         }
-        // What was passed over is asked for again the next time.
-        let etag = etag.filter(|_| !self.store.has_passed_over(repo));
+        // What was passed over is asked for again the next time; so is what waits, if nobody knows of it any more.
+        let etag = etag.filter(|_| !is_waiting && !self.store.has_passed_over(repo));
         self.store.next_repository(etag.map(|etag| (repo, etag)))
     }
 
@@ -192,7 +233,10 @@ impl<'a> Collector<'a> {
         // Several are read at once, and added in their order: a successor finds no gap that it does not see.
         let mut rows = stream::iter(read).buffered(client.requests_max()).zip(stream::iter(&wanted));
         while let Some((row, pull)) = rows.next().await {
-            store.add(name, pull.number, &row?)?;
+            match row? {
+                Ok(row) => store.add(name, pull.number, &row)?,
+                Err(waiting) => store.wait_for(waiting)?,
+            }
             tell(store.pulls());
         }
         Ok(young < listed.len())

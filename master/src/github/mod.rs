@@ -8,6 +8,7 @@ mod answer;
 mod candidate;
 mod client;
 mod collect;
+mod compare;
 mod journal;
 mod links;
 mod pages;
@@ -17,6 +18,7 @@ mod reader;
 mod search;
 mod store;
 mod tokens;
+mod waiting;
 
 pub use collect::{Collector, Progress, Repositories};
 pub use links::{IssueLink, closed_issues};

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::candidate::{distinct, links, row};
 use super::client::{Client, OUTAGES_MAX, Queried};
+use super::compare::diff;
 use super::query::{self, Depth, Issue, Pull, Repository};
+use super::waiting::Waiting;
 use super::{GithubError, IssueLink};
-use crate::filter::{Filter, Judged, MISSING_FIELD, Stage};
+use crate::filter::{Filter, Judged, Stage};
 
 pub(super) const JSON: &str = "application/vnd.github+json";
-const DIFF: &str = "application/vnd.github.diff";
 
 /// The field of a row that names the issues which the server could not give, each with the reason.
 const MISSING_ISSUES_FIELD: &str = "issues_missing";
@@ -40,8 +41,13 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The row of a pull request. What the filter turns away before it looks at patches is read without its diff.
-    pub(super) async fn row(&self, found: &Repository, pull: &Pull) -> Result<Value, GithubError> {
+    /// The row of a pull request, or all of it but its diff, if the server cannot give that now. What the filter turns away
+    /// before it looks at patches is read without its diff.
+    pub(super) async fn row(
+        &self,
+        found: &Repository,
+        pull: &Pull,
+    ) -> Result<Result<Value, Waiting>, GithubError> {
         let repo = &found.name_with_owner;
         let linked = pull.closing_issues_references.iter().flat_map(|nodes| nodes.nodes.iter().flatten());
         let mut issues: Vec<Issue> = linked.cloned().collect();
@@ -59,16 +65,21 @@ impl Reader<'_> {
             Judged::Accepted { .. } => true,
             Judged::Rejected { stage, .. } => stage >= Stage::Fix,
         };
-        let diff = if is_wanted {
-            self.diff(repo, pull).await?
-        } else {
-            Err("it was collected without its diff, for an earlier stage turned it away then".to_owned())
+        let waiting = Waiting {
+            repo: repo.clone(),
+            number: pull.number,
+            base: pull.base_ref_oid.clone(),
+            head: pull.head_ref_oid.clone(),
+            runs: 0,
+            row,
+            is_counted: false,
         };
-        match diff {
-            Ok((base, diff)) => (row["base_commit"], row["patch"]) = (base.into(), diff.into()),
-            Err(why) => row[MISSING_FIELD] = why.into(),
+        if !is_wanted {
+            let why = "it was collected without its diff, for an earlier stage turned it away then";
+            return Ok(Ok(waiting.without(why.to_owned())));
         }
-        Ok(row)
+        let diff = diff(self.client, repo, &waiting.base, &waiting.head).await?;
+        Ok(waiting.with(diff))
     }
 
     /// Of these issues those that there are and anybody may see, as many at once as the server bears; one that it cannot
@@ -114,35 +125,6 @@ impl Reader<'_> {
             at_once = asked.len().div_ceil(2);
         }
         Ok(issues)
-    }
-
-    /// The merge base and the diff from there, or why there is none.
-    async fn diff(&self, repo: &str, pull: &Pull) -> Result<Result<(String, String), String>, GithubError> {
-        let path = format!("/repos/{repo}/compare/{}...{}", pull.base_ref_oid, pull.head_ref_oid);
-        let compared = match self.client.get(&format!("{path}?per_page=1"), JSON, None).await? {
-            Ok(answer) if answer.status == StatusCode::OK => answer,
-            Ok(Answer { status, .. }) => {
-                return Ok(Err(format!("its commits cannot be compared: the server says {status}")));
-            }
-            Err(failure) => return Ok(Err(format!("its commits cannot be compared: {}", failure.why))),
-        };
-        let compared: Value = match serde_json::from_slice(&compared.body) {
-            Ok(compared) => compared,
-            Err(error) => return Ok(Err(format!("its commits cannot be compared: {error}"))),
-        };
-        let base = compared["merge_base_commit"]["sha"].as_str().map(str::to_owned);
-        let Some(base) = base else { return Ok(Err("it has no merge base".to_owned())) };
-        let diff = match self.client.get(&path, DIFF, None).await? {
-            Ok(answer) if answer.status == StatusCode::OK => answer.body,
-            Ok(Answer { status, .. }) => {
-                return Ok(Err(format!("there is no diff of it: the server says {status}")));
-            }
-            Err(failure) => return Ok(Err(format!("there is no diff of it: {}", failure.why))),
-        };
-        Ok(match String::from_utf8(diff) {
-            Ok(diff) => Ok((base, diff)),
-            Err(_) => Err("its diff is no UTF-8".to_owned()),
-        })
     }
 }
 

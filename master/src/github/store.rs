@@ -10,6 +10,7 @@ use tempfile::TempPath;
 
 use super::GithubError;
 use super::journal::Journal;
+use super::waiting::Waiting;
 
 /// The pull requests that were collected, a row each.
 pub const PULLS_FILE: &str = "pulls.jsonl";
@@ -17,6 +18,8 @@ pub const PULLS_FILE: &str = "pulls.jsonl";
 pub const SKIPPED_FILE: &str = "skipped.jsonl";
 /// The pull requests that could not be read, each with the reason.
 pub const PASSED_FILE: &str = "passed.jsonl";
+/// The pull requests whose diffs are asked for again.
+const AGAIN_FILE: &str = "again.jsonl";
 const CURSOR_FILE: &str = "cursor.json";
 const ETAGS_FILE: &str = "etags.jsonl";
 const REPOSITORIES_FILE: &str = "repositories.json";
@@ -37,6 +40,9 @@ pub(super) struct Store {
     skipped_file: Journal,
     passed: BTreeMap<(String, u64), String>,
     passed_file: Journal,
+    /// By repository in lower case, and number.
+    waiting: BTreeMap<(String, u64), Waiting>,
+    waiting_file: Journal,
     /// Repository in lower case, and number.
     known: HashSet<(String, u64)>,
 }
@@ -113,7 +119,16 @@ impl Store {
                 (Cursor { bytes, ..Cursor::default() }, known)
             }
         };
-        if !known.is_empty() && !cursor.server.is_empty() && cursor.server != server {
+        let (mut waiting_file, lines) = Journal::open::<Waiting>(&dir.join(AGAIN_FILE))?;
+        // Of several lines about one the last counts, and none once its row is written.
+        let mut waiting: BTreeMap<_, _> =
+            lines.into_iter().map(|line| (key_of(&line.repo, line.number), line)).collect();
+        waiting.retain(|key, _| !known.contains(key));
+        if waiting.is_empty() {
+            waiting_file.clear()?;
+        }
+        let is_new = known.is_empty() && waiting.is_empty();
+        if !is_new && !cursor.server.is_empty() && cursor.server != server {
             return Err(GithubError::OtherServer { dir: dir.to_owned(), server: cursor.server });
         }
         server.clone_into(&mut cursor.server);
@@ -133,6 +148,8 @@ impl Store {
             skipped_file,
             passed: passed.into_iter().map(|passed| ((passed.repo, passed.number), passed.why)).collect(),
             passed_file,
+            waiting,
+            waiting_file,
             known,
         };
         let is_true = |etag: &Etag| etag.bytes <= store.cursor.bytes;
@@ -184,7 +201,8 @@ impl Store {
     }
 
     pub(super) fn knows(&self, repo: &str, number: u64) -> bool {
-        self.known.contains(&(repo.to_ascii_lowercase(), number))
+        let key = key_of(repo, number);
+        self.known.contains(&key) || self.waiting.contains_key(&key)
     }
 
     /// How many pull requests there are.
@@ -199,8 +217,28 @@ impl Store {
         let written = self.pulls.write_all(line.as_bytes()).and_then(|()| self.pulls.sync_data());
         written.map_err(at(&path))?;
         self.cursor.bytes += line.len() as u64;
-        self.known.insert((repo.to_ascii_lowercase(), number));
+        let key = key_of(repo, number);
+        self.waiting.remove(&key);
+        self.known.insert(key);
         self.save()
+    }
+
+    /// Keeps a pull request that waits for its diff; once this returns, the rest of it is never collected again.
+    pub(super) fn wait_for(&mut self, waiting: Waiting) -> Result<(), GithubError> {
+        self.waiting_file.append(&waiting)?;
+        self.waiting_file.sync()?;
+        self.waiting.insert(key_of(&waiting.repo, waiting.number), waiting);
+        Ok(())
+    }
+
+    /// What waits for a diff.
+    pub(super) fn waiting(&self) -> &BTreeMap<(String, u64), Waiting> {
+        &self.waiting
+    }
+
+    /// Whether something of this repository does.
+    pub(super) fn has_waiting(&self, repo: &str) -> bool {
+        self.waiting.values().any(|waiting| waiting.repo.eq_ignore_ascii_case(repo))
     }
 
     /// Goes on to the next page of the repository.
@@ -268,6 +306,10 @@ impl Store {
     }
 }
 
+fn key_of(repo: &str, number: u64) -> (String, u64) {
+    (repo.to_ascii_lowercase(), number)
+}
+
 /// The pull requests that a file holds in whole lines, from its beginning, and how many bytes these have.
 fn known(path: &Path, bytes_max: u64) -> Result<(HashSet<(String, u64)>, u64), GithubError> {
     /// What is needed of a row.
@@ -283,7 +325,7 @@ fn known(path: &Path, bytes_max: u64) -> Result<(HashSet<(String, u64)>, u64), G
         let length = reader.read_until(b'\n', &mut line).map_err(at(path))? as u64;
         let pull = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Pull>(line).ok());
         let Some(pull) = pull.filter(|_| bytes + length <= bytes_max) else { break };
-        known.insert((pull.repo.to_ascii_lowercase(), pull.pull_number));
+        known.insert(key_of(&pull.repo, pull.pull_number));
         bytes += length;
     }
     Ok((known, bytes))

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use master::filter::{EvaluationSet, Filter, FilterConfig};
 use master::github::{Collector, GithubError, Patience, Progress, Repositories};
 use serde_json::{Value, json};
 
+use crate::PATIENCE;
 use crate::common::House;
 use crate::forge::{Forge, Manners};
 
@@ -27,19 +28,28 @@ struct Collected {
     pulls: Result<usize, GithubError>,
     skipped: BTreeMap<String, String>,
     passed: BTreeMap<(String, u64), String>,
+    waiting: usize,
 }
 
 fn collect_from(house: &House, url: &str, patience: Patience, told: impl FnMut(&Progress)) -> Collected {
     let filter = Filter::new(FilterConfig::default(), EvaluationSet::default());
     let tokens = vec!["good-secret".to_owned()];
-    let mut collector =
-        Collector::new(&house.path("collected"), url, tokens, &filter, patience, Timestamp::now)
-            .expect("a collector");
+    let dir = house.path("collected");
+    let began = Instant::now();
+    let mut collector = loop {
+        match Collector::new(&dir, url, tokens.clone(), &filter, patience, Timestamp::now) {
+            Ok(collector) => break collector,
+            // A command that another test starts has the lock of an earlier one until it is another program.
+            Err(GithubError::Store { .. }) if began.elapsed() < PATIENCE => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let repositories = Repositories::Named(vec!["owner/name".to_owned()]);
     let since = "2024-01-01T00:00:00Z".parse().expect("a time");
     let pulls = runtime.block_on(collector.run(&repositories, since, told));
-    Collected { pulls, skipped: collector.skipped().clone(), passed: collector.passed_over().clone() }
+    let (skipped, passed) = (collector.skipped().clone(), collector.passed_over().clone());
+    Collected { pulls, skipped, passed, waiting: collector.waiting() }
 }
 
 fn collect(house: &House, forge: &Forge) -> Collected {
@@ -104,4 +114,52 @@ fn an_issue_that_cannot_be_read_is_left_out_and_noted() {
         assert_eq!(rows[0]["issues"], json!([]));
         assert!(rows[1].get("issues_missing").is_none());
     }
+}
+
+/// A run with a server that says this of the diff of the second of three pull requests: rows, and how many wait.
+fn without_a_diff(house: &House, forge: &Forge, says: Option<(u16, &'static str)>) -> (usize, usize) {
+    let no_diff = says.map(|_| 2);
+    forge.behave(Manners { no_diff, no_diff_says: says, ..Manners::default() });
+    let collected = collect(house, forge);
+    (collected.pulls.expect("it ends"), collected.waiting)
+}
+
+#[test]
+fn a_diff_that_the_server_will_never_give_is_a_reason_at_once() {
+    for says in [(406, "too large"), (422, "{}"), (500, "this diff is taking too long"), (404, "")] {
+        let (house, forge) = (House::new(), Forge::start(3));
+        assert_eq!(without_a_diff(&house, &forge, Some(says)), (3, 0), "{says:?}");
+        let why = rows(&house)[1]["patch_missing"].as_str().expect("a reason").to_owned();
+        assert!(why.contains(&format!("the server says {}", says.0)), "{why}");
+    }
+}
+
+#[test]
+fn a_diff_that_the_server_cannot_give_now_is_asked_for_again() {
+    for status in [500, 502, 503, 504] {
+        let (house, forge) = (House::new(), Forge::start(3));
+        assert_eq!(without_a_diff(&house, &forge, Some((status, ""))), (2, 1), "{status}");
+        assert_eq!(without_a_diff(&house, &forge, None), (3, 0), "{status}");
+        assert_eq!(numbers(&house), [3, 1, 2]);
+        let patch = rows(&house)[2]["patch"].as_str().expect("a patch").to_owned();
+        assert!(patch.contains("pkg/m2.py"), "{patch}");
+        assert_eq!(without_a_diff(&house, &forge, None), (3, 0), "and not once more");
+    }
+}
+
+#[test]
+fn a_diff_that_three_runs_did_not_get_is_missing() {
+    let (house, forge) = (House::new(), Forge::start(3));
+    let gateway = Some((502, "<html>Bad Gateway</html>"));
+    assert_eq!(without_a_diff(&house, &forge, gateway), (2, 1));
+    // Where nobody knows any more that it waits, it begins anew.
+    fs::remove_file(house.path("collected/again.jsonl")).expect("there");
+    for expected in [(2, 1), (2, 1), (3, 0)] {
+        assert_eq!(without_a_diff(&house, &forge, gateway), expected);
+    }
+    let why = rows(&house)[2]["patch_missing"].as_str().expect("a reason").to_owned();
+    assert!(why.contains("502"), "{why}");
+    assert_eq!(fs::read_to_string(house.path("collected/again.jsonl")).expect("there").lines().count(), 2);
+    assert_eq!(without_a_diff(&house, &forge, None), (3, 0));
+    assert_eq!(fs::read_to_string(house.path("collected/again.jsonl")).expect("there"), "");
 }

@@ -64,6 +64,8 @@ pub(crate) struct Manners {
     pub(crate) heavy_says: Option<&'static str>,
     /// The pull request whose diff it cannot make.
     pub(crate) no_diff: Option<u64>,
+    /// The status and the text with which it refuses that, instead of an error of its own.
+    pub(crate) no_diff_says: Option<(u16, &'static str)>,
     /// How long it thinks about each request.
     pub(crate) delay: Duration,
     /// How many repositories a search finds, beside those that there are.
@@ -279,7 +281,9 @@ impl Shared {
         let heads = self.pulls.lock().expect("unbroken").clone();
         let of_range = heads.iter().find(|pull| range.ends_with(&pull.head)).map(|pull| pull.number);
         if manners.no_diff.is_some() && manners.no_diff == of_range {
-            return answer(500, "this diff is taking too long to generate");
+            let (status, text) =
+                manners.no_diff_says.unwrap_or((500, "this diff is taking too long to generate"));
+            return answer(status, text);
         }
         if headers.get("accept").is_some_and(|accept| accept.ends_with(".diff")) {
             return answer(200, git(&self.git_dir, &["diff", range]));
