@@ -6,10 +6,12 @@ use reqwest::header::{ACCEPT, ETAG, HeaderMap, IF_NONE_MATCH};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use systemd::chain;
+use tokio::sync::watch;
 
 use super::GithubError;
 use super::answer::{Answer, Data, Unread, data_of, is_limit, is_used_up, limits};
 use super::patience::Patience;
+use super::progress::{Progress, Waits};
 use super::reader::JSON;
 use super::tokens::{Choice, Tokens};
 
@@ -37,6 +39,8 @@ pub(super) struct Client {
     tokens: Mutex<Tokens>,
     now: fn() -> Timestamp,
     patience: Patience,
+    /// Where it says that it waits.
+    progress: watch::Sender<Progress>,
 }
 
 /// What a query gave.
@@ -72,6 +76,7 @@ impl Client {
         api: &str,
         tokens: Vec<String>,
         patience: Patience,
+        progress: watch::Sender<Progress>,
         now: fn() -> Timestamp,
     ) -> Result<Self, GithubError> {
         // Whoever was first has installed the same one.
@@ -80,7 +85,7 @@ impl Client {
         let http = reqwest::Client::builder().user_agent(agent).timeout(REQUEST_TIMEOUT).build();
         let http = http.map_err(|error| GithubError::Client(chain(&error)))?;
         let tokens = Mutex::new(Tokens::new(tokens));
-        Ok(Self { http, api: api.trim_end_matches('/').to_owned(), tokens, now, patience })
+        Ok(Self { http, api: api.trim_end_matches('/').to_owned(), tokens, now, patience, progress })
     }
 
     /// The host whose pages people see.
@@ -163,10 +168,28 @@ impl Client {
                 Err(Failure { why, .. }) if began.elapsed() >= self.patience.outage_max => {
                     return Err(GithubError::Failed { url, why });
                 }
-                Err(_) => failures += 1,
+                Err(Failure { why, .. }) => {
+                    failures += 1;
+                    self.wait(self.patience.after(failures), format!("the server: {why}")).await;
+                }
             }
-            tokio::time::sleep(self.patience.after(failures)).await;
         }
+    }
+
+    /// Waits, and says so.
+    async fn wait(&self, pause: Duration, what: String) {
+        let until = (self.now)().checked_add(pause).unwrap_or(Timestamp::MAX);
+        let waits = Some(Waits { until, what });
+        self.progress.send_modify(|progress| progress.waits.clone_from(&waits));
+        tokio::time::sleep(pause).await;
+        // Another request may wait for something else by now.
+        self.progress.send_if_modified(|progress| {
+            let is_over = progress.waits == waits;
+            if is_over {
+                progress.waits = None;
+            }
+            is_over
+        });
     }
 
     /// Lets the server recover after so many queries in a row that were too heavy.
@@ -189,7 +212,7 @@ impl Client {
                 Choice::None => return Err(GithubError::NoToken),
                 Choice::Wait(until) => {
                     let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                    tokio::time::sleep(wait).await;
+                    self.wait(wait, "a limit".to_owned()).await;
                     continue;
                 }
             };

@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use reqwest::StatusCode;
+use tokio::sync::watch;
 
 use super::GithubError;
 use super::answer::Answer;
@@ -11,6 +13,7 @@ use super::client::Client;
 use super::compare::diff;
 use super::pages::{Paged, Pages};
 use super::patience::Patience;
+use super::progress::Progress;
 use super::query::{Pull, Repository};
 use super::reader::{JSON, Reader};
 use super::search::search;
@@ -24,6 +27,9 @@ const PASSED_MAX: u32 = 20;
 /// Diffs that are asked for again in a row, and not given, before the rest is left to the next run.
 const IN_VAIN_MAX: u32 = 20;
 
+/// How often progress is told while nothing changes.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
 /// Which repositories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repositories {
@@ -33,25 +39,13 @@ pub enum Repositories {
     Search(String),
 }
 
-/// How far it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The repository that it is at.
-    pub repository: String,
-    /// Repositories that are done.
-    pub done: usize,
-    /// All of them.
-    pub all: usize,
-    /// Pull requests that were collected, in earlier runs too.
-    pub pulls: usize,
-}
-
 /// Collects merged pull requests into a directory.
 pub struct Collector<'a> {
     client: Client,
     store: Store,
     filter: &'a Filter,
     pages: Pages,
+    progress: watch::Sender<Progress>,
 }
 
 impl<'a> Collector<'a> {
@@ -67,12 +61,13 @@ impl<'a> Collector<'a> {
         patience: Patience,
         now: fn() -> Timestamp,
     ) -> Result<Self, GithubError> {
-        let (store, client) = (Store::open(dir, api)?, Client::new(api, tokens, patience, now)?);
-        Ok(Self { client, store, filter, pages: Pages::new() })
+        let progress = watch::Sender::new(Progress::default());
+        let client = Client::new(api, tokens, patience, progress.clone(), now)?;
+        Ok(Self { client, store: Store::open(dir, api)?, filter, pages: Pages::new(), progress })
     }
 
     /// Collects what was made since a time, from where an earlier run with the same question ended. Gives how many pull
-    /// requests there are.
+    /// requests there are. `progress` is called when something changed, and every second.
     ///
     /// # Errors
     /// The server gives no answer, or the directory cannot be written.
@@ -82,6 +77,22 @@ impl<'a> Collector<'a> {
         since: Timestamp,
         mut progress: impl FnMut(&Progress),
     ) -> Result<usize, GithubError> {
+        let (mut heard, mut tick) = (self.progress.subscribe(), tokio::time::interval(TOLD_EVERY));
+        let collected = self.collect(repositories, since);
+        tokio::pin!(collected);
+        loop {
+            tokio::select! {
+                biased;
+                collected = &mut collected => return collected,
+                _ = heard.changed() => {}
+                _ = tick.tick() => {}
+            }
+            progress(&heard.borrow_and_update());
+        }
+    }
+
+    async fn collect(&mut self, repositories: &Repositories, since: Timestamp) -> Result<usize, GithubError> {
+        tell(&self.progress, &self.store, "");
         let question = match repositories {
             Repositories::Named(named) => {
                 format!("named {} {since}", blake3::hash(named.join("\n").as_bytes()))
@@ -97,7 +108,7 @@ impl<'a> Collector<'a> {
         }
         while let Some((repo, after)) = self.store.place() {
             let (repo, after) = (repo.to_owned(), after.map(str::to_owned));
-            self.repository(&repo, after, since, &mut progress).await?;
+            self.repository(&repo, after, since).await?;
         }
         self.again().await?;
         Ok(self.store.pulls())
@@ -132,6 +143,7 @@ impl<'a> Collector<'a> {
             match waiting.clone().with(diff?) {
                 Ok(row) => {
                     store.add(&waiting.repo, waiting.number, &row)?;
+                    tell(&self.progress, store, &waiting.repo);
                     in_vain = 0;
                 }
                 Err(still) => {
@@ -154,8 +166,8 @@ impl<'a> Collector<'a> {
         repo: &str,
         mut after: Option<String>,
         since: Timestamp,
-        progress: &mut impl FnMut(&Progress),
     ) -> Result<(), GithubError> {
+        tell(&self.progress, &self.store, repo);
         // Begun earlier, it has changed since: the state to remember is that of its beginning, which nobody knows any more.
         let mut etag = None;
         if after.is_none() {
@@ -176,7 +188,7 @@ impl<'a> Collector<'a> {
             let (info, is_older) = match self.pages.next(&self.client, repo, after.as_deref()).await? {
                 Paged::Found(found) => {
                     passed = 0;
-                    let is_older = self.pulls(repo, &found, since, progress).await?;
+                    let is_older = self.pulls(repo, &found, since).await?;
                     is_waiting = self.store.has_waiting(&found.name_with_owner);
                     (found.pull_requests.page_info, is_older)
                 }
@@ -211,18 +223,9 @@ impl<'a> Collector<'a> {
     }
 
     /// Adds the pull requests of a page that are not known; whether there are some that are too old, and so are the rest.
-    async fn pulls(
-        &mut self,
-        repo: &str,
-        found: &Repository,
-        since: Timestamp,
-        progress: &mut impl FnMut(&Progress),
-    ) -> Result<bool, GithubError> {
+    async fn pulls(&mut self, repo: &str, found: &Repository, since: Timestamp) -> Result<bool, GithubError> {
         // Asked for by an old name, it answers by its new one.
         let name = &found.name_with_owner;
-        let (done, all) = self.store.repositories();
-        let mut tell = |pulls| progress(&Progress { repository: repo.to_owned(), done, all, pulls });
-        tell(self.store.pulls());
         let listed: Vec<&Pull> = found.pull_requests.nodes.iter().flatten().collect();
         let young = listed.iter().take_while(|pull| pull.created_at >= since).count();
         let (client, store) = (&self.client, &mut self.store);
@@ -237,8 +240,17 @@ impl<'a> Collector<'a> {
                 Ok(row) => store.add(name, pull.number, &row)?,
                 Err(waiting) => store.wait_for(waiting)?,
             }
-            tell(store.pulls());
+            tell(&self.progress, store, repo);
         }
         Ok(young < listed.len())
     }
+}
+
+/// Says where it is, and how much there is by now.
+fn tell(progress: &watch::Sender<Progress>, store: &Store, repo: &str) {
+    let (done, all) = store.repositories();
+    progress.send_modify(|progress| {
+        repo.clone_into(&mut progress.repository);
+        (progress.done, progress.all, progress.pulls) = (done, all, store.pulls());
+    });
 }

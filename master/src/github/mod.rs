@@ -13,6 +13,7 @@ mod journal;
 mod links;
 mod pages;
 mod patience;
+mod progress;
 mod query;
 mod reader;
 mod search;
@@ -20,9 +21,10 @@ mod store;
 mod tokens;
 mod waiting;
 
-pub use collect::{Collector, Progress, Repositories};
+pub use collect::{Collector, Repositories};
 pub use links::{IssueLink, closed_issues};
 pub use patience::Patience;
+pub use progress::{Progress, Waits};
 pub use store::{PASSED_FILE, PULLS_FILE, SKIPPED_FILE};
 
 use std::io;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::PATIENCE;
 use crate::common::House;
-use crate::forge::{Forge, Manners};
+use crate::forge::{Forge, Manners, Scripted};
 
 /// Pauses that cost no time.
 const HASTY: Patience = Patience {
@@ -162,4 +163,64 @@ fn a_diff_that_three_runs_did_not_get_is_missing() {
     assert_eq!(fs::read_to_string(house.path("collected/again.jsonl")).expect("there").lines().count(), 2);
     assert_eq!(without_a_diff(&house, &forge, None), (3, 0));
     assert_eq!(fs::read_to_string(house.path("collected/again.jsonl")).expect("there"), "");
+}
+
+/// An address where nobody listens.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address")
+}
+
+#[test]
+fn a_network_that_is_gone_for_a_while_is_waited_for() {
+    let (house, forge, address) = (House::new(), Forge::start(2), free_address());
+    let (mut waits, mut is_there) = (Vec::new(), false);
+    let collected = collect_from(&house, &format!("http://{address}"), HASTY, |progress| {
+        let Some(wait) = progress.waits.clone() else { return };
+        waits.push(wait.what);
+        // By now several tries were in vain.
+        if !is_there {
+            forge.listen(TcpListener::bind(address).expect("the address is still free"));
+            is_there = true;
+        }
+    });
+    assert_eq!(collected.pulls.expect("it ends"), 2);
+    assert!(waits[0].starts_with("the server: ") && waits[0].contains("refused"), "{waits:?}");
+}
+
+#[test]
+fn a_network_that_does_not_come_back_ends_the_run_and_the_next_goes_on() {
+    let (house, forge, address) = (House::new(), Forge::start(2), free_address());
+    let url = format!("http://{address}");
+    let patience = Patience { outage_max: Duration::from_millis(20), ..HASTY };
+    let error = collect_from(&house, &url, patience, |_| ()).pulls.expect_err("nobody answers").to_string();
+    assert!(error.contains("run the same command again to go on"), "{error}");
+    forge.listen(TcpListener::bind(address).expect("the address is still free"));
+    assert_eq!(collect_from(&house, &url, patience, |_| ()).pulls.expect("it ends"), 2);
+}
+
+#[test]
+fn a_server_that_fails_at_everything_for_a_while_costs_no_row_its_diff() {
+    for begin in 1..16 {
+        let (house, forge) = (House::new(), Forge::start(2));
+        forge.behave(Manners { outage: begin..begin + 25, ..Manners::default() });
+        let collected = collect(&house, &forge);
+        assert_eq!((collected.pulls.expect("it ends"), collected.waiting), (2, 0), "from {begin}");
+        assert!(collected.passed.is_empty() && collected.skipped.is_empty(), "from {begin}");
+        assert!(rows(&house).iter().all(|row| row.get("patch_missing").is_none()), "from {begin}");
+    }
+}
+
+#[test]
+fn it_says_that_it_waits_for_a_limit() {
+    let limited = r#"{"errors":[{"type":"RATE_LIMIT","message":"API rate limit exceeded"}]}"#;
+    let (house, forge) = (House::new(), Forge::start(1));
+    let headers = vec![("Retry-After", "1".to_owned())];
+    let script = vec![Scripted { headers, ..Scripted::new(limited) }];
+    forge.behave(Manners { script, ..Manners::default() });
+    let mut told = Vec::new();
+    let collected = collect_from(&house, &forge.url, HASTY, |progress| told.push(progress.clone()));
+    assert_eq!(collected.pulls.expect("it ends"), 1);
+    let wait = told.iter().find_map(|progress| progress.waits.clone()).expect("it says so");
+    assert_eq!(wait.what, "a limit");
+    assert!(told.iter().any(|progress| progress.repository == "owner/name" && progress.all == 1));
 }

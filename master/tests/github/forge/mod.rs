@@ -64,6 +64,8 @@ pub(crate) struct Manners {
     pub(crate) heavy_says: Option<&'static str>,
     /// The pull request whose diff it cannot make.
     pub(crate) no_diff: Option<u64>,
+    /// After so many requests it fails each of these.
+    pub(crate) outage: std::ops::Range<usize>,
     /// The status and the text with which it refuses that, instead of an error of its own.
     pub(crate) no_diff_says: Option<(u16, &'static str)>,
     /// How long it thinks about each request.
@@ -147,7 +149,14 @@ impl Forge {
             at_once: AtomicUsize::new(0),
             at_once_max: AtomicUsize::new(0),
         });
-        let server = shared.clone();
+        let forge = Self { dir, url, pulls, shared };
+        forge.listen(listener);
+        forge
+    }
+
+    /// Answers what comes there too.
+    pub(crate) fn listen(&self, listener: TcpListener) {
+        let server = self.shared.clone();
         // It ends with the process of the test.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -158,7 +167,6 @@ impl Forge {
                 });
             }
         });
-        Self { dir, url, pulls, shared }
     }
 
     pub(crate) fn behave(&self, manners: Manners) {
@@ -235,6 +243,8 @@ impl Shared {
         std::thread::sleep(manners.delay);
         let answer = if !manners.tokens.is_empty() && !manners.tokens.contains(&token) {
             answer(401, r#"{"message":"Bad credentials"}"#)
+        } else if manners.outage.contains(&count) {
+            answer(503, "<html>")
         } else if manners.fails_every.is_some_and(|every| count.is_multiple_of(every)) {
             fault(count)
         } else {
