@@ -6,7 +6,9 @@ use systemd::{Source, config};
 use super::cli::{FilterArguments, GithubArguments, IngestArguments, IngestSource, RowsArguments};
 use super::telling::{Telling, line};
 use super::{CommandError, Host, Success};
-use crate::filter::{EvaluationSet, Filter, FilterConfig, FilterError, Funnel, ROWS_FILE, Run};
+use crate::filter::{
+    EvaluationSet, Filter, FilterConfig, FilterError, Funnel, REPOSITORIES_FILE, ROWS_FILE, Run,
+};
 use crate::github::{Collector, PASSED_FILE, PULLS_FILE, Patience, Repositories, SKIPPED_FILE};
 use crate::ingest::Rows;
 use crate::text::{clean_line, plural};
@@ -179,12 +181,21 @@ fn filter(
         })?;
         screen.wipe()?;
     }
+    let repositories = run.repositories();
     let funnel = run.finish(&config)?;
     writeln!(out, "{}", funnel.text(host.columns()))?;
     let rows = arguments.out.join(ROWS_FILE);
     let accepted = plural(usize::try_from(funnel.accepted()).unwrap_or(usize::MAX), "row");
     writeln!(out, "\n{accepted} in {}; the others, with their reasons, beside it", rows.display())?;
-    Ok((funnel.accepted() > 0 || funnel.read() == 0).into())
+    if repositories > 0 {
+        let (named, file) = (repositories_of(repositories), arguments.out.join(REPOSITORIES_FILE));
+        writeln!(out, "{named} worth collecting in {}, for bottega ingest github --repos", file.display())?;
+    }
+    Ok((funnel.accepted() > 0 || funnel.read() == 0 || repositories > 0).into())
+}
+
+fn repositories_of(count: usize) -> String {
+    if count == 1 { "1 repository".to_owned() } else { format!("{count} repositories") }
 }
 
 fn counts(funnel: &Funnel) -> String {
