@@ -25,15 +25,15 @@ fn issue_fragment(depth: Depth) -> String {
     format!(
         "fragment Linked on Issue {{
   number title body createdAt repository {{ nameWithOwner }}
-  comments(first: {}) {{ nodes {{ body createdAt lastEditedAt }} }}
+  comments(first: {}) {{ totalCount nodes {{ body createdAt lastEditedAt }} }}
 }}",
         depth.comments()
     )
 }
 
 /// What a query for a page asks of each pull request, beside what the others do.
-const LINKS_AND_COMMITS: &str = "closingIssuesReferences(first: 10) { nodes { ...Linked } }
-        commits(first: 50) { nodes { commit { message authoredDate } } }";
+const LINKS_AND_COMMITS: &str = "closingIssuesReferences(first: 10) { totalCount nodes { ...Linked } }
+        commits(first: 50) { totalCount nodes { commit { oid message authoredDate } } }";
 
 /// The text and the variables of the query for a page of the merged pull requests of a repository, the newest first, so
 /// that those before a date can be left out.
@@ -96,8 +96,17 @@ pub(super) fn issues(links: &[IssueLink], depth: Depth) -> (String, Value) {
 
 /// A list, as GraphQL wraps it; what nobody may see is null in it.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Nodes<T> {
+    pub(super) total_count: usize,
     pub(super) nodes: Vec<Option<T>>,
+}
+
+impl<T> Nodes<T> {
+    /// Whether there are more than were asked for.
+    pub(super) fn is_cut(&self) -> bool {
+        self.total_count > self.nodes.len()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -173,6 +182,7 @@ pub(super) struct Commit {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CommitText {
+    pub(super) oid: String,
     pub(super) message: String,
     pub(super) authored_date: jiff::Timestamp,
 }

@@ -71,6 +71,8 @@ fn a_pull_request_becomes_a_row_with_its_issue_and_its_merge_base() {
     assert!(text("patch").contains("pkg/m3.py") && !text("patch").contains("CHANGES"), "{row}");
     assert!(text("test_patch").contains("tests/test_m3.py"), "{row}");
     assert_eq!(row["issues"][0]["number"], json!(1003));
+    let commit = json!({ "oid": pull.head, "message": "fix it", "authored_at": "2024-02-02T00:00:00Z" });
+    assert_eq!((&row["commits"], &row["truncated"]), (&json!([commit]), &json!([])));
     for row in &rows {
         let issue = 1000 + row["pull_number"].as_u64().expect("a number");
         assert_eq!(
@@ -204,6 +206,8 @@ fn one_pull_request_that_cannot_be_read_whole_holds_up_no_other() {
             has_hints,
             "{asked}"
         );
+        let cut = if has_hints { json!([]) } else { json!(["commits", "issues"]) };
+        assert_eq!(rows[1]["truncated"], cut, "{asked}");
     }
     let (house, forge) = (House::new(), Forge::start(3));
     forge.behave(Manners { no_diff: Some(2), ..Manners::default() });

@@ -407,22 +407,30 @@ fn node(pull: &Pull, query: &str) -> Value {
     let mut node = json!({
         "number": pull.number, "title": pull.title, "body": pull.body, "mergedAt": "2024-03-02T00:00:00Z",
         "createdAt": format!("2024-03-01T00:{:02}:00Z", pull.number), "baseRefOid": pull.base, "headRefOid": pull.head,
-        "closingIssuesReferences": {"nodes": pull.linked.iter().map(|number| issue(*number)).collect::<Vec<_>>()},
-        "commits": {"nodes": [{"commit": {"message": "fix it", "authoredDate": "2024-02-02T00:00:00Z"}}]},
+        "closingIssuesReferences": list(pull.linked.iter().map(|number| issue(*number)).collect()),
+        "commits": list(vec![json!({
+            "commit": {"oid": pull.head, "message": "fix it", "authoredDate": "2024-02-02T00:00:00Z"},
+        })]),
     });
     node.as_object_mut().expect("fields").retain(|field, _| query.contains(field.as_str()));
     node
+}
+
+fn list(nodes: Vec<Value>) -> Value {
+    json!({ "totalCount": nodes.len(), "nodes": nodes })
 }
 
 fn issue(number: u64) -> Value {
     json!({
         "number": number, "title": "It breaks", "body": format!("Badly, {number} times."),
         "createdAt": "2024-02-01T00:00:00Z", "repository": {"nameWithOwner": "owner/name"},
-        "comments": {"nodes": [
-            {"body": "An early hint.", "createdAt": "2024-02-01T12:00:00Z"},
-            {"body": "The fix is x = 2.", "createdAt": "2024-02-03T00:00:00Z"},
-            {"body": "EDIT: x = 2", "createdAt": "2024-02-01T13:00:00Z", "lastEditedAt": "2024-02-03T00:00:00Z"},
-            {"body": "RATE_LIMITED", "createdAt": "2024-02-03T00:00:00Z"},
-        ]},
+        "comments": list(vec![
+            json!({"body": "An early hint.", "createdAt": "2024-02-01T12:00:00Z"}),
+            json!({"body": "The fix is x = 2.", "createdAt": "2024-02-03T00:00:00Z"}),
+            json!({
+                "body": "EDIT: x = 2", "createdAt": "2024-02-01T13:00:00Z", "lastEditedAt": "2024-02-03T00:00:00Z",
+            }),
+            json!({"body": "RATE_LIMITED", "createdAt": "2024-02-03T00:00:00Z"}),
+        ]),
     })
 }
