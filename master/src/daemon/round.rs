@@ -11,6 +11,7 @@ use queue_format::{
 };
 
 use systemd::Notifier;
+use uuid::Uuid;
 
 use super::steering::Steering;
 use crate::ingest::{Ingest, IngestError, Source, Template};
@@ -226,7 +227,6 @@ mod tests {
 
     use queue_format::Incarnation;
     use systemd::Environment;
-    use uuid::Uuid;
 
     use super::*;
     use crate::ingest::PROGRESS_ROWS;

@@ -109,8 +109,15 @@ fn any_file_of_what_was_collected_may_go() {
     let (house, forge) = (House::new(), Forge::start(3));
     let which = repos(&house);
     assert_eq!(run(&house, &forge, &which).status, 0);
-    let files =
-        ["cursor.json", "pulls.jsonl", "etags.jsonl", "repositories.json", "skipped.jsonl", "passed.jsonl"];
+    let files = [
+        "cursor.json",
+        "pulls.jsonl",
+        "etags.jsonl",
+        "repositories.json",
+        "skipped.jsonl",
+        "passed.jsonl",
+        "again.jsonl",
+    ];
     for gone in files.map(|file| vec![file]).into_iter().chain([files[..2].to_vec(), files.to_vec()]) {
         for file in &gone {
             fs::remove_file(house.path("out/collected").join(file)).expect("there");
