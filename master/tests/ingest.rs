@@ -208,11 +208,15 @@ fn events_tell_which_repositories_to_collect() {
         [event("b/b", 9, true), event("a/a", 9, true), other, event("c/c", 1, true), event("d/d", 9, false)];
     let packed = zstd::encode_all(lines(&events).as_bytes(), 1).expect("packed");
     fs::write(house.path("hour.json.zst"), packed).expect("written");
-    check(&house, &["ingest", "jsonl", "--out", "out", "hour.json.zst"], 1, &["0 rows in"]);
+    let arguments = ["ingest", "jsonl", "--out", "out", "hour.json.zst"];
+    check(&house, &arguments, 0, &["0 rows in", "2 repositories worth collecting in out/repositories.txt"]);
     assert_eq!(fs::read_to_string(house.path("out/repositories.txt")).expect("written"), "a/a\nb/b\n");
     let stages: Vec<Value> =
         json_lines(&house, "out/rejected.jsonl").iter().map(|row| row["stage"].clone()).collect();
     assert_eq!(stages, [json!("fix"), json!("fix"), json!("stars")]);
+    let packed = zstd::encode_all(lines(&[event("c/c", 1, true)]).as_bytes(), 1).expect("packed");
+    fs::write(house.path("hour.json.zst"), packed).expect("written");
+    check(&house, &arguments, 1, &["0 rows in"]);
 }
 
 fn files_of(house: &House, dir: &str) -> Vec<std::ffi::OsString> {

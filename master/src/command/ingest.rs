@@ -4,11 +4,14 @@ use std::path::Path;
 use systemd::{Source, config};
 
 use super::cli::{FilterArguments, GithubArguments, IngestArguments, IngestSource, RowsArguments};
+use super::telling::{Telling, line};
 use super::{CommandError, Host, Success};
-use crate::filter::{EvaluationSet, Filter, FilterConfig, FilterError, Funnel, ROWS_FILE, Run};
-use crate::github::{Collector, PULLS_FILE, Progress, Repositories, SKIPPED_FILE};
+use crate::filter::{
+    EvaluationSet, Filter, FilterConfig, FilterError, Funnel, REPOSITORIES_FILE, ROWS_FILE, Run,
+};
+use crate::github::{Collector, PASSED_FILE, PULLS_FILE, Patience, Repositories, SKIPPED_FILE};
 use crate::ingest::Rows;
-use crate::text::{clean_line, duration, plural};
+use crate::text::{clean_line, plural};
 use crate::up::Screen;
 
 /// Where pull requests are collected, in the output directory.
@@ -60,15 +63,18 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
             "GitHub's GraphQL answers nobody without a token; set BOTTEGA_GITHUB_TOKENS",
         ));
     }
-    let mut collector = Collector::new(&dir, &arguments.api_url, tokens, &collecting, host.now)?;
+    let mut collector =
+        Collector::new(&dir, &arguments.api_url, tokens, &collecting, Patience::default(), host.now)?;
     let mut screen = Screen::new(out, host.terminal);
-    let (began, mut first) = ((host.now)(), None);
+    let began = (host.now)();
+    let (mut first, mut telling) = (None, Telling::new(began));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let collected = runtime.block_on(collector.run(&repositories, since, |progress| {
         let first = first.get_or_insert_with(|| progress.clone());
-        let elapsed = (host.now)().duration_since(began).as_secs_f64();
+        let now = (host.now)();
+        let elapsed = now.duration_since(began).as_secs_f64();
         // A screen that is gone is found out when the result is written.
-        let _ = screen.draw(&[line(progress, first, elapsed)]);
+        let _ = telling.tell(line(progress, first, elapsed), now, &mut screen);
     }));
     screen.wipe()?;
     writeln!(out, "{} collected in {}", plural(collected?, "pull request"), dir.display())?;
@@ -80,22 +86,20 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
         let more = plural(skipped.len() - SKIPPED_SHOWN_MAX, "other");
         writeln!(out, "  nor of {more}: {} says why", dir.join(SKIPPED_FILE).display())?;
     }
+    let passed = collector.passed_over().len();
+    if passed > 0 {
+        let (pulls, file) = (plural(passed, "pull request"), dir.join(PASSED_FILE));
+        writeln!(out, "  {pulls} cannot be read: {} says why", file.display())?;
+    }
+    let waiting = collector.waiting();
+    if waiting > 0 {
+        let pulls = plural(waiting, "pull request");
+        writeln!(
+            out,
+            "  {pulls} without the diff, which the server could not give; the next run asks again"
+        )?;
+    }
     filter(&[&dir.join(PULLS_FILE)], &arguments.filter, (config, filtering), host, out)
-}
-
-/// How far it is, how fast, and how long it will still take, by what this run did so far.
-fn line(progress: &Progress, first: &Progress, elapsed_seconds: f64) -> String {
-    let Progress { repository, done, all, pulls } = progress;
-    #[expect(clippy::cast_precision_loss, reason = "counts of pull requests are far below 2^52")]
-    let (pulls_now, done_now, left) =
-        ((pulls - first.pulls) as f64, (done - first.done) as f64, (all - done) as f64);
-    let rate = pulls_now * 60.0 / elapsed_seconds.max(1.0);
-    let left = if done_now > 0.0 {
-        format!("{} left", duration(elapsed_seconds / done_now * left))
-    } else {
-        "time left not known yet".to_owned()
-    };
-    format!("{repository}: {done} of {all} repositories, {pulls} pull requests, {rate:.0} a minute, {left}")
 }
 
 /// A repository a line; what stands after a # is for people.
@@ -166,22 +170,32 @@ fn filter(
     out: &mut dyn Write,
 ) -> Result<Success, CommandError> {
     let mut run = Run::begin(&filter, &arguments.out)?;
+    let mut telling = Telling::new((host.now)());
     for file in files {
         let mut rows = open(file)?;
         let mut screen = Screen::new(out, host.terminal);
         let name = file.display().to_string();
         run.read(&name, &mut rows, |funnel| {
             // A screen that is gone is found out when the result is written.
-            let _ = screen.draw(&[format!("{name}: {}", counts(funnel))]);
+            let _ = telling.tell(format!("{name}: {}", counts(funnel)), (host.now)(), &mut screen);
         })?;
         screen.wipe()?;
     }
+    let repositories = run.repositories();
     let funnel = run.finish(&config)?;
     writeln!(out, "{}", funnel.text(host.columns()))?;
     let rows = arguments.out.join(ROWS_FILE);
     let accepted = plural(usize::try_from(funnel.accepted()).unwrap_or(usize::MAX), "row");
     writeln!(out, "\n{accepted} in {}; the others, with their reasons, beside it", rows.display())?;
-    Ok((funnel.accepted() > 0 || funnel.read() == 0).into())
+    if repositories > 0 {
+        let (named, file) = (repositories_of(repositories), arguments.out.join(REPOSITORIES_FILE));
+        writeln!(out, "{named} worth collecting in {}, for bottega ingest github --repos", file.display())?;
+    }
+    Ok((funnel.accepted() > 0 || funnel.read() == 0 || repositories > 0).into())
+}
+
+fn repositories_of(count: usize) -> String {
+    if count == 1 { "1 repository".to_owned() } else { format!("{count} repositories") }
 }
 
 fn counts(funnel: &Funnel) -> String {

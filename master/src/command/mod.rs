@@ -21,6 +21,7 @@ mod show;
 mod status;
 mod steer;
 mod submit;
+mod telling;
 mod up;
 
 pub use cli::{Cli, Command};

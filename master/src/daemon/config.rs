@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use queue_format::CHUNK_TASKS_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::ingest::Template;
@@ -16,6 +17,8 @@ pub struct MasterConfig {
     pub poll_seconds_max: f64,
     /// How long a file in `incoming/` must rest before it is read: somebody may still write it.
     pub settle_seconds: f64,
+    /// Tasks in a shard, at most [`CHUNK_TASKS_MAX`].
+    pub shard_tasks: usize,
     /// How old the summary may become.
     pub summary_seconds: f64,
     /// Which records are logged: a level, or directives such as `info,master=debug`.
@@ -29,6 +32,7 @@ impl Default for MasterConfig {
             poll_seconds_min: 1.0,
             poll_seconds_max: 5.0,
             settle_seconds: 10.0,
+            shard_tasks: CHUNK_TASKS_MAX,
             summary_seconds: 10.0,
             log: "info".to_owned(),
         }
@@ -57,6 +61,12 @@ impl MasterConfig {
         }
         if !within(self.summary_seconds, 1.0) {
             return Err(format!("master.summary_seconds is {}, expected 1 to 3600", self.summary_seconds));
+        }
+        if !(1..=CHUNK_TASKS_MAX).contains(&self.shard_tasks) {
+            return Err(format!(
+                "master.shard_tasks is {}, expected 1 to {CHUNK_TASKS_MAX}",
+                self.shard_tasks
+            ));
         }
         systemd::log::check_filter(&self.log).map_err(|why| format!("master.log: {why}"))
     }
@@ -89,6 +99,9 @@ mod tests {
         check(|c| c.poll_seconds_max = f64::NAN, Err("master.poll_seconds_max"));
         check(|c| c.settle_seconds = 0.0, Err("master.settle_seconds"));
         check(|c| c.summary_seconds = 1e9, Err("master.summary_seconds"));
+        check(|c| c.shard_tasks = 200, Ok(()));
+        check(|c| c.shard_tasks = 0, Err("master.shard_tasks"));
+        check(|c| c.shard_tasks = 4097, Err("master.shard_tasks"));
         check(|c| c.log = "info,master=loud".to_owned(), Err("master.log:"));
     }
 }

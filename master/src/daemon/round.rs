@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use queue_format::{
-    Deceased, Event, EventLog, Intake, Known, Life, LifeLock, Owner, PathError, Reaped, Settling, Spool,
-    SpoolError, Taken, TaskName,
+    CHUNK_TASKS_MAX, Deceased, Event, EventLog, Intake, Known, Life, LifeLock, Owner, PathError, Reaped,
+    Settling, Spool, SpoolError, Taken, TaskName,
 };
 
 use systemd::Notifier;
+use uuid::Uuid;
 
 use super::steering::Steering;
 use crate::ingest::{Ingest, IngestError, Source, Template};
@@ -30,6 +31,7 @@ pub(super) struct Round {
     pub(super) steering: Steering,
     pub(super) intake: Intake,
     pub(super) repositories: Option<Template>,
+    pub(super) shard_tasks: usize,
     pub(super) known: Known,
     pub(super) settling: Settling,
     pub(super) read: Settling,
@@ -167,8 +169,11 @@ impl Round {
 
     fn read(&mut self, taken: &Taken, now: Timestamp) -> Result<(), IngestError> {
         let name = taken.name.as_str();
-        let ingest = Ingest::new(&self.spool, &self.owner, self.repositories.as_ref());
-        let source = Source { name, number: taken.source, known: &mut self.known };
+        let shard_tasks = self.shard_tasks;
+        let ingest =
+            Ingest { shard_tasks, ..Ingest::new(&self.spool, &self.owner, self.repositories.as_ref()) };
+        let number = number_of(taken.source, shard_tasks);
+        let source = Source { name, number, known: &mut self.known };
         // A large file takes minutes: people see meanwhile how far it is, and systemd that it goes on.
         let (summariser, notifier) = (&mut self.summariser, &self.notifier);
         let report = ingest.run(source, now, self.intake.read(taken)?, |_| {
@@ -208,6 +213,12 @@ impl Summariser {
     }
 }
 
+/// What a file is called as a source. Where its chunks end follows from the size of shards: read again with another one, by
+/// whoever adopts it, it is another source, whose published ids are known; or rows between two ends would be missed.
+fn number_of(source: Uuid, shard_tasks: usize) -> Uuid {
+    Uuid::from_u128(source.as_u128() ^ (CHUNK_TASKS_MAX ^ shard_tasks) as u128)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -216,7 +227,6 @@ mod tests {
 
     use queue_format::Incarnation;
     use systemd::Environment;
-    use uuid::Uuid;
 
     use super::*;
     use crate::ingest::PROGRESS_ROWS;
@@ -230,6 +240,7 @@ mod tests {
             intake: Intake::open(&spool, owner.clone()).expect("an intake"),
             state_dir: dir.join("state"),
             repositories: None,
+            shard_tasks: CHUNK_TASKS_MAX,
             known: Known::default(),
             settling: Settling::new(Duration::ZERO),
             read: Settling::new(Duration::ZERO),
@@ -266,6 +277,32 @@ mod tests {
         };
         assert_eq!(ingest("short.jsonl", 1), 0);
         assert!(ingest("long.jsonl", 3 * PROGRESS_ROWS) >= 3);
+    }
+
+    #[test]
+    fn a_file_is_read_to_its_end_by_whoever_has_shards_of_another_size() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let round = round(dir.path());
+        let template = Template::parse("/m/{repo}", dir.path()).expect("a template");
+        let patch = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n";
+        let row = |number: usize| {
+            let row = serde_json::json!({
+                "instance_id": format!("o__n-{number}"), "repo": "o/n", "base_commit": "0".repeat(40),
+                "problem_statement": "it breaks", "patch": patch, "test_patch": patch,
+            });
+            format!("{row}\n")
+        };
+        let read = |rows: usize, shard_tasks: usize| {
+            let ingest = Ingest { shard_tasks, ..Ingest::new(&round.spool, &round.owner, Some(&template)) };
+            let (number, mut known) = (number_of(Uuid::from_u128(7), shard_tasks), Known::default());
+            let source = Source { name: "rows", number, known: &mut known };
+            let rows: String = (0..rows).map(row).collect();
+            ingest.run(source, Timestamp::UNIX_EPOCH, rows.as_bytes(), |_| ()).expect("read").published
+        };
+        // The first ends after three rows.
+        assert_eq!(read(3, 2), 3);
+        assert_eq!(read(9, 4), 6);
+        assert_eq!(number_of(Uuid::from_u128(7), CHUNK_TASKS_MAX), Uuid::from_u128(7));
     }
 
     #[test]

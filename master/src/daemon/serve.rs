@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use queue_format::{
-    EventLog, Intake, Known, LifeLock, Owner, PathError, READ_KEPT, Settling, Spool, SpoolError,
+    CHUNK_TASKS_MAX, EventLog, Intake, Known, LifeLock, Owner, PathError, READ_KEPT, Settling, Spool,
+    SpoolError,
 };
 use systemd::{Notifier, Reload, Shutdown};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -78,6 +79,7 @@ impl Daemon {
             steering: Steering::default(),
             intake,
             repositories: None,
+            shard_tasks: CHUNK_TASKS_MAX,
             known: Known::default(),
             settling: Settling::new(Duration::ZERO),
             read: Settling::new(READ_KEPT),
@@ -173,6 +175,7 @@ impl Round {
     /// Does it by this configuration from now on, which was checked.
     fn follow(&mut self, config: &MasterConfig, working_dir: &Path) {
         self.repositories = config.template(working_dir).ok().flatten();
+        self.shard_tasks = config.shard_tasks;
         self.settling = Settling::new(Duration::from_secs_f64(config.settle_seconds));
         self.summariser.every = Duration::from_secs_f64(config.summary_seconds);
         log_error("log by the new filter", systemd::log::set_filter(&config.log));

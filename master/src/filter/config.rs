@@ -22,6 +22,8 @@ pub struct FilterConfig {
     pub evaluation_repositories: bool,
     /// SPDX names of the licences that are allowed, in any case; none: all are.
     pub licences: Vec<String>,
+    /// Whether rows that name no licence pass where only some are allowed.
+    pub licence_unknown: bool,
     /// The largest patch, fix and tests together.
     pub patch_bytes_max: usize,
     /// The most files that a patch may change.
@@ -46,6 +48,7 @@ impl Default for FilterConfig {
             evaluation_sets: Vec::new(),
             evaluation_repositories: false,
             licences: Vec::new(),
+            licence_unknown: false,
             patch_bytes_max: 1 << 20,
             patch_files_max: 200,
             statement_bytes_max: 1 << 18,

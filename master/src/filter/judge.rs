@@ -134,10 +134,11 @@ impl Filter {
             return Ok(());
         }
         match licence.map_err(|why| (Stage::Licence, why))? {
-            None => {
+            None if self.config.licence_unknown => {
                 unknown.push(Stage::Licence);
                 Ok(())
             }
+            None => Err((Stage::Licence, "it names none".to_owned())),
             Some(licence) if has(&self.config.licences, &licence) => Ok(()),
             Some(licence) => Err((Stage::Licence, format!("{licence:?} is not allowed"))),
         }
@@ -312,7 +313,12 @@ mod tests {
         };
         check(|c| c.licences = vec!["bsd-3-clause".to_owned()], pull(), Ok(()));
         check(|c| c.licences = vec!["MIT".to_owned()], pull(), Err(Stage::Licence));
-        check(|c| c.licences = vec!["MIT".to_owned()], with("license", Value::Null), Ok(()));
+        let unlicensed = || with("license", Value::Null);
+        check(|_| (), unlicensed(), Ok(()));
+        check(|c| c.licences = vec!["MIT".to_owned()], unlicensed(), Err(Stage::Licence));
+        let lenient = |c: &mut FilterConfig| (c.licences, c.licence_unknown) = (vec!["MIT".to_owned()], true);
+        check(lenient, unlicensed(), Ok(()));
+        check(lenient, pull(), Err(Stage::Licence));
         check(|c| c.licences = vec!["MIT".to_owned()], with("license", json!(["x"])), Err(Stage::Licence));
         check(|c| c.patch_bytes_max = 10, pull(), Err(Stage::Size));
         check(|c| c.patch_files_max = 1, pull(), Err(Stage::Size));

@@ -81,6 +81,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// How many repositories events named that are worth collecting.
+    #[must_use]
+    pub fn repositories(&self) -> usize {
+        self.repositories.as_ref().map_or(0, BTreeSet::len)
+    }
+
     /// Writes the report, and has every file appear.
     ///
     /// # Errors

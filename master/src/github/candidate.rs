@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::query::{CommitText, Issue, Pull, Repository};
+use super::query::{CommitText, Issue, Nodes, Pull, Repository};
 use super::{IssueLink, closed_issues};
 
 fn commits(pull: &Pull) -> impl Iterator<Item = &CommitText> {
@@ -28,7 +28,7 @@ pub(super) fn links(repo: &str, host: &str, pull: &Pull, linked: &[Issue]) -> Ve
     links
 }
 
-/// The row of a pull request, but for its commits and its diff.
+/// The row of a pull request, but for its base and its diff.
 pub(super) fn row(repository: &Repository, pull: &Pull, issues: &[Issue]) -> Value {
     let repo = &repository.name_with_owner;
     let first_commit = commits(pull).map(|commit| commit.authored_date).min();
@@ -46,6 +46,11 @@ pub(super) fn row(repository: &Repository, pull: &Pull, issues: &[Issue]) -> Val
             })
         })
         .collect();
+    let listed_commits: Vec<Value> = commits(pull)
+        .map(|commit| {
+            json!({ "oid": commit.oid, "message": commit.message, "authored_at": commit.authored_date })
+        })
+        .collect();
     json!({
         "instance_id": format!("{}-{}", repo.replace('/', "__"), pull.number),
         "repo": repo,
@@ -59,6 +64,8 @@ pub(super) fn row(repository: &Repository, pull: &Pull, issues: &[Issue]) -> Val
         "problem_statement": issues.iter().map(told).collect::<Vec<_>>().join("\n\n"),
         "hints_text": hints(issues, first_commit),
         "issues": listed,
+        "commits": listed_commits,
+        "truncated": truncated(pull, issues),
         "patch": "",
         "test_patch": "",
         // Where GitHub knows none, there is none: the filter must not take that for not known.
@@ -66,6 +73,15 @@ pub(super) fn row(repository: &Repository, pull: &Pull, issues: &[Issue]) -> Val
         "stars": repository.stargazer_count,
         "license": repository.license_info.as_ref().and_then(|licence| licence.spdx_id.as_deref()).unwrap_or("none"),
     })
+}
+
+/// The lists of a row that have not all that there is.
+fn truncated(pull: &Pull, issues: &[Issue]) -> Vec<&'static str> {
+    let commits = pull.commits.as_ref().is_none_or(Nodes::is_cut);
+    let linked = pull.closing_issues_references.as_ref().is_none_or(Nodes::is_cut);
+    let comments = issues.iter().any(|issue| issue.comments.is_cut());
+    let lists = [("commits", commits), ("issues", linked), ("comments", comments)];
+    lists.into_iter().filter_map(|(list, is_cut)| is_cut.then_some(list)).collect()
 }
 
 /// Each issue once: people name one in capitals, or by the name that its repository had then.
@@ -82,4 +98,34 @@ fn hints(issues: &[Issue], first_commit: Option<Timestamp>) -> String {
         first_commit.is_some_and(|first| said_at < first)
     });
     early.map(|comment| comment.body.trim()).collect::<Vec<_>>().join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_which_lists_were_cut() {
+        let issue = |comments: usize| {
+            json!({
+                "number": 1, "title": "t", "body": "b", "createdAt": "2024-02-01T00:00:00Z",
+                "repository": {"nameWithOwner": "o/n"}, "comments": {"totalCount": comments, "nodes": []},
+            })
+        };
+        let check = |commits: Value, issues: Value, comments: usize, expected: &[&str]| {
+            let pull = json!({
+                "number": 2, "title": "t", "body": null, "createdAt": "2024-03-01T00:00:00Z", "mergedAt": null,
+                "baseRefOid": "b", "headRefOid": "h", "commits": commits, "closingIssuesReferences": issues,
+            });
+            let pull: Pull = serde_json::from_value(pull).expect("a pull request");
+            let issues: Vec<Issue> = vec![serde_json::from_value(issue(comments)).expect("an issue")];
+            assert_eq!(truncated(&pull, &issues), expected, "{pull:?}");
+        };
+        let list = |total: usize| json!({ "totalCount": total, "nodes": [null] });
+        check(list(1), list(1), 0, &[]);
+        check(list(51), list(1), 0, &["commits"]);
+        check(list(1), list(11), 0, &["issues"]);
+        check(list(1), list(1), 51, &["comments"]);
+        check(Value::Null, Value::Null, 0, &["commits", "issues"]);
+    }
 }

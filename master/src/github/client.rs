@@ -1,21 +1,25 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use reqwest::header::{ACCEPT, ETAG, HeaderMap, IF_NONE_MATCH};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use systemd::chain;
+use tokio::sync::watch;
 
 use super::GithubError;
 use super::answer::{Answer, Data, Unread, data_of, is_limit, is_used_up, limits};
+use super::patience::Patience;
+use super::progress::{Progress, Waits};
+use super::reader::JSON;
 use super::tokens::{Choice, Tokens};
 
-/// Failures of one request, by the network or the server, before it is given up.
-const FAILURES_MAX: u32 = 6;
+/// Failures of one request before it is asked whether the server answers anything.
+const FAILURES_MAX: u32 = 4;
 
-/// Failures by the server of a request that some data may be to blame for.
-const DOUBTFUL_FAILURES_MAX: u32 = 4;
+/// Times that the server answers nothing for a while before that is held against what was asked.
+pub(super) const OUTAGES_MAX: u32 = 10;
 
 /// Times that one request waits for a limit before it is given up; an hour each at most.
 const WAITS_MAX: u32 = 50;
@@ -34,6 +38,9 @@ pub(super) struct Client {
     api: String,
     tokens: Mutex<Tokens>,
     now: fn() -> Timestamp,
+    patience: Patience,
+    /// Where it says that it waits.
+    progress: watch::Sender<Progress>,
 }
 
 /// What a query gave.
@@ -42,24 +49,43 @@ pub(super) enum Queried {
     Data(Data),
     /// The server gave up on it: ask for less.
     TooHeavy(String),
+    /// The server will not do it.
+    Refused(String),
 }
 
 /// A request that did not come to an answer.
 pub(super) struct Failure {
     pub(super) why: String,
-    pub(super) is_server: bool,
+    pub(super) cause: Cause,
+}
+
+/// What a failure is to be blamed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The network: there was no connection, or it broke off.
+    Network,
+    /// The server of this moment: a gateway, or a time-out.
+    Moment,
+    /// What was asked for: the server cannot make it, or nobody could hold it.
+    Asked,
 }
 
 impl Client {
     /// Of the API at a URL, such as `https://api.github.com` or `https://forge.example/api/v3`.
-    pub(super) fn new(api: &str, tokens: Vec<String>, now: fn() -> Timestamp) -> Result<Self, GithubError> {
+    pub(super) fn new(
+        api: &str,
+        tokens: Vec<String>,
+        patience: Patience,
+        progress: watch::Sender<Progress>,
+        now: fn() -> Timestamp,
+    ) -> Result<Self, GithubError> {
         // Whoever was first has installed the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let agent = concat!("bottega/", env!("CARGO_PKG_VERSION"));
         let http = reqwest::Client::builder().user_agent(agent).timeout(REQUEST_TIMEOUT).build();
         let http = http.map_err(|error| GithubError::Client(chain(&error)))?;
         let tokens = Mutex::new(Tokens::new(tokens));
-        Ok(Self { http, api: api.trim_end_matches('/').to_owned(), tokens, now })
+        Ok(Self { http, api: api.trim_end_matches('/').to_owned(), tokens, now, patience, progress })
     }
 
     /// The host whose pages people see.
@@ -74,40 +100,13 @@ impl Client {
         self.tokens().count().max(1)
     }
 
-    /// Asks for a path of the REST API; what was read before under this ETag is not sent again.
+    /// Asks for a path of the REST API; what was read before under this ETag is not sent again. The inner error is one of
+    /// this request alone: the server answers others.
     pub(super) async fn get(
         &self,
         path: &str,
         accept: &str,
         etag: Option<&str>,
-    ) -> Result<Answer, GithubError> {
-        let answer = self.try_get(path, accept, etag, FAILURES_MAX).await?;
-        answer.map_err(|failure| self.failed(path, failure.why))
-    }
-
-    /// The same for what the server may be unable to make, as a diff of everything: why not, if it answers otherwise.
-    pub(super) async fn get_doubtful(
-        &self,
-        path: &str,
-        accept: &str,
-    ) -> Result<Result<Answer, String>, GithubError> {
-        match self.try_get(path, accept, None, DOUBTFUL_FAILURES_MAX).await? {
-            Ok(answer) => Ok(Ok(answer)),
-            Err(failure) if failure.is_server => {
-                // A server that answers nothing at all is no fault of what was asked for.
-                self.get("/rate_limit", accept, None).await?;
-                Ok(Err(failure.why))
-            }
-            Err(failure) => Err(self.failed(path, failure.why)),
-        }
-    }
-
-    async fn try_get(
-        &self,
-        path: &str,
-        accept: &str,
-        etag: Option<&str>,
-        failures_max: u32,
     ) -> Result<Result<Answer, Failure>, GithubError> {
         let url = format!("{}{path}", self.api);
         let resource = if path.starts_with("/search/") { "search" } else { "core" };
@@ -115,42 +114,87 @@ impl Client {
             let request = http.get(&url).header(ACCEPT, accept);
             etag.into_iter().fold(request, |request, etag| request.header(IF_NONE_MATCH, etag))
         };
-        let mut failures = 0;
-        loop {
-            match self.send(resource, &url, request).await? {
-                Ok(answer) => return Ok(Ok(answer)),
-                Err(failure) => {
-                    failures += 1;
-                    if failures >= failures_max {
-                        return Ok(Err(failure));
-                    }
-                    tokio::time::sleep(Duration::from_millis(500 << failures)).await;
-                }
-            }
-        }
+        self.patiently(async || self.send(resource, &url, request).await, |_| false).await
     }
 
     /// Asks the GraphQL API.
     pub(super) async fn query(&self, query: &str, variables: &Value) -> Result<Queried, GithubError> {
         let url = format!("{}/graphql", self.api.strip_suffix("/v3").unwrap_or(&self.api));
         let body = json!({ "query": query, "variables": variables });
-        let mut failures = 0;
+        let ask = async || self.send(GRAPHQL, &url, |http| http.post(&url).json(&body)).await;
+        Ok(match self.patiently(ask, |failure| failure.cause != Cause::Network).await? {
+            Err(failure) => Queried::TooHeavy(failure.why),
+            Ok(mut answer) => match data_of(&mut answer) {
+                Ok(data) => Queried::Data(data),
+                Err(Unread::TooHeavy(why)) => Queried::TooHeavy(why),
+                Err(Unread::Refused(why)) => Queried::Refused(why),
+            },
+        })
+    }
+
+    /// Asks again and again, until there is an answer, the failure is final, or others are answered and this is not.
+    async fn patiently(
+        &self,
+        ask: impl AsyncFn() -> Result<Result<Answer, Failure>, GithubError>,
+        is_final: impl Fn(&Failure) -> bool,
+    ) -> Result<Result<Answer, Failure>, GithubError> {
+        let (mut failures, mut outages) = (0, 0);
         loop {
-            let why = match self.send(GRAPHQL, &url, |http| http.post(&url).json(&body)).await? {
-                Err(failure) if failure.is_server => return Ok(Queried::TooHeavy(failure.why)),
-                Err(failure) => failure.why,
-                Ok(mut answer) => match data_of(&mut answer) {
-                    Ok(data) => return Ok(Queried::Data(data)),
-                    Err(Unread::TooHeavy(why)) => return Ok(Queried::TooHeavy(why)),
-                    Err(Unread::Refused(why)) => return Err(GithubError::Failed { url, why }),
-                },
+            let failure = match ask().await? {
+                Ok(answer) => return Ok(Ok(answer)),
+                Err(failure) if is_final(&failure) => return Ok(Err(failure)),
+                Err(failure) => failure,
             };
             failures += 1;
-            if failures >= FAILURES_MAX {
-                return Err(GithubError::Failed { url, why });
+            if failures < FAILURES_MAX {
+                tokio::time::sleep(self.patience.after(failures)).await;
+                continue;
             }
-            tokio::time::sleep(Duration::from_millis(500 << failures)).await;
+            if self.answers().await? || outages >= OUTAGES_MAX {
+                return Ok(Err(failure));
+            }
+            // The outage is to blame.
+            (failures, outages) = (0, outages + 1);
         }
+    }
+
+    /// Waits until the server answers anything; true if it did at once, so that what failed failed by itself.
+    pub(super) async fn answers(&self) -> Result<bool, GithubError> {
+        let url = format!("{}/rate_limit", self.api);
+        let (began, mut failures) = (Instant::now(), 0);
+        loop {
+            match self.send("core", &url, |http| http.get(&url).header(ACCEPT, JSON)).await? {
+                Ok(_) => return Ok(failures == 0),
+                Err(Failure { why, .. }) if began.elapsed() >= self.patience.outage_max => {
+                    return Err(GithubError::Failed { url, why });
+                }
+                Err(Failure { why, .. }) => {
+                    failures += 1;
+                    self.wait(self.patience.after(failures), format!("the server: {why}")).await;
+                }
+            }
+        }
+    }
+
+    /// Waits, and says so.
+    async fn wait(&self, pause: Duration, what: String) {
+        let until = (self.now)().checked_add(pause).unwrap_or(Timestamp::MAX);
+        let waits = Some(Waits { until, what });
+        self.progress.send_modify(|progress| progress.waits.clone_from(&waits));
+        tokio::time::sleep(pause).await;
+        // Another request may wait for something else by now.
+        self.progress.send_if_modified(|progress| {
+            let is_over = progress.waits == waits;
+            if is_over {
+                progress.waits = None;
+            }
+            is_over
+        });
+    }
+
+    /// Lets the server recover after so many queries in a row that were too heavy.
+    pub(super) async fn recover(&self, heavy: u32) {
+        tokio::time::sleep(self.patience.after_heavy(heavy)).await;
     }
 
     /// One request, as soon as a token may be used; the inner error is worth another try.
@@ -168,7 +212,7 @@ impl Client {
                 Choice::None => return Err(GithubError::NoToken),
                 Choice::Wait(until) => {
                     let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                    tokio::time::sleep(wait).await;
+                    self.wait(wait, "a limit".to_owned()).await;
                     continue;
                 }
             };
@@ -191,20 +235,16 @@ impl Client {
                 self.tokens().remove(lent.index);
             } else {
                 self.tokens().note(lent.index, &limits);
-                if status.is_server_error() {
-                    return Ok(Err(Failure { why: format!("the server says {status}"), is_server: true }));
-                }
-                return Ok(Ok(answer));
+                return Ok(match failure_of(&answer) {
+                    Some(cause) => Err(Failure { why: format!("the server says {status}"), cause }),
+                    None => Ok(answer),
+                });
             }
         }
         Err(GithubError::Failed {
             url: url.to_owned(),
             why: "it is limited, however long one waits".to_owned(),
         })
-    }
-
-    fn failed(&self, path: &str, why: String) -> GithubError {
-        GithubError::Failed { url: format!("{}{path}", self.api), why }
     }
 
     fn tokens(&self) -> MutexGuard<'_, Tokens> {
@@ -231,15 +271,30 @@ impl Drop for Lent<'_> {
     }
 }
 
+/// What a status of the server's own is to be blamed on. One that says what is wrong, and is no gateway's, says that of
+/// what was asked.
+fn failure_of(answer: &Answer) -> Option<Cause> {
+    let status = answer.status;
+    let is_gateway = matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    );
+    let cause = if is_gateway || answer.body.is_empty() { Cause::Moment } else { Cause::Asked };
+    status.is_server_error().then_some(cause)
+}
+
 async fn received(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>), Failure> {
-    let cannot = |error: reqwest::Error| Failure { is_server: error.is_timeout(), why: chain(&error) };
+    let cannot = |error: reqwest::Error| Failure {
+        cause: if error.is_timeout() { Cause::Moment } else { Cause::Network },
+        why: chain(&error),
+    };
     let mut response = request.send().await.map_err(cannot)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(cannot)? {
         if body.len() + part.len() > ANSWER_BYTES_MAX {
             let why = format!("the answer has more than {ANSWER_BYTES_MAX} bytes");
-            return Err(Failure { why, is_server: false });
+            return Err(Failure { why, cause: Cause::Asked });
         }
         body.extend_from_slice(&part);
     }

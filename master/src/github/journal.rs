@@ -33,6 +33,11 @@ impl Journal {
         self.write(&line)
     }
 
+    /// Has what was added survive a crash of the machine.
+    pub(super) fn sync(&self) -> Result<(), GithubError> {
+        self.file.sync_data().map_err(at(&self.path))
+    }
+
     pub(super) fn clear(&mut self) -> Result<(), GithubError> {
         self.file.set_len(0).map_err(at(&self.path))
     }

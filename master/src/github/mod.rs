@@ -8,17 +8,24 @@ mod answer;
 mod candidate;
 mod client;
 mod collect;
+mod compare;
 mod journal;
 mod links;
+mod pages;
+mod patience;
+mod progress;
 mod query;
 mod reader;
 mod search;
 mod store;
 mod tokens;
+mod waiting;
 
-pub use collect::{Collector, Progress, Repositories};
+pub use collect::{Collector, Repositories};
 pub use links::{IssueLink, closed_issues};
-pub use store::{PULLS_FILE, SKIPPED_FILE};
+pub use patience::Patience;
+pub use progress::{Progress, Waits};
+pub use store::{PASSED_FILE, PULLS_FILE, SKIPPED_FILE};
 
 use std::io;
 use std::path::PathBuf;

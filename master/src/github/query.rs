@@ -25,15 +25,15 @@ fn issue_fragment(depth: Depth) -> String {
     format!(
         "fragment Linked on Issue {{
   number title body createdAt repository {{ nameWithOwner }}
-  comments(first: {}) {{ nodes {{ body createdAt lastEditedAt }} }}
+  comments(first: {}) {{ totalCount nodes {{ body createdAt lastEditedAt }} }}
 }}",
         depth.comments()
     )
 }
 
 /// What a query for a page asks of each pull request, beside what the others do.
-const LINKS_AND_COMMITS: &str = "closingIssuesReferences(first: 10) { nodes { ...Linked } }
-        commits(first: 50) { nodes { commit { message authoredDate } } }";
+const LINKS_AND_COMMITS: &str = "closingIssuesReferences(first: 10) { totalCount nodes { ...Linked } }
+        commits(first: 50) { totalCount nodes { commit { oid message authoredDate } } }";
 
 /// The text and the variables of the query for a page of the merged pull requests of a repository, the newest first, so
 /// that those before a date can be left out.
@@ -62,6 +62,21 @@ pub(super) fn page(repo: &str, first: usize, after: Option<&str>, depth: Depth) 
     (text, variables)
 }
 
+/// The text and the variables of the query for what is next after a place, and for nothing else of it.
+pub(super) fn place(repo: &str, after: Option<&str>) -> (String, Value) {
+    let (owner, name) = repo.split_once('/').unwrap_or((repo, ""));
+    let variables = json!({ "owner": owner, "name": name, "after": after });
+    let text = "query ($owner: String!, $name: String!, $after: String) {
+  repository(owner: $owner, name: $name) {
+    pullRequests(states: MERGED, first: 1, after: $after, orderBy: {field: CREATED_AT, direction: DESC}) {
+      pageInfo { hasNextPage endCursor }
+      nodes { number createdAt }
+    }
+  }
+}";
+    (text.to_owned(), variables)
+}
+
 /// The text and the variables of the query for issues; what there is not, or is a pull request, is null in the answer.
 pub(super) fn issues(links: &[IssueLink], depth: Depth) -> (String, Value) {
     let mut variables = serde_json::Map::new();
@@ -81,8 +96,17 @@ pub(super) fn issues(links: &[IssueLink], depth: Depth) -> (String, Value) {
 
 /// A list, as GraphQL wraps it; what nobody may see is null in it.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Nodes<T> {
+    pub(super) total_count: usize,
     pub(super) nodes: Vec<Option<T>>,
+}
+
+impl<T> Nodes<T> {
+    /// Whether there are more than were asked for.
+    pub(super) fn is_cut(&self) -> bool {
+        self.total_count > self.nodes.len()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -93,7 +117,7 @@ pub(super) struct Repository {
     pub(super) stargazer_count: u64,
     pub(super) primary_language: Option<Language>,
     pub(super) license_info: Option<Licence>,
-    pub(super) pull_requests: Page,
+    pub(super) pull_requests: Page<Pull>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -109,9 +133,24 @@ pub(super) struct Licence {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Page {
+pub(super) struct Page<T> {
     pub(super) page_info: PageInfo,
-    pub(super) nodes: Vec<Option<Pull>>,
+    pub(super) nodes: Vec<Option<T>>,
+}
+
+/// A repository of which nothing else was asked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Places {
+    pub(super) pull_requests: Page<Place>,
+}
+
+/// What tells one pull request from others.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Place {
+    pub(super) number: u64,
+    pub(super) created_at: jiff::Timestamp,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -143,6 +182,7 @@ pub(super) struct Commit {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CommitText {
+    pub(super) oid: String,
     pub(super) message: String,
     pub(super) authored_date: jiff::Timestamp,
 }

@@ -1,17 +1,20 @@
-use std::time::Duration;
-
 use reqwest::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::candidate::{distinct, links, row};
-use super::client::{Client, Queried};
+use super::client::{Client, OUTAGES_MAX, Queried};
+use super::compare::diff;
 use super::query::{self, Depth, Issue, Pull, Repository};
+use super::waiting::Waiting;
 use super::{GithubError, IssueLink};
-use crate::filter::{Filter, Judged, MISSING_FIELD, Stage};
+use crate::filter::{Filter, Judged, Stage};
 
 pub(super) const JSON: &str = "application/vnd.github+json";
-const DIFF: &str = "application/vnd.github.diff";
+
+/// The field of a row that names the issues which the server could not give, each with the reason.
+const MISSING_ISSUES_FIELD: &str = "issues_missing";
 
 /// Issues that are asked for at once; each comes with its comments.
 const ISSUES_MAX: usize = 10;
@@ -19,15 +22,8 @@ const ISSUES_MAX: usize = 10;
 /// Times that one pull request, or one issue, may be too heavy; each second time less of it is asked for.
 pub(super) const HEAVY_MAX: u32 = 8;
 
-/// What a server gets to recover from what was too heavy the first time; twice as much each further time, up to a limit.
-const HEAVY_PAUSE: Duration = Duration::from_millis(250);
-const HEAVY_PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// Lets a server recover after so many queries in a row that were too heavy.
-pub(super) async fn recover(heavy: u32) {
-    let pause = HEAVY_PAUSE.saturating_mul(1 << heavy.saturating_sub(1).min(16));
-    tokio::time::sleep(pause.min(HEAVY_PAUSE_MAX)).await;
-}
+/// What a refusal counts among them: a server that will not do it now will hardly do it later.
+pub(super) const REFUSED_WEIGHT: u32 = 2;
 
 /// How much to ask of what was too heavy by itself so many times.
 pub(super) fn depth(heavy: u32) -> Depth {
@@ -45,86 +41,103 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The row of a pull request. What the filter turns away before it looks at patches is read without its diff.
-    pub(super) async fn row(&self, found: &Repository, pull: &Pull) -> Result<Value, GithubError> {
+    /// The row of a pull request, or all of it but its diff, if the server cannot give that now. What the filter turns away
+    /// before it looks at patches is read without its diff.
+    pub(super) async fn row(
+        &self,
+        found: &Repository,
+        pull: &Pull,
+    ) -> Result<Result<Value, Box<Waiting>>, GithubError> {
         let repo = &found.name_with_owner;
         let linked = pull.closing_issues_references.iter().flat_map(|nodes| nodes.nodes.iter().flatten());
         let mut issues: Vec<Issue> = linked.cloned().collect();
+        let mut missing = Vec::new();
         let links = links(repo, self.client.host(), pull, &issues);
         for chunk in links.chunks(ISSUES_MAX) {
-            issues.extend(self.issues(chunk).await?);
+            issues.extend(self.issues(chunk, &mut missing).await?);
         }
         distinct(&mut issues);
         let mut row = row(found, pull, &issues);
+        if !missing.is_empty() {
+            row[MISSING_ISSUES_FIELD] = missing.into();
+        }
         let is_wanted = match self.filter.judge(row.clone()) {
             Judged::Accepted { .. } => true,
             Judged::Rejected { stage, .. } => stage >= Stage::Fix,
         };
-        let diff = if is_wanted {
-            self.diff(repo, pull).await?
-        } else {
-            Err("it was collected without its diff, for an earlier stage turned it away then".to_owned())
+        let waiting = Waiting {
+            repo: repo.clone(),
+            number: pull.number,
+            base: pull.base_ref_oid.clone(),
+            head: pull.head_ref_oid.clone(),
+            runs: 0,
+            row,
+            is_counted: false,
         };
-        match diff {
-            Ok((base, diff)) => (row["base_commit"], row["patch"]) = (base.into(), diff.into()),
-            Err(why) => row[MISSING_FIELD] = why.into(),
+        if !is_wanted {
+            let why = "it was collected without its diff, for an earlier stage turned it away then";
+            return Ok(Ok(waiting.without(why.to_owned())));
         }
-        Ok(row)
+        let diff = diff(self.client, repo, &waiting.base, &waiting.head).await?;
+        Ok(waiting.with(diff))
     }
 
-    /// Of these issues those that there are and anybody may see, as many at once as the server bears.
-    async fn issues(&self, links: &[IssueLink]) -> Result<Vec<Issue>, GithubError> {
+    /// Of these issues those that there are and anybody may see, as many at once as the server bears; one that it cannot
+    /// give is noted and left out.
+    async fn issues(&self, links: &[IssueLink], missing: &mut Vec<Value>) -> Result<Vec<Issue>, GithubError> {
         let (mut left, mut issues) = (links, Vec::new());
-        let (mut at_once, mut heavy, mut heavy_alone) = (links.len(), 0, 0);
+        let (mut at_once, mut heavy, mut alone, mut outages) = (links.len(), 0, 0, 0);
         while !left.is_empty() {
             let asked = &left[..at_once.min(left.len())];
-            let (query, variables) = query::issues(asked, depth(heavy_alone));
-            match self.client.query(&query, &variables).await? {
-                Queried::Data((mut data, _)) => {
-                    let found = data.as_object_mut().into_iter().flat_map(|data| data.values_mut());
-                    issues
-                        .extend(found.filter_map(|found| serde_json::from_value(found["issue"].take()).ok()));
+            let (query, variables) = query::issues(asked, depth(alone));
+            let (why, weight) = match self.client.query(&query, &variables).await? {
+                Queried::Data((data, _)) => {
+                    for (index, link) in asked.iter().enumerate() {
+                        match issue(&data, index) {
+                            Ok(found) => issues.extend(found),
+                            Err(why) => missing.push(left_out(link, &why)),
+                        }
+                    }
                     left = &left[asked.len()..];
-                    (heavy, heavy_alone) = (0, 0);
+                    (heavy, alone, outages) = (0, 0, 0);
+                    continue;
                 }
+                Queried::Refused(why) => (why, REFUSED_WEIGHT),
                 Queried::TooHeavy(why) => {
                     heavy += 1;
-                    heavy_alone += u32::from(asked.len() == 1);
-                    if heavy_alone >= HEAVY_MAX {
-                        return Err(failed(&asked[0].repo, format!("an issue cannot be read: {why}")));
+                    self.client.recover(heavy).await;
+                    (why, 1)
+                }
+            };
+            if let [link] = asked {
+                alone += weight;
+                if alone >= HEAVY_MAX {
+                    if self.client.answers().await? || outages >= OUTAGES_MAX {
+                        missing.push(left_out(link, &why));
+                        left = &left[1..];
+                        outages = 0;
+                    } else {
+                        outages += 1;
                     }
-                    at_once = asked.len().div_ceil(2);
-                    recover(heavy).await;
+                    (heavy, alone) = (0, 0);
                 }
             }
+            at_once = asked.len().div_ceil(2);
         }
         Ok(issues)
     }
+}
 
-    /// The merge base and the diff from there, or why there is none.
-    async fn diff(&self, repo: &str, pull: &Pull) -> Result<Result<(String, String), String>, GithubError> {
-        let path = format!("/repos/{repo}/compare/{}...{}", pull.base_ref_oid, pull.head_ref_oid);
-        let compared = match self.client.get_doubtful(&format!("{path}?per_page=1"), JSON).await? {
-            Ok(answer) if answer.status == StatusCode::OK => answer,
-            Ok(Answer { status, .. }) => {
-                return Ok(Err(format!("its commits cannot be compared: the server says {status}")));
-            }
-            Err(why) => return Ok(Err(format!("its commits cannot be compared: {why}"))),
-        };
-        let base = parsed(&path, &compared)?["merge_base_commit"]["sha"].as_str().map(str::to_owned);
-        let Some(base) = base else { return Ok(Err("it has no merge base".to_owned())) };
-        let diff = match self.client.get_doubtful(&path, DIFF).await? {
-            Ok(answer) if answer.status == StatusCode::OK => answer.body,
-            Ok(Answer { status, .. }) => {
-                return Ok(Err(format!("there is no diff of it: the server says {status}")));
-            }
-            Err(why) => return Ok(Err(format!("there is no diff of it: {why}"))),
-        };
-        Ok(match String::from_utf8(diff) {
-            Ok(diff) => Ok((base, diff)),
-            Err(_) => Err("its diff is no UTF-8".to_owned()),
-        })
-    }
+/// The issue of this index in an answer; `None`: there is none, or nobody may see it.
+fn issue(data: &Value, index: usize) -> Result<Option<Issue>, String> {
+    let found = &data[format!("l{index}")]["issue"];
+    // What is a pull request has none of the fields that were asked of issues.
+    Option::deserialize(found).map_err(|error| format!("not what GitHub answers: {error}"))
+}
+
+/// A note of an issue that was left out.
+fn left_out(link: &IssueLink, why: &str) -> Value {
+    json!({ "repo": link.repo, "number": link.number, "why": why })
 }
 
 /// The JSON of a good answer.

@@ -107,7 +107,8 @@ async fn pages(client: &Client, query: &str) -> Result<Found, GithubError> {
 
 async fn whole_page(client: &Client, path: &str) -> Result<Value, GithubError> {
     for _ in 0..INCOMPLETE_MAX {
-        let body = parsed(path, &client.get(path, JSON, None).await?)?;
+        let answer = client.get(path, JSON, None).await?.map_err(|failure| failed(path, failure.why))?;
+        let body = parsed(path, &answer)?;
         if body["incomplete_results"].as_bool() != Some(true) {
             return Ok(body);
         }

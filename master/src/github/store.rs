@@ -10,11 +10,16 @@ use tempfile::TempPath;
 
 use super::GithubError;
 use super::journal::Journal;
+use super::waiting::Waiting;
 
 /// The pull requests that were collected, a row each.
 pub const PULLS_FILE: &str = "pulls.jsonl";
 /// The repositories of which nothing was collected, each with the reason.
 pub const SKIPPED_FILE: &str = "skipped.jsonl";
+/// The pull requests that could not be read, each with the reason.
+pub const PASSED_FILE: &str = "passed.jsonl";
+/// The pull requests whose diffs are asked for again.
+const AGAIN_FILE: &str = "again.jsonl";
 const CURSOR_FILE: &str = "cursor.json";
 const ETAGS_FILE: &str = "etags.jsonl";
 const REPOSITORIES_FILE: &str = "repositories.json";
@@ -33,6 +38,11 @@ pub(super) struct Store {
     etags_file: Journal,
     skipped: BTreeMap<String, String>,
     skipped_file: Journal,
+    passed: BTreeMap<(String, u64), String>,
+    passed_file: Journal,
+    /// By repository in lower case, and number.
+    waiting: BTreeMap<(String, u64), Waiting>,
+    waiting_file: Journal,
     /// Repository in lower case, and number.
     known: HashSet<(String, u64)>,
 }
@@ -75,6 +85,13 @@ struct Skipped {
     why: String,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Passed {
+    repo: String,
+    number: u64,
+    why: String,
+}
+
 impl Store {
     /// Opens what a directory holds of a server's pull requests, or begins there.
     pub(super) fn open(dir: &Path, server: &str) -> Result<Self, GithubError> {
@@ -102,7 +119,16 @@ impl Store {
                 (Cursor { bytes, ..Cursor::default() }, known)
             }
         };
-        if !known.is_empty() && !cursor.server.is_empty() && cursor.server != server {
+        let (mut waiting_file, lines) = Journal::open::<Waiting>(&dir.join(AGAIN_FILE))?;
+        // Of several lines about one the last counts, and none once its row is written.
+        let mut waiting: BTreeMap<_, _> =
+            lines.into_iter().map(|line| (key_of(&line.repo, line.number), line)).collect();
+        waiting.retain(|key, _| !known.contains(key));
+        if waiting.is_empty() {
+            waiting_file.clear()?;
+        }
+        let is_new = known.is_empty() && waiting.is_empty();
+        if !is_new && !cursor.server.is_empty() && cursor.server != server {
             return Err(GithubError::OtherServer { dir: dir.to_owned(), server: cursor.server });
         }
         server.clone_into(&mut cursor.server);
@@ -110,6 +136,7 @@ impl Store {
         pulls.set_len(cursor.bytes).map_err(at(&path))?;
         let (etags_file, etags) = Journal::open::<Etag>(&dir.join(ETAGS_FILE))?;
         let (skipped_file, skipped) = Journal::open::<Skipped>(&dir.join(SKIPPED_FILE))?;
+        let (passed_file, passed) = Journal::open::<Passed>(&dir.join(PASSED_FILE))?;
         let mut store = Self {
             dir: dir.to_owned(),
             pulls,
@@ -119,6 +146,10 @@ impl Store {
             etags_file,
             skipped: skipped.into_iter().map(|skipped| (skipped.repo, skipped.why)).collect(),
             skipped_file,
+            passed: passed.into_iter().map(|passed| ((passed.repo, passed.number), passed.why)).collect(),
+            passed_file,
+            waiting,
+            waiting_file,
             known,
         };
         let is_true = |etag: &Etag| etag.bytes <= store.cursor.bytes;
@@ -151,6 +182,8 @@ impl Store {
         self.repositories = listed.repositories;
         self.skipped.clear();
         self.skipped_file.clear()?;
+        self.passed.clear();
+        self.passed_file.clear()?;
         let Cursor { server, bytes, .. } = std::mem::take(&mut self.cursor);
         self.cursor = Cursor { server, question: question.to_owned(), bytes, ..Cursor::default() };
         self.save()
@@ -168,7 +201,8 @@ impl Store {
     }
 
     pub(super) fn knows(&self, repo: &str, number: u64) -> bool {
-        self.known.contains(&(repo.to_ascii_lowercase(), number))
+        let key = key_of(repo, number);
+        self.known.contains(&key) || self.waiting.contains_key(&key)
     }
 
     /// How many pull requests there are.
@@ -183,8 +217,28 @@ impl Store {
         let written = self.pulls.write_all(line.as_bytes()).and_then(|()| self.pulls.sync_data());
         written.map_err(at(&path))?;
         self.cursor.bytes += line.len() as u64;
-        self.known.insert((repo.to_ascii_lowercase(), number));
+        let key = key_of(repo, number);
+        self.waiting.remove(&key);
+        self.known.insert(key);
         self.save()
+    }
+
+    /// Keeps a pull request that waits for its diff; once this returns, the rest of it is never collected again.
+    pub(super) fn wait_for(&mut self, waiting: Waiting) -> Result<(), GithubError> {
+        self.waiting_file.append(&waiting)?;
+        self.waiting_file.sync()?;
+        self.waiting.insert(key_of(&waiting.repo, waiting.number), waiting);
+        Ok(())
+    }
+
+    /// What waits for a diff.
+    pub(super) fn waiting(&self) -> &BTreeMap<(String, u64), Waiting> {
+        &self.waiting
+    }
+
+    /// Whether something of this repository does.
+    pub(super) fn has_waiting(&self, repo: &str) -> bool {
+        self.waiting.values().any(|waiting| waiting.repo.eq_ignore_ascii_case(repo))
     }
 
     /// Goes on to the next page of the repository.
@@ -223,6 +277,24 @@ impl Store {
         &self.skipped
     }
 
+    /// Notes a pull request of which nothing can be read.
+    pub(super) fn pass_over(&mut self, repo: &str, number: u64, why: String) -> Result<(), GithubError> {
+        let passed = Passed { repo: repo.to_owned(), number, why };
+        self.passed_file.append(&passed)?;
+        self.passed.insert((passed.repo, number), passed.why);
+        Ok(())
+    }
+
+    /// The pull requests that could not be read, and why, by repository and number.
+    pub(super) fn passed_over(&self) -> &BTreeMap<(String, u64), String> {
+        &self.passed
+    }
+
+    /// Whether there are some of this repository.
+    pub(super) fn has_passed_over(&self, repo: &str) -> bool {
+        self.passed.keys().any(|(passed, _)| passed == repo)
+    }
+
     /// What is new to one question may be old to another, which asked for less.
     fn key(&self, repo: &str) -> String {
         let since = self.cursor.question.rsplit(' ').next().unwrap_or_default();
@@ -232,6 +304,10 @@ impl Store {
     fn save(&self) -> Result<(), GithubError> {
         write(&self.dir.join(CURSOR_FILE), &self.cursor)
     }
+}
+
+fn key_of(repo: &str, number: u64) -> (String, u64) {
+    (repo.to_ascii_lowercase(), number)
 }
 
 /// The pull requests that a file holds in whole lines, from its beginning, and how many bytes these have.
@@ -249,7 +325,7 @@ fn known(path: &Path, bytes_max: u64) -> Result<(HashSet<(String, u64)>, u64), G
         let length = reader.read_until(b'\n', &mut line).map_err(at(path))? as u64;
         let pull = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Pull>(line).ok());
         let Some(pull) = pull.filter(|_| bytes + length <= bytes_max) else { break };
-        known.insert((pull.repo.to_ascii_lowercase(), pull.pull_number));
+        known.insert(key_of(&pull.repo, pull.pull_number));
         bytes += length;
     }
     Ok((known, bytes))

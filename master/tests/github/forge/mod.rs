@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod history;
+mod schema;
+
+use history::{made, merged, of_repository, text};
+
 use crate::common::git;
 
 /// A merged pull request, and the issue that it closes.
@@ -58,8 +63,16 @@ pub(crate) struct Manners {
     pub(crate) script: Vec<Scripted>,
     /// The pull request that it cannot read with all of its comments, or not even with few.
     pub(crate) heavy: Option<(u64, &'static str)>,
+    /// The issue that it cannot read.
+    pub(crate) heavy_issue: Option<u64>,
+    /// What it says of either, instead of that it is too heavy.
+    pub(crate) heavy_says: Option<&'static str>,
     /// The pull request whose diff it cannot make.
     pub(crate) no_diff: Option<u64>,
+    /// After so many requests it fails each of these.
+    pub(crate) outage: std::ops::Range<usize>,
+    /// The status and the text with which it refuses that, instead of an error of its own.
+    pub(crate) no_diff_says: Option<(u16, &'static str)>,
     /// How long it thinks about each request.
     pub(crate) delay: Duration,
     /// How many repositories a search finds, beside those that there are.
@@ -76,72 +89,58 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     count: AtomicUsize,
     queries: AtomicUsize,
+    /// What of the queries GitHub would refuse.
+    invalid: Mutex<Vec<String>>,
+    /// How many pull requests each query for a page asked for.
+    page_sizes: Mutex<Vec<u64>>,
     at_once: AtomicUsize,
     at_once_max: AtomicUsize,
 }
 
 pub(crate) struct Forge {
-    dir: TempDir,
+    /// `None`: its repository is a real one.
+    dir: Option<TempDir>,
     pub(crate) url: String,
     pub(crate) pulls: Vec<Pull>,
     shared: Arc<Shared>,
-}
-
-fn text(dir: &Path, args: &[&str]) -> String {
-    String::from_utf8(git(dir, args)).expect("UTF-8").trim().to_owned()
-}
-
-fn commit(dir: &Path, name: &str, content: &str) -> String {
-    let path = dir.join(name);
-    std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-    std::fs::write(path, content).expect("written");
-    git(dir, &["add", "."]);
-    git(dir, &["commit", "--quiet", "--message", name]);
-    text(dir, &["rev-parse", "HEAD"])
-}
-
-/// Changes a module and its test on a branch of its own, while the main branch goes on.
-fn merged(dir: &Path, number: u64) -> Pull {
-    let merge_base = commit(dir, &format!("pkg/m{number}.py"), "x = 1\n");
-    git(dir, &["checkout", "--quiet", "-b", &format!("fix-{number}")]);
-    commit(dir, &format!("pkg/m{number}.py"), "x = 2\n");
-    let head = commit(dir, &format!("tests/test_m{number}.py"), &format!("import pkg.m{number}\n"));
-    git(dir, &["checkout", "--quiet", "main"]);
-    let base = commit(dir, "CHANGES", &format!("{number}\n"));
-    let issue = 1000 + number;
-    // Some name theirs twice, or by the name that the repository had.
-    let (title, body, linked) = match number {
-        1 => (format!("Fix #{issue}"), format!("Closes Owner/Name#{issue}"), vec![]),
-        2 => ("Mend it".to_owned(), format!("Fixes old/name#{issue}"), vec![issue]),
-        _ => ("Mend it".to_owned(), format!("Fixes: #{issue}"), vec![]),
-    };
-    Pull { number, merge_base, base, head, title, body, linked }
-}
-
-fn history(dir: &Path, count: u64) -> Vec<Pull> {
-    git(dir, &["init", "--quiet", "--initial-branch=main"]);
-    commit(dir, "pkg/__init__.py", "");
-    (1..=count).map(|number| merged(dir, number)).collect()
 }
 
 impl Forge {
     /// `owner/name` with so many pull requests; their issues have numbers above 1000.
     pub(crate) fn start(pulls: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let pulls = history(dir.path(), pulls);
+        let pulls = made(dir.path(), pulls);
+        Self::serve(dir.path().to_owned(), Some(dir), pulls)
+    }
+
+    /// `owner/name` with so many pull requests, made of the last commits of a real repository.
+    pub(crate) fn start_from(git_dir: &Path, pulls: usize) -> Self {
+        Self::serve(git_dir.to_owned(), None, of_repository(git_dir, pulls))
+    }
+
+    fn serve(git_dir: PathBuf, dir: Option<TempDir>, pulls: Vec<Pull>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let shared = Arc::new(Shared {
-            git_dir: dir.path().to_owned(),
+            git_dir,
             pulls: Mutex::new(pulls.clone()),
             manners: Mutex::default(),
             asked: Mutex::default(),
             count: AtomicUsize::new(0),
             queries: AtomicUsize::new(0),
+            invalid: Mutex::default(),
+            page_sizes: Mutex::default(),
             at_once: AtomicUsize::new(0),
             at_once_max: AtomicUsize::new(0),
         });
-        let server = shared.clone();
+        let forge = Self { dir, url, pulls, shared };
+        forge.listen(listener);
+        forge
+    }
+
+    /// Answers what comes there too.
+    pub(crate) fn listen(&self, listener: TcpListener) {
+        let server = self.shared.clone();
         // It ends with the process of the test.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -152,7 +151,6 @@ impl Forge {
                 });
             }
         });
-        Self { dir, url, pulls, shared }
     }
 
     pub(crate) fn behave(&self, manners: Manners) {
@@ -172,16 +170,29 @@ impl Forge {
         self.shared.at_once_max.load(Ordering::SeqCst)
     }
 
+    /// How many pull requests each query for a page asked for, in their order.
+    pub(crate) fn page_sizes(&self) -> Vec<u64> {
+        self.shared.page_sizes.lock().expect("unbroken").clone()
+    }
+
     /// Another pull request is merged.
     pub(crate) fn merge_one(&mut self) {
         let number = self.pulls.len() as u64 + 1;
-        self.pulls.push(merged(self.dir.path(), number));
+        let dir = self.dir.as_ref().expect("a repository of its own");
+        self.pulls.push(merged(dir.path(), number));
         *self.shared.pulls.lock().expect("unbroken") = self.pulls.clone();
     }
 
     /// How many requests came since it was told how to behave.
     pub(crate) fn count(&self) -> usize {
         self.shared.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Forge {
+    fn drop(&mut self) {
+        let invalid = self.shared.invalid.lock().expect("unbroken");
+        assert!(invalid.is_empty() || std::thread::panicking(), "GitHub would refuse {invalid:?}");
     }
 }
 
@@ -229,6 +240,8 @@ impl Shared {
         std::thread::sleep(manners.delay);
         let answer = if !manners.tokens.is_empty() && !manners.tokens.contains(&token) {
             answer(401, r#"{"message":"Bad credentials"}"#)
+        } else if manners.outage.contains(&count) {
+            answer(503, "<html>")
         } else if manners.fails_every.is_some_and(|every| count.is_multiple_of(every)) {
             fault(count)
         } else {
@@ -275,7 +288,9 @@ impl Shared {
         let heads = self.pulls.lock().expect("unbroken").clone();
         let of_range = heads.iter().find(|pull| range.ends_with(&pull.head)).map(|pull| pull.number);
         if manners.no_diff.is_some() && manners.no_diff == of_range {
-            return answer(500, "this diff is taking too long to generate");
+            let (status, text) =
+                manners.no_diff_says.unwrap_or((500, "this diff is taking too long to generate"));
+            return answer(status, text);
         }
         if headers.get("accept").is_some_and(|accept| accept.ends_with(".diff")) {
             return answer(200, git(&self.git_dir, &["diff", range]));
@@ -287,8 +302,17 @@ impl Shared {
 
     fn query(&self, asked: &Value, manners: &Manners) -> Answer {
         let (query, variables) = (asked["query"].as_str().expect("a query"), &asked["variables"]);
+        if let Err(why) = schema::check(query, variables) {
+            self.invalid.lock().expect("unbroken").push(format!("{why}: {query}"));
+            return answer(400, json!({ "message": why }).to_string());
+        }
         if !query.contains("pullRequests(") {
             let mut data = serde_json::Map::new();
+            if manners.heavy_issue.is_some_and(|heavy| {
+                variables.as_object().expect("variables").values().any(|value| *value == json!(heavy))
+            }) {
+                return heavy(manners);
+            }
             for index in 0..query.matches(": repository(").count() {
                 let number = variables[format!("i{index}")].as_u64().expect("a number");
                 data.insert(format!("l{index}"), json!({ "issue": (number > 1000).then(|| issue(number)) }));
@@ -302,7 +326,10 @@ impl Shared {
                 r#"{"data":{"repository":null},"errors":[{"type":"NOT_FOUND","message":"no"}]}"#,
             );
         }
-        let first = usize::try_from(variables["first"].as_u64().expect("a number")).expect("small");
+        // What is asked for alone has its number in the text.
+        let first = variables["first"].as_u64().unwrap_or(1);
+        self.page_sizes.lock().expect("unbroken").push(first);
+        let first = usize::try_from(first).expect("small");
         if manners.page_max.is_some_and(|max| first > max) {
             return answer(502, "<html>Bad Gateway</html>");
         }
@@ -313,10 +340,7 @@ impl Shared {
             && newest.clone().take(first).any(|pull| pull.number == number)
             && query.contains(asked)
         {
-            return answer(
-                200,
-                r#"{"data":{"repository":null},"errors":[{"type":"RESOURCE_LIMITS_EXCEEDED","message":"heavy"}]}"#,
-            );
+            return heavy(manners);
         }
         let nodes: Vec<Value> = newest.clone().take(first).map(|pull| node(pull, query)).collect();
         let page = json!({
@@ -329,6 +353,12 @@ impl Shared {
         });
         answer(200, json!({ "data": { "repository": repository } }).to_string())
     }
+}
+
+fn heavy(manners: &Manners) -> Answer {
+    const HEAVY: &str =
+        r#"{"data":{"repository":null},"errors":[{"type":"RESOURCE_LIMITS_EXCEEDED","message":"heavy"}]}"#;
+    answer(200, manners.heavy_says.unwrap_or(HEAVY))
 }
 
 /// The page of a search: the repositories that there are, and a crowd of such that are gone, a hundred with as many stars.
@@ -379,22 +409,30 @@ fn node(pull: &Pull, query: &str) -> Value {
     let mut node = json!({
         "number": pull.number, "title": pull.title, "body": pull.body, "mergedAt": "2024-03-02T00:00:00Z",
         "createdAt": format!("2024-03-01T00:{:02}:00Z", pull.number), "baseRefOid": pull.base, "headRefOid": pull.head,
-        "closingIssuesReferences": {"nodes": pull.linked.iter().map(|number| issue(*number)).collect::<Vec<_>>()},
-        "commits": {"nodes": [{"commit": {"message": "fix it", "authoredDate": "2024-02-02T00:00:00Z"}}]},
+        "closingIssuesReferences": list(pull.linked.iter().map(|number| issue(*number)).collect()),
+        "commits": list(vec![json!({
+            "commit": {"oid": pull.head, "message": "fix it", "authoredDate": "2024-02-02T00:00:00Z"},
+        })]),
     });
     node.as_object_mut().expect("fields").retain(|field, _| query.contains(field.as_str()));
     node
+}
+
+fn list(nodes: Vec<Value>) -> Value {
+    json!({ "totalCount": nodes.len(), "nodes": nodes })
 }
 
 fn issue(number: u64) -> Value {
     json!({
         "number": number, "title": "It breaks", "body": format!("Badly, {number} times."),
         "createdAt": "2024-02-01T00:00:00Z", "repository": {"nameWithOwner": "owner/name"},
-        "comments": {"nodes": [
-            {"body": "An early hint.", "createdAt": "2024-02-01T12:00:00Z"},
-            {"body": "The fix is x = 2.", "createdAt": "2024-02-03T00:00:00Z"},
-            {"body": "EDIT: x = 2", "createdAt": "2024-02-01T13:00:00Z", "lastEditedAt": "2024-02-03T00:00:00Z"},
-            {"body": "RATE_LIMITED", "createdAt": "2024-02-03T00:00:00Z"},
-        ]},
+        "comments": list(vec![
+            json!({"body": "An early hint.", "createdAt": "2024-02-01T12:00:00Z"}),
+            json!({"body": "The fix is x = 2.", "createdAt": "2024-02-03T00:00:00Z"}),
+            json!({
+                "body": "EDIT: x = 2", "createdAt": "2024-02-01T13:00:00Z", "lastEditedAt": "2024-02-03T00:00:00Z",
+            }),
+            json!({"body": "RATE_LIMITED", "createdAt": "2024-02-03T00:00:00Z"}),
+        ]),
     })
 }

@@ -1,8 +1,11 @@
 //! Collecting from GitHub, played by a local server about a real repository: what comes out, whatever the server does
 //! and whenever it is interrupted.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod faults;
 mod forge;
+mod history;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -69,6 +72,8 @@ fn a_pull_request_becomes_a_row_with_its_issue_and_its_merge_base() {
     assert!(text("patch").contains("pkg/m3.py") && !text("patch").contains("CHANGES"), "{row}");
     assert!(text("test_patch").contains("tests/test_m3.py"), "{row}");
     assert_eq!(row["issues"][0]["number"], json!(1003));
+    let commit = json!({ "oid": pull.head, "message": "fix it", "authored_at": "2024-02-02T00:00:00Z" });
+    assert_eq!((&row["commits"], &row["truncated"]), (&json!([commit]), &json!([])));
     for row in &rows {
         let issue = 1000 + row["pull_number"].as_u64().expect("a number");
         assert_eq!(
@@ -105,7 +110,15 @@ fn any_file_of_what_was_collected_may_go() {
     let (house, forge) = (House::new(), Forge::start(3));
     let which = repos(&house);
     assert_eq!(run(&house, &forge, &which).status, 0);
-    let files = ["cursor.json", "pulls.jsonl", "etags.jsonl", "repositories.json", "skipped.jsonl"];
+    let files = [
+        "cursor.json",
+        "pulls.jsonl",
+        "etags.jsonl",
+        "repositories.json",
+        "skipped.jsonl",
+        "passed.jsonl",
+        "again.jsonl",
+    ];
     for gone in files.map(|file| vec![file]).into_iter().chain([files[..2].to_vec(), files.to_vec()]) {
         for file in &gone {
             fs::remove_file(house.path("out/collected").join(file)).expect("there");
@@ -201,6 +214,8 @@ fn one_pull_request_that_cannot_be_read_whole_holds_up_no_other() {
             has_hints,
             "{asked}"
         );
+        let cut = if has_hints { json!([]) } else { json!(["commits", "issues"]) };
+        assert_eq!(rows[1]["truncated"], cut, "{asked}");
     }
     let (house, forge) = (House::new(), Forge::start(3));
     forge.behave(Manners { no_diff: Some(2), ..Manners::default() });
