@@ -320,6 +320,23 @@ async fn a_missing_submodule_is_said() {
 }
 
 #[tokio::test]
+async fn a_partial_clone_asks_nobody_for_what_it_lacks() {
+    let origin = origin();
+    let dir = origin.dir.path();
+    git(&dir.join("bare.git"), &["config", "uploadpack.allowFilter", "true"]);
+    let url = format!("file://{}", dir.join("bare.git").display());
+    git(dir, &["clone", "--quiet", "--bare", "--filter=blob:none", &url, "partial.git"]);
+    // Whoever asked would be answered, one blob after the other, and leave them in the mirror.
+    let mirror = dir.join("partial.git");
+    let objects = || git(&mirror, &["cat-file", "--batch-all-objects", "--batch-check"]);
+    let (before, context) = (objects(), tempfile::tempdir().expect("a directory"));
+    let task = BuildTask { repository: mirror.display().to_string(), ..origin.task() };
+    let error = provision(&cache(context.path()), &task, context.path()).await.expect_err("x.py is missing");
+    assert_eq!(error.reason(), Some(FailureReason::Patch), "{error}");
+    assert_eq!(objects(), before);
+}
+
+#[tokio::test]
 async fn a_mirror_without_some_blobs_still_gives_the_rest() {
     let origin = origin();
     let work = origin.dir.path().join("work");
