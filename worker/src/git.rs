@@ -45,7 +45,7 @@ const STDERR_BYTES_MAX: usize = 4096;
 const STDOUT_BYTES_MAX: usize = 256 << 20;
 
 /// What git says where the node, not what it was asked for, is at fault; lower case.
-const NODES_WORDS: [&str; 19] = [
+const NODES_WORDS: [&str; 21] = [
     "no space left on device",
     "disk quota exceeded",
     "input/output error",
@@ -65,6 +65,8 @@ const NODES_WORDS: [&str; 19] = [
     "connection reset",
     "failed to connect",
     "unable to create thread",
+    "operation too slow",
+    "operation timed out",
 ];
 
 /// Why a git command failed.
@@ -136,6 +138,12 @@ impl Git {
     #[must_use]
     pub fn new(dir: &Path, timeout: Duration) -> Self {
         Self { dir: dir.to_owned(), timeout, environment: Vec::new() }
+    }
+
+    /// The same, but each for at most `timeout`.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
     }
 
     /// The same, but whatever it writes goes to an index and an object store in `scratch`, an existing directory.
@@ -346,6 +354,7 @@ mod tests {
         check("echo 'fatal: no such path' >&2; exit 1", Some("fatal: no such path")).await;
         check("echo 'fatal: write error: No space left on device' >&2; exit 1", None).await;
         check("echo 'fatal: unable to access x: Could not resolve host: x' >&2; exit 1", None).await;
+        check("echo 'error: RPC failed; curl 28 Operation too slow. Less than' >&2; exit 1", None).await;
         check("kill -9 $PPID", None).await;
     }
 }

@@ -12,7 +12,7 @@ mod git;
 use git::git;
 use queue_format::{BuildTask, FailureReason, Instance};
 use tempfile::TempDir;
-use worker::repository::{ProvisionError, RepositoryCache, provision};
+use worker::repository::{GitTimeouts, ProvisionError, RepositoryCache, provision};
 
 const TEST_PATCH: &str = "diff --git a/test_x.py b/test_x.py\nnew file mode 100644\n--- /dev/null\n+++ b/test_x.py\n@@ -0,0 +1 @@\n+assert True\n";
 const FIX: &str = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-x = 'bug'\n+x = 'SECRET FIX'\n";
@@ -61,8 +61,12 @@ impl Origin {
     }
 }
 
+fn timeouts(each: Duration) -> GitTimeouts {
+    GitTimeouts { command: each, fetch: each }
+}
+
 fn cache(dir: &Path) -> RepositoryCache {
-    RepositoryCache::new(&dir.join("cache"), Duration::from_secs(60))
+    RepositoryCache::new(&dir.join("cache"), timeouts(Duration::from_secs(60)))
 }
 
 #[tokio::test]
@@ -251,9 +255,25 @@ async fn whoever_reads_a_copy_holds_it() {
 async fn a_git_that_cannot_look_fails_no_task() {
     let origin = origin();
     let context = tempfile::tempdir().expect("a directory");
-    let hung = RepositoryCache::new(&context.path().join("cache"), Duration::ZERO);
+    let hung = RepositoryCache::new(&context.path().join("cache"), timeouts(Duration::ZERO));
     let error = provision(&hung, &origin.task(), context.path()).await.expect_err("there is no time");
     assert_eq!(error.reason(), None, "{error}");
+}
+
+#[tokio::test]
+async fn a_fetch_has_its_own_limit_and_its_own_words() {
+    let state = tempfile::tempdir().expect("a directory");
+    // It takes the connection and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let task = BuildTask {
+        repository: format!("git://{}/x", silent.local_addr().expect("an address")),
+        ..origin().task()
+    };
+    let timeouts = GitTimeouts { fetch: Duration::from_secs(1), command: Duration::from_secs(60) };
+    let hurried = RepositoryCache::new(&state.path().join("cache"), timeouts);
+    let error = provision(&hurried, &task, state.path()).await.expect_err("nobody answers");
+    assert_eq!(error.reason(), None, "{error}");
+    assert!(error.to_string().contains("within 1 s; raise fetch_timeout_seconds"), "{error}");
 }
 
 #[tokio::test]

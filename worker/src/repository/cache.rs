@@ -8,11 +8,24 @@ use crate::git::{Git, GitError};
 /// What git writes last into a lock or a pack is no older than this while it runs.
 const STALE_AGE: Duration = Duration::from_secs(60);
 
+/// A server that sends fewer bytes a second, for so long, has stopped sending.
+const SPEED_BYTES_MIN: u32 = 1000;
+const SLOW_SECONDS_MAX: u32 = 60;
+
+/// How long git may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GitTimeouts {
+    /// Each command on what lies here.
+    pub command: Duration,
+    /// Each fetch over the network: the first one of a large repository takes hours.
+    pub fetch: Duration,
+}
+
 /// Bare repositories on this node: those that an operator keeps, and copies of those named by URL.
 #[derive(Clone, Debug)]
 pub struct RepositoryCache {
     dir: PathBuf,
-    timeout: Duration,
+    timeouts: GitTimeouts,
 }
 
 /// A bare repository, which is there as long as this is held: the janitor removes no copy that somebody reads.
@@ -25,16 +38,15 @@ pub struct BareRepository {
 }
 
 impl RepositoryCache {
-    /// A cache whose copies of URLs lie in `dir`; each git command may take `timeout`.
+    /// A cache whose copies of URLs lie in `dir`.
     #[must_use]
-    pub fn new(dir: &Path, timeout: Duration) -> Self {
-        Self { dir: dir.to_owned(), timeout }
+    pub fn new(dir: &Path, timeouts: GitTimeouts) -> Self {
+        Self { dir: dir.to_owned(), timeouts }
     }
 
-    /// The time that each git command may take.
-    #[must_use]
-    pub fn timeout(&self) -> Duration {
-        self.timeout
+    /// Commands in a directory, each for as long as it may take.
+    pub(super) fn git(&self, dir: &Path) -> Git {
+        Git::new(dir, self.timeouts.command)
     }
 
     /// A local bare repository that holds `commit`.
@@ -50,7 +62,7 @@ impl RepositoryCache {
         if !git_dir.is_absolute() || !git_dir.join("HEAD").is_file() {
             return Err(ProvisionError::NoRepository { repository: repository.to_owned() });
         }
-        if !has_commit(&Git::new(&git_dir, self.timeout), commit).await? {
+        if !has_commit(&self.git(&git_dir), commit).await? {
             return Err(no_commit(repository, commit, "the mirror does not have it".to_owned()));
         }
         Ok(BareRepository { dir: git_dir, _reader: None })
@@ -88,39 +100,32 @@ impl RepositoryCache {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(error)),
             _ => std::fs::create_dir_all(dir).map_err(unwritable)?,
         }
-        Git::new(dir, self.timeout).run(&["init", "--quiet", "--bare", "--template="]).await?;
+        self.git(dir).run(&["init", "--quiet", "--bare", "--template="]).await?;
         Ok(())
     }
 
     /// Fetches, unless the commit is there.
     async fn bring_up_to_date(&self, dir: &Path, url: &str, commit: &str) -> Result<(), ProvisionError> {
-        let git = Git::new(dir, self.timeout);
+        let git = self.git(dir);
         if has_commit(&git, commit).await? {
             return Ok(());
         }
         remove_stale_locks(dir, SystemTime::now());
-        let all = [
-            "fetch",
-            "--quiet",
-            "--force",
-            // A branch that is gone may be in the way of one below its name.
-            "--prune",
-            "--no-auto-maintenance",
-            "--",
-            url,
-            "+refs/heads/*:refs/heads/*",
-            "+refs/tags/*:refs/tags/*",
-        ];
-        let mut fetched = git.run(&all).await;
+        // A branch that is gone may be in the way of one below its name.
+        let all = ["--force", "--prune", "--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+        let mut fetched = self.fetch(&git, &all).await;
         if fetched.is_err() && has_lost_objects(&git).await {
             self.make_anew(dir).await?;
-            fetched = git.run(&all).await;
+            fetched = self.fetch(&git, &all).await;
         }
         if has_commit(&git, commit).await? {
             return Ok(());
         }
+        if let Err(error @ GitError::TimedOut { .. }) = fetched {
+            return Err(not_fetched(url, error));
+        }
         // A commit of a pull request may be reachable from no branch.
-        let one = git.run(&["fetch", "--quiet", "--no-auto-maintenance", "--", url, commit]).await;
+        let one = self.fetch(&git, &["--", url, commit]).await;
         if has_commit(&git, commit).await? {
             return Ok(());
         }
@@ -129,11 +134,21 @@ impl RepositoryCache {
             (Err(error), _) if is_denied(&error) => {
                 Err(ProvisionError::NoRepository { repository: url.to_owned() })
             }
-            (Err(error), _) => Err(error.into()),
-            (Ok(_), Err(error)) if error.refusal().is_none() => Err(error.into()),
-            (Ok(_), Err(error)) => Err(no_commit(url, commit, error.to_string())),
-            (Ok(_), Ok(_)) => Err(no_commit(url, commit, "it was fetched without it".to_owned())),
+            (Err(error), _) => Err(not_fetched(url, error)),
+            (Ok(()), Err(error)) if error.refusal().is_none() => Err(not_fetched(url, error)),
+            (Ok(()), Err(error)) => Err(no_commit(url, commit, error.to_string())),
+            (Ok(()), Ok(())) => Err(no_commit(url, commit, "it was fetched without it".to_owned())),
         }
+    }
+
+    /// Fetches, which is given up where nothing comes any more.
+    async fn fetch(&self, git: &Git, args: &[&str]) -> Result<(), GitError> {
+        let (least, most) = (
+            format!("http.lowSpeedLimit={SPEED_BYTES_MIN}"),
+            format!("http.lowSpeedTime={SLOW_SECONDS_MAX}"),
+        );
+        let fetch = ["-c", &least, "-c", &most, "fetch", "--quiet", "--no-auto-maintenance"];
+        git.with_timeout(self.timeouts.fetch).run(&[&fetch, args].concat()).await.map(drop)
     }
 }
 
@@ -202,6 +217,16 @@ async fn has_commit(git: &Git, commit: &str) -> Result<bool, GitError> {
         Ok(_) => Ok(true),
         Err(error) if error.refusal().is_some() => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Why the network gave nothing; a limit that was too tight is told by its name.
+fn not_fetched(url: &str, error: GitError) -> ProvisionError {
+    match error {
+        GitError::TimedOut { seconds, .. } => {
+            ProvisionError::FetchTimedOut { repository: url.to_owned(), seconds }
+        }
+        error => error.into(),
     }
 }
 

@@ -4,5 +4,5 @@ mod cache;
 mod incomplete;
 mod provision;
 
-pub use cache::{BareRepository, RepositoryCache};
+pub use cache::{BareRepository, GitTimeouts, RepositoryCache};
 pub use provision::{Checkout, ProvisionError, provision};
