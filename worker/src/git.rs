@@ -130,6 +130,7 @@ impl GitError {
 pub struct Git {
     dir: PathBuf,
     timeout: Duration,
+    options: Vec<String>,
     environment: Vec<(String, OsString)>,
 }
 
@@ -137,13 +138,21 @@ impl Git {
     /// Commands that run in `dir`, each for at most `timeout`.
     #[must_use]
     pub fn new(dir: &Path, timeout: Duration) -> Self {
-        Self { dir: dir.to_owned(), timeout, environment: Vec::new() }
+        Self { dir: dir.to_owned(), timeout, options: Vec::new(), environment: Vec::new() }
     }
 
     /// The same, but each for at most `timeout`.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { timeout, ..self.clone() }
+    }
+
+    /// The same, with a key of git's configuration set.
+    #[must_use]
+    pub fn set(&self, key: &str, value: &str) -> Self {
+        let mut git = self.clone();
+        git.options.extend(["-c".to_owned(), format!("{key}={value}")]);
+        git
     }
 
     /// The same, but whatever it writes goes to an index and an object store in `scratch`, an existing directory.
@@ -246,6 +255,7 @@ impl Git {
             .args(["-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"])
             .args(["-c", "core.logAllRefUpdates=false", "-c", "advice.detachedHead=false"])
             .args(["-c", "protocol.file.allow=always"])
+            .args(&self.options)
             .args(args)
             .env_clear()
             .envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))

@@ -107,7 +107,7 @@ pub async fn provision(
     let git = cache.git(&tree_dir);
     git.run(&["init", "--quiet", "--template=", "--initial-branch=main"]).await?;
     let mirror = cache.git(source);
-    let mut notes = Vec::new();
+    let mut notes = bare.notes.clone();
     if let Err(error) = fetch(&git, source, commit).await {
         notes.push(incomplete::take(&git, &mirror, &source.join("objects"), commit).await?.ok_or(error)?);
         git.run(&["checkout", "--quiet", "--force", "main"]).await?;

@@ -1,0 +1,168 @@
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::cache::{has_commit, no_commit};
+use super::{BareRepository, ProvisionError, RepositoryCache, partial};
+use crate::git::{Git, GitError};
+
+/// What git writes last into a lock or a pack is no older than this while it runs.
+const STALE_AGE: Duration = Duration::from_secs(60);
+
+impl RepositoryCache {
+    /// The copy of a URL, brought up to date only if it lacks the commit.
+    pub(super) async fn mirror(&self, url: &str, commit: &str) -> Result<BareRepository, ProvisionError> {
+        let dir = self.copy_of(url);
+        let unwritable = |source| ProvisionError::Disk { path: dir.clone(), source };
+        let _held = self.lock(&dir).await?;
+        // The janitor may have removed it until now.
+        if !is_repository(&dir) {
+            self.make_anew(&dir).await?;
+        }
+        self.bring_up_to_date(&dir, url, commit).await?;
+        self.complete_copy(&dir, url, commit).await?;
+        // Whoever removes it has the lock above first.
+        let read = File::open(&dir).and_then(|dir| fs2::FileExt::lock_shared(&dir).map(|()| dir));
+        let reader = read.map_err(unwritable)?;
+        Ok(BareRepository { dir, notes: Vec::new(), reader: Some(reader) })
+    }
+
+    /// An empty repository, whatever was there.
+    async fn make_anew(&self, dir: &Path) -> Result<(), ProvisionError> {
+        let unwritable = |source| ProvisionError::Disk { path: dir.to_owned(), source };
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(error)),
+            _ => std::fs::create_dir_all(dir).map_err(unwritable)?,
+        }
+        self.git(dir).run(&["init", "--quiet", "--bare", "--template="]).await?;
+        Ok(())
+    }
+
+    /// Fetches, unless the commit is there.
+    async fn bring_up_to_date(&self, dir: &Path, url: &str, commit: &str) -> Result<(), ProvisionError> {
+        let git = self.git(dir);
+        if has_commit(&git, commit).await? {
+            return Ok(());
+        }
+        remove_stale_locks(dir, SystemTime::now());
+        // A remote of this name, fetched from with a filter, is what makes a partial clone.
+        git.run(&["config", "remote.origin.url", url]).await?;
+        // A branch that is gone may be in the way of one below its name.
+        let all =
+            ["--force", "--prune", "--", "origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+        let mut fetched = self.fetch(&git, &all).await;
+        if fetched.is_err() && has_lost_objects(&git).await {
+            self.make_anew(dir).await?;
+            git.run(&["config", "remote.origin.url", url]).await?;
+            fetched = self.fetch(&git, &all).await;
+        }
+        if has_commit(&git, commit).await? {
+            return Ok(());
+        }
+        if let Err(error @ GitError::TimedOut { .. }) = fetched {
+            return Err(not_fetched(url, error));
+        }
+        // A commit of a pull request may be reachable from no branch.
+        let one = self.fetch(&git, &["--", "origin", commit]).await;
+        if has_commit(&git, commit).await? {
+            return Ok(());
+        }
+        // Only who has answered can lack it: a node without network knows nothing of a repository.
+        match (fetched, one) {
+            (Err(error), _) if says(&error, &DENIALS) => {
+                Err(ProvisionError::NoRepository { repository: url.to_owned() })
+            }
+            (Err(error), _) => Err(not_fetched(url, error)),
+            (Ok(()), Err(error)) if error.refusal().is_none() => Err(not_fetched(url, error)),
+            (Ok(()), Err(error)) => Err(no_commit(url, commit, error.to_string())),
+            (Ok(()), Ok(())) => Err(no_commit(url, commit, "it was fetched without it".to_owned())),
+        }
+    }
+
+    /// Fetches the blobs of this commit.
+    async fn complete_copy(&self, dir: &Path, url: &str, commit: &str) -> Result<(), ProvisionError> {
+        let git = self.git(dir);
+        match partial::complete(&git, &self.fetching(&git), commit).await {
+            Ok(_) => Ok(()),
+            Err(error) if says(&error, &["not our ref"]) => {
+                // A server that has lost some blobs has a commit whose other files are still of use.
+                Ok(())
+            }
+            Err(error) if says(&error, &DENIALS) => {
+                Err(ProvisionError::NoRepository { repository: url.to_owned() })
+            }
+            Err(error) => Err(not_fetched(url, error)),
+        }
+    }
+
+    /// Fetches commits and trees; a server that knows no filters sends the blobs too.
+    async fn fetch(&self, git: &Git, args: &[&str]) -> Result<(), GitError> {
+        let fetch = ["fetch", "--quiet", "--filter=blob:none", "--no-auto-maintenance"];
+        self.fetching(git).run(&[&fetch, args].concat()).await.map(drop)
+    }
+}
+
+/// How servers say that there is no such repository, or not for us; lower case.
+const DENIALS: [&str; 9] = [
+    "remote error:",
+    "' not found",
+    "does not appear to be a git repository",
+    "could not read username",
+    "authentication failed",
+    "returned error: 401",
+    "returned error: 403",
+    "returned error: 404",
+    "permission denied (publickey",
+];
+
+/// Whether a server has answered, and said one of these.
+fn says(error: &GitError, words: &[&str]) -> bool {
+    error.refusal().is_some_and(|said| {
+        let said = said.to_ascii_lowercase();
+        words.iter().any(|words| said.contains(words))
+    })
+}
+
+/// What git leaves where it is killed: locks on refs, and packs that it did not finish. Whoever calls holds the lock on
+/// the copy, so that these are nobody's, but for a git whose worker was killed and which is just ending.
+fn remove_stale_locks(git_dir: &Path, now: SystemTime) {
+    let mut dirs = vec![(git_dir.to_owned(), false), (git_dir.join("objects/pack"), false)];
+    dirs.push((git_dir.join("refs"), true));
+    while let Some((dir, is_deep)) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if is_deep && path.is_dir() {
+                dirs.push((path, true));
+                continue;
+            }
+            let name = name.to_string_lossy();
+            let is_left = name.ends_with(".lock") || name.starts_with("tmp_");
+            let age = entry.metadata().and_then(|file| file.modified()).map(|at| now.duration_since(at));
+            if is_left && age.is_ok_and(|age| age.is_ok_and(|age| age >= STALE_AGE)) {
+                // What cannot be removed, git complains of.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Whether git takes a directory for a repository: one that was removed half-way is none.
+fn is_repository(dir: &Path) -> bool {
+    dir.join("HEAD").is_file() && dir.join("objects").is_dir() && dir.join("refs").is_dir()
+}
+
+/// Whether refs name commits that are not there.
+async fn has_lost_objects(git: &Git) -> bool {
+    let walked = git.run(&["rev-list", "--all", "--max-count=1"]).await;
+    walked.is_err_and(|error| error.refusal().is_some())
+}
+
+/// Why the network gave nothing; a limit that was too tight is told by its name.
+fn not_fetched(url: &str, error: GitError) -> ProvisionError {
+    match error {
+        GitError::TimedOut { seconds, .. } => {
+            ProvisionError::FetchTimedOut { repository: url.to_owned(), seconds }
+        }
+        error => error.into(),
+    }
+}
