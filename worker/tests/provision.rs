@@ -411,6 +411,57 @@ async fn the_copy_of_a_url_has_the_blobs_of_its_tasks_alone() {
     assert_eq!(error.reason(), None, "a node without network fails no task: {error}");
 }
 
+#[tokio::test]
+async fn a_bundle_is_a_repository() {
+    let origin = origin();
+    let (work, state) = (origin.dir.path().join("work"), tempfile::tempdir().expect("a directory"));
+    let path = origin.dir.path().join("x.bundle");
+    let bundle = path.display().to_string();
+    let task = |commit: &str| {
+        let mut task = BuildTask { repository: bundle.clone(), ..origin.task() };
+        commit.clone_into(&mut task.instance.base_commit);
+        task.instance.patch = TEST_PATCH.replace("test_x", "fix");
+        task
+    };
+    let tried = async |commit: &str| {
+        let context = tempfile::tempdir().expect("a directory");
+        match provision(&cache(state.path()), &task(commit), context.path()).await {
+            Ok(_) => "provisioned".to_owned(),
+            Err(error) => format!("{:?}: {error}", error.reason()),
+        }
+    };
+    let check = async |commit: &str, expected: &[&str]| {
+        let said = tried(commit).await;
+        assert!(expected.iter().all(|words| said.contains(words)), "{said}");
+    };
+    git(&work, &["bundle", "create", "--quiet", &bundle, "--all"]);
+    check(&origin.base, &["provisioned"]).await;
+    check(&"1".repeat(40), &["Some(Repository)", "is not in", "x.bundle"]).await;
+    // It is replaced by one that has more.
+    git(&work, &["commit", "--quiet", "--allow-empty", "-m", "new"]);
+    let new = git(&work, &["rev-parse", "HEAD"]);
+    check(&new, &["Some(Repository)"]).await;
+    git(&work, &["bundle", "create", "--quiet", &bundle, "HEAD"]);
+    check(&new, &["provisioned"]).await;
+    check(&origin.base, &["provisioned"]).await;
+    // By what it begins with, not by its name; and cut short.
+    let whole = std::fs::read(&path).expect("read");
+    let unnamed = origin.dir.path().join("unnamed");
+    std::fs::write(&unnamed, &whole).expect("written");
+    let context = tempfile::tempdir().expect("a directory");
+    let named = BuildTask { repository: unnamed.display().to_string(), ..task(&new) };
+    provision(&cache(state.path()), &named, context.path()).await.expect("provisioned");
+    std::fs::write(&path, &whole[..whole.len() - 30]).expect("written");
+    check(&new, &["Some(Repository)", "is not in", "early EOF"]).await;
+    std::fs::write(&path, "# v2 git").expect("written");
+    check(&new, &["Some(Repository)"]).await;
+    // One that builds on a commit that it does not have.
+    git(&work, &["bundle", "create", "--quiet", &bundle, &format!("{}..HEAD", origin.fix)]);
+    check(&new, &["Some(Repository)", "prerequisite", &origin.fix]).await;
+    std::fs::remove_file(&path).expect("removed");
+    check(&new, &["Some(Repository)", "no git repository at"]).await;
+}
+
 /// The one copy of a URL in a state directory.
 fn copy_in(state: &Path) -> PathBuf {
     let copies = std::fs::read_dir(state.join("cache")).expect("listed").flatten();

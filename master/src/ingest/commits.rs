@@ -6,7 +6,7 @@ use super::Refusal;
 
 /// Looks for commits in repositories that lie where this program runs, before anybody waits for a worker to miss them.
 ///
-/// Those named by URL, and those that only workers see, are not looked at; nor are end commits: a task is made of its base
+/// Those named by URL, bundles, and those that only workers see, are not looked at; nor are end commits: a task is made of its base
 /// and its patches, and a mirror of branches has no heads of pull requests that were squashed.
 #[derive(Debug, Default)]
 pub(super) struct Commits(Option<Opened>);

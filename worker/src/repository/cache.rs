@@ -2,6 +2,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::copy::Origin;
 use super::{ProvisionError, partial};
 use crate::git::{Git, GitError};
 
@@ -55,9 +56,14 @@ impl RepositoryCache {
     /// There is no such repository, or it lacks the commit.
     pub async fn locate(&self, repository: &str, commit: &str) -> Result<BareRepository, ProvisionError> {
         if is_url(repository) {
-            return self.mirror(repository, commit).await;
+            return self.mirror(&Origin::server(repository), commit).await;
         }
         let path = PathBuf::from(repository.strip_prefix("file://").unwrap_or(repository));
+        if path.is_absolute()
+            && let Some(bundle) = Origin::bundle(&path)
+        {
+            return self.mirror(&bundle, commit).await;
+        }
         let git_dir = if path.join(".git").is_dir() { path.join(".git") } else { path };
         if !git_dir.is_absolute() || !git_dir.join("HEAD").is_file() {
             return Err(ProvisionError::NoRepository { repository: repository.to_owned() });
@@ -75,7 +81,7 @@ impl RepositoryCache {
     /// Completes a commit in an operator's partial clone, as far as that can be: nodes may have no network, or may not
     /// write there. Gives a note of what was in the way.
     async fn complete_mirror(&self, git_dir: &Path, commit: &str) -> Result<Option<String>, ProvisionError> {
-        let _held = self.lock(&self.copy_of(&git_dir.to_string_lossy())).await?;
+        let _held = self.lock(&self.copy_of(git_dir.to_string_lossy().as_bytes())).await?;
         let git = self.git(git_dir);
         let why = match partial::complete(&git, &self.fetching(&git), commit).await {
             Ok(_) => return Ok(None),
@@ -87,9 +93,9 @@ impl RepositoryCache {
         Ok(Some(format!("the mirror is a partial clone, and what it lacks could not be fetched: {why}")))
     }
 
-    /// Where the copy of a URL lies.
-    pub(super) fn copy_of(&self, url: &str) -> PathBuf {
-        let name = blake3::hash(url.as_bytes()).to_hex()[..24].to_owned();
+    /// Where the copy lies of what is named so.
+    pub(super) fn copy_of(&self, key: &[u8]) -> PathBuf {
+        let name = blake3::hash(key).to_hex()[..24].to_owned();
         self.dir.join(format!("{name}.git"))
     }
 

@@ -1,4 +1,6 @@
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -9,18 +11,74 @@ use crate::git::{Git, GitError};
 /// What git writes last into a lock or a pack is no older than this while it runs.
 const STALE_AGE: Duration = Duration::from_secs(60);
 
+/// How bundles begin.
+const BUNDLE_SIGNATURES: [&[u8; 16]; 2] = [b"# v2 git bundle\n", b"# v3 git bundle\n"];
+
+/// What a copy is made of.
+#[derive(Debug)]
+pub(super) struct Origin {
+    url: String,
+    /// The same for equal contents, as far as that can be told without reading them.
+    key: String,
+    kind: OriginKind,
+}
+
+#[derive(Debug, PartialEq)]
+enum OriginKind {
+    Server,
+    /// A file with branches, tags and all their objects, as `git bundle` makes them.
+    Bundle,
+}
+
+impl Origin {
+    pub(super) fn server(url: &str) -> Self {
+        Self { url: url.to_owned(), key: url.to_owned(), kind: OriginKind::Server }
+    }
+
+    /// A bundle, if that is what lies there; one that is replaced is another.
+    pub(super) fn bundle(path: &Path) -> Option<Self> {
+        let found = path.metadata().ok().filter(Metadata::is_file)?;
+        let mut signature = [0; 16];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut signature));
+        let is_signed = read.is_ok() && BUNDLE_SIGNATURES.contains(&&signature);
+        let is_bundle = is_signed || path.extension().is_some_and(|end| end == "bundle");
+        let url = path.to_str().filter(|_| is_bundle)?.to_owned();
+        let key = format!("{url}\n{} {} {}", found.len(), found.mtime(), found.mtime_nsec());
+        Some(Self { url, key, kind: OriginKind::Bundle })
+    }
+
+    /// Why it gave nothing; a limit that was too tight is told by its name.
+    fn not_fetched(&self, commit: &str, error: GitError) -> ProvisionError {
+        match error {
+            GitError::TimedOut { seconds, .. } => {
+                ProvisionError::FetchTimedOut { repository: self.url.clone(), seconds }
+            }
+            // A file that is torn, or builds on commits that it does not have, stays so.
+            error if self.kind == OriginKind::Bundle && error.refusal().is_some() => {
+                let said = error.refusal().unwrap_or_default().replace('\n', "; ");
+                no_commit(&self.url, commit, said)
+            }
+            error => error.into(),
+        }
+    }
+}
+
 impl RepositoryCache {
-    /// The copy of a URL, brought up to date only if it lacks the commit.
-    pub(super) async fn mirror(&self, url: &str, commit: &str) -> Result<BareRepository, ProvisionError> {
-        let dir = self.copy_of(url);
+    /// The copy of a repository, brought up to date only if it lacks the commit.
+    pub(super) async fn mirror(
+        &self,
+        origin: &Origin,
+        commit: &str,
+    ) -> Result<BareRepository, ProvisionError> {
+        let dir = self.copy_of(origin.key.as_bytes());
         let unwritable = |source| ProvisionError::Disk { path: dir.clone(), source };
         let _held = self.lock(&dir).await?;
         // The janitor may have removed it until now.
         if !is_repository(&dir) {
             self.make_anew(&dir).await?;
         }
-        self.bring_up_to_date(&dir, url, commit).await?;
-        self.complete_copy(&dir, url, commit).await?;
+        self.bring_up_to_date(&dir, origin, commit).await?;
+        self.complete_copy(&dir, origin, commit).await?;
         // Whoever removes it has the lock above first.
         let read = File::open(&dir).and_then(|dir| fs2::FileExt::lock_shared(&dir).map(|()| dir));
         let reader = read.map_err(unwritable)?;
@@ -39,48 +97,54 @@ impl RepositoryCache {
     }
 
     /// Fetches, unless the commit is there.
-    async fn bring_up_to_date(&self, dir: &Path, url: &str, commit: &str) -> Result<(), ProvisionError> {
+    async fn bring_up_to_date(
+        &self,
+        dir: &Path,
+        origin: &Origin,
+        commit: &str,
+    ) -> Result<(), ProvisionError> {
         let git = self.git(dir);
         if has_commit(&git, commit).await? {
             return Ok(());
         }
         remove_stale_locks(dir, SystemTime::now());
         // A remote of this name, fetched from with a filter, is what makes a partial clone.
-        git.run(&["config", "remote.origin.url", url]).await?;
+        git.run(&["config", "remote.origin.url", &origin.url]).await?;
         // A branch that is gone may be in the way of one below its name.
         let all =
             ["--force", "--prune", "--", "origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-        let mut fetched = self.fetch(&git, &all).await;
+        let mut fetched = self.fetch(&git, origin, &all).await;
         if fetched.is_err() && has_lost_objects(&git).await {
             self.make_anew(dir).await?;
-            git.run(&["config", "remote.origin.url", url]).await?;
-            fetched = self.fetch(&git, &all).await;
+            git.run(&["config", "remote.origin.url", &origin.url]).await?;
+            fetched = self.fetch(&git, origin, &all).await;
         }
         if has_commit(&git, commit).await? {
             return Ok(());
         }
         if let Err(error @ GitError::TimedOut { .. }) = fetched {
-            return Err(not_fetched(url, error));
+            return Err(origin.not_fetched(commit, error));
         }
-        // A commit of a pull request may be reachable from no branch.
-        let one = self.fetch(&git, &["--", "origin", commit]).await;
+        // A commit of a pull request may be reachable from no branch, and a bundle may have no branches at all.
+        let other = if origin.kind == OriginKind::Bundle { "HEAD" } else { commit };
+        let one = self.fetch(&git, origin, &["--", "origin", other]).await;
         if has_commit(&git, commit).await? {
             return Ok(());
         }
         // Only who has answered can lack it: a node without network knows nothing of a repository.
         match (fetched, one) {
             (Err(error), _) if says(&error, &DENIALS) => {
-                Err(ProvisionError::NoRepository { repository: url.to_owned() })
+                Err(ProvisionError::NoRepository { repository: origin.url.clone() })
             }
-            (Err(error), _) => Err(not_fetched(url, error)),
-            (Ok(()), Err(error)) if error.refusal().is_none() => Err(not_fetched(url, error)),
-            (Ok(()), Err(error)) => Err(no_commit(url, commit, error.to_string())),
-            (Ok(()), Ok(())) => Err(no_commit(url, commit, "it was fetched without it".to_owned())),
+            (Err(error), _) => Err(origin.not_fetched(commit, error)),
+            (Ok(()), Err(error)) if error.refusal().is_none() => Err(origin.not_fetched(commit, error)),
+            (Ok(()), Err(error)) => Err(no_commit(&origin.url, commit, error.to_string())),
+            (Ok(()), Ok(())) => Err(no_commit(&origin.url, commit, "it was fetched without it".to_owned())),
         }
     }
 
     /// Fetches the blobs of this commit.
-    async fn complete_copy(&self, dir: &Path, url: &str, commit: &str) -> Result<(), ProvisionError> {
+    async fn complete_copy(&self, dir: &Path, origin: &Origin, commit: &str) -> Result<(), ProvisionError> {
         let git = self.git(dir);
         match partial::complete(&git, &self.fetching(&git), commit).await {
             Ok(_) => Ok(()),
@@ -89,15 +153,17 @@ impl RepositoryCache {
                 Ok(())
             }
             Err(error) if says(&error, &DENIALS) => {
-                Err(ProvisionError::NoRepository { repository: url.to_owned() })
+                Err(ProvisionError::NoRepository { repository: origin.url.clone() })
             }
-            Err(error) => Err(not_fetched(url, error)),
+            Err(error) => Err(origin.not_fetched(commit, error)),
         }
     }
 
     /// Fetches commits and trees; a server that knows no filters sends the blobs too.
-    async fn fetch(&self, git: &Git, args: &[&str]) -> Result<(), GitError> {
-        let fetch = ["fetch", "--quiet", "--filter=blob:none", "--no-auto-maintenance"];
+    async fn fetch(&self, git: &Git, origin: &Origin, args: &[&str]) -> Result<(), GitError> {
+        let mut fetch = vec!["fetch", "--quiet", "--no-auto-maintenance"];
+        // A file cannot be asked for the rest later.
+        fetch.extend((origin.kind == OriginKind::Server).then_some("--filter=blob:none"));
         self.fetching(git).run(&[&fetch, args].concat()).await.map(drop)
     }
 }
@@ -155,14 +221,4 @@ fn is_repository(dir: &Path) -> bool {
 async fn has_lost_objects(git: &Git) -> bool {
     let walked = git.run(&["rev-list", "--all", "--max-count=1"]).await;
     walked.is_err_and(|error| error.refusal().is_some())
-}
-
-/// Why the network gave nothing; a limit that was too tight is told by its name.
-fn not_fetched(url: &str, error: GitError) -> ProvisionError {
-    match error {
-        GitError::TimedOut { seconds, .. } => {
-            ProvisionError::FetchTimedOut { repository: url.to_owned(), seconds }
-        }
-        error => error.into(),
-    }
 }
