@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use queue_format::{BuildTask, Instance};
-use worker::repository::{RepositoryCache, provision};
+use worker::repository::{GitTimeouts, RepositoryCache, provision};
 
 const FILES: usize = 5_000;
 const COMMITS: usize = 200;
@@ -104,7 +104,8 @@ async fn main() {
     }))
     .unwrap();
     let task = BuildTask { repository: bare.display().to_string(), instance };
-    let cache = RepositoryCache::new(&home.path().join("cache"), Duration::from_secs(60));
+    let timeouts = GitTimeouts { command: Duration::from_secs(60), fetch: Duration::from_secs(60) };
+    let cache = RepositoryCache::new(&home.path().join("cache"), timeouts);
     let (mut hand, mut tree, mut context) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let dir = tempfile::tempdir_in(home.path()).unwrap();

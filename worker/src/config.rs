@@ -6,6 +6,7 @@ use queue_format::AcceptanceClass;
 use serde::{Deserialize, Serialize};
 
 use crate::agents::{AgentsConfig, BrainKind};
+use crate::repository::GitTimeouts;
 
 /// A week: a limit that is longer is a mistake.
 const SECONDS_MAX: u64 = 7 * 24 * 3600;
@@ -48,6 +49,8 @@ pub struct WorkerConfig {
     pub run_timeout_seconds: u64,
     /// Wall time of one git command.
     pub git_timeout_seconds: u64,
+    /// Wall time of one git command that fetches over the network.
+    pub fetch_timeout_seconds: u64,
     /// What is kept of one log, in bytes.
     pub log_bytes_max: usize,
     /// Processes and threads of a container.
@@ -103,6 +106,15 @@ impl WorkerConfig {
         Duration::from_secs(self.drain_seconds)
     }
 
+    /// How long git may take.
+    #[must_use]
+    pub fn git_timeouts(&self) -> GitTimeouts {
+        GitTimeouts {
+            command: Duration::from_secs(self.git_timeout_seconds),
+            fetch: Duration::from_secs(self.fetch_timeout_seconds),
+        }
+    }
+
     /// As it was read again by a worker that has started with `started_with`: what shapes the slots and the node stays as
     /// it is until the next start. Gives the keys that wait for that too.
     #[must_use]
@@ -118,7 +130,7 @@ impl WorkerConfig {
         }
         stays!(slots, slot_cores, slot_memory_gib, slot_disk_gib, join_wait_seconds, pids_max);
         stays!(reserved_cores, reserved_memory_gib, reserved_disk_gib);
-        stays!(git_timeout_seconds, build_network, containers);
+        stays!(git_timeout_seconds, fetch_timeout_seconds, build_network, containers);
         (self, waiting)
     }
 
@@ -151,6 +163,7 @@ impl WorkerConfig {
         whole("build_timeout_seconds", self.build_timeout_seconds, 1, SECONDS_MAX);
         whole("run_timeout_seconds", self.run_timeout_seconds, 1, SECONDS_MAX);
         whole("git_timeout_seconds", self.git_timeout_seconds, 1, SECONDS_MAX);
+        whole("fetch_timeout_seconds", self.fetch_timeout_seconds, 1, SECONDS_MAX);
         whole("log_bytes_max", self.log_bytes_max as u64, 1 << 10, 1 << 30);
         whole("output_bytes_max", self.output_bytes_max as u64, 1 << 10, 1 << 30);
         whole("drain_seconds", self.drain_seconds, 0, SECONDS_MAX);
@@ -193,6 +206,7 @@ impl Default for WorkerConfig {
             build_timeout_seconds: 1800,
             run_timeout_seconds: 1800,
             git_timeout_seconds: 600,
+            fetch_timeout_seconds: 6 * 3600,
             log_bytes_max: 4 << 20,
             pids_max: 4096,
             output_bytes_max: 64 << 20,

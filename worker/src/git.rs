@@ -45,7 +45,7 @@ const STDERR_BYTES_MAX: usize = 4096;
 const STDOUT_BYTES_MAX: usize = 256 << 20;
 
 /// What git says where the node, not what it was asked for, is at fault; lower case.
-const NODES_WORDS: [&str; 19] = [
+const NODES_WORDS: [&str; 21] = [
     "no space left on device",
     "disk quota exceeded",
     "input/output error",
@@ -65,6 +65,8 @@ const NODES_WORDS: [&str; 19] = [
     "connection reset",
     "failed to connect",
     "unable to create thread",
+    "operation too slow",
+    "operation timed out",
 ];
 
 /// Why a git command failed.
@@ -128,6 +130,7 @@ impl GitError {
 pub struct Git {
     dir: PathBuf,
     timeout: Duration,
+    options: Vec<String>,
     environment: Vec<(String, OsString)>,
 }
 
@@ -135,7 +138,21 @@ impl Git {
     /// Commands that run in `dir`, each for at most `timeout`.
     #[must_use]
     pub fn new(dir: &Path, timeout: Duration) -> Self {
-        Self { dir: dir.to_owned(), timeout, environment: Vec::new() }
+        Self { dir: dir.to_owned(), timeout, options: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The same, but each for at most `timeout`.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
+    /// The same, with a key of git's configuration set.
+    #[must_use]
+    pub fn set(&self, key: &str, value: &str) -> Self {
+        let mut git = self.clone();
+        git.options.extend(["-c".to_owned(), format!("{key}={value}")]);
+        git
     }
 
     /// The same, but whatever it writes goes to an index and an object store in `scratch`, an existing directory.
@@ -238,6 +255,7 @@ impl Git {
             .args(["-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"])
             .args(["-c", "core.logAllRefUpdates=false", "-c", "advice.detachedHead=false"])
             .args(["-c", "protocol.file.allow=always"])
+            .args(&self.options)
             .args(args)
             .env_clear()
             .envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
@@ -245,6 +263,8 @@ impl Git {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
+            // A repository that is a partial clone would ask its remote for one missing object after the other.
+            .env("GIT_NO_LAZY_FETCH", "1")
             .env("LC_ALL", "C")
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())
@@ -344,6 +364,7 @@ mod tests {
         check("echo 'fatal: no such path' >&2; exit 1", Some("fatal: no such path")).await;
         check("echo 'fatal: write error: No space left on device' >&2; exit 1", None).await;
         check("echo 'fatal: unable to access x: Could not resolve host: x' >&2; exit 1", None).await;
+        check("echo 'error: RPC failed; curl 28 Operation too slow. Less than' >&2; exit 1", None).await;
         check("kill -9 $PPID", None).await;
     }
 }

@@ -6,7 +6,6 @@ mod serve;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -128,8 +127,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     if let Some(Command::Replay { id, attempt }) = &cli.command {
         let spool = systemd::config::named_or_said_spool(cli.spool.clone(), &source)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let git_timeout = Duration::from_secs(config.git_timeout_seconds);
-        return runtime.block_on(replay::run(&Spool::open(&spool)?, id, *attempt, git_timeout));
+        return runtime.block_on(replay::run(&Spool::open(&spool)?, id, *attempt, config.git_timeouts()));
     }
     if let Some(Command::Prepare) = cli.command {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,18 +1,16 @@
 //! `bottega-worker replay`: what an attempt came to when it is made again.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use queue_format::{JOURNAL_FILE, Spool, TaskId, Token};
 use worker::attempt::replay::replay;
-use worker::repository::RepositoryCache;
+use worker::repository::{GitTimeouts, RepositoryCache};
 
 /// Replays an attempt, and tells of each file whether it is the same; what is not ends with an error.
 pub(crate) async fn run(
     spool: &Spool,
     id: &TaskId,
     attempt: Option<Token>,
-    git_timeout: Duration,
+    git_timeouts: GitTimeouts,
 ) -> anyhow::Result<()> {
     let found = spool.find(id)?;
     let place = found.first().with_context(|| format!("there is no task {id} in the spool"))?;
@@ -26,7 +24,7 @@ pub(crate) async fn run(
     let dir = tempfile::tempdir().context("cannot make a directory")?;
     let context_dir = dir.path().join("context");
     std::fs::create_dir(&context_dir).context("cannot make a directory")?;
-    let repositories = RepositoryCache::new(&dir.path().join("repositories"), git_timeout);
+    let repositories = RepositoryCache::new(&dir.path().join("repositories"), git_timeouts);
     let replayed = replay(spool, &task, token, repositories, &context_dir).await?;
     println!("{id} {token}: {}, {} answers from its journal", replayed.verdict, replayed.answers);
     for (name, is_same) in &replayed.files {

@@ -182,7 +182,6 @@ pub(crate) async fn serve(
             tracing::warn!("{news}");
         }
     }
-    let git_timeout = Duration::from_secs(config.git_timeout_seconds);
     let surroundings = Surroundings {
         credentials_dir: environment.get("CREDENTIALS_DIRECTORY").map(Into::into),
         clock: time_since_boot,
@@ -197,7 +196,7 @@ pub(crate) async fn serve(
     let worker = Worker {
         board,
         shop: Workshop {
-            repositories: RepositoryCache::new(&state_dir.join("repositories"), git_timeout),
+            repositories: RepositoryCache::new(&state_dir.join("repositories"), config.git_timeouts()),
             engine: engine.clone(),
             config: config.clone(),
             build_network,

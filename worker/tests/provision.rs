@@ -1,7 +1,7 @@
 //! Provisioning from real bare repositories: the tree is the base, and nothing in it knows the future.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ mod git;
 use git::git;
 use queue_format::{BuildTask, FailureReason, Instance};
 use tempfile::TempDir;
-use worker::repository::{ProvisionError, RepositoryCache, provision};
+use worker::repository::{GitTimeouts, ProvisionError, RepositoryCache, provision};
 
 const TEST_PATCH: &str = "diff --git a/test_x.py b/test_x.py\nnew file mode 100644\n--- /dev/null\n+++ b/test_x.py\n@@ -0,0 +1 @@\n+assert True\n";
 const FIX: &str = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-x = 'bug'\n+x = 'SECRET FIX'\n";
@@ -61,8 +61,12 @@ impl Origin {
     }
 }
 
+fn timeouts(each: Duration) -> GitTimeouts {
+    GitTimeouts { command: each, fetch: each }
+}
+
 fn cache(dir: &Path) -> RepositoryCache {
-    RepositoryCache::new(&dir.join("cache"), Duration::from_secs(60))
+    RepositoryCache::new(&dir.join("cache"), timeouts(Duration::from_secs(60)))
 }
 
 #[tokio::test]
@@ -200,8 +204,7 @@ async fn what_became_of_branches_and_of_a_killed_git_is_in_nobodys_way() {
     pushed("refs/heads/x/y");
     tried(&pushed("refs/pull/1/head")).await.expect("provisioned, though the branch was in the way");
     // A git was killed while it wrote refs, in a copy that nobody else uses.
-    let copies = std::fs::read_dir(state.path().join("cache")).expect("listed").flatten();
-    let copy = copies.map(|entry| entry.path()).find(|path| path.is_dir()).expect("a copy");
+    let copy = copy_in(state.path());
     let (lock, pack) = (copy.join("packed-refs.lock"), copy.join("objects/pack/tmp_pack_x"));
     for left in [&lock, &pack] {
         let left = std::fs::File::create(left).expect("made");
@@ -223,8 +226,7 @@ async fn a_copy_that_was_removed_half_way_is_made_anew() {
         provision(&cache(state.path()), &task, context.path()).await.map(drop)
     };
     tried().await.expect("provisioned");
-    let copies = std::fs::read_dir(state.path().join("cache")).expect("listed").flatten();
-    let copy = copies.map(|entry| entry.path()).find(|path| path.is_dir()).expect("a copy");
+    let copy = copy_in(state.path());
     for lost in ["objects", "refs", "HEAD", "objects/pack"] {
         let lost = copy.join(lost);
         if lost.is_dir() { std::fs::remove_dir_all(lost) } else { std::fs::remove_file(lost) }
@@ -244,16 +246,37 @@ async fn whoever_reads_a_copy_holds_it() {
     assert!(dir.try_lock().is_err(), "as the janitor does before it removes one");
     repositories.locate(&daemon.url("bare.git"), &origin.base).await.expect("others may read it too");
     drop(read);
-    dir.try_lock().expect("free");
+    // A process that another test is just starting has all that was open, until it runs its program.
+    let ended = SystemTime::now() + Duration::from_secs(60);
+    while let Err(held) = dir.try_lock() {
+        assert!(SystemTime::now() < ended, "{held}");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
 async fn a_git_that_cannot_look_fails_no_task() {
     let origin = origin();
     let context = tempfile::tempdir().expect("a directory");
-    let hung = RepositoryCache::new(&context.path().join("cache"), Duration::ZERO);
+    let hung = RepositoryCache::new(&context.path().join("cache"), timeouts(Duration::ZERO));
     let error = provision(&hung, &origin.task(), context.path()).await.expect_err("there is no time");
     assert_eq!(error.reason(), None, "{error}");
+}
+
+#[tokio::test]
+async fn a_fetch_has_its_own_limit_and_its_own_words() {
+    let state = tempfile::tempdir().expect("a directory");
+    // It takes the connection and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let task = BuildTask {
+        repository: format!("git://{}/x", silent.local_addr().expect("an address")),
+        ..origin().task()
+    };
+    let timeouts = GitTimeouts { fetch: Duration::from_secs(1), command: Duration::from_secs(60) };
+    let hurried = RepositoryCache::new(&state.path().join("cache"), timeouts);
+    let error = provision(&hurried, &task, state.path()).await.expect_err("nobody answers");
+    assert_eq!(error.reason(), None, "{error}");
+    assert!(error.to_string().contains("within 1 s; raise fetch_timeout_seconds"), "{error}");
 }
 
 #[tokio::test]
@@ -317,6 +340,132 @@ async fn a_missing_submodule_is_said() {
     let checkout: Result<_, ProvisionError> = provision(&cache(context.path()), &task, context.path()).await;
     let notes = checkout.expect("provisioned").notes;
     assert!(notes.len() == 1 && notes[0].contains("tests/data"), "{notes:?}");
+}
+
+/// The blobs that a repository has.
+fn blobs(dir: &Path) -> usize {
+    let objects = git(dir, &["cat-file", "--batch-all-objects", "--batch-check=%(objecttype)"]);
+    objects.lines().filter(|kind| *kind == "blob").count()
+}
+
+#[tokio::test]
+async fn a_partial_clone_gets_what_a_commit_needs_and_no_more() {
+    let origin = origin();
+    let dir = origin.dir.path();
+    git(&dir.join("bare.git"), &["config", "uploadpack.allowFilter", "true"]);
+    let url = format!("file://{}", dir.join("bare.git").display());
+    let task = BuildTask { repository: dir.join("partial.git").display().to_string(), ..origin.task() };
+    let tried = async || {
+        let context = tempfile::tempdir().expect("a directory");
+        provision(&cache(context.path()), &task, context.path()).await.map(|checkout| checkout.notes)
+    };
+    // `tree:0` lacks trees too, and what is below them is not known before they are there.
+    for filter in ["--filter=blob:none", "--filter=tree:0"] {
+        git(dir, &["clone", "--quiet", "--bare", filter, &url, "partial.git"]);
+        let mirror = dir.join("partial.git");
+        assert_eq!(blobs(&mirror), 0);
+        assert_eq!(tried().await.expect("provisioned"), Vec::<String>::new());
+        assert_eq!(blobs(&mirror), 1);
+        // Nothing is missing now, so nobody is asked.
+        git(&mirror, &["remote", "set-url", "origin", "file:///nowhere"]);
+        assert_eq!(tried().await.expect("provisioned"), Vec::<String>::new());
+        std::fs::remove_dir_all(&mirror).expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn a_partial_clone_without_its_remote_gives_the_rest() {
+    let origin = origin();
+    let dir = origin.dir.path();
+    git(&dir.join("bare.git"), &["config", "uploadpack.allowFilter", "true"]);
+    let url = format!("file://{}", dir.join("bare.git").display());
+    git(dir, &["clone", "--quiet", "--bare", "--filter=blob:none", &url, "partial.git"]);
+    let mirror = dir.join("partial.git");
+    git(&mirror, &["remote", "set-url", "origin", "file:///nowhere"]);
+    let context = tempfile::tempdir().expect("a directory");
+    let mut task = BuildTask { repository: mirror.display().to_string(), ..origin.task() };
+    TEST_PATCH.replace("test_x", "fix").clone_into(&mut task.instance.patch);
+    let notes = provision(&cache(context.path()), &task, context.path()).await.expect("provisioned").notes;
+    assert!(notes.len() == 2 && notes[0].contains("partial clone") && notes[1].contains("x.py"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn the_copy_of_a_url_has_the_blobs_of_its_tasks_alone() {
+    let origin = origin();
+    git(&origin.dir.path().join("bare.git"), &["config", "uploadpack.allowFilter", "true"]);
+    let state = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(origin.dir.path());
+    let mut task = BuildTask { repository: daemon.url("bare.git"), ..origin.task() };
+    let tried = async |task: &BuildTask| {
+        let context = tempfile::tempdir().expect("a directory");
+        provision(&cache(state.path()), task, context.path()).await.map(|checkout| checkout.notes)
+    };
+    assert_eq!(tried(&task).await.expect("provisioned"), Vec::<String>::new());
+    let copy = copy_in(state.path());
+    assert_eq!(blobs(&copy), 1, "of the four that the server has");
+    assert_eq!(git(&copy, &["rev-list", "--count", "--all"]), "4");
+    drop(daemon);
+    tried(&task).await.expect("provisioned without the network");
+    task.instance.base_commit.clone_from(&origin.fix);
+    let error = tried(&task).await.expect_err("its blobs are not here");
+    assert_eq!(error.reason(), None, "a node without network fails no task: {error}");
+}
+
+#[tokio::test]
+async fn a_bundle_is_a_repository() {
+    let origin = origin();
+    let (work, state) = (origin.dir.path().join("work"), tempfile::tempdir().expect("a directory"));
+    let path = origin.dir.path().join("x.bundle");
+    let bundle = path.display().to_string();
+    let task = |commit: &str| {
+        let mut task = BuildTask { repository: bundle.clone(), ..origin.task() };
+        commit.clone_into(&mut task.instance.base_commit);
+        task.instance.patch = TEST_PATCH.replace("test_x", "fix");
+        task
+    };
+    let tried = async |commit: &str| {
+        let context = tempfile::tempdir().expect("a directory");
+        match provision(&cache(state.path()), &task(commit), context.path()).await {
+            Ok(_) => "provisioned".to_owned(),
+            Err(error) => format!("{:?}: {error}", error.reason()),
+        }
+    };
+    let check = async |commit: &str, expected: &[&str]| {
+        let said = tried(commit).await;
+        assert!(expected.iter().all(|words| said.contains(words)), "{said}");
+    };
+    git(&work, &["bundle", "create", "--quiet", &bundle, "--all"]);
+    check(&origin.base, &["provisioned"]).await;
+    check(&"1".repeat(40), &["Some(Repository)", "is not in", "x.bundle"]).await;
+    // It is replaced by one that has more.
+    git(&work, &["commit", "--quiet", "--allow-empty", "-m", "new"]);
+    let new = git(&work, &["rev-parse", "HEAD"]);
+    check(&new, &["Some(Repository)"]).await;
+    git(&work, &["bundle", "create", "--quiet", &bundle, "HEAD"]);
+    check(&new, &["provisioned"]).await;
+    check(&origin.base, &["provisioned"]).await;
+    // By what it begins with, not by its name; and cut short.
+    let whole = std::fs::read(&path).expect("read");
+    let unnamed = origin.dir.path().join("unnamed");
+    std::fs::write(&unnamed, &whole).expect("written");
+    let context = tempfile::tempdir().expect("a directory");
+    let named = BuildTask { repository: unnamed.display().to_string(), ..task(&new) };
+    provision(&cache(state.path()), &named, context.path()).await.expect("provisioned");
+    std::fs::write(&path, &whole[..whole.len() - 30]).expect("written");
+    check(&new, &["Some(Repository)", "is not in", "early EOF"]).await;
+    std::fs::write(&path, "# v2 git").expect("written");
+    check(&new, &["Some(Repository)"]).await;
+    // One that builds on a commit that it does not have.
+    git(&work, &["bundle", "create", "--quiet", &bundle, &format!("{}..HEAD", origin.fix)]);
+    check(&new, &["Some(Repository)", "prerequisite", &origin.fix]).await;
+    std::fs::remove_file(&path).expect("removed");
+    check(&new, &["Some(Repository)", "no git repository at"]).await;
+}
+
+/// The one copy of a URL in a state directory.
+fn copy_in(state: &Path) -> PathBuf {
+    let copies = std::fs::read_dir(state.join("cache")).expect("listed").flatten();
+    copies.map(|entry| entry.path()).find(|path| path.is_dir()).expect("a copy")
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-/// Where the repository of a row lies: a path or URL in which `{owner}`, `{name}` and `{repo}` (both, with a slash)
+/// Where the repository of a row, or a bundle of it, lies: a path or URL in which `{owner}`, `{name}` and `{repo}` (both, with a slash)
 /// stand for what the row says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(String);
@@ -89,6 +89,7 @@ mod tests {
         check("ssh://git@forge.example:22/{repo}", "ssh://git@forge.example:22/pallets/click");
         check("git@forge.example:{owner}/{name}", "git@forge.example:pallets/click");
         check("/one/repository", "/one/repository");
+        check("bundles/{owner}+{name}.bundle", "/here/bundles/pallets+click.bundle");
     }
 
     #[test]

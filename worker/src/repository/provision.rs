@@ -40,6 +40,17 @@ pub enum ProvisionError {
         /// What was said.
         why: String,
     },
+    /// The network is too slow for it, or the limit too tight.
+    #[error(
+        "{repository} was not fetched within {seconds} s; raise fetch_timeout_seconds in [worker], or keep a mirror of it \
+         where the nodes see it"
+    )]
+    FetchTimedOut {
+        /// As the task names it.
+        repository: String,
+        /// The limit.
+        seconds: u64,
+    },
     /// A patch does not apply.
     #[error("field {field:?} does not apply to {commit}: {why}")]
     Patch {
@@ -70,7 +81,7 @@ impl ProvisionError {
         match self {
             Self::NoRepository { .. } | Self::NoCommit { .. } => Some(FailureReason::Repository),
             Self::Patch { .. } => Some(FailureReason::Patch),
-            Self::Git(_) | Self::Disk { .. } => None,
+            Self::FetchTimedOut { .. } | Self::Git(_) | Self::Disk { .. } => None,
         }
     }
 }
@@ -93,10 +104,10 @@ pub async fn provision(
     let tree_dir = context_dir.join("repo");
     std::fs::create_dir_all(&tree_dir)
         .map_err(|source| ProvisionError::Disk { path: tree_dir.clone(), source })?;
-    let git = Git::new(&tree_dir, cache.timeout());
+    let git = cache.git(&tree_dir);
     git.run(&["init", "--quiet", "--template=", "--initial-branch=main"]).await?;
-    let mirror = Git::new(source, cache.timeout());
-    let mut notes = Vec::new();
+    let mirror = cache.git(source);
+    let mut notes = bare.notes.clone();
     if let Err(error) = fetch(&git, source, commit).await {
         notes.push(incomplete::take(&git, &mirror, &source.join("objects"), commit).await?.ok_or(error)?);
         git.run(&["checkout", "--quiet", "--force", "main"]).await?;

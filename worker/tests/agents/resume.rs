@@ -128,7 +128,8 @@ async fn every_moment_is_one_to_go_on_from() {
         let offline = Offline::of(&full);
         // Builds and runs come out as they did; whether they are asked for at all is the other journal's business.
         let engine = Recorded::new(&offline, &full);
-        let repositories = RepositoryCache::new(&state.path().join("repositories"), Duration::from_mins(1));
+        let repositories =
+            RepositoryCache::new(&state.path().join("repositories"), then.config.git_timeouts());
         let (task, began) = (run.house.spec(), Instant::now());
         let made =
             remake(&task, &manifest, &then, &journal, &engine, live(&model), repositories, &context).await;
