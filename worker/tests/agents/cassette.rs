@@ -4,10 +4,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use queue_format::Manifest;
 use worker::attempt::replay::replay;
+use worker::config::WorkerConfig;
 use worker::repository::RepositoryCache;
 
 use super::attempts::Run;
@@ -32,7 +32,8 @@ async fn what_was_recorded_comes_out_the_same() {
     let text = fs::read_to_string(cassette().join("manifest.json")).expect("a manifest");
     let manifest: Manifest = serde_json::from_str(&text).expect("of this version");
     copy(&cassette(), &spool.layout().attempt(&spec.id, manifest.token));
-    let repositories = RepositoryCache::new(&dir.path().join("repositories"), Duration::from_mins(1));
+    let repositories =
+        RepositoryCache::new(&dir.path().join("repositories"), WorkerConfig::default().git_timeouts());
     let context = dir.path().join("context");
     fs::create_dir(&context).expect("made");
     let replayed =

@@ -409,8 +409,8 @@ fn node(pull: &Pull, query: &str) -> Value {
     let mut node = json!({
         "number": pull.number, "title": pull.title, "body": pull.body, "mergedAt": "2024-03-02T00:00:00Z",
         "createdAt": format!("2024-03-01T00:{:02}:00Z", pull.number), "baseRefOid": pull.base, "headRefOid": pull.head,
-        "closingIssuesReferences": list(pull.linked.iter().map(|number| issue(*number)).collect()),
-        "commits": list(vec![json!({
+        "closingIssuesReferences": list(&pull.linked.iter().map(|number| issue(*number)).collect::<Vec<_>>()),
+        "commits": list(&[json!({
             "commit": {"oid": pull.head, "message": "fix it", "authoredDate": "2024-02-02T00:00:00Z"},
         })]),
     });
@@ -418,7 +418,7 @@ fn node(pull: &Pull, query: &str) -> Value {
     node
 }
 
-fn list(nodes: Vec<Value>) -> Value {
+fn list(nodes: &[Value]) -> Value {
     json!({ "totalCount": nodes.len(), "nodes": nodes })
 }
 
@@ -426,7 +426,7 @@ fn issue(number: u64) -> Value {
     json!({
         "number": number, "title": "It breaks", "body": format!("Badly, {number} times."),
         "createdAt": "2024-02-01T00:00:00Z", "repository": {"nameWithOwner": "owner/name"},
-        "comments": list(vec![
+        "comments": list(&[
             json!({"body": "An early hint.", "createdAt": "2024-02-01T12:00:00Z"}),
             json!({"body": "The fix is x = 2.", "createdAt": "2024-02-03T00:00:00Z"}),
             json!({
