@@ -8,6 +8,7 @@ mod endpoints;
 mod git;
 mod hostile;
 mod house;
+mod keys;
 mod life;
 mod model;
 mod refusals;
