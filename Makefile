@@ -45,6 +45,9 @@ bench: build ## the queue beside bare renames, dirq, Redis and HyperQueue (targe
 	cargo bench -p worker --bench checkout
 	cargo bench -p master --bench ingest
 
+bench-agents: ## what agents cost beside model and engine, and what conversations hold (docs/agents.md)
+	cargo test -p worker --test agents -- --ignored --nocapture --test-threads=1 figures::
+
 lab = cargo build --workspace --bins && target/debug/lab
 
 lab: ## a cluster on this machine (root): an NFS server and three nodes with the package; then target/debug/lab sh node1
@@ -75,4 +78,4 @@ rpm: build ## a package for RPM distributions, in target/generate-rpm
 tarball: ## statically linked programs and an install.sh, for any distribution, in target/package
 	systemd/package/tarball.sh $(package) $(version)
 
-.PHONY: help set-up build demo test test-podman test-full-node janitor-long ingest-long lint corpus bench lab lab-status lab-down chaos deb rpm tarball
+.PHONY: help set-up build demo bench-agents test test-podman test-full-node janitor-long ingest-long lint corpus bench lab lab-status lab-down chaos deb rpm tarball

@@ -58,7 +58,7 @@ fn add_exchange(text: &mut String, nth: &str, exchange: &Value) {
     let known = kinds.into_iter().find(|(kind, _)| !reply[kind].is_null());
     let (none, said) =
         known.map_or((&Value::Null, "for a reason unknown here"), |(kind, said)| (&reply[kind], said));
-    let cost = if none["cost"]["micro_dollars"] == 0 {
+    let cost = if none["cost"]["micro_dollars"].as_u64().unwrap_or_default() == 0 {
         String::new()
     } else {
         cost_of(&none["cost"], &none["seconds"])

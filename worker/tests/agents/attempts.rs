@@ -114,11 +114,16 @@ fn a_success_in_one_iteration() {
         assert!(judge.contains(shown), "{shown}: {judge}");
     }
     assert_eq!(run.json("analysis.json")[0]["asked"], 5, "questions by the end of the first round");
+}
 
-    let without = Run::with(&success(), "head_start = false");
-    without.accepted_after(1);
-    let read = |run: &Run| run.manifest["agents"]["tokens_read"].as_u64().expect("a number");
-    println!("tokens read with the rules' head start: {}, without: {}", read(&run), read(&without));
+#[test]
+fn agents_begin_without_the_rules_where_they_are_to() {
+    for (head_start, is_shown) in [("head_start = true", true), ("head_start = false", false)] {
+        let run = Run::with(&success(), head_start);
+        run.accepted_after(1);
+        let first = run.model.asked()[0].body["messages"][1]["content"].to_string();
+        assert_eq!(first.contains("<<< rules\\n\\n>>> rules"), !is_shown, "{first}");
+    }
 }
 
 #[test]

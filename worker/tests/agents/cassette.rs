@@ -14,7 +14,7 @@ use super::attempts::Run;
 use super::house::House;
 use super::resume::answers;
 
-fn cassette() -> PathBuf {
+pub(crate) fn cassette() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents/cassette")
 }
 

@@ -275,35 +275,3 @@ async fn thoughts_go_back_to_whoever_needs_them() {
         assert_eq!(sent, echo_reasoning.then(|| "hm".into()));
     }
 }
-
-/// What a conversation that waits for its answer holds: `cargo test -p worker --test agents -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a figure, not a promise"]
-async fn a_thousand_conversations_at_once() {
-    const CALLS: usize = 1000;
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").expect("read");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("there");
-        line.split_whitespace().nth(1).and_then(|text| text.parse::<usize>().ok()).expect("a number")
-    };
-    let model = Model::begin(|asked| {
-        Say::After(Duration::from_secs(20), Box::new(Say::Text(format!("{}", asked.nth))))
-    })
-    .expect("a port");
-    let one = EndpointConfig { concurrency_max: 2000, ..endpoint(&model, "one") };
-    let pool = Arc::new(pool(vec![one], |_| ()));
-    let before = resident();
-    let calls: Vec<_> = (0..CALLS)
-        .map(|n| {
-            let pool = pool.clone();
-            tokio::spawn(async move { pool.ask(&question(&format!("{n} {}", "x".repeat(40_000)))).await })
-        })
-        .collect();
-    while model.at_once_max() < CALLS {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    println!("{CALLS} at once: {} KiB each, with the model's own part", (resident() - before) / CALLS);
-    for call in calls {
-        call.await.expect("no panic").expect("answered");
-    }
-}

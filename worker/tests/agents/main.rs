@@ -4,6 +4,7 @@ mod attempts;
 mod calc;
 mod cassette;
 mod endpoints;
+mod figures;
 #[path = "../common/git.rs"]
 mod git;
 mod hostile;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use queue_format::{JOURNAL_FILE, LifeLock, Manifest, TaskName};
 use serde_json::Value;
@@ -17,6 +17,7 @@ use worker::repository::RepositoryCache;
 
 use super::attempts::Run;
 use super::calc::{DOCKERFILE, TASK, dockerfile, found, judged, success, unittest};
+use super::endpoints::clock;
 use super::model::{Model, Say};
 
 /// With iterations that fail, of which two build the same Dockerfile: each time its log is another.
@@ -66,11 +67,7 @@ fn files_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     )
 }
 
-fn clock() -> Duration {
-    Duration::ZERO
-}
-
-fn live(model: &Model) -> Asked {
+pub(crate) fn live(model: &Model) -> Asked {
     let endpoint = EndpointConfig {
         name: "scripted".to_owned(),
         url: model.url(),
@@ -130,17 +127,11 @@ async fn every_moment_is_one_to_go_on_from() {
         let engine = Recorded::new(&offline, &full);
         let repositories =
             RepositoryCache::new(&state.path().join("repositories"), then.config.git_timeouts());
-        let (task, began) = (run.house.spec(), Instant::now());
+        let task = run.house.spec();
         let made =
             remake(&task, &manifest, &then, &journal, &engine, live(&model), repositories, &context).await;
         let made: Attempt = made.unwrap_or_else(|error| panic!("after {events} events: {error}"));
         assert_eq!(made.verdict, manifest.verdict, "after {events} events");
-        if events == lines.len() {
-            let provision: f64 =
-                made.stages.iter().filter(|s| s.stage == "provision").map(|s| s.seconds).sum();
-            let own = began.elapsed().as_secs_f64() - provision;
-            println!("three iterations without model, engine and git: {:.1} ms", own * 1000.0);
-        }
         let got = timeless(made.files.into_iter());
         for (file, bytes) in &expected {
             assert_eq!(
