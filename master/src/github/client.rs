@@ -279,9 +279,8 @@ fn failure_of(answer: &Answer) -> Option<Cause> {
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    status
-        .is_server_error()
-        .then(|| if is_gateway || answer.body.is_empty() { Cause::Moment } else { Cause::Asked })
+    let cause = if is_gateway || answer.body.is_empty() { Cause::Moment } else { Cause::Asked };
+    status.is_server_error().then_some(cause)
 }
 
 async fn received(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>), Failure> {

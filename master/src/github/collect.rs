@@ -147,8 +147,8 @@ impl<'a> Collector<'a> {
                     in_vain = 0;
                 }
                 Err(still) => {
-                    if still != *waiting {
-                        store.wait_for(still)?;
+                    if *still != *waiting {
+                        store.wait_for(*still)?;
                     }
                     in_vain += 1;
                 }
@@ -238,7 +238,7 @@ impl<'a> Collector<'a> {
         while let Some((row, pull)) = rows.next().await {
             match row? {
                 Ok(row) => store.add(name, pull.number, &row)?,
-                Err(waiting) => store.wait_for(waiting)?,
+                Err(waiting) => store.wait_for(*waiting)?,
             }
             tell(&self.progress, store, repo);
         }

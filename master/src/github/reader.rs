@@ -47,7 +47,7 @@ impl Reader<'_> {
         &self,
         found: &Repository,
         pull: &Pull,
-    ) -> Result<Result<Value, Waiting>, GithubError> {
+    ) -> Result<Result<Value, Box<Waiting>>, GithubError> {
         let repo = &found.name_with_owner;
         let linked = pull.closing_issues_references.iter().flat_map(|nodes| nodes.nodes.iter().flatten());
         let mut issues: Vec<Issue> = linked.cloned().collect();

@@ -26,16 +26,16 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// The row with what the server said of its diff, or what still waits.
-    pub(super) fn with(mut self, diff: Diff) -> Result<Value, Self> {
+    pub(super) fn with(mut self, diff: Diff) -> Result<Value, Box<Self>> {
         match diff {
             Diff::Read { base, patch } => {
                 (self.row["base_commit"], self.row["patch"]) = (base.into(), patch.into());
                 Ok(self.row)
             }
             Diff::Missing(why) => Ok(self.without(why)),
-            Diff::Later(_) if self.is_counted => Err(self),
+            Diff::Later(_) if self.is_counted => Err(Box::new(self)),
             Diff::Later(why) if self.runs + 1 >= RUNS_MAX => Ok(self.without(why)),
-            Diff::Later(_) => Err(Self { runs: self.runs + 1, is_counted: true, ..self }),
+            Diff::Later(_) => Err(Box::new(Self { runs: self.runs + 1, is_counted: true, ..self })),
         }
     }
 

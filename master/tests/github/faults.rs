@@ -25,8 +25,8 @@ const HASTY: Patience = Patience {
 };
 
 /// What a run gave.
-struct Collected {
-    pulls: Result<usize, GithubError>,
+pub(crate) struct Collected {
+    pub(crate) pulls: Result<usize, GithubError>,
     skipped: BTreeMap<String, String>,
     passed: BTreeMap<(String, u64), String>,
     waiting: usize,
@@ -53,11 +53,11 @@ fn collect_from(house: &House, url: &str, patience: Patience, told: impl FnMut(&
     Collected { pulls, skipped, passed, waiting: collector.waiting() }
 }
 
-fn collect(house: &House, forge: &Forge) -> Collected {
+pub(crate) fn collect(house: &House, forge: &Forge) -> Collected {
     collect_from(house, &forge.url, HASTY, |_| ())
 }
 
-fn rows(house: &House) -> Vec<Value> {
+pub(crate) fn rows(house: &House) -> Vec<Value> {
     let text = fs::read_to_string(house.path("collected/pulls.jsonl")).expect("collected");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }

@@ -5,6 +5,7 @@
 mod common;
 mod faults;
 mod forge;
+mod history;
 
 use std::collections::BTreeSet;
 use std::fs;

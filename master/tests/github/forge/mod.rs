@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod history;
+mod schema;
+
+use history::{made, merged, of_repository, text};
+
 use crate::common::git;
 
 /// A merged pull request, and the issue that it closes.
@@ -84,68 +89,47 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     count: AtomicUsize,
     queries: AtomicUsize,
+    /// What of the queries GitHub would refuse.
+    invalid: Mutex<Vec<String>>,
+    /// How many pull requests each query for a page asked for.
+    page_sizes: Mutex<Vec<u64>>,
     at_once: AtomicUsize,
     at_once_max: AtomicUsize,
 }
 
 pub(crate) struct Forge {
-    dir: TempDir,
+    /// `None`: its repository is a real one.
+    dir: Option<TempDir>,
     pub(crate) url: String,
     pub(crate) pulls: Vec<Pull>,
     shared: Arc<Shared>,
-}
-
-fn text(dir: &Path, args: &[&str]) -> String {
-    String::from_utf8(git(dir, args)).expect("UTF-8").trim().to_owned()
-}
-
-fn commit(dir: &Path, name: &str, content: &str) -> String {
-    let path = dir.join(name);
-    std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-    std::fs::write(path, content).expect("written");
-    git(dir, &["add", "."]);
-    git(dir, &["commit", "--quiet", "--message", name]);
-    text(dir, &["rev-parse", "HEAD"])
-}
-
-/// Changes a module and its test on a branch of its own, while the main branch goes on.
-fn merged(dir: &Path, number: u64) -> Pull {
-    let merge_base = commit(dir, &format!("pkg/m{number}.py"), "x = 1\n");
-    git(dir, &["checkout", "--quiet", "-b", &format!("fix-{number}")]);
-    commit(dir, &format!("pkg/m{number}.py"), "x = 2\n");
-    let head = commit(dir, &format!("tests/test_m{number}.py"), &format!("import pkg.m{number}\n"));
-    git(dir, &["checkout", "--quiet", "main"]);
-    let base = commit(dir, "CHANGES", &format!("{number}\n"));
-    let issue = 1000 + number;
-    // Some name theirs twice, or by the name that the repository had.
-    let (title, body, linked) = match number {
-        1 => (format!("Fix #{issue}"), format!("Closes Owner/Name#{issue}"), vec![]),
-        2 => ("Mend it".to_owned(), format!("Fixes old/name#{issue}"), vec![issue]),
-        _ => ("Mend it".to_owned(), format!("Fixes: #{issue}"), vec![]),
-    };
-    Pull { number, merge_base, base, head, title, body, linked }
-}
-
-fn history(dir: &Path, count: u64) -> Vec<Pull> {
-    git(dir, &["init", "--quiet", "--initial-branch=main"]);
-    commit(dir, "pkg/__init__.py", "");
-    (1..=count).map(|number| merged(dir, number)).collect()
 }
 
 impl Forge {
     /// `owner/name` with so many pull requests; their issues have numbers above 1000.
     pub(crate) fn start(pulls: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let pulls = history(dir.path(), pulls);
+        let pulls = made(dir.path(), pulls);
+        Self::serve(dir.path().to_owned(), Some(dir), pulls)
+    }
+
+    /// `owner/name` with so many pull requests, made of the last commits of a real repository.
+    pub(crate) fn start_from(git_dir: &Path, pulls: usize) -> Self {
+        Self::serve(git_dir.to_owned(), None, of_repository(git_dir, pulls))
+    }
+
+    fn serve(git_dir: PathBuf, dir: Option<TempDir>, pulls: Vec<Pull>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let shared = Arc::new(Shared {
-            git_dir: dir.path().to_owned(),
+            git_dir,
             pulls: Mutex::new(pulls.clone()),
             manners: Mutex::default(),
             asked: Mutex::default(),
             count: AtomicUsize::new(0),
             queries: AtomicUsize::new(0),
+            invalid: Mutex::default(),
+            page_sizes: Mutex::default(),
             at_once: AtomicUsize::new(0),
             at_once_max: AtomicUsize::new(0),
         });
@@ -186,16 +170,29 @@ impl Forge {
         self.shared.at_once_max.load(Ordering::SeqCst)
     }
 
+    /// How many pull requests each query for a page asked for, in their order.
+    pub(crate) fn page_sizes(&self) -> Vec<u64> {
+        self.shared.page_sizes.lock().expect("unbroken").clone()
+    }
+
     /// Another pull request is merged.
     pub(crate) fn merge_one(&mut self) {
         let number = self.pulls.len() as u64 + 1;
-        self.pulls.push(merged(self.dir.path(), number));
+        let dir = self.dir.as_ref().expect("a repository of its own");
+        self.pulls.push(merged(dir.path(), number));
         *self.shared.pulls.lock().expect("unbroken") = self.pulls.clone();
     }
 
     /// How many requests came since it was told how to behave.
     pub(crate) fn count(&self) -> usize {
         self.shared.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Forge {
+    fn drop(&mut self) {
+        let invalid = self.shared.invalid.lock().expect("unbroken");
+        assert!(invalid.is_empty() || std::thread::panicking(), "GitHub would refuse {invalid:?}");
     }
 }
 
@@ -305,6 +302,10 @@ impl Shared {
 
     fn query(&self, asked: &Value, manners: &Manners) -> Answer {
         let (query, variables) = (asked["query"].as_str().expect("a query"), &asked["variables"]);
+        if let Err(why) = schema::check(query, variables) {
+            self.invalid.lock().expect("unbroken").push(format!("{why}: {query}"));
+            return answer(400, json!({ "message": why }).to_string());
+        }
         if !query.contains("pullRequests(") {
             let mut data = serde_json::Map::new();
             if manners.heavy_issue.is_some_and(|heavy| {
@@ -327,6 +328,7 @@ impl Shared {
         }
         // What is asked for alone has its number in the text.
         let first = variables["first"].as_u64().unwrap_or(1);
+        self.page_sizes.lock().expect("unbroken").push(first);
         let first = usize::try_from(first).expect("small");
         if manners.page_max.is_some_and(|max| first > max) {
             return answer(502, "<html>Bad Gateway</html>");
@@ -407,8 +409,8 @@ fn node(pull: &Pull, query: &str) -> Value {
     let mut node = json!({
         "number": pull.number, "title": pull.title, "body": pull.body, "mergedAt": "2024-03-02T00:00:00Z",
         "createdAt": format!("2024-03-01T00:{:02}:00Z", pull.number), "baseRefOid": pull.base, "headRefOid": pull.head,
-        "closingIssuesReferences": list(pull.linked.iter().map(|number| issue(*number)).collect()),
-        "commits": list(vec![json!({
+        "closingIssuesReferences": list(&pull.linked.iter().map(|number| issue(*number)).collect::<Vec<_>>()),
+        "commits": list(&[json!({
             "commit": {"oid": pull.head, "message": "fix it", "authoredDate": "2024-02-02T00:00:00Z"},
         })]),
     });
@@ -416,7 +418,7 @@ fn node(pull: &Pull, query: &str) -> Value {
     node
 }
 
-fn list(nodes: Vec<Value>) -> Value {
+fn list(nodes: &[Value]) -> Value {
     json!({ "totalCount": nodes.len(), "nodes": nodes })
 }
 
@@ -424,7 +426,7 @@ fn issue(number: u64) -> Value {
     json!({
         "number": number, "title": "It breaks", "body": format!("Badly, {number} times."),
         "createdAt": "2024-02-01T00:00:00Z", "repository": {"nameWithOwner": "owner/name"},
-        "comments": list(vec![
+        "comments": list(&[
             json!({"body": "An early hint.", "createdAt": "2024-02-01T12:00:00Z"}),
             json!({"body": "The fix is x = 2.", "createdAt": "2024-02-03T00:00:00Z"}),
             json!({
