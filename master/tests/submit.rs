@@ -266,4 +266,27 @@ fn a_base_commit_that_a_mirror_here_lacks_is_refused_before_anybody_waits_for_it
         "{}",
         said.out
     );
+    assert!(!said.out.contains("not checked"), "{}", said.out);
+    let mut ended = row("a-5");
+    (ended["base_commit"], ended["end_commit"]) = (commit.clone().into(), "1".repeat(40).into());
+    fs::write(house.path("rows.jsonl"), ended.to_string()).expect("written");
+    let said = house.run(&["submit", "--repositories", "mirror", "rows.jsonl"]);
+    assert!(said.out.contains("1 row: repository without the end commit"), "{}{}", said.out, said.err);
+}
+
+#[test]
+fn rows_whose_repositories_are_elsewhere_are_counted() {
+    let house = House::new();
+    fs::write(house.path("rows.jsonl"), rows(&["a", "b"]).join("\n")).expect("written");
+    let check = |repositories: &str, arguments: &[&str], expected: Option<&str>| {
+        let submit = ["submit", "--dry-run", "--repositories", repositories, "rows.jsonl"];
+        let said = house.run(&[&submit[..], arguments].concat());
+        let told = said.out.lines().find(|line| line.contains("not checked")).map(str::trim);
+        assert_eq!((said.status, told), (0, expected), "{arguments:?}: {}{}", said.out, said.err);
+    };
+    check("/m/{repo}", &[], Some("2 rows: repository not here, not checked"));
+    check("/m/{repo}", &["--check", "none"], None);
+    let nobody = "http://127.0.0.1:9/{repo}";
+    check(nobody, &["--check", "here"], Some("2 rows: repository not here, not checked"));
+    check(nobody, &["--check", "all"], Some("2 rows: repository cannot be asked, not checked"));
 }

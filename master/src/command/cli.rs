@@ -193,12 +193,23 @@ pub struct SubmitArguments {
     /// Tasks in a shard, the directory that appears in pending/ at once; 200 as OpenSWE has them, say
     #[arg(long, value_name = "TASKS", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) shard: u16,
+    /// Where base commits are looked for: in repositories on this machine, in all of them (servers are asked), in none
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = CheckCommits::Here)]
+    pub(super) check: CheckCommits,
     /// Only tell what would be published and refused
     #[arg(long)]
     pub(super) dry_run: bool,
     /// Files of rows; - is the standard input
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
+}
+
+/// In which repositories `bottega submit` looks for commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum CheckCommits {
+    Here,
+    All,
+    None,
 }
 
 const UP: &str = "\

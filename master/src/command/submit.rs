@@ -4,9 +4,9 @@ use std::path::Path;
 
 use queue_format::{Known, Spool};
 
-use super::cli::SubmitArguments;
+use super::cli::{CheckCommits, SubmitArguments};
 use super::{CommandError, Host, Success};
-use crate::ingest::{Ingest, Report, Source, Template};
+use crate::ingest::{Ingest, Looking, Report, Source, Template};
 use crate::pulse::Pulse;
 use crate::text::{clean_line, ellipsis, plural};
 use crate::up::Screen;
@@ -32,6 +32,11 @@ pub(super) fn run(
     let ingest = Ingest {
         priority: arguments.priority,
         shard_tasks: arguments.shard.into(),
+        looking: match arguments.check {
+            CheckCommits::Here => Looking::Here,
+            CheckCommits::All => Looking::All,
+            CheckCommits::None => Looking::None,
+        },
         is_dry: arguments.dry_run,
         ..Ingest::new(&spool, &producer, template.as_ref())
     };
@@ -61,20 +66,36 @@ fn submit(
             let _ = screen.draw(&[format!("{name}: {}", counts(report))]);
         })?;
         screen.wipe()?;
-        print(&report, file, arguments.dry_run, out)?;
+        print(&report, file, arguments, out)?;
         is_success &= report.is_success();
     }
     Ok(is_success.into())
 }
 
-fn print(report: &Report, file: &Path, is_dry: bool, out: &mut dyn Write) -> Result<(), CommandError> {
-    let Report { split, rejected, shown, kept, .. } = report;
+fn print(
+    report: &Report,
+    file: &Path,
+    arguments: &SubmitArguments,
+    out: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let Report { unseen, without_end, split, rejected, shown, kept, .. } = report;
     let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
-    let note = if is_dry { " (nothing was done: a dry run)" } else { "" };
+    let note = if arguments.dry_run { " (nothing was done: a dry run)" } else { "" };
     writeln!(out, "{name}: {}{note}", counts(report))?;
     if *split > 0 {
         let rows = plural(*split, "row");
         writeln!(out, "  {rows} had no test_patch: the test files in their patch were moved there")?;
+    }
+    if *unseen > 0 && arguments.check != CheckCommits::None {
+        let where_not = if arguments.check == CheckCommits::All { "cannot be asked" } else { "not here" };
+        writeln!(out, "  {}: repository {where_not}, not checked", plural(*unseen, "row"))?;
+    }
+    if *without_end > 0 {
+        writeln!(
+            out,
+            "  {}: repository without the end commit, which no task needs",
+            plural(*without_end, "row")
+        )?;
     }
     for refusal in shown {
         writeln!(out, "  {}", ellipsis(&clean_line(refusal), REFUSAL_CHARS_MAX))?;

@@ -1,15 +1,38 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::Refusal;
+use super::scratch::Scratch;
 
-/// Looks for commits in repositories that lie where this program runs, before anybody waits for a worker to miss them.
-///
-/// Those named by URL, and those that only workers see, are not looked at; nor are end commits: a task is made of its base
-/// and its patches, and a mirror of branches has no heads of pull requests that were squashed.
-#[derive(Debug, Default)]
-pub(super) struct Commits(Option<Opened>);
+/// In which repositories the commits of rows are looked for, before anybody waits for a worker to miss them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Looking {
+    /// In none.
+    None,
+    /// In those that lie where this program runs.
+    #[default]
+    Here,
+    /// In those that are named by URL, too: their servers are asked.
+    All,
+}
+
+/// Whether a repository has a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    There,
+    Missing,
+    /// Nobody here can tell.
+    Unseen,
+}
+
+/// Looks for commits.
+#[derive(Debug)]
+pub(super) struct Commits {
+    looking: Looking,
+    opened: Option<Opened>,
+    scratch: Option<Scratch>,
+}
 
 /// The repository of the row before: those of one usually follow each other.
 #[derive(Debug)]
@@ -21,26 +44,56 @@ struct Opened {
 }
 
 impl Commits {
-    /// Checks that a repository has a commit, as far as anybody here can tell.
-    pub(super) fn check(&mut self, repository: &str, commit: &str) -> Result<(), Refusal> {
-        let path = Path::new(repository.strip_prefix("file://").unwrap_or(repository));
-        let dir = if path.join(".git").is_dir() { path.join(".git") } else { path.to_owned() };
-        if !dir.is_absolute() || !dir.join("HEAD").is_file() {
-            return Ok(());
+    pub(super) fn new(looking: Looking) -> Self {
+        Self { looking, opened: None, scratch: None }
+    }
+
+    /// Looks for commits, each in a repository.
+    pub(super) fn look(&mut self, asked: &[(&str, &str)]) -> Vec<Found> {
+        let mut remote: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut found = Vec::new();
+        for (repository, commit) in asked {
+            found.push(match (self.looking, dir_of(repository)) {
+                (Looking::None, _) | (Looking::Here, None) => Found::Unseen,
+                // A git that cannot be asked knows nothing against it.
+                (Looking::Here | Looking::All, Some(dir)) => match self.has(&dir, commit) {
+                    Ok(true) => Found::There,
+                    Ok(false) => Found::Missing,
+                    Err(_) => Found::Unseen,
+                },
+                (Looking::All, None) => {
+                    if !Path::new(repository).is_absolute() {
+                        remote.entry(repository).or_default().insert(commit);
+                    }
+                    Found::Unseen
+                }
+            });
         }
-        // A git that cannot be asked knows nothing against it.
-        if self.has(&dir, commit).unwrap_or(true) {
-            return Ok(());
+        for (url, commits) in remote {
+            let Some(missing) = self.scratch().and_then(|scratch| scratch.missing(url, &commits)) else {
+                continue;
+            };
+            for ((repository, commit), found) in asked.iter().zip(&mut found) {
+                if *repository == url {
+                    *found = if missing.contains(*commit) { Found::Missing } else { Found::There };
+                }
+            }
         }
-        let why = format!("{commit} is not in {repository}; fetch the mirror there, or correct it");
-        Err(Refusal::of("base_commit", &why))
+        found
+    }
+
+    fn scratch(&mut self) -> Option<&mut Scratch> {
+        if self.scratch.is_none() {
+            self.scratch = Scratch::new().ok();
+        }
+        self.scratch.as_mut()
     }
 
     fn has(&mut self, dir: &Path, commit: &str) -> io::Result<bool> {
-        if self.0.as_ref().is_none_or(|opened| opened.dir != dir) {
-            self.0 = Some(Opened::new(dir)?);
+        if self.opened.as_ref().is_none_or(|opened| opened.dir != dir) {
+            self.opened = Some(Opened::new(dir)?);
         }
-        let Some(opened) = &mut self.0 else { return Ok(true) };
+        let Some(opened) = &mut self.opened else { return Err(io::ErrorKind::NotFound.into()) };
         writeln!(opened.asked, "{commit}^{{commit}}")?;
         opened.asked.flush()?;
         let mut line = String::new();
@@ -49,6 +102,13 @@ impl Commits {
         }
         Ok(!line.ends_with(" missing\n"))
     }
+}
+
+/// Where a repository lies on this machine, if it does.
+fn dir_of(repository: &str) -> Option<PathBuf> {
+    let path = Path::new(repository.strip_prefix("file://").unwrap_or(repository));
+    let dir = if path.join(".git").is_dir() { path.join(".git") } else { path.to_owned() };
+    (dir.is_absolute() && dir.join("HEAD").is_file()).then_some(dir)
 }
 
 impl Opened {

@@ -3,6 +3,7 @@
 //! A row that is not valid is refused by line and field and kept aside in `incoming/rejected/`; the rest goes on.
 //! Whether a well-formed patch applies is found out by the worker that tries.
 
+mod candidate;
 mod columns;
 mod commits;
 mod fields;
@@ -11,9 +12,11 @@ mod read;
 mod repository;
 mod row;
 mod run;
+mod scratch;
 mod split;
 mod unpack;
 
+pub use commits::Looking;
 pub(crate) use fields::{kind, whole_number};
 pub use lines::{Line, Lines};
 pub use read::{Row, Rows};

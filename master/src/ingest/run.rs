@@ -9,10 +9,11 @@ use queue_format::{
 };
 use uuid::Uuid;
 
-use super::commits::Commits;
+use super::candidate::{Candidate, LookedAt};
+use super::commits::{Commits, Looking};
 use super::row::bytes_of;
 use super::split::MOVED_FIELD;
-use super::{Refusal, Row, Rows, Template, task_of};
+use super::{Refusal, Rows, Template};
 
 /// Bytes of tasks held before they are published.
 const BATCH_BYTES_MAX: usize = 64 << 20;
@@ -35,6 +36,8 @@ pub struct Ingest<'a> {
     pub priority: Option<u8>,
     /// Tasks in a shard, at most [`CHUNK_TASKS_MAX`].
     pub shard_tasks: usize,
+    /// Where the commits of rows are looked for.
+    pub looking: Looking,
     /// Whether it is only counted what would become of the rows: then nothing is published, and no refused row kept.
     pub is_dry: bool,
 }
@@ -43,7 +46,8 @@ impl<'a> Ingest<'a> {
     /// With what holds where nobody says otherwise.
     #[must_use]
     pub fn new(spool: &'a Spool, producer: &'a Owner, repositories: Option<&'a Template>) -> Self {
-        Self { spool, producer, repositories, priority: None, shard_tasks: CHUNK_TASKS_MAX, is_dry: false }
+        let (looking, shard_tasks) = (Looking::default(), CHUNK_TASKS_MAX);
+        Self { spool, producer, repositories, priority: None, shard_tasks, looking, is_dry: false }
     }
 }
 
@@ -67,6 +71,10 @@ pub struct Report {
     pub known: usize,
     /// Rows without a test patch whose patch had the tests: they were moved.
     pub split: usize,
+    /// Rows of whose repositories nobody here could tell whether they have the base commit.
+    pub unseen: usize,
+    /// Rows whose repository lacks the end commit, which no task needs.
+    pub without_end: usize,
     /// Rows that were refused.
     pub rejected: usize,
     /// The first of them: place, field, reason.
@@ -123,19 +131,20 @@ impl Ingest<'_> {
         let unreadable = |source| IngestError::Read { name: name.to_owned(), source };
         let mut report = Report::default();
         let mut rejects = Rejects::new(self.spool, &format!("{name}.{}", now.strftime("%Y%m%dT%H%M%SZ")));
-        let (mut seen, mut commits) = (HashMap::new(), Commits::default());
+        let (mut seen, mut commits) = (HashMap::new(), Commits::new(self.looking));
         let mut publisher = Publisher::begin(self.spool, self.producer.clone(), number, known)?;
         let mut batch = Batch::default();
         let mut rows = Rows::new(input).map_err(unreadable)?;
         let mut unsaid = 0;
-        while let Some(row) = rows.next_row().map_err(unreadable)? {
+        let mut looked_at = LookedAt::new(self.repositories);
+        while let Some(row) = looked_at.next(&mut rows, &mut commits, &mut report).map_err(unreadable)? {
             unsaid += 1;
             if unsaid >= PROGRESS_ROWS {
                 progress(&report);
                 unsaid = 0;
             }
-            let Row { place, raw, value } = row;
-            match value.and_then(|value| self.admit(value, &place, &mut seen, &mut commits)) {
+            let Candidate { place, raw, task } = row;
+            match task.and_then(|task| self.admit(task, &place, &mut seen)) {
                 Ok(None) => report.known += 1,
                 Ok(Some((task, bytes))) => {
                     if let Work::Build(build) = &task.work {
@@ -169,15 +178,10 @@ impl Ingest<'_> {
     /// `None` for a row that stood in the input before, word for word.
     fn admit(
         &self,
-        value: serde_json::Value,
+        mut task: TaskSpec,
         place: &str,
         seen: &mut HashMap<TaskId, (String, blake3::Hash)>,
-        commits: &mut Commits,
     ) -> Result<Option<(TaskSpec, usize)>, Refusal> {
-        let mut task = task_of(value, self.repositories)?;
-        if let Work::Build(build) = &task.work {
-            commits.check(&build.repository, &build.instance.base_commit)?;
-        }
         task.priority = self.priority.unwrap_or(task.priority);
         let bytes = bytes_of(&task)?;
         let digest = blake3::hash(&bytes);
