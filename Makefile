@@ -26,7 +26,7 @@ test-full-node: set-up ## the worker's tests on Docker and Podman under systemd 
 janitor-long: ## the janitor in a million schedules, and on an engine of its own beside thousands of objects
 	cargo test --release -p janitor --lib --test engine -- --ignored --nocapture --test-threads=1
 
-ingest-long: ## splits of thousands of commits, put together again by git; SPLIT_REPOSITORIES=/a/.git:/b names more of them
+ingest-long: ## splits of this history and of thousands of commits, put together again by git; SPLIT_REPOSITORIES=/a/.git:/b names more
 	cargo test -p master --test patches -- --ignored --nocapture
 
 lint: ## formatting, clippy, licences and sources of dependencies

@@ -100,6 +100,34 @@ fn what_is_accepted_can_be_submitted_and_the_rest_is_explained() {
 }
 
 #[test]
+fn many_rows_are_judged_on_several_threads_and_stay_in_their_order() {
+    let house = House::new();
+    let row = |number: u64| match number % 3 {
+        0 => with(number, "stars", json!(1)),
+        1 => with(number, "issues", json!([])),
+        _ => pull(number),
+    };
+    let rows: Vec<Value> = (0..2500).map(row).chain([pull(2)]).collect();
+    fs::write(house.path("pulls.jsonl"), lines(&rows)).expect("written");
+    check(&house, &["ingest", "jsonl", "--out", "out", "pulls.jsonl"], 0, &["833 rows in"]);
+    let accepted = json_lines(&house, "out/rows.jsonl");
+    let numbers: Vec<u64> = accepted.iter().map(|row| row["pull_number"].as_u64().expect("one")).collect();
+    assert!(numbers.iter().copied().eq((2..2500).step_by(3)), "{numbers:?}");
+    let rejected = json_lines(&house, "out/rejected.jsonl");
+    assert_eq!(rejected.len(), 1668);
+    for (row, number) in rejected.iter().zip((0..2500).filter(|number| number % 3 != 2)) {
+        let stage = if number % 3 == 0 { "stars" } else { "issue" };
+        let expected =
+            (format!("pulls.jsonl, line {}", number + 1), format!("pallets__click-{number}"), stage);
+        assert_eq!(
+            (&row["place"], &row["id"], &row["stage"]),
+            (&json!(expected.0), &json!(expected.1), &json!(expected.2))
+        );
+    }
+    assert_eq!(rejected[1667]["reason"], json!("the id is that of pulls.jsonl, line 3"));
+}
+
+#[test]
 fn packed_files_and_several_of_them_are_one_run() {
     let house = House::new();
     let mut packed =

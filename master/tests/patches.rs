@@ -26,6 +26,9 @@ struct Bench {
 /// What was tried.
 #[derive(Debug, Default)]
 struct Tried {
+    /// Commits that there are.
+    listed: usize,
+    /// Those that change something, and were put together again.
     commits: usize,
     /// Both sides had something.
     split: usize,
@@ -116,9 +119,9 @@ impl Bench {
 
     /// Every commit of a history with the one before it, in each style in turn.
     fn check_all(&self, commits_max: usize) -> Tried {
-        let limit = format!("--max-count={commits_max}");
+        let limit = format!("--max-count={}", i32::try_from(commits_max).unwrap_or(i32::MAX));
         let listed = self.text(&["rev-list", "--all", "--parents", &limit]);
-        let mut tried = Tried::default();
+        let mut tried = Tried { listed: listed.lines().count(), ..Tried::default() };
         for (index, line) in listed.lines().enumerate() {
             if let Some((end, parents)) = line.split_once(' ') {
                 let base = parents.split(' ').next().expect("a parent");
@@ -316,23 +319,26 @@ fn a_split_of_every_kind_of_change_gives_the_merged_tree() {
     assert!(tried.split > 20 && tried.commits > 40, "{tried:?}");
 }
 
-#[test]
-fn a_split_of_this_projects_own_commits_gives_the_merged_tree() {
+/// Where this project's history lies; a tarball of it has none.
+fn this_repository() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    // A tarball of the project has no history.
-    if !root.join(".git").exists() {
-        return;
-    }
     // A work tree beside the first one has its objects there.
     let asked = ["-c", "safe.directory=*", "rev-parse", "--path-format=absolute", "--git-common-dir"];
     let asked = Command::new("git").args(asked).current_dir(root).output().expect("git runs");
-    let git_dir = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+    let is_there = root.join(".git").exists() && asked.status.success();
+    is_there.then(|| PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim()))
+}
+
+#[test]
+fn a_split_of_this_projects_own_commits_gives_the_merged_tree() {
+    let Some(git_dir) = this_repository() else { return };
     let tried = Bench::new(git_dir).check_all(25);
     assert_eq!((tried.no_text, tried.absent), (0, 0), "{tried:?}");
     assert!(tried.commits > 0, "{tried:?}");
 }
 
-/// `SPLIT_REPOSITORIES` names git directories, with colons between them; `SPLIT_COMMITS` says how many of each.
+/// `SPLIT_REPOSITORIES` names git directories, with colons between them, beside this project's own; `SPLIT_COMMITS` says
+/// how many commits of each: all, if it is not set.
 #[test]
 #[ignore = "takes minutes: make ingest-long"]
 fn splits_of_thousands_of_commits_give_the_merged_tree() {
@@ -340,10 +346,16 @@ fn splits_of_thousands_of_commits_give_the_merged_tree() {
     for seed in 2..12 {
         let (_dir, tried) = generated(200, seed);
         println!("generated, seed {seed}: {tried:?}");
+        assert!(tried.commits >= 100 && tried.split >= 50, "{tried:?}");
     }
     let named = std::env::var("SPLIT_REPOSITORIES").unwrap_or_default();
-    for git_dir in named.split(':').filter(|name| !name.is_empty()) {
-        let tried = Bench::new(git_dir.into()).check_all(number("SPLIT_COMMITS").unwrap_or(200));
-        println!("{git_dir}: {tried:?}");
+    let named = named.split(':').filter(|name| !name.is_empty()).map(PathBuf::from);
+    for git_dir in this_repository().into_iter().chain(named) {
+        let commits_max = number("SPLIT_COMMITS").unwrap_or(usize::MAX);
+        let tried = Bench::new(git_dir.clone()).check_all(commits_max);
+        println!("{}: {tried:?}", git_dir.display());
+        // One in four changes something, and one in ten of these both sides, in whatever repository.
+        let (commits_min, split_min) = (tried.listed.div_ceil(4), tried.commits.div_ceil(10));
+        assert!(tried.commits >= commits_min.max(1) && tried.split >= split_min, "{tried:?}");
     }
 }

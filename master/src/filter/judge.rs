@@ -63,10 +63,7 @@ impl Filter {
         let Value::Object(mut row) = row else {
             return Err((Stage::Row, "expected an object with the fields of a pull request".to_owned()));
         };
-        self.repository(&row, unknown)?;
-        if !facts::has_issue(&row) {
-            return Err((Stage::Issue, "no linked issue has a description".to_owned()));
-        }
+        self.early(&row, unknown)?;
         self.split(&mut row)?;
         let licence = facts::licence(&row).map(|licence| licence.map(str::to_owned));
         let mut instance = instance_of(row).map_err(|refusal| (Stage::Fields, refusal.to_string()))?;
@@ -81,6 +78,22 @@ impl Filter {
         let quality = serde_json::to_value(quality).map_err(|e| (Stage::Quality, e.to_string()))?;
         instance.extra.insert(QUALITY_FIELD.to_owned(), quality);
         Ok(instance)
+    }
+
+    /// What the stages before the patches say of a row of which only the fields that they ask for are there; `None`: they
+    /// let it pass.
+    pub(super) fn judge_head(&self, head: &Map<String, Value>) -> Option<Judged> {
+        let mut unknown = Vec::new();
+        let (stage, reason) = self.early(head, &mut unknown).err()?;
+        Some(Judged::Rejected { stage, reason, unknown })
+    }
+
+    fn early(&self, row: &Map<String, Value>, unknown: &mut Vec<Stage>) -> Verdict<()> {
+        self.repository(row, unknown)?;
+        if facts::has_issue(row) {
+            return Ok(());
+        }
+        Err((Stage::Issue, "no linked issue has a description".to_owned()))
     }
 
     fn repository(&self, row: &Map<String, Value>, unknown: &mut Vec<Stage>) -> Verdict<()> {

@@ -10,10 +10,12 @@ mod evaluation;
 mod event;
 mod facts;
 mod funnel;
+mod head;
 mod judge;
 mod quality;
 mod report;
 mod run;
+mod sight;
 mod stage;
 
 pub use config::FilterConfig;

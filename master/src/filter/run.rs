@@ -3,13 +3,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::duplicates::Duplicates;
-use super::event::{Event, event};
 use super::report::Output;
+use super::sight::Sight;
 use super::{Filter, FilterConfig, Funnel, Judged, Stage};
-use crate::ingest::{Row, Rows};
+use crate::ingest::{RawRow, Rows};
 
-/// After so many rows `progress` is called.
-const PROGRESS_ROWS: u64 = 1000;
+/// Rows that are judged together, and bytes of them after which no more are waited for.
+const BATCH_ROWS: usize = 1024;
+const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// Why a run of the filter did not come to its end. Files of an earlier run are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +72,18 @@ impl<'a> Run<'a> {
     ) -> Result<(), FilterError> {
         self.inputs.push(name.to_owned());
         let unreadable = |source| FilterError::Read { name: name.to_owned(), source };
-        while let Some(row) = rows.next_row().map_err(unreadable)? {
-            let dir = self.dir;
-            self.judge(name, row).map_err(|source| FilterError::Write { dir: dir.to_owned(), source })?;
-            if self.funnel.read().is_multiple_of(PROGRESS_ROWS) {
-                progress(&self.funnel);
+        loop {
+            let batch = batch(rows).map_err(unreadable)?;
+            if batch.is_empty() {
+                return Ok(());
             }
+            for sight in self.filter.look(batch) {
+                let dir = self.dir;
+                self.take(name, sight)
+                    .map_err(|source| FilterError::Write { dir: dir.to_owned(), source })?;
+            }
+            progress(&self.funnel);
         }
-        Ok(())
     }
 
     /// How many repositories events named that are worth collecting.
@@ -98,27 +103,12 @@ impl<'a> Run<'a> {
         Ok(funnel)
     }
 
-    fn judge(&mut self, input: &str, row: Row) -> io::Result<()> {
-        let place = row.place;
-        let value = match row.value.map(event) {
-            Ok(Event::Other) => {
-                self.repositories.get_or_insert_default();
-                return Ok(());
-            }
-            Ok(Event::Merged(value)) => {
-                self.note_repository(&value);
-                Ok(value)
-            }
-            Ok(Event::No(value)) => Ok(value),
-            Err(refusal) => Err(refusal),
-        };
-        let (id, judged) = match value {
-            Ok(value) => (id_of(&value), self.filter.judge(value)),
-            Err(refusal) => {
-                let reason = refusal.to_string();
-                (String::new(), Judged::Rejected { stage: Stage::Row, reason, unknown: Vec::new() })
-            }
-        };
+    fn take(&mut self, input: &str, sight: Sight) -> io::Result<()> {
+        let Sight { place, judged, is_event, repository } = sight;
+        if is_event {
+            self.repositories.get_or_insert_default().extend(repository);
+        }
+        let Some((id, judged)) = judged else { return Ok(()) };
         let (unknown, rejected) = match judged {
             Judged::Rejected { stage, reason, unknown } => (unknown, Some((stage, reason))),
             Judged::Accepted { instance, unknown } => {
@@ -142,25 +132,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Its pull requests are worth collecting if stars and language are.
-    fn note_repository(&mut self, pull: &serde_json::Value) {
-        let repositories = self.repositories.get_or_insert_default();
-        let judged = self.filter.judge(pull.clone());
-        let is_wanted = !matches!(judged, Judged::Rejected { stage, .. } if stage < Stage::Issue);
-        if let Some(repo) = pull["repo"].as_str().filter(|repo| is_wanted && repo.contains('/')) {
-            repositories.insert(repo.to_owned());
-        }
-    }
-
     fn place_of(&self, number: u64) -> String {
         let found = usize::try_from(number).ok().and_then(|number| self.places.get(number));
         found.map_or_else(String::new, |(input, place)| format!("{}, {place}", self.inputs[*input]))
     }
 }
 
-/// What a row calls itself, as far as it does.
-fn id_of(row: &serde_json::Value) -> String {
-    let text = |field: &str| row.get(field).and_then(serde_json::Value::as_str);
-    let multi = || Some(format!("{}__{}-{}", text("org")?, text("repo")?, row.get("number")?));
-    text("instance_id").map(str::to_owned).or_else(multi).unwrap_or_default()
+/// The next rows.
+fn batch(rows: &mut Rows<'_>) -> io::Result<Vec<RawRow>> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while batch.len() < BATCH_ROWS
+        && bytes < BATCH_BYTES_MAX
+        && let Some(row) = rows.next_raw()?
+    {
+        bytes += row.raw.len();
+        batch.push(row);
+    }
+    Ok(batch)
 }

@@ -19,6 +19,7 @@ mod unpack;
 pub use commits::Looking;
 pub(crate) use fields::{kind, whole_number};
 pub use lines::{Line, Lines};
+pub(crate) use read::RawRow;
 pub use read::{Row, Rows};
 pub use repository::{Template, check_repository};
 pub use row::{Refusal, instance_of, task_of};

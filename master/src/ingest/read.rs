@@ -26,6 +26,30 @@ pub struct Row {
     pub value: Result<Value, Refusal>,
 }
 
+/// A row whose line may not have been read as JSON.
+#[derive(Debug)]
+pub(crate) struct RawRow {
+    pub(crate) place: String,
+    pub(crate) raw: Vec<u8>,
+    /// `None`: it was not.
+    value: Option<Result<Value, Refusal>>,
+}
+
+impl RawRow {
+    /// The line, if it was not read.
+    pub(crate) fn unread(&self) -> Option<&[u8]> {
+        self.value.is_none().then_some(&self.raw)
+    }
+
+    /// Reads it.
+    pub(crate) fn read(self) -> Row {
+        let Self { place, raw, value } = self;
+        let read = || serde_json::from_slice(&raw).map_err(|e| Refusal::whole(malformed(&e)));
+        let value = value.unwrap_or_else(read);
+        Row { place, raw, value }
+    }
+}
+
 /// Reads rows: one a line (JSONL), or a JSON document that is one row or a list of rows.
 ///
 /// The content decides, not the name: a document begins with `[`, or with `{` alone in its line.
@@ -36,7 +60,7 @@ pub struct Rows<'a> {
 enum Source<'a> {
     Lines { lines: Lines<Box<dyn Read + 'a>>, first: Option<Line> },
     Values { rows: Box<dyn Iterator<Item = io::Result<Value>> + 'a>, read: u64 },
-    Broken(Option<Row>),
+    Broken(Option<RawRow>),
 }
 
 impl Rows<'static> {
@@ -93,19 +117,24 @@ impl<'a> Rows<'a> {
     /// # Errors
     /// The input cannot be read.
     pub fn next_row(&mut self) -> io::Result<Option<Row>> {
+        Ok(self.next_raw()?.map(RawRow::read))
+    }
+
+    /// The next row, without reading its line as JSON; `None` at the end.
+    pub(crate) fn next_raw(&mut self) -> io::Result<Option<RawRow>> {
         match &mut self.source {
             Source::Lines { lines, first } => {
                 let line = match first.take() {
                     Some(line) => Some(line),
                     None => next_filled(lines)?,
                 };
-                Ok(line.map(row_of))
+                Ok(line.map(raw_of))
             }
             Source::Values { rows, read } => {
                 let Some(value) = rows.next().transpose()? else { return Ok(None) };
                 *read += 1;
                 let raw = value.to_string().into_bytes();
-                Ok(Some(Row { place: format!("row {read}"), raw, value: Ok(value) }))
+                Ok(Some(RawRow { place: format!("row {read}"), raw, value: Some(Ok(value)) }))
             }
             Source::Broken(row) => Ok(row.take()),
         }
@@ -131,8 +160,8 @@ fn document<'a>(begun: Vec<u8>, rest: impl Read) -> io::Result<Source<'a>> {
     let mut bytes = begun;
     let rest = rest.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     let whole = |why: String, raw| {
-        let value = Err(Refusal::whole(why));
-        Source::Broken(Some(Row { place: "document".to_owned(), raw, value }))
+        let value = Some(Err(Refusal::whole(why)));
+        Source::Broken(Some(RawRow { place: "document".to_owned(), raw, value }))
     };
     if rest as u64 > DOCUMENT_BYTES_MAX {
         let why =
@@ -146,15 +175,13 @@ fn document<'a>(begun: Vec<u8>, rest: impl Read) -> io::Result<Source<'a>> {
     })
 }
 
-fn row_of(line: Line) -> Row {
+fn raw_of(line: Line) -> RawRow {
     match line {
-        Line::Text(number, raw) => {
-            let value = serde_json::from_slice(&raw).map_err(|e| Refusal::whole(malformed(&e)));
-            Row { place: format!("line {number}"), raw, value }
-        }
+        Line::Text(number, raw) => RawRow { place: format!("line {number}"), raw, value: None },
         Line::TooLong(number) => {
             let why = format!("it is longer than {LINE_BYTES_MAX} bytes; the row was not kept");
-            Row { place: format!("line {number}"), raw: Vec::new(), value: Err(Refusal::whole(why)) }
+            let value = Some(Err(Refusal::whole(why)));
+            RawRow { place: format!("line {number}"), raw: Vec::new(), value }
         }
     }
 }
