@@ -4,6 +4,9 @@
 mod builds;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/git.rs"]
+mod git;
+mod provisioned;
 
 use std::collections::HashMap;
 use std::path::Path;
