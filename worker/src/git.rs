@@ -2,15 +2,15 @@
 //! environment but what it needs, bounded in time and output.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
 
 /// What git may talk to; `ext::` and the like would run commands.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
@@ -131,6 +131,7 @@ pub struct Git {
     dir: PathBuf,
     timeout: Duration,
     options: Vec<String>,
+    alternates: Vec<PathBuf>,
     environment: Vec<(String, OsString)>,
 }
 
@@ -138,7 +139,8 @@ impl Git {
     /// Commands that run in `dir`, each for at most `timeout`.
     #[must_use]
     pub fn new(dir: &Path, timeout: Duration) -> Self {
-        Self { dir: dir.to_owned(), timeout, options: Vec::new(), environment: Vec::new() }
+        let (options, alternates, environment) = (Vec::new(), Vec::new(), Vec::new());
+        Self { dir: dir.to_owned(), timeout, options, alternates, environment }
     }
 
     /// The same, but each for at most `timeout`.
@@ -163,15 +165,14 @@ impl Git {
         let set = |name: &str, path: PathBuf| (name.to_owned(), path.into_os_string());
         git.environment.push(set("GIT_INDEX_FILE", scratch.join("index")));
         git.environment.push(set("GIT_OBJECT_DIRECTORY", scratch.to_owned()));
-        git.environment.push(set("GIT_ALTERNATE_OBJECT_DIRECTORIES", objects));
-        git
+        git.seeing(&objects)
     }
 
     /// The same, but it also reads the objects of another repository.
     #[must_use]
     pub fn seeing(&self, objects: &Path) -> Self {
         let mut git = self.clone();
-        git.environment.push(("GIT_ALTERNATE_OBJECT_DIRECTORIES".to_owned(), objects.into()));
+        git.alternates.push(objects.to_owned());
         git
     }
 
@@ -233,7 +234,9 @@ impl Git {
     }
 
     async fn spawn_and_wait<S: AsRef<OsStr>>(&self, args: &[S], input: &[u8]) -> std::io::Result<Output> {
-        let mut child = self.command(args).spawn()?;
+        let mut command = tokio::process::Command::from(self.command(args));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn()?;
         let mut group = Group(child.id());
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let feed = async {
@@ -248,7 +251,8 @@ impl Git {
         Ok(Output { status, stdout: stdout?, stderr: stderr? })
     }
 
-    fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+    /// The command itself, for who reads what it prints while it runs, and sees to it that it ends.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new("git");
         command
             .current_dir(&self.dir)
@@ -265,15 +269,27 @@ impl Git {
             .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
             // A repository that is a partial clone would ask its remote for one missing object after the other.
             .env("GIT_NO_LAZY_FETCH", "1")
+            // A commit is what its name says, whatever a repository would have in its place.
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("LC_ALL", "C")
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", path_list(&self.alternates))
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+            .process_group(0);
         command
     }
+}
+
+/// As git reads lists of paths: a colon parts them, unless they are quoted.
+fn path_list(paths: &[PathBuf]) -> OsString {
+    let quoted = paths.iter().map(|path| {
+        let bytes = path.as_os_str().as_bytes();
+        let escaped = bytes.iter().flat_map(|byte| {
+            let backslash = matches!(byte, b'"' | b'\\').then_some(b'\\');
+            backslash.into_iter().chain([*byte])
+        });
+        [b"\"", &escaped.collect::<Vec<_>>()[..], b"\""].concat()
+    });
+    OsStr::from_bytes(&quoted.collect::<Vec<_>>().join(&b':')).to_owned()
 }
 
 /// What became of a command.

@@ -61,6 +61,7 @@ impl Bench {
         let labels = node.labels();
         let request = BuildRequest {
             context_dir: dir.path().to_owned(),
+            tree: None,
             bases: vec![BASE_IMAGE.to_owned()],
             image_name: format!("bottega-test-{}", labels.object.simple()),
             labels: labels.clone(),

@@ -98,7 +98,7 @@ impl Agents {
         asker: &mut Asker<'_>,
         subject: &Subject,
     ) -> Result<Findings, Ended> {
-        let tree = Tree::open(&subject.tree_dir).map_err(Ended::Node)?;
+        let tree = Tree::of_source(&subject.tree).map_err(Ended::Node)?;
         let (instance, config) = (&subject.task.instance, self.config.clone());
         let most = config.shown_bytes_max;
         let shown = |text: &str| fenced(&clip(text, most));
@@ -225,7 +225,7 @@ impl Agents {
         let python = self.python(subject);
         let tree = match self.tree.take() {
             Some(tree) => tree,
-            None => Tree::open(&subject.tree_dir).map_err(Ended::Node)?,
+            None => Tree::of_source(&subject.tree).map_err(Ended::Node)?,
         };
         let written = dialogue
             .answer(asker, |choice: Choice| {

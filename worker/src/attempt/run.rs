@@ -174,7 +174,7 @@ async fn rounds<E: Engine, B: Brain>(
     bench.log.notes.clone_from(&checkout.notes);
     let subject = Subject {
         task: job.task.clone(),
-        tree_dir: checkout.tree_dir,
+        tree: checkout.tree,
         date: checkout.date,
         pythons: job.shop.pythons.clone(),
         notes: checkout.notes,
@@ -265,6 +265,7 @@ async fn round<E: Engine, B: Brain>(
         bench.image_id = None;
         let request = BuildRequest {
             context_dir: job.context_dir.to_owned(),
+            tree: Some(subject.tree.clone()),
             bases: shop.pythons.iter().map(|python| python.image()).collect(),
             image_name: draft_name(job.labels),
             labels: job.labels.clone(),

@@ -14,7 +14,7 @@ use super::connect::{Docker, Inner, failed, is_missing};
 use super::disk::DiskWatch;
 use super::dockerfile::DOCKERFILE_BYTES_MAX;
 use super::removal::Removal;
-use super::{BuildEnd, BuildOutcome, BuildRequest, EngineError, Limits, Network, context, dockerfile};
+use super::{BuildEnd, BuildOutcome, BuildRequest, EngineError, Limits, Network, context_stream, dockerfile};
 
 /// How often an image is looked for on Podman, and the pause in between.
 const INSPECTIONS_MAX: u32 = 5;
@@ -148,7 +148,11 @@ impl Inner {
             .post("/build")
             .query(&self.parameters(request))
             .header("Content-Type", "application/x-tar")
-            .body(reqwest::Body::wrap_stream(context::stream(request.context_dir.clone(), text)))
+            .body(reqwest::Body::wrap_stream(context_stream(
+                request.context_dir.clone(),
+                request.tree.clone(),
+                text,
+            )))
     }
 
     /// What is answered to its end, or to its first long silence.

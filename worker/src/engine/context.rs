@@ -1,11 +1,15 @@
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::sync::mpsc;
+
+use crate::repository::{FileKind, SourceTree};
 
 /// What is read ahead of the connection: pieces of so many bytes, and so many of them.
 const PIECE_BYTES: usize = 1 << 16;
@@ -15,12 +19,13 @@ const PIECES_AHEAD: usize = 8;
 const MTIME_SECONDS: u64 = 1_000_000_000;
 
 /// A directory as a tar stream: sorted, owned by root, time stamps normalised, symbolic links as such, and
-/// `dockerfile` in place of the directory's own.
-pub(super) fn stream(
+/// `dockerfile` in place of the directory's own; the files of `tree`, which lies in it, from git where they are not written.
+pub fn context_stream(
     dir: PathBuf,
+    tree: Option<SourceTree>,
     dockerfile: String,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    stream_of(move |pieces| pack(&dir, &dockerfile, pieces))
+    stream_of(move |pieces| pack(&dir, tree.as_ref(), &dockerfile, pieces))
 }
 
 /// What `pack` writes, as a stream.
@@ -60,12 +65,10 @@ impl Write for Pieces {
     }
 }
 
-fn pack(dir: &Path, dockerfile: &str, output: impl Write) -> io::Result<()> {
+fn pack(dir: &Path, tree: Option<&SourceTree>, dockerfile: &str, output: impl Write) -> io::Result<()> {
     let mut tar = tar::Builder::new(output);
-    let mut header = header_of(0o644);
-    header.set_entry_type(tar::EntryType::Regular);
-    header.set_size(dockerfile.len() as u64);
-    tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes())?;
+    let text = dockerfile.as_bytes();
+    pack_file(Path::new("Dockerfile"), 0o644, text.len() as u64, text, &mut tar)?;
     let mut left = children(dir)?;
     while let Some(path) = left.pop() {
         let name = path.strip_prefix(dir).map_err(io::Error::other)?;
@@ -73,23 +76,77 @@ fn pack(dir: &Path, dockerfile: &str, output: impl Write) -> io::Result<()> {
             continue;
         }
         let found = fs::symlink_metadata(&path)?;
-        let mut header = header_of(found.permissions().mode() & 0o7777);
+        let mode = found.permissions().mode() & 0o7777;
         if found.is_dir() {
-            header.set_entry_type(tar::EntryType::Directory);
-            tar.append_data(&mut header, name, io::empty())?;
+            pack_directory(name, mode, &mut tar)?;
             left.extend(children(&path)?);
         } else if found.is_symlink() {
-            header.set_entry_type(tar::EntryType::Symlink);
-            tar.append_link(&mut header, name, fs::read_link(&path)?)?;
+            pack_link(name, &fs::read_link(&path)?, mode, &mut tar)?;
         } else if found.is_file() {
-            header.set_entry_type(tar::EntryType::Regular);
-            header.set_size(found.len());
-            tar.append_data(&mut header, name, fs::File::open(&path)?)?;
+            pack_file(name, mode, found.len(), fs::File::open(&path)?, &mut tar)?;
         } else {
             return Err(io::Error::other(format!("{} is neither file, directory nor link", path.display())));
         }
     }
+    if let Some(tree) = tree {
+        let name = tree.dir().strip_prefix(dir).map_err(io::Error::other)?;
+        pack_unwritten(tree, name, &mut tar)?;
+    }
     tar.into_inner()?.flush()
+}
+
+/// What a checkout would have written, byte for byte, with the modes that it gives to everybody.
+fn pack_unwritten(tree: &SourceTree, root: &Path, tar: &mut tar::Builder<impl Write>) -> io::Result<()> {
+    let Some(files) = tree.files() else { return Ok(()) };
+    let mut contents = tree.contents()?;
+    let mut above = PathBuf::new();
+    for file in files {
+        let parent = file.path.parent().unwrap_or(Path::new(""));
+        let new: Vec<&Path> = parent.ancestors().take_while(|dir| !above.starts_with(dir)).collect();
+        for dir in new.into_iter().rev() {
+            pack_directory(&root.join(dir), 0o755, tar)?;
+        }
+        above = parent.to_owned();
+        let name = root.join(&file.path);
+        let mode = if file.kind == FileKind::Executable { 0o755 } else { 0o644 };
+        match file.kind {
+            FileKind::Submodule => pack_directory(&name, 0o755, tar)?,
+            FileKind::Link => contents.next(|_, content| {
+                let mut target = Vec::new();
+                content.read_to_end(&mut target)?;
+                pack_link(&name, OsStr::from_bytes(&target).as_ref(), 0o777, tar)
+            })?,
+            FileKind::Regular | FileKind::Executable => {
+                contents.next(|size, content| pack_file(&name, mode, size, content, tar))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pack_directory(name: &Path, mode: u32, tar: &mut tar::Builder<impl Write>) -> io::Result<()> {
+    let mut header = header_of(mode);
+    header.set_entry_type(tar::EntryType::Directory);
+    tar.append_data(&mut header, name, io::empty())
+}
+
+fn pack_link(name: &Path, target: &Path, mode: u32, tar: &mut tar::Builder<impl Write>) -> io::Result<()> {
+    let mut header = header_of(mode);
+    header.set_entry_type(tar::EntryType::Symlink);
+    tar.append_link(&mut header, name, target)
+}
+
+fn pack_file(
+    name: &Path,
+    mode: u32,
+    size: u64,
+    content: impl Read,
+    tar: &mut tar::Builder<impl Write>,
+) -> io::Result<()> {
+    let mut header = header_of(mode);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(size);
+    tar.append_data(&mut header, name, content)
 }
 
 fn header_of(mode: u32) -> tar::Header {
@@ -130,7 +187,7 @@ mod tests {
     fn packs_a_tree_the_same_way_each_time() {
         let packed = [tree(), tree()].map(|dir| {
             let mut bytes = Vec::new();
-            pack(dir.path(), "FROM a\n", &mut bytes).unwrap();
+            pack(dir.path(), None, "FROM a\n", &mut bytes).unwrap();
             bytes
         });
         assert!(packed[0] == packed[1]);
@@ -166,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn an_unreadable_tree_is_an_error_in_the_stream() {
         use futures_util::StreamExt;
-        let pieces: Vec<_> = stream("/nonexistent".into(), String::new()).collect().await;
+        let pieces: Vec<_> = context_stream("/nonexistent".into(), None, String::new()).collect().await;
         assert!(pieces.last().unwrap().is_err());
     }
 }

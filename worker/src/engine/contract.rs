@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::dockerfile::Refused;
 use super::plain_bytes;
+use crate::repository::SourceTree;
 
 /// The tests' user; every base image has it, and it is nobody on the node.
 const USER: &str = "1000:1000";
@@ -60,6 +61,9 @@ pub struct BuildRequest {
     /// The directory that is sent as context; `Dockerfile` lies in it.
     #[serde(skip)]
     pub context_dir: PathBuf,
+    /// A tree in it, whose files may not be written there.
+    #[serde(skip)]
+    pub tree: Option<SourceTree>,
     /// The images that the Dockerfile may start from, by name.
     pub bases: Vec<String>,
     /// The tag it gets.

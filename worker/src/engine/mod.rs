@@ -28,6 +28,7 @@ mod watch;
 
 pub(crate) use cgroup::{Cgroup, processes_in};
 pub use connect::{Docker, DockerOptions, EngineFacts};
+pub use context::context_stream;
 pub use contract::*;
 pub(crate) use files::too_large;
 pub use node::NodeEngine;

@@ -2,6 +2,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::commit::{Commit, find};
 use super::copy::Origin;
 use super::{ProvisionError, partial};
 use crate::git::{Git, GitError};
@@ -31,6 +32,8 @@ pub struct RepositoryCache {
 pub struct BareRepository {
     /// Where.
     pub dir: PathBuf,
+    /// The commit that was asked for.
+    pub(super) commit: Commit,
     /// What is wrong with it.
     pub(super) notes: Vec<String>,
     /// The lock on a copy's directory; an operator's own are nobody's to remove.
@@ -68,14 +71,14 @@ impl RepositoryCache {
         if !git_dir.is_absolute() || !git_dir.join("HEAD").is_file() {
             return Err(ProvisionError::NoRepository { repository: repository.to_owned() });
         }
-        if !has_commit(&self.git(&git_dir), commit).await? {
+        let Some(found) = find(&self.git(&git_dir), commit).await? else {
             return Err(no_commit(repository, commit, "the mirror does not have it".to_owned()));
-        }
+        };
         let notes = match partial::is_partial(&git_dir) {
-            true => self.complete_mirror(&git_dir, commit).await?.into_iter().collect(),
+            true => self.complete_mirror(&git_dir, &found.id).await?.into_iter().collect(),
             false => Vec::new(),
         };
-        Ok(BareRepository { dir: git_dir, notes, reader: None })
+        Ok(BareRepository { dir: git_dir, commit: found, notes, reader: None })
     }
 
     /// Completes a commit in an operator's partial clone, as far as that can be: nodes may have no network, or may not
@@ -122,15 +125,6 @@ impl RepositoryCache {
 
 fn is_url(repository: &str) -> bool {
     ["https://", "http://", "ssh://", "git://"].iter().any(|scheme| repository.starts_with(scheme))
-}
-
-/// Whether a repository has a commit; a git that cannot look is an error, not a no.
-pub(super) async fn has_commit(git: &Git, commit: &str) -> Result<bool, GitError> {
-    match git.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.refusal().is_some() => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 pub(super) fn no_commit(repository: &str, commit: &str, why: String) -> ProvisionError {

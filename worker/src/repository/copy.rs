@@ -4,7 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::cache::{has_commit, no_commit};
+use super::cache::no_commit;
+use super::commit::{Commit, find};
 use super::{BareRepository, ProvisionError, RepositoryCache, partial};
 use crate::git::{Git, GitError};
 
@@ -77,12 +78,12 @@ impl RepositoryCache {
         if !is_repository(&dir) {
             self.make_anew(&dir).await?;
         }
-        self.bring_up_to_date(&dir, origin, commit).await?;
-        self.complete_copy(&dir, origin, commit).await?;
+        let found = self.bring_up_to_date(&dir, origin, commit).await?;
+        self.complete_copy(&dir, origin, &found.id).await?;
         // Whoever removes it has the lock above first.
         let read = File::open(&dir).and_then(|dir| fs2::FileExt::lock_shared(&dir).map(|()| dir));
         let reader = read.map_err(unwritable)?;
-        Ok(BareRepository { dir, notes: Vec::new(), reader: Some(reader) })
+        Ok(BareRepository { dir, commit: found, notes: Vec::new(), reader: Some(reader) })
     }
 
     /// An empty repository, whatever was there.
@@ -102,10 +103,10 @@ impl RepositoryCache {
         dir: &Path,
         origin: &Origin,
         commit: &str,
-    ) -> Result<(), ProvisionError> {
+    ) -> Result<Commit, ProvisionError> {
         let git = self.git(dir);
-        if has_commit(&git, commit).await? {
-            return Ok(());
+        if let Some(found) = find(&git, commit).await? {
+            return Ok(found);
         }
         remove_stale_locks(dir, SystemTime::now());
         // A remote of this name, fetched from with a filter, is what makes a partial clone.
@@ -119,8 +120,8 @@ impl RepositoryCache {
             git.run(&["config", "remote.origin.url", &origin.url]).await?;
             fetched = self.fetch(&git, origin, &all).await;
         }
-        if has_commit(&git, commit).await? {
-            return Ok(());
+        if let Some(found) = find(&git, commit).await? {
+            return Ok(found);
         }
         if let Err(error @ GitError::TimedOut { .. }) = fetched {
             return Err(origin.not_fetched(commit, error));
@@ -128,8 +129,8 @@ impl RepositoryCache {
         // A commit of a pull request may be reachable from no branch, and a bundle may have no branches at all.
         let other = if origin.kind == OriginKind::Bundle { "HEAD" } else { commit };
         let one = self.fetch(&git, origin, &["--", "origin", other]).await;
-        if has_commit(&git, commit).await? {
-            return Ok(());
+        if let Some(found) = find(&git, commit).await? {
+            return Ok(found);
         }
         // Only who has answered can lack it: a node without network knows nothing of a repository.
         match (fetched, one) {

@@ -6,6 +6,7 @@ use queue_format::{BuildTask, Condition, Evidence, FailureReason, PythonRecord, 
 use serde::Serialize;
 
 use crate::agents::Told;
+use crate::repository::SourceTree;
 
 /// What a brain is shown of a task.
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub struct Subject {
     /// The task.
     pub task: BuildTask,
     /// The clean tree at the base commit; only ever read, never run.
-    pub tree_dir: PathBuf,
+    pub tree: SourceTree,
     /// When the base commit was made, or the pull request, whichever is later.
     pub date: jiff::Timestamp,
     /// The Pythons this node has base images for, ascending.

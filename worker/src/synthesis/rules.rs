@@ -64,7 +64,7 @@ impl Rules {
 
     fn look(&mut self, subject: &Subject) -> Result<Findings, BrainError> {
         let instance = &subject.task.instance;
-        let (tree, patched) = project_of(Tree::open(&subject.tree_dir)?, patch::files(&instance.test_patch));
+        let (tree, patched) = project_of(Tree::of_source(&subject.tree)?, patch::files(&instance.test_patch));
         let project = project::read(&tree);
         let targets = targets::choose(&tree, &project, &patched);
         if targets.files.is_empty() {

@@ -1,6 +1,10 @@
+use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::BrainError;
+use crate::repository::{Blobs, FileKind, SourceTree};
 
 /// The most files of a tree that are looked at.
 const FILES_MAX: usize = 50_000;
@@ -13,13 +17,46 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// limits. Symbolic links are never followed, since the tree is not trusted.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    root: PathBuf,
+    source: Source,
     directory: String,
     files: Vec<String>,
 }
 
+/// Where the texts are.
+#[derive(Debug)]
+enum Source {
+    Directory(PathBuf),
+    Git(Box<Unwritten>),
+}
+
+/// Files that only git has.
+#[derive(Debug)]
+struct Unwritten {
+    tree: SourceTree,
+    /// The names of the contents, by path from the top.
+    objects: HashMap<String, String>,
+    /// One git for all that is read; `None` before and after it.
+    blobs: Mutex<Option<Blobs>>,
+}
+
 impl Tree {
-    /// Lists the tree.
+    /// Lists a tree, wherever its files are.
+    pub(crate) fn of_source(tree: &SourceTree) -> Result<Self, BrainError> {
+        let Some(files) = tree.files() else { return Self::open(tree.dir()) };
+        let is_regular = |kind| matches!(kind, FileKind::Regular | FileKind::Executable);
+        let objects: HashMap<String, String> = files
+            .iter()
+            .filter(|file| is_regular(file.kind) && file.path.components().count() <= DEPTH_MAX + 1)
+            .filter_map(|file| Some((file.path.to_str()?.to_owned(), file.object.clone())))
+            .take(FILES_MAX)
+            .collect();
+        let mut files: Vec<String> = objects.keys().cloned().collect();
+        files.sort();
+        let unwritten = Unwritten { tree: tree.clone(), objects, blobs: Mutex::new(None) };
+        Ok(Self { source: Source::Git(Box::new(unwritten)), directory: String::new(), files })
+    }
+
+    /// Lists the files in a directory.
     pub(crate) fn open(root: &Path) -> Result<Self, BrainError> {
         let mut files = Vec::new();
         let mut pending = vec![(PathBuf::new(), 0)];
@@ -44,7 +81,7 @@ impl Tree {
             }
         }
         files.sort();
-        Ok(Self { root: root.to_owned(), directory: String::new(), files })
+        Ok(Self { source: Source::Directory(root.to_owned()), directory: String::new(), files })
     }
 
     /// The part of it below a directory, with paths relative to that.
@@ -52,7 +89,11 @@ impl Tree {
         let prefix = format!("{directory}/");
         let files =
             self.files.iter().filter_map(|file| file.strip_prefix(&prefix)).map(str::to_owned).collect();
-        Self { root: self.root.join(directory), directory: directory.to_owned(), files }
+        let directory = match self.directory.as_str() {
+            "" => directory.to_owned(),
+            above => format!("{above}/{directory}"),
+        };
+        Self { source: self.source, directory, files }
     }
 
     /// The directory that it was cut down to; empty for a whole tree.
@@ -82,14 +123,47 @@ impl Tree {
         if !self.has(path) {
             return None;
         }
-        let at = self.root.join(path);
-        let size = std::fs::symlink_metadata(&at).ok()?;
-        if !size.is_file() || size.len() > FILE_BYTES_MAX {
-            return None;
-        }
-        let bytes = std::fs::read(&at).ok()?;
+        let bytes = self.source.read(&match self.directory.as_str() {
+            "" => path.to_owned(),
+            above => format!("{above}/{path}"),
+        })?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    }
+}
+
+impl Source {
+    /// The content of a file, by its path from the top.
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Directory(root) => {
+                let at = root.join(path);
+                let found = std::fs::symlink_metadata(&at).ok()?;
+                let is_fit = found.is_file() && found.len() <= FILE_BYTES_MAX;
+                if is_fit { std::fs::read(&at).ok() } else { None }
+            }
+            Self::Git(unwritten) => unwritten.read(path),
+        }
+    }
+}
+
+impl Unwritten {
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let object = self.objects.get(path)?;
+        let mut running = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut git = running.take().map_or_else(|| self.tree.blobs(), Ok).ok()?;
+        git.ask(object).ok()?;
+        let read = git.next(|size, content| {
+            if size > FILE_BYTES_MAX {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        // One that has not said all it has to say is of no more use.
+        let bytes = read.ok()?;
+        *running = Some(git);
+        Some(bytes)
     }
 }
 
@@ -125,6 +199,39 @@ mod tests {
         assert_eq!(tree.read("tests/secret"), None);
         assert_eq!(tree.read("../secret"), None);
         assert!(tree.has_directory("a") && !tree.has_directory("tests"));
+    }
+
+    #[tokio::test]
+    async fn reads_from_git_what_it_would_read_from_a_directory() {
+        let large = "x".repeat(usize::try_from(FILE_BYTES_MAX).unwrap() + 1);
+        let deep = format!("{}x.py", "d/".repeat(DEPTH_MAX));
+        let deeper = format!("{}x.py", "e/".repeat(DEPTH_MAX + 1));
+        let files = [("a.py", "a"), ("a/b.py", "\u{feff}b"), ("a-b.py", ""), ("large.py", large.as_str())];
+        let (root, _) =
+            Tree::of(&[&files[..], &[(deep.as_str(), "deep"), (deeper.as_str(), "deeper")]].concat());
+        std::os::unix::fs::symlink("a.py", root.path().join("link.py")).unwrap();
+        let who = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+        for args in [&["init", "--quiet"][..], &["add", "--all"], &["commit", "--quiet", "-m", "x"]] {
+            let git =
+                std::process::Command::new("git").current_dir(root.path()).args(who).args(args).status();
+            assert!(git.unwrap().success());
+        }
+        let source = SourceTree::of_head(root.path()).await;
+        let check = |written: Tree, unwritten: Tree| {
+            assert_eq!(unwritten.files().collect::<Vec<_>>(), written.files().collect::<Vec<_>>());
+            for file in written.files() {
+                // After one that is too large, too.
+                assert_eq!(unwritten.read(file), written.read(file), "{file}");
+            }
+            assert_eq!(unwritten.read("link.py"), None);
+            assert_eq!(unwritten.has_directory("a"), written.has_directory("a"));
+        };
+        let both = || (Tree::open(root.path()).unwrap(), Tree::of_source(&source).unwrap());
+        let (written, unwritten) = both();
+        assert!(written.has(&deep) && !written.has(&deeper));
+        check(written, unwritten);
+        let (written, unwritten) = both();
+        check(written.below("a"), unwritten.below("a"));
     }
 
     #[test]

@@ -187,6 +187,7 @@ impl Suite {
         let object = labels.object;
         let mut request = BuildRequest {
             context_dir: dir.path().to_owned(),
+            tree: None,
             bases: vec![BASE_IMAGE.to_owned()],
             image_name: format!("bottega-test-{}", object.simple()),
             labels,

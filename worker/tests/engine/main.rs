@@ -4,6 +4,9 @@
 mod builds;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/git.rs"]
+mod git;
+mod provisioned;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -39,6 +42,7 @@ fn build_request(node: &Node, dir: &Path, dockerfile: &str) -> BuildRequest {
     let labels = node.labels();
     BuildRequest {
         context_dir: dir.to_owned(),
+        tree: None,
         bases: [BASE_IMAGE, "openswe-python-0.0"].map(str::to_owned).into(),
         image_name: format!("bottega-test-{}", labels.object.simple()),
         labels,

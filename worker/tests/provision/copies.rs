@@ -1,101 +1,15 @@
-//! Provisioning from real bare repositories: the tree is the base, and nothing in it knows the future.
+//! Copies of URLs and bundles, and partial clones.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
 
-#[path = "common/git.rs"]
-mod git;
+use queue_format::{BuildTask, FailureReason};
+use worker::repository::{GitTimeouts, RepositoryCache, provision};
 
-use git::git;
-use queue_format::{BuildTask, FailureReason, Instance};
-use tempfile::TempDir;
-use worker::repository::{GitTimeouts, ProvisionError, RepositoryCache, provision};
-
-const TEST_PATCH: &str = "diff --git a/test_x.py b/test_x.py\nnew file mode 100644\n--- /dev/null\n+++ b/test_x.py\n@@ -0,0 +1 @@\n+assert True\n";
-const FIX: &str = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-x = 'bug'\n+x = 'SECRET FIX'\n";
-
-struct Origin {
-    dir: TempDir,
-    base: String,
-    fix: String,
-}
-
-/// An old release, the base, the fix and a commit after it, in a bare repository.
-fn origin() -> Origin {
-    let dir = tempfile::tempdir().expect("a directory");
-    let work = dir.path().join("work");
-    std::fs::create_dir(&work).expect("made");
-    git(&work, &["init", "--quiet", "--initial-branch=main"]);
-    let commit = |text: &str| {
-        std::fs::write(work.join("x.py"), format!("x = '{text}'\n")).expect("written");
-        git(&work, &["add", "."]);
-        git(&work, &["commit", "--quiet", "-m", text]);
-        git(&work, &["rev-parse", "HEAD"])
-    };
-    commit("release");
-    git(&work, &["tag", "v1.2.0"]);
-    let base = commit("bug");
-    let fix = commit("SECRET FIX");
-    git(&work, &["tag", "v1.3.0"]);
-    commit("later");
-    git(&work, &["remote", "add", "origin", "https://example.org/x"]);
-    git(dir.path(), &["clone", "--quiet", "--bare", "work", "bare.git"]);
-    Origin { dir, base, fix }
-}
-
-impl Origin {
-    fn bare(&self) -> String {
-        self.dir.path().join("bare.git").display().to_string()
-    }
-
-    fn task(&self) -> BuildTask {
-        let instance: Instance = serde_json::from_value(serde_json::json!({
-            "instance_id": "owner__name-1", "repo": "owner/name", "base_commit": self.base,
-            "problem_statement": "", "patch": FIX, "test_patch": TEST_PATCH,
-        }))
-        .expect("a row");
-        BuildTask { repository: self.bare(), instance }
-    }
-}
-
-fn timeouts(each: Duration) -> GitTimeouts {
-    GitTimeouts { command: each, fetch: each }
-}
-
-fn cache(dir: &Path) -> RepositoryCache {
-    RepositoryCache::new(&dir.join("cache"), timeouts(Duration::from_secs(60)))
-}
-
-#[tokio::test]
-async fn the_tree_is_the_base_and_knows_no_future() {
-    let origin = origin();
-    let context = tempfile::tempdir().expect("a directory");
-    let checkout =
-        provision(&cache(context.path()), &origin.task(), context.path()).await.expect("provisioned");
-    let tree = &checkout.tree_dir;
-    assert_eq!(std::fs::read_to_string(tree.join("x.py")).expect("there"), "x = 'bug'\n");
-    assert_eq!(git(tree, &["rev-parse", "HEAD"]), origin.base, "the base keeps its commit id");
-    assert_eq!(git(tree, &["rev-list", "--all", "--count"]), "1");
-    assert_eq!(git(tree, &["describe", "--tags"]), "v1.2.0", "the nearest release, for builds that ask git");
-    assert_eq!(git(tree, &["remote"]), "");
-    assert_eq!(git(tree, &["status", "--porcelain"]), "");
-    // Every object, packed or loose: no blob holds the fix, no commit is the fix.
-    let objects =
-        git(tree, &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"]);
-    for line in objects.lines() {
-        let (name, kind) = line.split_once(' ').expect("name and type");
-        assert_ne!(name, origin.fix);
-        if kind == "blob" || kind == "commit" {
-            assert!(!git(tree, &["cat-file", kind, name]).contains("SECRET"), "{kind} {name}");
-        }
-    }
-    for entry in ["FETCH_HEAD", "ORIG_HEAD", "logs", "packed-refs"] {
-        assert!(!tree.join(".git").join(entry).exists(), "{entry} tells where the tree came from");
-    }
-}
+use super::git::git;
+use super::{TEST_PATCH, cache, knows_no_fix, origin, unpacked};
 
 /// A server of repositories, which ends with the test.
 struct Daemon {
@@ -140,6 +54,18 @@ impl Drop for Daemon {
     }
 }
 
+/// The blobs that a repository has.
+fn blobs(dir: &Path) -> usize {
+    let objects = git(dir, &["cat-file", "--batch-all-objects", "--batch-check=%(objecttype)"]);
+    objects.lines().filter(|kind| *kind == "blob").count()
+}
+
+/// The one copy of a URL in a state directory.
+fn copy_in(state: &Path) -> PathBuf {
+    let copies = std::fs::read_dir(state.join("cache")).expect("listed").flatten();
+    copies.map(|entry| entry.path()).find(|path| path.is_dir()).expect("a copy")
+}
+
 #[tokio::test]
 async fn a_url_is_copied_once_and_then_served_from_the_copy() {
     let origin = origin();
@@ -149,7 +75,8 @@ async fn a_url_is_copied_once_and_then_served_from_the_copy() {
     let first = tempfile::tempdir().expect("a directory");
     let copied = provision(&cache(state.path()), &task, first.path()).await;
     drop(daemon);
-    copied.expect("provisioned over the network");
+    let unpacked = unpacked(&copied.expect("provisioned over the network")).await;
+    knows_no_fix(&unpacked.path().join("repo"), &origin);
     let second = tempfile::tempdir().expect("a directory");
     provision(&cache(state.path()), &task, second.path()).await.expect("provisioned without the network");
     let third = tempfile::tempdir().expect("a directory");
@@ -255,15 +182,6 @@ async fn whoever_reads_a_copy_holds_it() {
 }
 
 #[tokio::test]
-async fn a_git_that_cannot_look_fails_no_task() {
-    let origin = origin();
-    let context = tempfile::tempdir().expect("a directory");
-    let hung = RepositoryCache::new(&context.path().join("cache"), timeouts(Duration::ZERO));
-    let error = provision(&hung, &origin.task(), context.path()).await.expect_err("there is no time");
-    assert_eq!(error.reason(), None, "{error}");
-}
-
-#[tokio::test]
 async fn a_fetch_has_its_own_limit_and_its_own_words() {
     let state = tempfile::tempdir().expect("a directory");
     // It takes the connection and says nothing.
@@ -277,75 +195,6 @@ async fn a_fetch_has_its_own_limit_and_its_own_words() {
     let error = provision(&hurried, &task, state.path()).await.expect_err("nobody answers");
     assert_eq!(error.reason(), None, "{error}");
     assert!(error.to_string().contains("within 1 s; raise fetch_timeout_seconds"), "{error}");
-}
-
-#[tokio::test]
-async fn a_foreign_tag_is_no_option() {
-    let origin = origin();
-    let bare = origin.dir.path().join("bare.git");
-    git(&bare, &["update-ref", "-d", "refs/tags/v1.2.0"]);
-    std::fs::write(bare.join("packed-refs"), {
-        let refs = std::fs::read_to_string(bare.join("packed-refs")).unwrap_or_default();
-        format!("{refs}{} refs/tags/-x1\n", origin.base)
-    })
-    .expect("written");
-    let context = tempfile::tempdir().expect("a directory");
-    provision(&cache(context.path()), &origin.task(), context.path()).await.expect("provisioned");
-}
-
-#[tokio::test]
-async fn what_is_wrong_with_a_task_has_its_reason() {
-    let origin = origin();
-    let check = async |change: &dyn Fn(&mut BuildTask), reason: FailureReason, says: &str| {
-        let context = tempfile::tempdir().expect("a directory");
-        let mut task = origin.task();
-        change(&mut task);
-        let error = provision(&cache(context.path()), &task, context.path()).await.expect_err(says);
-        assert_eq!(error.reason(), Some(reason), "{error}");
-        assert!(error.to_string().contains(says), "{error}");
-    };
-    check(
-        &|t| t.repository = "/nowhere".to_owned(),
-        FailureReason::Repository,
-        "no git repository at /nowhere",
-    )
-    .await;
-    check(&|t| t.repository = "ext::sh -c id".to_owned(), FailureReason::Repository, "no git repository")
-        .await;
-    check(&|t| t.repository = "--upload-pack=id".to_owned(), FailureReason::Repository, "no git repository")
-        .await;
-    check(&|t| t.instance.base_commit = "1".repeat(40), FailureReason::Repository, "correct base_commit")
-        .await;
-    let elsewhere = FIX.replace("bug", "other");
-    check(&|t| t.instance.patch.clone_from(&elsewhere), FailureReason::Patch, "\"patch\" does not apply")
-        .await;
-    check(&|t| t.instance.test_patch = "hello\n".to_owned(), FailureReason::Patch, "\"test_patch\"").await;
-    let outside = FIX.replace("x.py", "../../x.py");
-    check(&|t| t.instance.patch.clone_from(&outside), FailureReason::Patch, "\"patch\"").await;
-}
-
-#[tokio::test]
-async fn a_missing_submodule_is_said() {
-    let origin = origin();
-    let work = origin.dir.path().join("work");
-    std::fs::write(work.join(".gitmodules"), "[submodule \"data\"]\n\tpath = tests/data\n\turl = ../data\n")
-        .expect("written");
-    git(&work, &["add", "."]);
-    git(&work, &["commit", "--quiet", "-m", "with a submodule"]);
-    let mut task = origin.task();
-    task.repository = work.display().to_string();
-    task.instance.base_commit = git(&work, &["rev-parse", "HEAD"]);
-    task.instance.patch = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-x = 'later'\n+x = 'fixed'\n".to_owned();
-    let context = tempfile::tempdir().expect("a directory");
-    let checkout: Result<_, ProvisionError> = provision(&cache(context.path()), &task, context.path()).await;
-    let notes = checkout.expect("provisioned").notes;
-    assert!(notes.len() == 1 && notes[0].contains("tests/data"), "{notes:?}");
-}
-
-/// The blobs that a repository has.
-fn blobs(dir: &Path) -> usize {
-    let objects = git(dir, &["cat-file", "--batch-all-objects", "--batch-check=%(objecttype)"]);
-    objects.lines().filter(|kind| *kind == "blob").count()
 }
 
 #[tokio::test]
@@ -374,7 +223,7 @@ async fn a_partial_clone_gets_what_a_commit_needs_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_partial_clone_without_its_remote_gives_the_rest() {
+async fn a_partial_clone_without_its_remote_is_an_incomplete_mirror() {
     let origin = origin();
     let dir = origin.dir.path();
     git(&dir.join("bare.git"), &["config", "uploadpack.allowFilter", "true"]);
@@ -382,11 +231,32 @@ async fn a_partial_clone_without_its_remote_gives_the_rest() {
     git(dir, &["clone", "--quiet", "--bare", "--filter=blob:none", &url, "partial.git"]);
     let mirror = dir.join("partial.git");
     git(&mirror, &["remote", "set-url", "origin", "file:///nowhere"]);
-    let context = tempfile::tempdir().expect("a directory");
-    let mut task = BuildTask { repository: mirror.display().to_string(), ..origin.task() };
-    TEST_PATCH.replace("test_x", "fix").clone_into(&mut task.instance.patch);
-    let notes = provision(&cache(context.path()), &task, context.path()).await.expect("provisioned").notes;
-    assert!(notes.len() == 2 && notes[0].contains("partial clone") && notes[1].contains("x.py"), "{notes:?}");
+    let tried = async |commit: &str| {
+        let context = tempfile::tempdir().expect("a directory");
+        let mut task = BuildTask { repository: mirror.display().to_string(), ..origin.task() };
+        commit.clone_into(&mut task.instance.base_commit);
+        task.instance.patch = TEST_PATCH.replace("test_x", "fix");
+        provision(&cache(context.path()), &task, context.path()).await.map(|checkout| checkout.notes)
+    };
+    let error = tried(&origin.base).await.expect_err("there is nothing of it");
+    assert_eq!(error.reason(), Some(FailureReason::Repository), "{error}");
+    assert!(error.to_string().contains("partial clone, and what it lacks could not be fetched"), "{error}");
+    // A commit that shares one file with a commit that is whole.
+    std::fs::write(dir.join("work/more.py"), "more").expect("written");
+    git(&dir.join("work"), &["add", "."]);
+    git(&dir.join("work"), &["commit", "--quiet", "-m", "more"]);
+    let (later, more) =
+        (git(&dir.join("work"), &["rev-parse", "HEAD~"]), git(&dir.join("work"), &["rev-parse", "HEAD"]));
+    git(&dir.join("work"), &["push", "--quiet", &url, "HEAD:refs/heads/more"]);
+    git(&mirror, &["remote", "set-url", "origin", &url]);
+    assert_eq!(tried(&later).await.expect("provisioned"), Vec::<String>::new());
+    git(&mirror, &["fetch", "--quiet", "origin", "more"]);
+    git(&mirror, &["remote", "set-url", "origin", "file:///nowhere"]);
+    let notes = tried(&more).await.expect("provisioned");
+    assert!(
+        notes.len() == 2 && notes[0].contains("partial clone") && notes[1].contains("more.py"),
+        "{notes:?}"
+    );
 }
 
 #[tokio::test]
@@ -436,6 +306,9 @@ async fn a_bundle_is_a_repository() {
     };
     git(&work, &["bundle", "create", "--quiet", &bundle, "--all"]);
     check(&origin.base, &["provisioned"]).await;
+    let context = tempfile::tempdir().expect("a directory");
+    let checkout = provision(&cache(state.path()), &task(&origin.base), context.path()).await.expect("again");
+    knows_no_fix(&unpacked(&checkout).await.path().join("repo"), &origin);
     check(&"1".repeat(40), &["Some(Repository)", "is not in", "x.bundle"]).await;
     // It is replaced by one that has more.
     git(&work, &["commit", "--quiet", "--allow-empty", "-m", "new"]);
@@ -460,42 +333,4 @@ async fn a_bundle_is_a_repository() {
     check(&new, &["Some(Repository)", "prerequisite", &origin.fix]).await;
     std::fs::remove_file(&path).expect("removed");
     check(&new, &["Some(Repository)", "no git repository at"]).await;
-}
-
-/// The one copy of a URL in a state directory.
-fn copy_in(state: &Path) -> PathBuf {
-    let copies = std::fs::read_dir(state.join("cache")).expect("listed").flatten();
-    copies.map(|entry| entry.path()).find(|path| path.is_dir()).expect("a copy")
-}
-
-#[tokio::test]
-async fn a_mirror_without_some_blobs_still_gives_the_rest() {
-    let origin = origin();
-    let work = origin.dir.path().join("work");
-    let latin = std::ffi::OsStr::from_bytes(b"gro\xdf.json");
-    std::fs::write(work.join("huge.json"), "huge").expect("written");
-    std::fs::write(work.join(latin), "latin").expect("written");
-    std::fs::write(work.join("x.py"), "x = 'bug'\n").expect("written");
-    git(&work, &["add", "."]);
-    git(&work, &["commit", "--quiet", "-m", "with a large file"]);
-    for content in ["huge", "latin"] {
-        std::fs::write(work.join(".git/content"), content).expect("written");
-        let blob = git(&work, &["hash-object", ".git/content"]);
-        std::fs::remove_file(work.join(".git/objects").join(&blob[..2]).join(&blob[2..]))
-            .expect("a loose object");
-    }
-    let mut task = origin.task();
-    task.repository = work.display().to_string();
-    task.instance.base_commit = git(&work, &["rev-parse", "HEAD"]);
-    let context = tempfile::tempdir().expect("a directory");
-    let checkout = provision(&cache(context.path()), &task, context.path()).await.expect("provisioned");
-    assert!(checkout.notes.len() == 1 && checkout.notes[0].contains("huge.json"), "{:?}", checkout.notes);
-    let tree = &checkout.tree_dir;
-    assert_eq!(std::fs::read_to_string(tree.join("x.py")).expect("there"), "x = 'bug'\n");
-    assert!(!tree.join("huge.json").exists() && !tree.join(latin).exists());
-    assert_eq!(git(tree, &["status", "--porcelain"]), "");
-    assert_eq!(git(tree, &["rev-list", "--all", "--count"]), "1");
-    git(tree, &["fsck", "--full"]);
-    let day = |dir: &Path| git(dir, &["show", "--no-patch", "--format=%ct", "HEAD"]);
-    assert_eq!(day(tree), day(&work), "the date decides the versions of dependencies");
 }
