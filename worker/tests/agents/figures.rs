@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use queue_format::{JOURNAL_FILE, LifeLock, Manifest, TaskName};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use worker::agents::EndpointConfig;
 use worker::attempt::Recorded;
 use worker::attempt::journal::Journal;
 use worker::attempt::replay::{Offline, remake};
+use worker::config::WorkerConfig;
 use worker::repository::RepositoryCache;
 
 use super::attempts::Run;
@@ -48,7 +49,8 @@ async fn an_iteration_without_model_engine_and_git() {
         let model = Model::scripted(&answers()).expect("a port");
         let offline = Offline::of(&full);
         let engine = Recorded::new(&offline, &full);
-        let repositories = RepositoryCache::new(&state.path().join("repositories"), Duration::from_mins(1));
+        let repositories =
+            RepositoryCache::new(&state.path().join("repositories"), WorkerConfig::default().git_timeouts());
         let (context, task) = (state.path().join("context"), house.spec());
         fs::create_dir(&context).expect("made");
         let began = Instant::now();

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use queue_format::{JOURNAL_FILE, LifeLock, Manifest, TaskName};
 use serde_json::Value;
