@@ -280,7 +280,7 @@ fn every_run_tells_of_a_full_disk_and_of_one_that_cannot_be_seen() {
         command.arg("--state").arg(dir.path().join("state"));
         let told = command.assert().success().get_output().stderr.clone();
         let told = String::from_utf8_lossy(&told);
-        for part in ["% full; ", "how full the disk of /nonexistent is cannot be told"] {
+        for part in ["% full, with ", "how full the disk of /nonexistent is cannot be told"] {
             assert_eq!(told.matches(part).count(), 1, "{part} in run {run}: {told}");
         }
     }

@@ -72,7 +72,7 @@ async fn errors_name_their_remedy() {
     check(
         "grace = 1",
         "",
-        "line 5: there is no key \"janitor.grace\"; did you mean \"janitor.grace_seconds\"?",
+        "line 6: there is no key \"janitor.grace\"; did you mean \"janitor.grace_seconds\"?",
     );
     check("deletions_max = 0", "", "janitor.deletions_max is 0, expected 1 to 4294967296");
     let printed = node.command("plan", "grace_seconds = 7").arg("--print-config").output().expect("run");
