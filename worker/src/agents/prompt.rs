@@ -140,8 +140,8 @@ mod tests {
         others.push(digest_of(&[HOUSE, EXPLORE], &tools[1..]));
         for change in [
             |tool: &mut Tool| tool.name.push('x'),
-            |tool| tool.description.push('x'),
-            |tool| tool.parameters = serde_json::Value::Null,
+            |tool: &mut Tool| tool.description.push('x'),
+            |tool: &mut Tool| tool.parameters = serde_json::Value::Null,
         ] {
             let mut changed = tools.clone();
             change(&mut changed[1]);
