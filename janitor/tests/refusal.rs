@@ -73,6 +73,10 @@ fn answer(
                 json!({"Id": "c1", "Name": format!("/{NAME}"), "Image": "i", "Config": config, "State": in_full}),
             )
         }
+        path if path.contains("/containers/c1/top") => {
+            let titles = ["PID", "STAT", "WCHAN", "COMMAND"];
+            (200, json!({"Titles": titles, "Processes": [["7", "Ds", "nfs_wait", "sh"]]}))
+        }
         path if path.contains("/containers/c2/json") => (500, json!({"message": "layer not known"})),
         path if path.contains("/images/json") => (200, json!([])),
         path if path.contains("/info") => (200, json!({})),
@@ -124,6 +128,9 @@ async fn what_the_engine_does_not_remove_is_not_forgotten() {
             Janitor::open(place.clone(), config.clone(), jiff::Timestamp::now, notifier).expect("a janitor");
         let report = janitor.once().await.expect("a pass");
         assert_eq!((report.removed, report.kept, report.failed), expected, "{answer}");
+        // Told once it has resisted three times, until the next look.
+        let (told, is_told) = (janitor.troubles().join("\n"), matches!(answer, 500 | 204));
+        assert_eq!(told.contains("process 7 (sh) hangs in the kernel"), is_told, "{answer}: {told}");
         assert_eq!(ledger.get(labels.object).is_some(), answer != 204, "{answer}");
         assert!(
             ledger.get(lost.object).is_some(),

@@ -12,7 +12,7 @@ use bollard::errors::Error;
 use bollard::models::{ImageSummary, SystemInfo};
 use bollard::query_parameters::{
     InspectContainerOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptionsBuilder,
+    RemoveImageOptionsBuilder, TopOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -53,7 +53,6 @@ pub(crate) struct Engine {
     pub(super) docker: Docker,
     lookup: Lookup,
     pub(super) timeout: Duration,
-    root_dir: Option<PathBuf>,
     image_dirs: Vec<PathBuf>,
     is_local: bool,
     is_podman: bool,
@@ -83,15 +82,14 @@ impl Engine {
         let lookup = Lookup::new(address, &version)?;
         let is_podman = false;
         let layers = Arc::default();
-        let (root_dir, image_dirs) = (None, Vec::new());
-        let mut engine = Self { docker, lookup, timeout, root_dir, image_dirs, is_local, is_podman, layers };
+        let image_dirs = Vec::new();
+        let mut engine = Self { docker, lookup, timeout, image_dirs, is_local, is_podman, layers };
         let version = engine.call("tell its version", engine.docker.version()).await?;
         engine.is_podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
         let info = engine.call("tell what it is", engine.docker.info()).await?;
         // Elsewhere, the same path is another disk.
         if is_local {
             engine.image_dirs = dirs_of_images(&info, Path::new(CONTAINERD_DIR));
-            engine.root_dir = info.docker_root_dir.map(PathBuf::from);
         }
         Ok(engine)
     }
@@ -184,11 +182,12 @@ impl Engine {
         Ok(found.as_ref().and_then(container_of_inspection))
     }
 
-    /// Which of a container's processes hangs in the kernel, where they are to be seen.
+    /// Which of a container's processes hangs in the kernel, as far as the engine tells: it sees what the janitor may not.
     pub(crate) async fn hanging(&self, id: &str) -> Option<String> {
-        self.root_dir.as_ref()?;
-        let found = tokio::time::timeout(INSPECTION_TIMEOUT, self.lookup.container(id)).await;
-        hang::of(Path::new("/proc"), found.ok()?.ok()??.pointer("/State/Pid")?.as_u64()?)
+        let options = TopOptionsBuilder::new().ps_args(hang::PS_ARGS).build();
+        let told = self.docker.top_processes(id, Some(options));
+        let told = tokio::time::timeout(INSPECTION_TIMEOUT, told).await.ok()?.ok()?;
+        hang::of(&told.processes?)
     }
 
     /// What a container's own files take; `None` where that is not known soon.
