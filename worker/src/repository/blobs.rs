@@ -1,10 +1,14 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+use nix::fcntl::{FcntlArg, fcntl};
+
 use crate::git::Git;
 
-/// What is read ahead of git, in bytes.
-const READ_AHEAD_BYTES: usize = 1 << 17;
+/// What is read ahead of git, in bytes, and what it may write before it is read: the most that a pipe may hold where
+/// nobody has set another limit (pipe(7)). The more that is, the less often the two wait for each other.
+const READ_AHEAD_BYTES: usize = 1 << 18;
+const PIPE_BYTES: i32 = 1 << 20;
 
 /// The contents of objects, from one git that lives as long as this. Blocks; the objects lie on this node.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ impl Blobs {
             git.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let asked = git.stdin.take();
         let told = git.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        // A pipe of the usual size does too.
+        let _ = fcntl(&told, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
         Ok(Self { git, asked, told: BufReader::with_capacity(READ_AHEAD_BYTES, told) })
     }
 
