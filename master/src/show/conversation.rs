@@ -58,12 +58,13 @@ fn add_exchange(text: &mut String, nth: &str, exchange: &Value) {
     let known = kinds.into_iter().find(|(kind, _)| !reply[kind].is_null());
     let (none, said) =
         known.map_or((&Value::Null, "for a reason unknown here"), |(kind, said)| (&reply[kind], said));
-    let cost = if none["cost"]["micro_dollars"].as_u64().unwrap_or_default() == 0 {
-        String::new()
-    } else {
-        cost_of(&none["cost"], &none["seconds"])
-    };
-    let _ = writeln!(text, "no answer: {said}: {}{cost}", line_of(&none["why"]));
+    let (cost, seconds) = (&none["cost"], &none["seconds"]);
+    let has = |value: &Value| value.as_f64().is_some_and(|number| number > 0.0);
+    let has_cost = has(&cost["usage"]["read"]) || has(&cost["usage"]["written"]) || has(seconds);
+    let cost = if has_cost { cost_of(cost, seconds) } else { String::new() };
+    // Older results have the reason alone.
+    let why = if none.is_string() { none } else { &none["why"] };
+    let _ = writeln!(text, "no answer: {said}: {}{cost}", line_of(why));
 }
 
 /// The texts that a prompt is filled in with stand between `<<< name` and `>>> name`; the rest of it is the same each time.
@@ -180,11 +181,11 @@ mod tests {
     #[test]
     fn every_reply_is_told_and_nothing_of_it_moves_the_cursor() {
         let long: String = (0..20).map(|n| format!("line {n}\n")).collect();
-        let none = |kind: &str, micro_dollars: u64| {
+        let none = |kind: &str, read: u64| {
             serde_json::json!({
                 "agent": "script", "after": 0, "messages": [{ "role": "user", "content": "choose" }],
-                "reply": { kind: { "why": "no", "cost": { "usage": { "read": 7, "written": 0 }, "micro_dollars": micro_dollars },
-                                   "seconds": 1.5 } },
+                "reply": { kind: { "why": "no", "cost": { "usage": { "read": read, "written": 0 }, "micro_dollars": 0 },
+                                   "seconds": 0.0 } },
             })
         };
         let json = serde_json::json!({
@@ -195,17 +196,20 @@ mod tests {
                                { "role": "user", "content": format!("Look.\n<<< a\n{long}>>> b\n>>> a\nSo.\n<<< e\n\n>>> e") }],
                   "reply": { "answer": { "text": "look\u{1b}[2J", "endpoint": "one", "model": "m", "micro_dollars": 1500,
                                          "seconds": 2.5, "usage": { "read": 10, "written": 3 } } } },
-                none("spent", 0), none("refused", 20), none("too-long", 0), none("eaten", 0),
+                none("spent", 0), none("refused", 7), none("too-long", 0), none("eaten", 0),
+                // As results of earlier versions have it.
+                { "agent": "script", "after": 0, "messages": [], "reply": { "spent": "dollars" } },
             ],
             "messages": [{ "iteration": 1, "outcome": "build: x", "analysis": "feedback", "to": "dockerfile", "text": "mend it" }],
         });
         let told = tell_conversation(&json.to_string());
         let expected = [
-            "made by agents\n\n── 1 of 5: explore by m (one), 10 tokens read, 3 written, $0.0015, 2.5 s\ntold a:\n  │ line 0\n",
-            "  │ line 11\n  │ … 9 lines more\nsaid:\n  │ look\n\n── 2 of 5: script\ntold:\n  │ choose\nno answer: it was not asked on: no\n",
-            "no answer: it was refused: no, 7 tokens read, 0 written, $0.0000, 1.5 s\n",
+            "made by agents\n\n── 1 of 6: explore by m (one), 10 tokens read, 3 written, $0.0015, 2.5 s\ntold a:\n  │ line 0\n",
+            "  │ line 11\n  │ … 9 lines more\nsaid:\n  │ look\n\n── 2 of 6: script\ntold:\n  │ choose\nno answer: it was not asked on: no\n",
+            "no answer: it was refused: no, 7 tokens read, 0 written, $0.0000, 0.0 s\n",
             "no answer: it was too long: no\n",
-            "no answer: for a reason unknown here: \n\n══ iteration 1: build: x → dockerfile: mend it\n",
+            "no answer: for a reason unknown here: \n",
+            "no answer: it was not asked on: dollars\n\n══ iteration 1: build: x → dockerfile: mend it\n",
         ];
         for part in expected {
             assert!(told.contains(part), "{part}: {told}");

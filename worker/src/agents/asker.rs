@@ -142,6 +142,13 @@ impl<'a> Asker<'a> {
         }
     }
 
+    /// The last answer of a conversation was refused.
+    pub(super) fn was_refused(&self, why: &str) {
+        if let Model::Live(llm) = &self.model {
+            llm.was_refused(why);
+        }
+    }
+
     /// What a whole conversation came to, for whoever looks after the model.
     pub(super) fn came_to(&self, answer: Result<(), &str>) {
         if let Model::Live(llm) = &self.model {

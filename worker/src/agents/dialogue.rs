@@ -100,9 +100,9 @@ impl Dialogue {
                 Asked::Refused(why) => ((String::new(), None), why),
             };
             if self.repairs_left == 0 {
-                // What a filter takes away says nothing of the model.
-                if !is_refused {
-                    asker.came_to(Err(&complaint));
+                match is_refused {
+                    true => asker.was_refused(&complaint),
+                    false => asker.came_to(Err(&complaint)),
                 }
                 return Err(Ended::Useless(format!(
                     "the {} agent gave no answer that can be used, however often it was asked to mend it (repairs_max): {complaint}",

@@ -135,6 +135,11 @@ impl Llm {
         locked(&self.babble).came_to(answer, self.now());
     }
 
+    /// The last answer of a conversation was refused.
+    pub(super) fn was_refused(&self, why: &str) {
+        locked(&self.babble).was_refused(why, self.now());
+    }
+
     /// What models have cost, here and elsewhere.
     #[must_use]
     pub fn fleet(&self) -> &Fleet {
@@ -152,9 +157,14 @@ impl Llm {
         request: &ChatRequest,
         spent: impl Fn(&Used) -> Option<String>,
     ) -> (Result<Answer, AskError>, Used) {
-        let (mut used, mut away_since, mut is_last) = (Used::default(), None, false);
+        let (mut used, mut is_last) = (Used::default(), false);
+        let mut away_since: Option<Duration> = None;
         loop {
+            let asked_at = self.now();
             self.until_allowed().await;
+            // Who may not ask does not wait for an endpoint.
+            let paused = self.now().saturating_sub(asked_at);
+            away_since = away_since.map(|since| since + paused);
             let (began, answered) = (self.now(), self.answered.load(Ordering::Relaxed));
             let (asked, lost) = self.once(request).await;
             used.cost.add(&lost);
@@ -181,10 +191,9 @@ impl Llm {
             if is_last {
                 return (Err(AskError::Alone(last)), used);
             }
-            let since = *away_since.get_or_insert((began, answered));
-            if self.now().saturating_sub(since.0) + AWAY_PAUSE > *locked(&self.away_max) {
-                let are_others = self.answered.load(Ordering::Relaxed) > since.1;
-                if !are_others && !self.answers_another().await {
+            let since = *away_since.get_or_insert(began);
+            if self.now().saturating_sub(since) + AWAY_PAUSE > *locked(&self.away_max) {
+                if !self.answers_another().await {
                     return (Err(AskError::Away(last)), used);
                 }
                 is_last = true;

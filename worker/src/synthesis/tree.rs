@@ -12,6 +12,8 @@ const FILES_MAX: usize = 50_000;
 const DEPTH_MAX: usize = 24;
 /// The largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// How often a file is asked for, each time of another git.
+const TRIES: u32 = 2;
 
 /// A repository's files at the base commit, as far as they may be read: regular files below the root, within
 /// limits. Symbolic links are never followed, since the tree is not trusted.
@@ -151,19 +153,29 @@ impl Unwritten {
     fn read(&self, path: &str) -> Option<Vec<u8>> {
         let object = self.objects.get(path)?;
         let mut running = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut git = running.take().map_or_else(|| self.tree.blobs(), Ok).ok()?;
-        git.ask(object).ok()?;
-        let read = git.next(|size, content| {
-            if size > FILE_BYTES_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
+        // The one that runs may have been killed since: another one knows as much.
+        for _ in 0..TRIES {
+            let Ok(mut git) = running.take().map_or_else(|| self.tree.blobs(), Ok) else { continue };
+            let read = git.ask(object).and_then(|()| {
+                git.next(|size, content| {
+                    if size > FILE_BYTES_MAX {
+                        return Err(io::ErrorKind::FileTooLarge.into());
+                    }
+                    let mut bytes = Vec::new();
+                    content.read_to_end(&mut bytes).map(|_| bytes)
+                })
+            });
+            match read {
+                Ok(bytes) => {
+                    *running = Some(git);
+                    return Some(bytes);
+                }
+                // One that has not said all it has to say is of no more use.
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return None,
+                Err(error) => tracing::warn!(%error, path, "git does not give a file"),
             }
-            let mut bytes = Vec::new();
-            content.read_to_end(&mut bytes).map(|_| bytes)
-        });
-        // One that has not said all it has to say is of no more use.
-        let bytes = read.ok()?;
-        *running = Some(git);
-        Some(bytes)
+        }
+        None
     }
 }
 

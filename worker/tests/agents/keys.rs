@@ -17,6 +17,8 @@ use super::calc::{TASK, success};
 use super::house::House;
 use super::model::Model;
 
+/// Far longer than it takes.
+const WATCH_MAX: Duration = Duration::from_mins(8);
 const KEY: &str = "sk-of-the-test";
 /// What the image has of the repository.
 const CONTROL: &str = "self.assertTrue(callable(calc.add))";
@@ -75,7 +77,8 @@ fn a_key_that_is_used_is_in_no_container_and_no_image() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let docker = Docker::connect_with_defaults().expect("an engine");
     let worker = house.worker(&model, "agents", "");
-    let containers = runtime.block_on(watch(&docker, &spool));
+    let watched = async { tokio::time::timeout(WATCH_MAX, watch(&docker, &spool)).await };
+    let containers = runtime.block_on(watched).expect("it ends");
     let (state, manifest, _) = house.outcome(&spool);
     drop(worker);
     assert!(matches!(state, State::Done(_)), "{manifest:#}\n{}", house.said());

@@ -130,7 +130,7 @@ impl Failure {
             429 if retry_after.is_none() && has(&["insufficient_quota"]) => Self::Forbidden { status, said },
             429 => Self::Busy { retry_after, said },
             // Of what was said; what is said of an account is for a person.
-            403 if is_filtered && !has(&["account", "api key", "api_key"]) => Self::Unusable(said),
+            403 if is_filtered && !is_of_account(body) => Self::Unusable(said),
             401..=403 => Self::Forbidden { status, said },
             _ if is_too_long => Self::TooLong(said),
             400 | 422 if is_filtered || !is_of_call => Self::Unusable(said),
@@ -173,6 +173,18 @@ pub(super) fn said(body: &str) -> String {
     let plain: String = body.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let words: Vec<&str> = plain.split_whitespace().collect();
     words.join(" ").chars().take(SAID_CHARS_MAX).collect()
+}
+
+/// Whether the endpoint speaks of who asks, in its own words: it may quote what it was asked.
+fn is_of_account(body: &str) -> bool {
+    let own = serde_json::from_str::<serde_json::Value>(body).ok().and_then(|read| {
+        let message = read.pointer("/error/message").or_else(|| read.get("message"))?;
+        message.as_str().map(str::to_ascii_lowercase)
+    });
+    let own = own.unwrap_or_else(|| body.to_ascii_lowercase());
+    ["account", "organization", "project", "suspended", "api key", "api_key"]
+        .iter()
+        .any(|mark| own.contains(mark))
 }
 
 #[cfg(test)]
@@ -234,7 +246,10 @@ mod tests {
         check(400, None, "{\"code\":\"invalid_prompt\"}", "Unusable");
         let moderated = "{\"code\":403,\"message\":\"requires moderation; your input was flagged\"}";
         check(403, None, moderated, "Unusable");
+        let quoting = "{\"error\":{\"message\":\"your input was flagged\",\"metadata\":{\"flagged_input\":\"my account\"}}}";
+        check(403, None, quoting, "Unusable");
         check(403, None, "your account was flagged", "Forbidden");
+        check(403, None, "{\"error\":{\"message\":\"your organization was flagged\"}}", "Forbidden");
         check(403, None, "no access to this model", "Forbidden");
         check(401, None, moderated, "Forbidden");
         check(422, None, "no", "Unusable");
