@@ -1,6 +1,7 @@
 //! How full the node's disks are, in bytes and in inodes.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
@@ -84,14 +85,21 @@ impl DiskUse {
         of(self.used_bytes, self.total_bytes).max(of(self.used_inodes, self.total_inodes))
     }
 
+    /// One that tells of no blocks has no end.
     fn free_bytes(&self) -> u64 {
-        self.total_bytes.saturating_sub(self.used_bytes)
+        if self.total_bytes == 0 { u64::MAX } else { self.total_bytes.saturating_sub(self.used_bytes) }
     }
 
     fn beyond(used: u64, total: u64, percent: u8) -> u64 {
         let limit = (u128::from(total) * u128::from(percent) / 100) as u64;
         used.saturating_sub(limit)
     }
+}
+
+/// Whether two directories lie on one disk, as far as they can be looked at.
+pub(crate) fn are_one_disk(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+    device(one).is_some_and(|device_of_one| device(other) == Some(device_of_one))
 }
 
 /// What a disk demands, after `before`: between the watermarks it goes on with what it had begun. A disk that cannot be
@@ -222,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_fullest_disk_counts_and_one_that_cannot_be_seen_is_told() {
-        let full = Watermarks { high_percent: 1, low_percent: 1, emergency_percent: 101, free_bytes_min: 0 };
+        let full = Watermarks { high_percent: 1, low_percent: 1, emergency_percent: 101, free_bytes_min: 1 };
         let check = |dirs: &[&str], expected: Level, told: usize| {
             let dirs: Vec<PathBuf> = dirs.iter().map(PathBuf::from).collect();
             let mut unseen = Vec::new();

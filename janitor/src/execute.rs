@@ -221,7 +221,7 @@ impl<W: World> Execution<'_, W> {
             })
             .for_each_concurrent(self.parallel, |candidate| async {
                 self.step(candidate, waiting, tally).await;
-                self.notifier.watchdog();
+                self.notifier.works_on();
             })
             .await;
         begun.into_inner()
@@ -337,7 +337,7 @@ impl<W: World> Execution<'_, W> {
     async fn settle(&self, id: &str) {
         let began = Instant::now();
         while began.elapsed() < SETTLE_MAX && !matches!(self.world.image(id).await, Ok(None)) {
-            self.notifier.watchdog();
+            self.notifier.works_on();
             self.world.pause(SETTLE_PAUSE).await;
         }
     }

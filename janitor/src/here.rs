@@ -168,7 +168,7 @@ pub(crate) async fn while_alive<T>(notifier: &Notifier, work: impl Future<Output
     let tick = notifier.watchdog_interval().unwrap_or(Duration::MAX);
     let mut work = pin!(work);
     loop {
-        notifier.working(tick.saturating_mul(2));
+        notifier.works_on();
         if let Ok(done) = tokio::time::timeout(tick, &mut work).await {
             return done;
         }
@@ -223,6 +223,7 @@ fn look_at_litter(_: &Files, (path, bytes): &(PathBuf, Option<u64>)) -> Result<L
 fn look_at_mirror(files: &Files, (path, bytes): &(PathBuf, Option<u64>)) -> Result<Look, JanitorError> {
     Ok(match path.symlink_metadata() {
         Err(_) => Look::Keep("it is gone"),
+        Ok(_) if files.mirror_is_held(path) => Look::Keep("somebody reads or fetches it"),
         Ok(_) if files.mirror_rests(path) => Look::Remove(*bytes),
         Ok(_) => Look::Keep("somebody uses it"),
     })

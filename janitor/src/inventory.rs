@@ -49,6 +49,8 @@ pub struct Inventory {
     pub pressure: Pressure,
     /// What the disk of the state directory demands.
     pub state_pressure: Pressure,
+    /// Whether the state directory lies on a disk of images.
+    pub is_one_disk: bool,
     /// What nobody needs any more in the spool.
     pub litter: Vec<Litter>,
     /// Copies of repositories.
@@ -168,6 +170,7 @@ impl Inventory {
             left_alone: BTreeSet::new(),
             pressure: Pressure::default(),
             state_pressure: Pressure::default(),
+            is_one_disk: false,
             litter: Vec::new(),
             mirrors: Vec::new(),
         }

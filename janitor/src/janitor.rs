@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::audit::Audit;
 use crate::breaker::Breaker;
 use crate::config::Config;
-use crate::disk::{Level, Levels, Pressure};
+use crate::disk::{Level, Levels, Pressure, are_one_disk};
 use crate::door::{BuildsWait, Door};
 use crate::ending::Ending;
 use crate::error::JanitorError;
@@ -261,9 +261,8 @@ impl Janitor {
         let plan = plan(&inventory, ripe, self.limit(deletions_max));
         if plan.postponed > 0 && !self.is_open {
             tracing::warn!(
-                "{} more removals wait for the next passes: each makes {} at most (janitor.deletions_max)",
-                plan.postponed,
-                self.config.deletions_max
+                "{} more removals wait for the next passes: this one makes {deletions_max} at most (janitor.deletions_max)",
+                plan.postponed
             );
         }
         let open_wait = Duration::from_secs(self.config.builds_wait_seconds);
@@ -460,6 +459,7 @@ impl Janitor {
         let state_dir = std::slice::from_ref(&self.files.state_dir);
         let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
         let unseen_before = std::mem::take(unseen);
+        let is_one_disk = image_dirs.iter().any(|dir| are_one_disk(dir, &state_dir[0]));
         let pressure = self.levels.worst_pressure(image_dirs, &marks, unseen);
         let state_pressure = self.levels.worst_pressure(state_dir, &marks, unseen);
         unseen.iter().filter(|told| !unseen_before.contains(told)).for_each(|told| tracing::warn!("{told}"));
@@ -468,6 +468,7 @@ impl Janitor {
             left_alone: self.resistance.images_left_alone(began),
             pressure,
             state_pressure,
+            is_one_disk,
             litter: self.house.litter.clone(),
             mirrors: self.house.mirrors.clone(),
             ..inventory

@@ -123,7 +123,10 @@ pub fn policy(
     found.extend(entries_without_object(inventory));
     found.extend(locks_without_anything(inventory));
     found.extend(inventory.litter.iter().map(litter_left));
-    found.extend(mirrors_left(inventory, mirrors_bytes_max));
+    let is_image = |candidate: &&Candidate| matches!(candidate.target, Target::Image(_));
+    let of_images: u64 = found.iter().filter(is_image).filter_map(|candidate| candidate.bytes).sum();
+    let freed = if inventory.is_one_disk { of_images } else { 0 };
+    found.extend(mirrors_left(inventory, mirrors_bytes_max, freed));
     found
 }
 
@@ -283,9 +286,10 @@ fn litter_left(litter: &Litter) -> Candidate {
 }
 
 /// The longest unused first, until the rest is no more than `bytes_max` and what a full disk demands is freed; in an
-/// emergency all that rest.
-fn mirrors_left(inventory: &Inventory, bytes_max: u64) -> impl Iterator<Item = Candidate> {
-    let Pressure { level, mut bytes_to_free, inodes_to_free, .. } = inventory.state_pressure;
+/// emergency all that rest. So many bytes are `freed` on that disk without them.
+fn mirrors_left(inventory: &Inventory, bytes_max: u64, freed: u64) -> impl Iterator<Item = Candidate> {
+    let Pressure { level, bytes_to_free, inodes_to_free, .. } = inventory.state_pressure;
+    let mut bytes_to_free = bytes_to_free.saturating_sub(freed);
     let mut mirrors: Vec<&Mirror> = inventory.mirrors.iter().collect();
     mirrors.sort_by_key(|mirror| (mirror.used_at, &mirror.path));
     let mut bytes: u64 = mirrors.iter().map(|mirror| mirror.bytes).sum();

@@ -89,9 +89,10 @@ impl Notifier {
         self.send(&[NotifyState::Watchdog]);
     }
 
-    /// Its work loop waits for something that takes long and ends by itself; it will be heard of again within `next`. Counts
-    /// before it is ready, too.
-    pub fn working(&self, next: Duration) {
+    /// Its work loop is at something that takes long and ends by itself: it will be heard of again before the watchdog bites.
+    /// Counts before it is ready, too.
+    pub fn works_on(&self) {
+        let next = self.watchdog.unwrap_or(Duration::MAX);
         let next = u32::try_from(next.as_micros()).unwrap_or(u32::MAX);
         self.send(&[NotifyState::Watchdog, NotifyState::ExtendTimeoutUsec(next)]);
     }
@@ -166,7 +167,7 @@ mod tests {
         check(&|n| n.ready("3 slots"), "READY=1\nSTATUS=3 slots\n");
         check(&|n| n.status("a\nSTOPPING=1"), "STATUS=a STOPPING=1\n");
         check(&|n| n.watchdog(), "WATCHDOG=1\n");
-        check(&|n| n.working(Duration::from_secs(2)), "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=2000000\n");
+        check(&|n| n.works_on(), "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=30000000\n");
         check(&|n| n.trouble(Some("a key is wrong".to_owned())), "STATUS=a key is wrong; a STOPPING=1\n");
         check(&|n| n.status("5 open"), "STATUS=a key is wrong; 5 open\n");
         check(&|n| n.trouble(None), "STATUS=5 open\n");

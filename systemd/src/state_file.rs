@@ -65,7 +65,8 @@ pub fn remove_tree(root: &Path) -> io::Result<()> {
 fn make_writable(root: &Path) {
     let mut dirs = vec![root.to_owned()];
     while let Some(dir) = dirs.pop() {
-        let Ok(found) = dir.symlink_metadata() else { continue };
+        // Never through a link.
+        let Some(found) = dir.symlink_metadata().ok().filter(std::fs::Metadata::is_dir) else { continue };
         let mode = found.permissions().mode();
         if mode & OWNERS != OWNERS {
             let _ = std::fs::set_permissions(&dir, Permissions::from_mode(mode & 0o7777 | OWNERS));

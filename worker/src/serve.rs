@@ -165,7 +165,8 @@ pub(crate) async fn serve(
             }
         },
     };
-    if auto {
+    // Who builds nothing has found out nothing.
+    if auto && build_network != Network::None {
         let (path, text) = (state_dir.join(BUILD_NETWORK), format!("{build_network:?}\n"));
         if let Err(error) = state_file::replace(&path, text.as_bytes(), 0o644) {
             tracing::warn!("{} cannot be written: {error}; it is found out again next time", path.display());

@@ -155,6 +155,9 @@ impl Engine {
                 match self.single(asked).await? {
                     Single::Known(found) => {
                         let layers = found.and_then(|image| image.root_fs?.layers).unwrap_or_default();
+                        // Others may take too long.
+                        let mut known = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+                        known.insert(id.to_owned(), layers.clone());
                         Ok::<_, EngineError>(Some((id.to_owned(), layers)))
                     }
                     // Asked again next time; until then it seems to stand on nothing, and the engine knows better.

@@ -1,4 +1,4 @@
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -85,7 +85,15 @@ impl Files {
         Ok(true)
     }
 
-    /// Whether nobody has asked for it for long.
+    /// Whether somebody fetches or reads it just now.
+    pub(crate) fn mirror_is_held(&self, path: &Path) -> bool {
+        let is_locked = |path: PathBuf| {
+            File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+        };
+        !is_removed(path) && (is_locked(lock_of(path)) || is_locked(path.to_owned()))
+    }
+
+    /// Whether nobody has asked for it for a while.
     pub(crate) fn mirror_rests(&self, path: &Path) -> bool {
         is_removed(path) || mirror_used_at(path).is_some_and(|used_at| mirror_rests(used_at, (self.clock)()))
     }

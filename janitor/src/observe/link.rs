@@ -25,6 +25,8 @@ const LISTING_MAX: Duration = Duration::from_secs(600);
 pub(crate) struct Link {
     address: Option<String>,
     engine: Option<Engine>,
+    /// One that took too long for all that it holds: what it has told is known to it, and need not be told again.
+    slow: Option<Engine>,
     /// Where it keeps images, as it last said: its disk is no emptier while it does not answer.
     image_dirs: Vec<PathBuf>,
     failures: u32,
@@ -39,6 +41,7 @@ impl Link {
         Self {
             address,
             engine: None,
+            slow: None,
             image_dirs: Vec::new(),
             failures: 0,
             retry_at: None,
@@ -98,6 +101,8 @@ impl Link {
                 let period = Duration::from_secs(config.period_seconds);
                 let pause = period.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
                 self.failures += 1;
+                // What it has heard and nobody noted is asked for again.
+                self.listener = None;
                 self.retry_at = Some(Instant::now() + pause);
                 None
             }
@@ -110,11 +115,14 @@ impl Link {
         uses: &Uses,
         now: Timestamp,
     ) -> Result<(Engine, Objects, Heard), EngineError> {
-        let engine = match self.engine.take() {
+        let engine = match self.engine.take().or(self.slow.take()) {
             Some(engine) => engine,
             None => Engine::connect(self.address.as_deref(), config.engine_timeout()).await?,
         };
-        let objects = engine.list().await?;
+        self.slow = Some(engine.clone());
+        let listed = engine.list().await;
+        self.slow = None;
+        let objects = listed?;
         let heard = self.heard(&engine, uses, now).await;
         Ok((engine, objects, heard))
     }

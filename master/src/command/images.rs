@@ -17,8 +17,8 @@ use crate::text::{bytes, clean_line, duration, plural, table};
 use crate::up::Screen;
 use systemd::chain;
 
-/// How long builds of a worker are waited for before an image that was replaced is removed; then the next call does it.
-const BUILDS_WAIT: Duration = Duration::from_secs(60);
+/// How long a moment without builds of a worker is waited for before an image that was replaced is removed; then the next call does it.
+const BUILDS_WAIT: Duration = Duration::from_secs(10);
 
 /// Where an engine listens if nobody says otherwise.
 const DEFAULT_ENGINE: &str = "unix:///var/run/docker.sock";
@@ -48,8 +48,10 @@ pub(super) fn run(
             let builder = ImageBuilder::new(docker, settings, state_dir.join("base-images")).rebuild(rebuild);
             // An engine may fail the builds of a worker that look into its cache just then.
             let builder = builder.removing_in(move || {
-                let gate =
-                    BuildGate::open(&state_dir).and_then(|gate| gate.no_builds(BUILDS_WAIT)).ok().flatten();
+                let gate = BuildGate::open(&state_dir)
+                    .and_then(|gate| gate.no_builds_by_chance(BUILDS_WAIT))
+                    .ok()
+                    .flatten();
                 gate.map(|gate| Box::new(gate) as Box<dyn Send>)
             });
             runtime.block_on(build(&builder, versions, host, out))

@@ -70,7 +70,11 @@ fn github(arguments: &GithubArguments, host: &Host, out: &mut dyn Write) -> Resu
     let (mut first, mut telling) = (None, Telling::new(began));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let collected = runtime.block_on(collector.run(&repositories, since, |progress| {
-        let first = first.get_or_insert_with(|| progress.clone());
+        // Until it is known how much there is, nothing has begun.
+        if progress.all > 0 {
+            first.get_or_insert_with(|| progress.clone());
+        }
+        let first = first.as_ref().unwrap_or(progress);
         let now = (host.now)();
         let elapsed = now.duration_since(began).as_secs_f64();
         // A screen that is gone is found out when the result is written.

@@ -30,7 +30,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The longest that one request may take; GitHub itself gives up a query after ten seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-const GRAPHQL: &str = "graphql";
+pub(super) const GRAPHQL: &str = "graphql";
 
 /// How a server is asked, whatever for: with the token that is idle and has the most left, as often as it allows.
 pub(super) struct Client {
@@ -114,15 +114,19 @@ impl Client {
             let request = http.get(&url).header(ACCEPT, accept);
             etag.into_iter().fold(request, |request, etag| request.header(IF_NONE_MATCH, etag))
         };
-        self.patiently(async || self.send(resource, &url, request).await, |_| false).await
+        self.patiently(resource, async || self.send(resource, &url, request).await, |_| false).await
+    }
+
+    fn graph_url(&self) -> String {
+        format!("{}/graphql", self.api.strip_suffix("/v3").unwrap_or(&self.api))
     }
 
     /// Asks the GraphQL API.
     pub(super) async fn query(&self, query: &str, variables: &Value) -> Result<Queried, GithubError> {
-        let url = format!("{}/graphql", self.api.strip_suffix("/v3").unwrap_or(&self.api));
+        let url = self.graph_url();
         let body = json!({ "query": query, "variables": variables });
         let ask = async || self.send(GRAPHQL, &url, |http| http.post(&url).json(&body)).await;
-        Ok(match self.patiently(ask, |failure| failure.cause != Cause::Network).await? {
+        Ok(match self.patiently(GRAPHQL, ask, |failure| failure.cause != Cause::Network).await? {
             Err(failure) => Queried::TooHeavy(failure.why),
             Ok(mut answer) => match data_of(&mut answer) {
                 Ok(data) => Queried::Data(data),
@@ -135,6 +139,7 @@ impl Client {
     /// Asks again and again, until there is an answer, the failure is final, or others are answered and this is not.
     async fn patiently(
         &self,
+        resource: &str,
         ask: impl AsyncFn() -> Result<Result<Answer, Failure>, GithubError>,
         is_final: impl Fn(&Failure) -> bool,
     ) -> Result<Result<Answer, Failure>, GithubError> {
@@ -150,7 +155,7 @@ impl Client {
                 tokio::time::sleep(self.patience.after(failures)).await;
                 continue;
             }
-            if self.answers().await? || outages >= OUTAGES_MAX {
+            if self.answers(resource).await? || outages >= OUTAGES_MAX {
                 return Ok(Err(failure));
             }
             // The outage is to blame.
@@ -158,12 +163,19 @@ impl Client {
         }
     }
 
-    /// Waits until the server answers anything; true if it did at once, so that what failed failed by itself.
-    pub(super) async fn answers(&self) -> Result<bool, GithubError> {
-        let url = format!("{}/rate_limit", self.api);
+    /// Waits until the API of a resource answers anything; true if it did at once, so that what failed failed by itself. One of
+    /// the two may be down alone.
+    pub(super) async fn answers(&self, resource: &str) -> Result<bool, GithubError> {
+        let is_graph = resource == GRAPHQL;
+        let url = if is_graph { self.graph_url() } else { format!("{}/rate_limit", self.api) };
+        let probe = json!({ "query": "query { __typename }" });
+        let request = |http: &reqwest::Client| match is_graph {
+            true => http.post(&url).json(&probe),
+            false => http.get(&url).header(ACCEPT, JSON),
+        };
         let (began, mut failures) = (Instant::now(), 0);
         loop {
-            match self.send("core", &url, |http| http.get(&url).header(ACCEPT, JSON)).await? {
+            match self.send(resource, &url, request).await? {
                 Ok(_) => return Ok(failures == 0),
                 Err(Failure { why, .. }) if began.elapsed() >= self.patience.outage_max => {
                     return Err(GithubError::Failed { url, why });
@@ -271,15 +283,16 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// What a status of the server's own is to be blamed on. One that says what is wrong, and is no gateway's, says that of
-/// what was asked.
+/// What a status of the server's own is to be blamed on. One that speaks of the diff, and is no gateway's, says that of what
+/// was asked.
 fn failure_of(answer: &Answer) -> Option<Cause> {
     let status = answer.status;
     let is_gateway = matches!(
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    let cause = if is_gateway || answer.body.is_empty() { Cause::Moment } else { Cause::Asked };
+    let is_of_diff = String::from_utf8_lossy(&answer.body).to_ascii_lowercase().contains("diff");
+    let cause = if is_gateway || !is_of_diff { Cause::Moment } else { Cause::Asked };
     status.is_server_error().then_some(cause)
 }
 

@@ -3,7 +3,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::GithubError;
-use super::client::{Client, OUTAGES_MAX, Queried};
+use super::client::{Client, GRAPHQL, OUTAGES_MAX, Queried};
 use super::query::{self, Page, PageInfo, Places, Repository};
 use super::reader::{HEAVY_MAX, REFUSED_WEIGHT, depth};
 
@@ -52,7 +52,7 @@ impl Pages {
                 Ok(paged) => return Ok(paged),
                 Err(why) => last = why,
             }
-            if client.answers().await? {
+            if client.answers(GRAPHQL).await? {
                 break;
             }
         }
@@ -68,6 +68,9 @@ impl Pages {
     ) -> Result<Result<Paged, String>, GithubError> {
         let (mut heavy, mut alone) = (0, 0);
         loop {
+            if heavy > 0 {
+                client.recover(heavy).await;
+            }
             let (query, variables) = query::page(repo, self.size, after, depth(alone));
             let (why, weight) = match client.query(&query, &variables).await? {
                 Queried::Data((data, why)) => match repository(data) {
@@ -79,12 +82,9 @@ impl Pages {
                     Err(why) => (why, REFUSED_WEIGHT),
                 },
                 Queried::Refused(why) => (why, REFUSED_WEIGHT),
-                Queried::TooHeavy(why) => {
-                    heavy += 1;
-                    client.recover(heavy).await;
-                    (why, 1)
-                }
+                Queried::TooHeavy(why) => (why, 1),
             };
+            heavy += 1;
             if self.size == 1 {
                 alone += weight;
             }

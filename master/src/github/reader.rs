@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::candidate::{distinct, links, row};
-use super::client::{Client, OUTAGES_MAX, Queried};
+use super::client::{Client, GRAPHQL, OUTAGES_MAX, Queried};
 use super::compare::diff;
 use super::query::{self, Depth, Issue, Pull, Repository};
 use super::waiting::Waiting;
@@ -88,6 +88,9 @@ impl Reader<'_> {
         let (mut left, mut issues) = (links, Vec::new());
         let (mut at_once, mut heavy, mut alone, mut outages) = (links.len(), 0, 0, 0);
         while !left.is_empty() {
+            if heavy > 0 {
+                self.client.recover(heavy).await;
+            }
             let asked = &left[..at_once.min(left.len())];
             let (query, variables) = query::issues(asked, depth(alone));
             let (why, weight) = match self.client.query(&query, &variables).await? {
@@ -103,16 +106,13 @@ impl Reader<'_> {
                     continue;
                 }
                 Queried::Refused(why) => (why, REFUSED_WEIGHT),
-                Queried::TooHeavy(why) => {
-                    heavy += 1;
-                    self.client.recover(heavy).await;
-                    (why, 1)
-                }
+                Queried::TooHeavy(why) => (why, 1),
             };
+            heavy += 1;
             if let [link] = asked {
                 alone += weight;
                 if alone >= HEAVY_MAX {
-                    if self.client.answers().await? || outages >= OUTAGES_MAX {
+                    if self.client.answers(GRAPHQL).await? || outages >= OUTAGES_MAX {
                         missing.push(left_out(link, &why));
                         left = &left[1..];
                         outages = 0;

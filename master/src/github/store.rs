@@ -103,6 +103,8 @@ impl Store {
         let length = pulls.metadata().map_err(at(&path))?.len();
         let cursor: Option<Cursor> = read(&dir.join(CURSOR_FILE))?;
         let is_torn = |bytes: u64| GithubError::Torn { path: path.clone(), length, bytes };
+        // The rows were removed, to begin anew.
+        let is_anew = cursor.as_ref().is_some_and(|cursor| cursor.bytes > length) && length == 0;
         let (mut cursor, known) = match cursor {
             Some(cursor) if cursor.bytes <= length => {
                 let (known, bytes) = known(&path, cursor.bytes)?;
@@ -111,8 +113,7 @@ impl Store {
                 }
                 (cursor, known)
             }
-            // It was removed, to begin anew.
-            Some(_) if length == 0 => Default::default(),
+            Some(_) if is_anew => Default::default(),
             Some(cursor) => return Err(is_torn(cursor.bytes)),
             None => {
                 let (known, bytes) = known(&path, length)?;
@@ -123,7 +124,7 @@ impl Store {
         // Of several lines about one the last counts, and none once its row is written.
         let mut waiting: BTreeMap<_, _> =
             lines.into_iter().map(|line| (key_of(&line.repo, line.number), line)).collect();
-        waiting.retain(|key, _| !known.contains(key));
+        waiting.retain(|key, _| !is_anew && !known.contains(key));
         if waiting.is_empty() {
             waiting_file.clear()?;
         }

@@ -3,7 +3,7 @@ use std::io;
 
 use queue_format::{BuildTask, TaskSpec, Work};
 
-use super::commits::{Commits, Found};
+use super::commits::{Commits, Found, dir_of};
 use super::{Refusal, Report, Row, Rows, Template, task_of};
 
 /// Rows whose commits are looked for at once: a server is asked for many of them in one request.
@@ -58,7 +58,9 @@ fn look(group: &mut VecDeque<Candidate>, commits: &mut Commits, report: &mut Rep
     let builds: Vec<&BuildTask> = group.iter().filter_map(build).collect();
     let bases = builds.iter().map(|build| (build.repository.as_str(), build.instance.base_commit.as_str()));
     let ends = builds.iter().map(|build| (build.repository.as_str(), build.instance.end_commit.as_str()));
-    let found = commits.look(&bases.chain(ends.filter(|(_, end)| !end.is_empty())).collect::<Vec<_>>());
+    // No task needs an end: no server is asked for one after the other that was squashed.
+    let ends = ends.filter(|(repository, end)| !end.is_empty() && dir_of(repository).is_some());
+    let found = commits.look(&bases.chain(ends).collect::<Vec<_>>());
     let (bases, ends) = found.split_at(builds.len());
     report.unseen += bases.iter().filter(|found| **found == Found::Unseen).count();
     report.without_end += ends.iter().filter(|found| **found == Found::Missing).count();

@@ -105,7 +105,7 @@ impl Commits {
 }
 
 /// Where a repository lies on this machine, if it does.
-fn dir_of(repository: &str) -> Option<PathBuf> {
+pub(super) fn dir_of(repository: &str) -> Option<PathBuf> {
     let path = Path::new(repository.strip_prefix("file://").unwrap_or(repository));
     let dir = if path.join(".git").is_dir() { path.join(".git") } else { path.to_owned() };
     (dir.is_absolute() && dir.join("HEAD").is_file()).then_some(dir)

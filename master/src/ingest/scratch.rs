@@ -16,6 +16,12 @@ const SLOW_SECONDS: u32 = 30;
 const SSH: &str =
     "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=3";
 
+/// How long one request may take, in seconds.
+const SECONDS_MAX: &str = "300";
+
+/// What git says where a server would send everything.
+const NO_FILTERS: &str = "filtering not recognized";
+
 /// What a server says of a commit that it does not have.
 const NOT_THERE: &str = "not our ref ";
 
@@ -46,23 +52,31 @@ impl Scratch {
 
     fn ask(&self, url: &str, commits: &BTreeSet<&str>) -> io::Result<Option<BTreeSet<String>>> {
         let dir = self.dir.path().join(blake3::hash(url.as_bytes()).to_hex().as_str());
-        if !dir.exists() {
+        let is_new = !dir.exists();
+        if is_new {
             git(&self.dir.path().join("none"), &["init", "--quiet", "--bare", &dir.display().to_string()])?;
             git(&dir, &["remote", "add", "origin", url])?;
         }
         let mut missing = BTreeSet::new();
         let all: Vec<&str> = commits.iter().copied().collect();
-        for chunk in all.chunks(ASKED_AT_ONCE) {
+        // The first one alone shows whether the server leaves out what nobody wants.
+        let (first, rest) = all.split_at(usize::from(is_new).min(all.len()));
+        for chunk in first.chunks(1).chain(rest.chunks(ASKED_AT_ONCE)) {
             let mut asked = chunk.to_vec();
             asked.retain(|commit| !has(&dir, commit));
             // Each refusal names one of them.
             while !asked.is_empty() {
                 let fetch = ["fetch", "--quiet", "--no-tags", "--depth=1", "--filter=tree:0", "origin"];
                 let fetched = git(&dir, &[&fetch[..], &asked].concat())?;
+                let said = String::from_utf8_lossy(&fetched.stderr);
+                if said.contains(NO_FILTERS) {
+                    std::fs::remove_dir_all(&dir)?;
+                    return Ok(None);
+                }
                 if fetched.status.success() {
                     break;
                 }
-                let Some(named) = named(&String::from_utf8_lossy(&fetched.stderr), &asked) else {
+                let Some(named) = named(&said, &asked) else {
                     return Ok(None);
                 };
                 asked.retain(|commit| *commit != named);
@@ -76,7 +90,9 @@ impl Scratch {
 /// The commit of these that a server says it does not have.
 fn named(said: &str, asked: &[&str]) -> Option<String> {
     let rest = said.split(NOT_THERE).nth(1)?;
-    asked.iter().find(|commit| rest.starts_with(**commit)).map(|commit| (*commit).to_owned())
+    let is_named =
+        |commit: &&&str| rest.get(..commit.len()).is_some_and(|said| said.eq_ignore_ascii_case(commit));
+    asked.iter().find(is_named).map(|commit| (*commit).to_owned())
 }
 
 fn has(dir: &Path, commit: &str) -> bool {
@@ -86,7 +102,9 @@ fn has(dir: &Path, commit: &str) -> bool {
 fn git(dir: &Path, args: &[&str]) -> io::Result<Output> {
     let slow = [("http.lowSpeedLimit", SLOW_BYTES), ("http.lowSpeedTime", SLOW_SECONDS)];
     let options = slow.iter().flat_map(|(key, value)| ["-c".to_owned(), format!("{key}={value}")]);
-    Command::new("git")
+    // Of other transports than HTTP git waits for whatever comes.
+    Command::new("timeout")
+        .args(["-k", "5", SECONDS_MAX, "git", "-c", "gc.auto=0", "-c", "maintenance.auto=false"])
         .args(options)
         .arg("--git-dir")
         .arg(PathBuf::from(dir))

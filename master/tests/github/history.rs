@@ -22,7 +22,9 @@ fn this_repository() -> Option<PathBuf> {
     let asked = ["-c", "safe.directory=*", "rev-parse", "--path-format=absolute", "--git-common-dir"];
     let asked = Command::new("git").args(asked).current_dir(root).output().expect("git runs");
     let is_there = root.join(".git").exists() && asked.status.success();
-    is_there.then(|| PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim()))
+    let git_dir = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+    // A shallow clone has no history.
+    (is_there && !git_dir.join("shallow").exists()).then_some(git_dir)
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
@@ -35,7 +36,10 @@ pub(super) fn stream_of(
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut pieces = Pieces { sender, piece: BytesMut::new() };
-        let packed = pack(&mut pieces).and_then(|()| pieces.flush());
+        // A context that ends early must not look whole.
+        let whole = AssertUnwindSafe(|| pack(&mut pieces).and_then(|()| pieces.flush()));
+        let packed =
+            catch_unwind(whole).unwrap_or_else(|_| Err(io::Error::other("packing it failed within itself")));
         if let Err(error) = packed {
             // Nobody listens any more where the connection is closed.
             let _ = pieces.sender.blocking_send(Err(error));
@@ -77,6 +81,13 @@ fn pack(dir: &Path, tree: Option<&SourceTree>, dockerfile: &str, output: impl Wr
         }
         let found = fs::symlink_metadata(&path)?;
         let mode = found.permissions().mode() & 0o7777;
+        // Of a tree, as git knows them, whatever the worker's umask is.
+        let mode = match tree {
+            Some(_) if found.is_symlink() => 0o777,
+            Some(_) if found.is_dir() || mode & 0o100 != 0 => 0o755,
+            Some(_) => 0o644,
+            None => mode,
+        };
         if found.is_dir() {
             pack_directory(name, mode, &mut tar)?;
             left.extend(children(&path)?);
@@ -133,7 +144,11 @@ fn pack_directory(name: &Path, mode: u32, tar: &mut tar::Builder<impl Write>) ->
 fn pack_link(name: &Path, target: &Path, mode: u32, tar: &mut tar::Builder<impl Write>) -> io::Result<()> {
     let mut header = header_of(mode);
     header.set_entry_type(tar::EntryType::Symlink);
-    tar.append_link(&mut header, name, target)
+    // To the byte; what is too long for that is in a header of its own, to the byte too.
+    match header.set_link_name_literal(target.as_os_str().as_bytes()) {
+        Ok(()) => tar.append_data(&mut header, name, io::empty()),
+        Err(_) => tar.append_link(&mut header, name, target),
+    }
 }
 
 fn pack_file(

@@ -49,10 +49,11 @@ impl Engine for Docker {
     }
 
     async fn remove_left(&self, objects: &HashSet<Uuid>) -> Result<(), EngineError> {
+        let mut removed = Ok(());
         for object in objects {
-            self.remove_object(*object).await?;
+            removed = removed.and(self.remove_object(*object).await);
         }
-        Ok(())
+        removed
     }
 
     async fn ping(&self) -> Result<(), EngineError> {

@@ -30,7 +30,7 @@ impl Blobs {
         let mut blobs = Self::spawn(git, &["cat-file", "--batch", "--buffer"])?;
         if let Some(mut asked) = blobs.asked.take() {
             // A git that has ended reads no more, which whoever reads its answers learns.
-            std::thread::spawn(move || asked.write_all(objects.as_bytes()));
+            std::thread::Builder::new().spawn(move || asked.write_all(objects.as_bytes()))?;
         }
         Ok(blobs)
     }

@@ -7,9 +7,10 @@ use super::copy::Origin;
 use super::{ProvisionError, partial};
 use crate::git::{Git, GitError};
 
-/// A server that sends fewer bytes a second, for so long, has stopped sending.
-const SPEED_BYTES_MIN: u32 = 1000;
-const SLOW_SECONDS_MAX: u32 = 60;
+/// An HTTP server that sends fewer bytes a second, for so long, has stopped sending. While it counts what it is going to send,
+/// it sends a few bytes now and then.
+const SPEED_BYTES_MIN: u32 = 1;
+const SLOW_SECONDS_MAX: u32 = 900;
 
 /// How long git may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

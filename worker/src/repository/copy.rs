@@ -112,13 +112,24 @@ impl RepositoryCache {
         // A remote of this name, fetched from with a filter, is what makes a partial clone.
         git.run(&["config", "remote.origin.url", &origin.url]).await?;
         // A branch that is gone may be in the way of one below its name.
-        let all =
-            ["--force", "--prune", "--", "origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-        let mut fetched = self.fetch(&git, origin, &all).await;
-        if fetched.is_err() && has_lost_objects(&git).await {
+        let all: &[&str] = match origin.kind {
+            // One may have been made of any ref.
+            OriginKind::Bundle => &["--force", "--prune", "--", "origin", "+refs/*:refs/*"],
+            OriginKind::Server => &[
+                "--force",
+                "--prune",
+                "--",
+                "origin",
+                "+refs/heads/*:refs/heads/*",
+                "+refs/tags/*:refs/tags/*",
+            ],
+        };
+        let mut fetched = self.fetch(&git, origin, all).await;
+        let is_refused = fetched.as_ref().is_err_and(|error| error.refusal().is_some());
+        if is_refused && has_lost_objects(&git).await {
             self.make_anew(dir).await?;
             git.run(&["config", "remote.origin.url", &origin.url]).await?;
-            fetched = self.fetch(&git, origin, &all).await;
+            fetched = self.fetch(&git, origin, all).await;
         }
         if let Some(found) = find(&git, commit).await? {
             return Ok(found);

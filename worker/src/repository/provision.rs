@@ -116,7 +116,11 @@ pub async fn provision(
         None => error.into(),
     })?;
     let index = async {
-        snapshot.seeing().run(&["read-tree", &commit.id]).await?;
+        // Names that git takes from nobody.
+        snapshot.seeing().run(&["read-tree", &commit.id]).await.map_err(|error| match error.refusal() {
+            Some(said) => no_commit(said.replace('\n', "; ")),
+            None => error.into(),
+        })?;
         check_patches(snapshot.seeing(), task, context_dir, &dir).await
     };
     let nearest = ["describe", "--tags", "--abbrev=0", "--match=*[0-9]*", &commit.id];

@@ -72,10 +72,9 @@ impl<E: Engine + 'static> Worker<E> {
             Some(why) => Err(Interruption::Node(why)),
             None => self.conclusion(slot, claim, &journal, shutdown).await,
         };
-        let is_cut_off = came_to.is_err();
         let pause = self.settle_with(slot, claim, &journal, came_to, shutdown).await;
-        // Cut off before it came to what the process before this one had begun, it has left that as it was.
-        if is_cut_off && let Err(error) = self.shop.engine.remove_left(journal.left_running()).await {
+        // One that ended before it came to what the process before this one had begun has left that as it was.
+        if let Err(error) = self.shop.engine.remove_left(journal.left_running()).await {
             tracing::warn!(task = %id, %token, %error, "something of it is left to the janitor");
         }
         on_disk(|| journal.end());
@@ -373,7 +372,10 @@ impl<E: Engine + 'static> Worker<E> {
             }
             // The kernel lets what ran there run on CPUs of others: that does not wait for the next look.
             if online_cpus(Path::new("/")).is_some_and(|online| !online.touches(&cpus)) {
-                self.look_at_slots().await;
+                tokio::select! {
+                    () = shutdown.requested() => return Interruption::Shutdown,
+                    _ = self.look_at_slots() => {}
+                }
             }
             if self.seats.are_gone(&cpus) {
                 return Interruption::CpusGone;

@@ -263,11 +263,15 @@ impl Shared {
     fn answer(&self, target: &str, headers: &Headers, body: &[u8], manners: &Manners) -> Answer {
         let (method, path) = target.split_once(' ').unwrap_or_default();
         if method == "POST" && path == "/graphql" {
+            let asked: Value = serde_json::from_slice(body).expect("JSON");
+            if asked["query"] == "query { __typename }" {
+                return answer(200, r#"{"data":{"__typename":"Query"}}"#);
+            }
             let number = self.queries.fetch_add(1, Ordering::SeqCst);
             if let Some(Scripted { status, headers, body }) = manners.script.get(number).cloned() {
                 return Answer { headers, ..answer(status, body) };
             }
-            return self.query(&serde_json::from_slice(body).expect("JSON"), manners);
+            return self.query(&asked, manners);
         }
         if path == "/rate_limit" {
             return answer(200, "{}");

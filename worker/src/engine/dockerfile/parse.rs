@@ -203,7 +203,10 @@ fn expanded(arguments: &str) -> String {
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || "_:-+?#%/".contains(c);
-        text.push(' ');
+        let is_whole =
+            part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').starts_with('}');
+        // A name alone stays where it stands, or is nothing there.
+        text.push(if is_whole { '$' } else { ' ' });
         text.push_str(&part.trim_start_matches(is_of_name).replace(['\\', '"', '\'', '}'], ""));
     }
     text
@@ -232,6 +235,7 @@ mod tests {
         check("\\\nRUN a\n", &[("RUN", "a")]);
         check("RUN a <<< b; echo $((1<<2))", &[("RUN", "a <<< b; echo $((1<<2))")]);
         check("RUN a<<b '<<' ${C:-d e}$((1<<2))", &[("RUN", "a<<b '<<' ${C:-d e}$((1<<2))")]);
+        check("RUN a $((${B}<<2))", &[("RUN", "a $((${B}<<2))")]);
         check("RUN a\n# syntax=b\n", &[("RUN", "a")]);
         check("# a=b\n# why: syntax\nRUN é\n", &[("RUN", "é")]);
     }
