@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base_images::{
@@ -146,37 +146,38 @@ impl Engine {
         if !images.iter().any(is_of_interest) {
             return Ok(());
         }
-        let known = self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let unknown: Vec<&str> =
-            images.iter().map(|image| image.id.as_str()).filter(|id| !known.contains_key(*id)).collect();
-        let found: Vec<Option<(String, Vec<String>)>> = futures_util::stream::iter(unknown)
+        let ids = images.iter().map(|image| image.id.as_str());
+        let unknown: Vec<&str> = {
+            let known = self.known_layers();
+            ids.filter(|id| !known.contains_key(*id)).collect()
+        };
+        futures_util::stream::iter(unknown)
             .map(|id| async move {
                 let asked = self.call("inspect an image", absent(self.docker.inspect_image(id)));
-                match self.single(asked).await? {
-                    Single::Known(found) => {
-                        let layers = found.and_then(|image| image.root_fs?.layers).unwrap_or_default();
-                        // Others may take too long.
-                        let mut known = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-                        known.insert(id.to_owned(), layers.clone());
-                        Ok::<_, EngineError>(Some((id.to_owned(), layers)))
-                    }
-                    // Asked again next time; until then it seems to stand on nothing, and the engine knows better.
-                    Single::Broken => Ok(None),
+                // One that is broken is asked again next time; until then it seems to stand on nothing, and the engine knows
+                // better.
+                if let Single::Known(found) = self.single(asked).await? {
+                    let layers = found.and_then(|image| image.root_fs?.layers).unwrap_or_default();
+                    // At once: others may take too long.
+                    self.known_layers().insert(id.to_owned(), layers);
                 }
+                Ok::<_, EngineError>(())
             })
             .buffer_unordered(INSPECTIONS_IN_FLIGHT)
-            .try_collect()
+            .try_collect::<()>()
             .await?;
-        let mut known: BTreeMap<String, Vec<String>> = known;
-        known.extend(found.into_iter().flatten());
+        let mut known = self.known_layers();
         let ids: HashSet<&str> = images.iter().map(|image| image.id.as_str()).collect();
         known.retain(|id, _| ids.contains(id.as_str()));
         let orphans: Vec<usize> = (0..images.len()).filter(|at| is_of_interest(&images[*at])).collect();
         for at in orphans {
             images[at].parent_id = parent_by_layers(&images[at].id, &known);
         }
-        *self.layers.lock().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
+    }
+
+    fn known_layers(&self) -> MutexGuard<'_, BTreeMap<String, Vec<String>>> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One container as it is now; `None`: it is gone.
