@@ -1,12 +1,16 @@
 //! Patch splitting, judged by git: the fix and the tests, applied to the base in either order, give the merged tree.
 
+#[path = "common/history.rs"]
+mod project;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use master::patch::{TestPaths, check_patch, files, split};
+use project::this_repository;
 use tempfile::TempDir;
 
 /// How a dataset's diffs may have been made.
@@ -317,18 +321,6 @@ fn generated(commits: usize, seed: u64) -> (TempDir, Tried) {
 fn a_split_of_every_kind_of_change_gives_the_merged_tree() {
     let (_dir, tried) = generated(80, 1);
     assert!(tried.split > 20 && tried.commits > 40, "{tried:?}");
-}
-
-/// Where this project's history lies; a tarball of it has none.
-fn this_repository() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    // A work tree beside the first one has its objects there.
-    let asked = ["-c", "safe.directory=*", "rev-parse", "--path-format=absolute", "--git-common-dir"];
-    let asked = Command::new("git").args(asked).current_dir(root).output().expect("git runs");
-    let is_there = root.join(".git").exists() && asked.status.success();
-    let git_dir = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
-    // A shallow clone has no history.
-    (is_there && !git_dir.join("shallow").exists()).then_some(git_dir)
 }
 
 #[test]

@@ -1,31 +1,17 @@
 //! Collecting a real repository's history: the diffs are its own, and pages are as large as the server bears.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use serde_json::json;
 
 use crate::common::{House, git};
 use crate::faults::{collect, rows};
 use crate::forge::{Forge, Manners};
+use crate::project::this_repository;
 
 /// Pull requests that are played: the minutes of an hour tell when each was made.
 const PULLS: usize = 45;
 
 /// A page of more than these is too heavy.
 const PAGE_MAX: u64 = 8;
-
-/// Where this project's history lies; a tarball of it has none.
-fn this_repository() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    // A work tree beside the first one has its objects there.
-    let asked = ["-c", "safe.directory=*", "rev-parse", "--path-format=absolute", "--git-common-dir"];
-    let asked = Command::new("git").args(asked).current_dir(root).output().expect("git runs");
-    let is_there = root.join(".git").exists() && asked.status.success();
-    let git_dir = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
-    // A shallow clone has no history.
-    (is_there && !git_dir.join("shallow").exists()).then_some(git_dir)
-}
 
 #[test]
 fn every_commit_of_a_real_history_is_collected_with_its_diff() {

@@ -6,6 +6,8 @@ mod common;
 mod faults;
 mod forge;
 mod history;
+#[path = "../common/history.rs"]
+mod project;
 
 use std::collections::BTreeSet;
 use std::fs;
