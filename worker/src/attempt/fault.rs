@@ -4,7 +4,7 @@
 /// What the engine says when a step of the Dockerfile, not the engine, has failed; lower case.
 const TASKS_SENTENCES: [&str; 6] = [
     "returned a non-zero code",
-    "exit status",
+    "running runtime: exit status",
     "copy failed",
     "add failed",
     "parse error",
@@ -56,6 +56,12 @@ mod tests {
         check(step, "  Caused by: dns error: failed to lookup address information\nhint: try again", true);
         check("failed to create endpoint x on network bridge: could not find bridge docker0", "", true);
         check("OCI runtime create failed: runc create failed", "", true);
+        check(
+            "OCI runtime create failed: runc did not terminate successfully: exit status 2: unknown",
+            "",
+            true,
+        );
+        check("building at STEP \"RUN false\": while running runtime: exit status 1", "", false);
         check("failed to register layer: Error processing tar file: no space left on device", "", true);
     }
 }
