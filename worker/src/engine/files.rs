@@ -134,8 +134,20 @@ impl Inner {
                 return Ok(Err(too_large()));
             }
         }
+        if !is_whole(&archive) {
+            return Err(failed("copy files out of a container", format!("its archive of {path} is cut off")));
+        }
         Ok(Ok(archive))
     }
+}
+
+/// Whether an archive has something in it, and its end: two blocks of zeros. An engine that fails in the middle of one
+/// ends its answer as if it were done.
+fn is_whole(archive: &[u8]) -> bool {
+    const BLOCK_BYTES: usize = 512;
+    archive.len() > 2 * BLOCK_BYTES
+        && archive.len().is_multiple_of(BLOCK_BYTES)
+        && archive.ends_with(&[0; 2 * BLOCK_BYTES])
 }
 
 /// What is said of links, devices and the like.
@@ -280,6 +292,9 @@ mod tests {
         check(Regular, "abcde", &Output::None(too_large()));
         check(Directory, "", &Output::Directory(Vec::new()));
         check(Symlink, "", &Output::None("it is neither a file nor a directory".to_owned()));
+        let whole = archive(Regular, 3, b"abc");
+        assert!(is_whole(&whole) && !is_whole(&whole[..whole.len() - 1]) && !is_whole(&whole[..512]));
+        assert!(!is_whole(&[0; 1024]), "nothing is in it");
         assert_eq!(regular_file(b"not an archive", 4), None);
         assert_eq!(regular_file(&archive(Regular, 3, b"abc")[..513], 4), None);
     }
