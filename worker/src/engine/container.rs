@@ -178,7 +178,7 @@ impl Inner {
         let output = Output::of(self.attach(id).await?.output, request.log_bytes_max);
         let began = Instant::now();
         if let Err(error) = self.client.start_container(id, None).await {
-            return not_started(&error, began);
+            return not_started(&error, request.command.first().map_or("", String::as_str), began);
         }
         let watches_disk = !self.limits_disk.load(Ordering::Relaxed);
         self.see_through(id, request, began, output, watches_disk).await
@@ -341,18 +341,9 @@ fn init_status(log: &str) -> i64 {
 }
 
 /// An image without the program is the image's fault: its command ends as a shell's would.
-fn not_started(error: &Error, began: Instant) -> Result<RunOutcome, EngineError> {
+fn not_started(error: &Error, program: &str, began: Instant) -> Result<RunOutcome, EngineError> {
     let sentence = error.to_string();
-    let says = |known: &[&str]| known.iter().any(|known| sentence.contains(known));
-    let status = if says(&["executable file not found", "no such file or directory"]) {
-        STATUS_NOT_FOUND
-    } else if sentence.contains("exec: \"")
-        && says(&["permission denied", "exec format error", "is a directory"])
-    {
-        STATUS_NOT_STARTED
-    } else {
-        return Err(failed("start a container", error));
-    };
+    let status = program_status(&sentence, program).ok_or_else(|| failed("start a container", error))?;
     Ok(RunOutcome {
         end: ContainerEnd::Exited(status),
         log: sentence,
@@ -363,6 +354,24 @@ fn not_started(error: &Error, began: Instant) -> Result<RunOutcome, EngineError>
         node: None,
         warnings: Vec::new(),
     })
+}
+
+/// The status of a program that a runtime cannot start, if that is what it says: a runtime that fails names files and
+/// programs of its own, often in the same words.
+fn program_status(sentence: &str, program: &str) -> Option<i64> {
+    const STATUSES: [(&str, i64); 5] = [
+        ("executable file not found", STATUS_NOT_FOUND),
+        ("no such file or directory", STATUS_NOT_FOUND),
+        ("permission denied", STATUS_NOT_STARTED),
+        ("exec format error", STATUS_NOT_STARTED),
+        ("is a directory", STATUS_NOT_STARTED),
+    ];
+    // runc's words, then crun's.
+    let runc = sentence.split_once(&format!("exec: {program:?}: ")).map(|(_, why)| why);
+    let why = runc.and_then(|why| STATUSES.iter().find(|(known, _)| why.contains(known)));
+    let crun =
+        || sentence.contains(&format!("executable file `{program}` not found")).then_some(STATUS_NOT_FOUND);
+    why.map(|&(_, status)| status).or_else(crun)
 }
 
 /// The kernel's kill comes first: a child killed at the memory limit may be what the rest then waited for.
@@ -385,5 +394,29 @@ fn container_end(
         Ended::Itself => ContainerEnd::Exited(exit_code),
         Ended::TimedOut => ContainerEnd::TimedOut,
         Ended::DiskFull => ContainerEnd::DiskFull,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_runtime_says_of_the_program_is_its_status() {
+        let check = |sentence: &str, expected: Option<i64>| {
+            let sentence =
+                format!("failed to create shim task: OCI runtime create failed: {sentence}: unknown");
+            assert_eq!(program_status(&sentence, "bash"), expected, "{sentence}");
+        };
+        let runc = |said: &str| format!("runc create failed: unable to start container process: {said}");
+        check(&runc("exec: \"bash\": executable file not found in $PATH"), Some(127));
+        check(&runc("exec: \"bash\": stat bash: no such file or directory"), Some(127));
+        check(&runc("exec: \"bash\": permission denied"), Some(126));
+        check("crun: executable file `bash` not found in $PATH: No such file or directory", Some(127));
+        check(&runc("exec: \"/sbin/docker-init\": stat /sbin/docker-init: no such file or directory"), None);
+        check(&runc("open /sys/fs/cgroup/cpuset/x/cpuset.mems: no such file or directory"), None);
+        check("open /run/containerd/x/init.pid: no such file or directory", None);
+        check("exec: \"runc\": executable file not found in $PATH", None);
+        check("crun: write to `/sys/fs/cgroup/cgroup.procs`: Permission denied", None);
     }
 }
