@@ -10,10 +10,14 @@ use tokio::task::JoinSet;
 /// How long the last output of an ended container may take to arrive.
 const LAST_OUTPUT_MAX: Duration = Duration::from_secs(2);
 
+/// How a log ends that broke off on its way here.
+const REST_IS_LOST: &str = "\n[… the engine sent no more of it …]\n";
+
 /// What a container prints, gathered behind its back until this is dropped.
 pub(super) struct Output {
     log: Arc<Mutex<HeadTail>>,
-    pump: JoinSet<()>,
+    /// Ends with whether it read all of it.
+    pump: JoinSet<bool>,
 }
 
 impl Output {
@@ -27,9 +31,11 @@ impl Output {
         pump.spawn({
             let log = Arc::clone(&log);
             async move {
-                while let Some(Ok(piece)) = pieces.next().await {
+                while let Some(piece) = pieces.next().await {
+                    let Ok(piece) = piece else { return false };
                     log.lock().unwrap_or_else(PoisonError::into_inner).push(&piece.into_bytes());
                 }
+                true
             }
         });
         Self { log, pump }
@@ -47,11 +53,13 @@ impl Output {
         Some(Self { log: Arc::new(Mutex::new(log)), pump: JoinSet::new() })
     }
 
-    /// All of it, once the container has ended. Whatever is missing after a while is lost: a container's pipes may
-    /// outlive it only by a fault.
+    /// All of it, once the container has ended. Whatever is missing after a while is lost, and that is said: a container's
+    /// pipes may outlive it only by a fault.
     pub(super) async fn text(mut self) -> String {
-        let _ = tokio::time::timeout(LAST_OUTPUT_MAX, self.pump.join_next()).await;
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).text()
+        let ended = tokio::time::timeout(LAST_OUTPUT_MAX, self.pump.join_next()).await;
+        let is_whole = matches!(ended, Ok(None | Some(Ok(true))));
+        let text = self.log.lock().unwrap_or_else(PoisonError::into_inner).text();
+        if is_whole { text } else { text + REST_IS_LOST }
     }
 }
 
@@ -104,6 +112,20 @@ mod tests {
             output.push(piece.as_bytes());
         }
         assert_eq!(output.text(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn says_where_it_broke_off() {
+        use futures_util::stream::{iter, pending};
+        let piece = || Ok(LogOutput::StdOut { message: "abc".into() });
+        let broken = || Err(Error::RequestTimeoutError);
+        assert_eq!(Output::of(iter([piece()]), 8).text().await, "abc");
+        let lost = format!("abc{REST_IS_LOST}");
+        assert_eq!(Output::of(iter([piece(), broken()]), 8).text().await, lost);
+        assert_eq!(Output::of(iter([piece()]).chain(pending()), 8).text().await, lost);
+        let whole = Output::whole(iter([piece()]), 8).await.expect("it ends");
+        assert_eq!(whole.text().await, "abc");
+        assert!(Output::whole(iter([piece(), broken()]), 8).await.is_none());
     }
 
     #[test]
