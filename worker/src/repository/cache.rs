@@ -109,11 +109,7 @@ impl RepositoryCache {
         let unwritable = |source| ProvisionError::Disk { path: path.clone(), source };
         std::fs::create_dir_all(&self.dir).map_err(unwritable)?;
         let lock = File::create(&path).map_err(unwritable)?;
-        tokio::task::spawn_blocking(move || fs2::FileExt::lock_exclusive(&lock).map(|()| lock))
-            .await
-            .map_err(std::io::Error::other)
-            .flatten()
-            .map_err(unwritable)
+        exclusive(lock, &path).await
     }
 
     /// The same with a fetch's time, which gives up where nothing comes any more.
@@ -122,6 +118,15 @@ impl RepositoryCache {
             .set("http.lowSpeedLimit", &SPEED_BYTES_MIN.to_string())
             .set("http.lowSpeedTime", &SLOW_SECONDS_MAX.to_string())
     }
+}
+
+/// Waits for everybody else who holds a lock on this file.
+pub(super) async fn exclusive(file: File, path: &Path) -> Result<File, ProvisionError> {
+    tokio::task::spawn_blocking(move || fs2::FileExt::lock_exclusive(&file).map(|()| file))
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|source| ProvisionError::Disk { path: path.to_owned(), source })
 }
 
 fn is_url(repository: &str) -> bool {

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::cache::no_commit;
+use super::cache::{exclusive, no_commit};
 use super::commit::{Commit, find};
 use super::{BareRepository, ProvisionError, RepositoryCache, partial};
 use crate::git::{Git, GitError};
@@ -127,6 +127,10 @@ impl RepositoryCache {
         let mut fetched = self.fetch(&git, origin, all).await;
         let is_refused = fetched.as_ref().is_err_and(|error| error.refusal().is_some());
         if is_refused && has_lost_objects(&git).await {
+            // Another attempt may still read what there is.
+            let read =
+                File::open(dir).map_err(|source| ProvisionError::Disk { path: dir.to_owned(), source })?;
+            let _alone = exclusive(read, dir).await?;
             self.make_anew(dir).await?;
             git.run(&["config", "remote.origin.url", &origin.url]).await?;
             fetched = self.fetch(&git, origin, all).await;
@@ -155,15 +159,11 @@ impl RepositoryCache {
         }
     }
 
-    /// Fetches the blobs of this commit.
+    /// Fetches the blobs of this commit. Where its server has lost some, the other files are still of use.
     async fn complete_copy(&self, dir: &Path, origin: &Origin, commit: &str) -> Result<(), ProvisionError> {
         let git = self.git(dir);
         match partial::complete(&git, &self.fetching(&git), commit).await {
             Ok(_) => Ok(()),
-            Err(error) if says(&error, &["not our ref"]) => {
-                // A server that has lost some blobs has a commit whose other files are still of use.
-                Ok(())
-            }
             Err(error) if says(&error, &DENIALS) => {
                 Err(ProvisionError::NoRepository { repository: origin.url.clone() })
             }

@@ -282,6 +282,37 @@ async fn the_copy_of_a_url_has_the_blobs_of_its_tasks_alone() {
 }
 
 #[tokio::test]
+async fn what_a_server_has_lost_is_left_out() {
+    let origin = origin();
+    let (bare, work) = (origin.dir.path().join("bare.git"), origin.dir.path().join("work"));
+    for name in ["lost.py", "also_lost.py", "there.py"] {
+        std::fs::write(work.join(name), name).expect("written");
+    }
+    git(&work, &["add", "."]);
+    git(&work, &["commit", "--quiet", "-m", "more"]);
+    git(&work, &["push", "--quiet", &bare.display().to_string(), "HEAD:refs/heads/more"]);
+    let mut task = origin.task();
+    task.instance.base_commit = git(&work, &["rev-parse", "HEAD"]);
+    task.instance.patch = TEST_PATCH.replace("test_x", "fix");
+    for name in ["lost.py", "also_lost.py"] {
+        let object = git(&work, &["rev-parse", &format!("HEAD:{name}")]);
+        std::fs::remove_file(bare.join("objects").join(&object[..2]).join(&object[2..])).expect("lost");
+    }
+    git(&bare, &["config", "uploadpack.allowFilter", "true"]);
+    let daemon = Daemon::start(origin.dir.path());
+    task.repository = daemon.url("bare.git");
+    let (state, context) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let checkout = provision(&cache(state.path()), &task, context.path()).await.expect("the rest is there");
+    assert!(
+        matches!(&checkout.notes[..], [note] if note.contains("also_lost.py, lost.py: left out")),
+        "{:?}",
+        checkout.notes
+    );
+    assert_eq!(blobs(&copy_in(state.path())), 2, "x.py and there.py");
+}
+
+#[tokio::test]
 async fn a_bundle_is_a_repository() {
     let origin = origin();
     let (work, state) = (origin.dir.path().join("work"), tempfile::tempdir().expect("a directory"));
