@@ -134,7 +134,9 @@ impl<'a> Collector<'a> {
 
     /// Asks again for the diffs that the server could not give when they were asked for.
     async fn again(&mut self) -> Result<(), GithubError> {
-        let waiting: Vec<Waiting> = self.store.waiting().values().cloned().collect();
+        let mut waiting: Vec<Waiting> = self.store.waiting().values().cloned().collect();
+        // Where some are hopeless, others have their turn in the next run.
+        waiting.sort_by_key(|waiting| waiting.runs);
         let (client, store) = (&self.client, &mut self.store);
         let asked = waiting.iter().map(|waiting| diff(client, &waiting.repo, &waiting.base, &waiting.head));
         let mut read = stream::iter(asked).buffered(client.requests_max()).zip(stream::iter(&waiting));
