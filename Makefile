@@ -20,7 +20,7 @@ test: set-up ## the whole test suite, on the real engine
 test-podman: set-up ## the tests on the engine again, on Podman; ends with 77 where it cannot run
 	@tests/podman.sh
 
-test-full-node: set-up ## the worker's tests on Docker and Podman under systemd and cgroup v2, in QEMU; an hour, 77 where it cannot run
+test-full-node: set-up ## the tests on an engine on Docker and Podman under systemd and cgroup v2, in QEMU; an hour, 77 where it cannot run
 	@tests/full-node.sh
 
 janitor-long: ## the janitor in a million schedules, and on an engine of its own beside thousands of objects

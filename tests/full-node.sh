@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make test-full-node [ONLY=ENGINE] [SUITES="NAME..."]`: the worker's tests on the engines of a whole machine under QEMU, with
+# `make test-full-node [ONLY=ENGINE] [SUITES="NAME..."]`: the tests on an engine on those of a whole machine under QEMU, with
 # control groups v2 managed by systemd. Bounded in time; leaves nothing but the machine's disk in target/lab. Says
 # SKIPPED, and ends with 77, where QEMU is missing.
 set -euo pipefail
@@ -38,10 +38,13 @@ docker run --rm --network none --user 0 --entrypoint tar "$base" -C / -c --one-f
   --exclude='./var/lib/dpkg' --exclude='./var/cache/*' . >"$work/base.tar"
 
 cargo build --bins
-strip -o "$work/hand-in/bin/bottega-worker" target/debug/bottega-worker
-cargo test -p worker --no-run --message-format=json |
-  sed -n 's/.*"kind":\["test"\].*"name":"\([a-z]*\)".*"executable":"\([^"]*\)".*/\1 \2/p' |
-  while read -r name program; do strip -o "$work/hand-in/bin/$name" "$program"; done
+for program in bottega-worker bottega-janitor; do strip -o "$work/hand-in/bin/$program" "target/debug/$program"; done
+tests_of() {
+  cargo test "$@" --no-run --message-format=json |
+    sed -n 's/.*"kind":\["test"\].*"name":"\([a-z]*\)".*"executable":"\([^"]*\)".*/\1 \2/p'
+}
+tests_of -p worker | while read -r name program; do strip -o "$work/hand-in/bin/$name" "$program"; done
+tests_of -p janitor --test engine | while read -r _ program; do strip -o "$work/hand-in/bin/janitor" "$program"; done
 
 export FULL_NODE_HAND_IN=$work/hand-in FULL_NODE_BASE=$work/base.tar FULL_NODE_ONLY=${ONLY:-} FULL_NODE_SUITES=${SUITES:-} TMPDIR=$work
 timeout --kill-after=30 "$seconds_max" cargo test -p tests --test full_node -- --ignored --nocapture &

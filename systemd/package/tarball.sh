@@ -10,6 +10,7 @@ machine=$(uname -m)
 
 target=$machine-unknown-linux-musl
 if ! rustup target list --installed 2>/dev/null | grep -qx "$target"; then
+    echo "tarball.sh: $target is not installed: linked with glibc, statically" >&2
     target=$machine-unknown-linux-gnu
 fi
 RUSTFLAGS="-C target-feature=+crt-static ${RUSTFLAGS-}" cargo build --release --workspace --bins --target "$target"
