@@ -87,19 +87,25 @@ async fn idle(engine: &OwnEngine) {
     println!("|---|---|");
     println!("| the engine's own lists | {} |", list.as_millis());
     println!("| beyond them | {} |", pass.saturating_sub(list).as_millis());
-    println!("| resident, as a daemon, kB | {} |\n", resident_kilobytes(&node).await);
+    let [resident, peak] = resident_kilobytes(&node).await;
+    println!("| resident, as a daemon, kB | {resident} |\n| at its peak | {peak} |\n");
 }
 
-/// The most that the daemon held, after some passes.
-async fn resident_kilobytes(node: &Node) -> String {
-    let mut child =
-        node.command("run", "grace_seconds = 0\nperiod_seconds = 1\n").stderr(Stdio::null()).spawn().unwrap();
+/// What the daemon holds after some passes, and the most that it held; with the environment of its unit.
+async fn resident_kilobytes(node: &Node) -> [String; 2] {
+    let unit = include_str!("../../systemd/units/bottega-janitor.service");
+    let environment = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+    let mut command = node.command("run", "grace_seconds = 0\nperiod_seconds = 1\n");
+    command.envs(environment.flat_map(str::split_whitespace).filter_map(|pair| pair.split_once('=')));
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     child.kill().unwrap();
     child.wait().unwrap();
-    line.trim().trim_end_matches(" kB").to_owned()
+    ["VmRSS:", "VmHWM:"].map(|field| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").to_owned()
+    })
 }
 
 /// An image whose containers run until they are killed, as those of a dead worker's tasks do.

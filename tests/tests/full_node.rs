@@ -167,8 +167,13 @@ fn run(node: &FullNode, engine: &Engine, suite: &str) -> Said {
         return if before.status == 0 { after_its_end(node, before) } else { before };
     }
     let (with, socket) = (engine.with(), engine.socket);
-    // On Podman it has one of its own, which the others leave to it.
-    let these = if suite == JANITOR && engine.command == "podman" { "on_podman --ignored" } else { "" };
+    let these = match suite {
+        // On Podman it has one of its own, which the others leave to it.
+        JANITOR if engine.command == "podman" => "on_podman --ignored",
+        // Those of many objects have an engine of their own.
+        JANITOR => "--skip mass::",
+        _ => "",
+    };
     let script = format!(
         "{PRELUDE}cd /tmp
         status=0
