@@ -116,7 +116,7 @@ fn remedy(action: &str, source: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             " (free space there and try again, as daemons do by themselves; nothing was lost)"
         }
-        io::ErrorKind::PermissionDenied => " (the daemon's user must own the spool or be in its group)",
+        io::ErrorKind::PermissionDenied => " (whoever runs this must own it or be in its group)",
         io::ErrorKind::ReadOnlyFilesystem => " (remount it read-write)",
         io::ErrorKind::StaleNetworkFileHandle => " (the server swapped the file; look again)",
         _ => "",

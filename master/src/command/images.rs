@@ -8,14 +8,13 @@ use base_images::{
 use bollard::Docker;
 use comfy_table::CellAlignment;
 use queue_format::BuildGate;
-use systemd::Shutdown;
+use systemd::{Shutdown, chain, state_file};
 use tokio::runtime::Builder;
 
 use super::cli::{ImagesAction, ImagesArguments};
 use super::{CommandError, Host, Success};
 use crate::text::{bytes, clean_line, duration, plural, table};
 use crate::up::Screen;
-use systemd::chain;
 
 /// How long a moment without builds of a worker is waited for before an image that was replaced is removed; then the next call does it.
 const BUILDS_WAIT: Duration = Duration::from_secs(10);
@@ -47,12 +46,10 @@ pub(super) fn run(
             let docker = runtime.block_on(connect(host))?;
             let builder = ImageBuilder::new(docker, settings, state_dir.join("base-images")).rebuild(rebuild);
             // An engine may fail the builds of a worker that look into its cache just then.
+            let gate = state_file::making_dirs(&state_dir, &["builds"], || BuildGate::prepare(&state_dir));
             let builder = builder.removing_in(move || {
-                let gate = BuildGate::open(&state_dir)
-                    .and_then(|gate| gate.no_builds_by_chance(BUILDS_WAIT))
-                    .ok()
-                    .flatten();
-                gate.map(|gate| Box::new(gate) as Box<dyn Send>)
+                let alone = gate.as_ref().ok()?.no_builds_by_chance(BUILDS_WAIT).ok().flatten();
+                alone.map(|alone| Box::new(alone) as Box<dyn Send>)
             });
             runtime.block_on(build(&builder, versions, host, out))
         }

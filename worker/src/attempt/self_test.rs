@@ -2,7 +2,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use queue_format::Labels;
+use queue_format::{BuildGate, Labels};
 
 use super::run::Workshop;
 use crate::engine::{ContainerEnd, Engine, Limits, RunRequest};
@@ -29,9 +29,11 @@ impl<E: Engine> Workshop<E> {
         state_dir: &Path,
     ) -> Result<Vec<String>, String> {
         let dir = state_dir.to_owned();
-        let kept = tokio::task::spawn_blocking(move || write_and_read(&dir)).await;
-        let kept = kept.unwrap_or_else(|error| Err(io::Error::other(error)));
-        kept.map_err(|e| format!("cannot use {}: {e}", state_dir.display()))?;
+        let kept = tokio::task::spawn_blocking(move || {
+            write_and_read(&dir).map_err(|e| format!("cannot use {}: {e}", dir.display()))?;
+            BuildGate::prepare(&dir).map(drop).map_err(|e| e.to_string())
+        });
+        kept.await.unwrap_or_else(|error| Err(error.to_string()))?;
         Git::new(state_dir, GIT_MAX).run(&["--version"]).await.map_err(|e| e.to_string())?;
         if !self.config.containers {
             return Ok(Vec::new());
