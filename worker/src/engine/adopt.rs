@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use bollard::container::LogOutput;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, EventMessage};
 use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder};
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use queue_format::LABEL_OBJECT;
+use uuid::Uuid;
 
 use super::connect::{Docker, Inner, failed};
 use super::container::{Ended, LABEL_REQUEST};
@@ -43,6 +44,8 @@ pub(super) struct Past {
 /// What an engine tells of what was done to a container.
 struct Told {
     actions: Vec<String>,
+    /// Whether the end came that was waited for.
+    is_over: bool,
 }
 
 impl Docker {
@@ -168,23 +171,64 @@ impl Inner {
         }
     }
 
+    /// Whether nobody had a hand in a build that failed since a signal ended a step of it. Podman tells nothing of steps.
+    ///
+    /// # Errors
+    /// Somebody had, or the engine does not know.
+    pub(super) async fn steps_were_let_alone(
+        &self,
+        object: Uuid,
+        began_at: Timestamp,
+        sentence: &str,
+    ) -> Result<(), EngineError> {
+        let Some(status) = status_of_signal(sentence).filter(|_| !self.facts.is_podman) else {
+            return Ok(());
+        };
+        let label = format!("{LABEL_OBJECT}={object}");
+        let is_end = |event: &EventMessage| {
+            let attributes = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
+            event.action.as_deref() == Some("die")
+                && attributes.and_then(|all| all.get("exitCode")).is_some_and(|code| code == status)
+        };
+        let told = self.told(("label", label), began_at, true, is_end).await?;
+        match FOREIGN_HANDS.iter().find(|hand| told.has(hand)) {
+            Some(hand) => Err(EngineError::Disturbed { detail: format!("the engine tells of a {hand}") }),
+            None if !told.is_over => {
+                Err(failed("tell how a step of a build ended", "it was started again since"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What the engine tells of a container, up to its end where that has come.
     async fn told_of(&self, id: &str, past: &Past) -> Result<Told, EngineError> {
-        let filters = HashMap::from([("container".to_owned(), vec![id.to_owned()])]);
-        let options =
-            EventsOptionsBuilder::new().since(&past.began_at.as_second().to_string()).filters(&filters);
-        let options = match past.ended_at {
-            None => options.until(&(self.options.now)().as_second().to_string()),
-            Some(_) => options,
+        let is_end = |event: &EventMessage| event.action.as_deref() == Some("die");
+        self.told(("container", id.to_owned()), past.began_at, past.ended_at.is_some(), is_end).await
+    }
+
+    /// What the engine tells of containers, up to an end where one has come.
+    async fn told(
+        &self,
+        (filter, of): (&str, String),
+        since: Timestamp,
+        has_ended: bool,
+        is_end: impl Fn(&EventMessage) -> bool,
+    ) -> Result<Told, EngineError> {
+        let filters = HashMap::from([(filter.to_owned(), vec![of])]);
+        let options = EventsOptionsBuilder::new().since(&since.as_second().to_string()).filters(&filters);
+        let options = match has_ended {
+            false => options.until(&(self.options.now)().as_second().to_string()),
+            true => options,
         };
-        let mut told = Told { actions: Vec::new() };
+        let mut told = Told { actions: Vec::new(), is_over: false };
         let mut events = std::pin::pin!(self.client.events(Some(options.build())).take(EVENTS_MAX));
         let mut pause = TOLD_MAX;
         // What is told until then is all that it knows.
         while let Ok(Some(event)) = tokio::time::timeout(pause, events.next()).await {
             let event = event.map_err(|source| failed("tell what happened to a container", source))?;
+            told.is_over |= is_end(&event);
             told.actions.extend(event.action);
-            if past.ended_at.is_some() && told.has("die") {
+            if has_ended && told.is_over {
                 if !self.facts.is_podman {
                     break;
                 }
@@ -194,6 +238,12 @@ impl Inner {
         }
         Ok(told)
     }
+}
+
+/// The status in an engine's sentence on a step of a build, if it is one of those that signals leave.
+fn status_of_signal(sentence: &str) -> Option<&str> {
+    let (_, status) = sentence.rsplit_once("returned a non-zero code: ")?;
+    status.parse().is_ok_and(|code: u8| (129..=192).contains(&code)).then_some(status)
 }
 
 impl Told {

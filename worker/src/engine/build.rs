@@ -75,6 +75,7 @@ impl Docker {
             limit_bytes: request.limits.disk_bytes,
             base_bytes,
         };
+        let began_at = (inner.options.now)();
         let (mut answers, reader) = ask(inner.build_request(request, text));
         removal.hangs_up(reader);
         let talk = tokio::time::timeout(request.timeout, inner.talk(&mut answers, stream));
@@ -95,7 +96,10 @@ impl Docker {
                     id.ok_or_else(|| failed("build", "the image is gone right after it was built"))?,
                 )
             }
-            Talk::Failed(sentence) => BuildEnd::Failed(sentence),
+            Talk::Failed(sentence) => {
+                inner.steps_were_let_alone(request.labels.object, began_at, &sentence).await?;
+                BuildEnd::Failed(sentence)
+            }
             Talk::Cut { end, why } => {
                 drop(answers);
                 removal.of_all().await?;

@@ -170,6 +170,36 @@ async fn a_failed_build_tells_why() {
 }
 
 #[tokio::test]
+async fn a_step_that_somebody_kills_fails_no_build() {
+    let node = Node::connect().await;
+    if node.docker.facts().is_podman {
+        return; // It lists no step, so that nobody can.
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let request = build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN sleep 600\n"));
+    let object = request.labels.object;
+    let kill = async {
+        node.until_running(object).await;
+        let options = ListContainersOptionsBuilder::new().filters(&by_object(object)).build();
+        for step in node.raw.list_containers(Some(options)).await.unwrap() {
+            node.raw.kill_container(&step.id.unwrap(), None).await.unwrap();
+        }
+    };
+    let (built, ()) = tokio::join!(node.docker.build(&request), kill);
+    assert!(matches!(&built, Err(EngineError::Disturbed { detail }) if detail.contains("kill")), "{built:?}");
+    let request = build_request(&node, dir.path(), &format!("FROM {BASE_IMAGE}\nRUN exit 137\n"));
+    let built = node.docker.build(&request).await.unwrap();
+    assert!(
+        matches!(&built.end, BuildEnd::Failed(why) if why.ends_with("code: 137")),
+        "its own doing: {built:?}"
+    );
+    assert!(node.docker.settle(patient(Duration::from_secs(20)), |_| true).await);
+    for object in [object, request.labels.object] {
+        node.remove_images(object).await;
+    }
+}
+
+#[tokio::test]
 async fn the_processes_of_a_build_are_bounded() {
     let node = Node::connect().await;
     if !node.docker.facts().limits_build_processes {
