@@ -286,8 +286,8 @@ async fn round<E: Engine, B: Brain>(
             }
             failed => {
                 let (reason, error) = match failed {
-                    BuildEnd::Failed(error) => match fault::of_node(&error, &built.log) {
-                        Some(detail) => return Err(EngineError::Failed { action: "build", detail }.into()),
+                    BuildEnd::Failed(error) => match fault::beyond_the_task(&error, &built.log) {
+                        Some(fault) => return Err(fault.into()),
                         None => (FailureReason::Build, error),
                     },
                     BuildEnd::Refused(refused) => (FailureReason::Build, refused.to_string()),

@@ -24,6 +24,27 @@ pub(super) struct Effective {
     pub(super) cpuset_mems: Option<String>,
 }
 
+/// What the kernel did for want of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Oom {
+    /// How many processes it has killed.
+    pub(crate) kills: u64,
+    /// Whether the group ever met its own limit; else the node was short of memory, or a group above this one.
+    pub(crate) has_met_limit: bool,
+}
+
+impl Oom {
+    /// Whether some were killed at the group's own limit.
+    pub(crate) fn is_own(self) -> bool {
+        self.kills > 0 && self.has_met_limit
+    }
+
+    /// Whether some were killed though the group had not met its limit.
+    pub(crate) fn is_foreign(self) -> bool {
+        self.kills > 0 && !self.has_met_limit
+    }
+}
+
 impl Cgroup {
     /// The group of a container's process; `None` where it has ended or is hidden.
     pub(super) fn of_process(pid: i64) -> Option<Self> {
@@ -64,11 +85,30 @@ impl Cgroup {
         names.iter().find_map(|name| read(&self.memory_dir.join(name))?.parse().ok())
     }
 
-    /// How many processes the kernel has killed at the memory limit.
-    pub(crate) fn oom_kills(&self) -> Option<u64> {
-        let name = if self.is_v2 { "memory.events" } else { "memory.oom_control" };
-        let text = read(&self.memory_dir.join(name))?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
+    /// The processes of it that the kernel has killed for want of memory.
+    pub(crate) fn oom(&self) -> Option<Oom> {
+        let number = |text: &str, key: &str| {
+            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse::<u64>().ok())
+        };
+        if self.is_v2 {
+            let events = read(&self.memory_dir.join("memory.events"))?;
+            let has_met_limit = number(&events, "oom")? > 0;
+            return Some(Oom { kills: number(&events, "oom_kill")?, has_met_limit });
+        }
+        let kills = number(&read(&self.memory_dir.join("memory.oom_control"))?, "oom_kill")?;
+        // Newer kernels count no failures at the limit here.
+        let limit: u64 = read(&self.memory_dir.join("memory.limit_in_bytes"))?.parse().ok()?;
+        Some(Oom { kills, has_met_limit: self.peak_memory_bytes()? >= limit / 100 * 99 })
+    }
+
+    /// The bytes in use that are no files': they cannot be given back.
+    pub(super) fn unreclaimable_bytes(&self) -> Option<u64> {
+        let stat = read(&self.memory_dir.join("memory.stat"))?;
+        let keys = if self.is_v2 { ["anon ", "shmem "] } else { ["total_rss ", "total_shmem "] };
+        let values = keys.map(|key| {
+            stat.lines().find_map(|line| line.strip_prefix(key)?.parse::<u64>().ok()).unwrap_or(0)
+        });
+        Some(values.iter().sum())
     }
 
     /// The limits that hold; v2 writes `max` where there is none.
@@ -161,6 +201,28 @@ mod tests {
         for bad in ["", "nonsense", "1:name=systemd:/x\n", "0::/\n", ended] {
             assert_eq!(Cgroup::parse(bad, mount), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn tells_a_kill_at_its_own_limit_from_one_at_anothers() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |is_v2, files: &[(&str, &str)], own: bool, foreign: bool| {
+            let group = Cgroup::named(dir.path(), if is_v2 { "two" } else { "one" }, is_v2);
+            fs::create_dir_all(&group.memory_dir).unwrap();
+            for (name, text) in files {
+                fs::write(group.memory_dir.join(name), text).unwrap();
+            }
+            let oom = group.oom().unwrap();
+            assert_eq!((oom.is_own(), oom.is_foreign()), (own, foreign), "{files:?}");
+        };
+        check(true, &[("memory.events", "max 9\noom 0\noom_kill 0\noom_group_kill 0\n")], false, false);
+        check(true, &[("memory.events", "max 9\noom 1\noom_kill 2\n")], true, false);
+        check(true, &[("memory.events", "max 0\noom 0\noom_kill 1\n")], false, true);
+        let killed = ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
+        let limit = ("memory.limit_in_bytes", "1000\n");
+        check(false, &[killed, limit, ("memory.max_usage_in_bytes", "400\n")], false, true);
+        check(false, &[killed, limit, ("memory.max_usage_in_bytes", "1000\n")], true, false);
+        check(false, &[("memory.oom_control", "oom_kill_disable 0\noom_kill 0\n")], false, false);
     }
 
     #[test]

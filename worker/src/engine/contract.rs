@@ -333,6 +333,15 @@ pub enum EngineError {
         /// What the engine tells.
         detail: String,
     },
+    /// The kernel killed what ran though it kept to its limits: how it ended tells nothing.
+    #[error("the node is short of memory: the kernel killed a process that had not met its own limit")]
+    ShortOfMemory,
+    /// What ran says that it lacked disk or network, which may be so.
+    #[error("what ran could not do without what it says is missing: {said}")]
+    Lacking {
+        /// Its words.
+        said: String,
+    },
     /// Something else.
     #[error("the engine could not {action}: {detail}")]
     Failed {

@@ -26,7 +26,7 @@ mod strain;
 mod unlisted;
 mod watch;
 
-pub(crate) use cgroup::{Cgroup, processes_in};
+pub(crate) use cgroup::{Cgroup, Oom, processes_in};
 pub use connect::{Docker, DockerOptions, EngineFacts};
 pub use context::context_stream;
 pub use contract::*;

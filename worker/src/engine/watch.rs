@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use queue_format::NodeRecord;
 
 use super::Limits;
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, Oom};
 use super::connect::Inner;
 use super::strain::Strain;
 
@@ -26,7 +26,9 @@ pub(super) struct Watch<'a> {
     group: Option<Cgroup>,
     strain: Option<Strain>,
     pub(super) peak_memory_bytes: Option<u64>,
-    pub(super) oom_kills: u64,
+    /// The most of it that was no files'.
+    pub(super) unreclaimable_bytes: Option<u64>,
+    pub(super) oom: Oom,
     pub(super) warnings: Vec<String>,
 }
 
@@ -68,7 +70,8 @@ impl<'a> Watch<'a> {
             group: None,
             strain: None,
             peak_memory_bytes: None,
-            oom_kills: 0,
+            unreclaimable_bytes: None,
+            oom: Oom::default(),
             warnings: Vec::new(),
         }
     }
@@ -90,7 +93,9 @@ impl<'a> Watch<'a> {
     fn look(&mut self) {
         let Some(group) = &self.group else { return };
         self.peak_memory_bytes = self.peak_memory_bytes.max(group.peak_memory_bytes());
-        self.oom_kills = self.oom_kills.max(group.oom_kills().unwrap_or(0));
+        self.unreclaimable_bytes = self.unreclaimable_bytes.max(group.unreclaimable_bytes());
+        // Of a group that is going nothing can be read: what was read last counts.
+        self.oom = group.oom().unwrap_or(self.oom);
         if let Some(strain) = &mut self.strain {
             strain.look();
         }

@@ -2,7 +2,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Cgroup, processes_in};
+use crate::engine::{Cgroup, Oom, processes_in};
 use crate::topology::MOUNT;
 
 /// Controllers of v1 that a group is made under.
@@ -84,9 +84,9 @@ impl Group {
         self.counters().peak_memory_bytes()
     }
 
-    /// Whether the kernel has killed a process of it at the memory limit.
-    pub(super) fn has_oom_kills(&self) -> bool {
-        self.counters().oom_kills().is_some_and(|kills| kills > 0)
+    /// The processes of it that the kernel has killed for want of memory.
+    pub(super) fn oom(&self) -> Oom {
+        self.counters().oom().unwrap_or_default()
     }
 
     fn counters(&self) -> Cgroup {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::job::{Job, Ran, RunError};
 use super::supervisor::{End, Report, Request, SUPERVISE};
 use super::{bundle, group, outputs, processes};
-use crate::engine::{ContainerEnd, HeadTail};
+use crate::engine::{ContainerEnd, EngineError, HeadTail};
 use crate::slots::Slot;
 
 /// Its processes carry it: `<owner>/<slot>/<object>`.
@@ -101,6 +101,7 @@ pub(super) async fn run<E>(job: &Job<'_, E>, slot: &Slot, timeout: Duration) -> 
                 ran.end = ContainerEnd::TimedOut;
                 break;
             }
+            End::ShortOfMemory => return Err(RunError::Engine(EngineError::ShortOfMemory)),
             End::Abandoned => return Err(RunError::Supervisor("its worker was taken for dead".to_owned())),
         }
     }

@@ -60,6 +60,8 @@ pub(super) enum End {
     Exited(i32),
     TimedOut,
     OutOfMemory,
+    /// The node was out of memory, not the command.
+    ShortOfMemory,
     /// Nobody wanted it any more.
     Abandoned,
 }
@@ -149,9 +151,10 @@ fn attend(request: &Request) -> io::Result<Report> {
     if left > 0 {
         notes.push(format!("{left} of its processes could not be killed"));
     }
-    let is_oom = group.as_ref().is_some_and(Group::has_oom_kills);
+    let oom = group.as_ref().map(Group::oom).unwrap_or_default();
     let end = match why.load(Ordering::SeqCst) {
-        _ if is_oom => End::OutOfMemory,
+        _ if oom.is_own() => End::OutOfMemory,
+        _ if oom.is_foreign() => End::ShortOfMemory,
         TIMED_OUT => End::TimedOut,
         ABANDONED => End::Abandoned,
         _ => End::Exited(status?),

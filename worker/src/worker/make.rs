@@ -46,9 +46,11 @@ impl<E: Engine + 'static> Worker<E> {
         let mut made = attempt(job, &mut brain).await.map_err(|error| match error {
             AttemptError::Brain(BrainError::Away(why)) => Interruption::ModelAway(why),
             AttemptError::Brain(error @ BrainError::Alone(_)) => Interruption::Lacking(error.to_string()),
-            AttemptError::Engine(error @ EngineError::Disturbed { .. }) => {
-                Interruption::Lacking(error.to_string())
-            }
+            AttemptError::Engine(
+                error @ (EngineError::Disturbed { .. }
+                | EngineError::ShortOfMemory
+                | EngineError::Lacking { .. }),
+            ) => Interruption::Lacking(error.to_string()),
             error => Interruption::Node(error.to_string()),
         })?;
         if asks {

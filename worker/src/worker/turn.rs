@@ -229,6 +229,7 @@ impl<E: Engine + 'static> Worker<E> {
                     RunError::Engine(
                         error @ (EngineError::Pull { .. }
                         | EngineError::Refused { .. }
+                        | EngineError::ShortOfMemory
                         | EngineError::Disturbed { .. }),
                     ) => Interruption::Lacking(error.to_string()),
                     error => node_fault(&error),

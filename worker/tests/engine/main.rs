@@ -336,6 +336,26 @@ async fn a_deadline_ends_what_ignores_signals() {
     assert!(!node.has_containers(request.labels.object).await);
 }
 
+/// A group above the container's that is full stands for a node that is.
+#[tokio::test]
+async fn a_node_without_memory_fails_no_task() {
+    let node = Node::connect().await;
+    let group = format!("bottega-test-{}", std::process::id());
+    let dir = Path::new("/sys/fs/cgroup/memory").join(&group);
+    if node.docker.facts().is_podman || std::fs::create_dir(&dir).is_err() {
+        return; // Groups of version 2 are systemd's.
+    }
+    std::fs::write(dir.join("memory.limit_in_bytes"), (100 * MIB).to_string()).unwrap();
+    let mut bomb =
+        run_request(&node, "python3 -c 'x = bytearray(300 << 20)'; status=$?; sleep 2; exit $status");
+    bomb.limits.memory_bytes = 512 * MIB;
+    bomb.limits.cgroup_parent = Some(format!("/{group}"));
+    let outcome = node.docker.run(&bomb).await;
+    assert!(matches!(outcome, Err(EngineError::ShortOfMemory)), "{outcome:?}");
+    assert!(node.docker.settle(patient(Duration::from_secs(20)), |_| true).await);
+    std::fs::remove_dir(dir).unwrap();
+}
+
 #[tokio::test]
 async fn memory_processes_and_output_are_bounded() {
     let node = Node::connect().await;
@@ -352,9 +372,17 @@ async fn memory_processes_and_output_are_bounded() {
     forks.limits.pids_max = 64;
     let mut flood = run_request(&node, "echo first; head -c 20000000 /dev/zero; echo; echo last");
     flood.log_bytes_max = 1 << 10;
-    let (bomb, forks, flood) =
-        tokio::join!(node.docker.run(&bomb), node.docker.run(&forks), node.docker.run(&flood));
+    // Files fill what memory there is, and harm nobody.
+    let mut files = run_request(&node, "head -c 200000000 /dev/zero >/tmp/x; exit 137");
+    files.limits.memory_bytes = 64 * MIB;
+    let (bomb, forks, flood, files) = tokio::join!(
+        node.docker.run(&bomb),
+        node.docker.run(&forks),
+        node.docker.run(&flood),
+        node.docker.run(&files)
+    );
     assert_eq!(bomb.unwrap().end, ContainerEnd::OutOfMemory);
+    assert_eq!(files.unwrap().end, ContainerEnd::Exited(137));
     assert!(forks.unwrap().log.contains("Resource temporarily"));
     let log = flood.unwrap().log;
     assert!(log.starts_with("first\n\0") && log.ends_with("\0\nlast\n") && log.len() < 1100, "{}", log.len());
