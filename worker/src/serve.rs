@@ -131,10 +131,19 @@ pub(crate) async fn serve(
         tracing::warn!("{notice}");
     }
 
-    let pythons = available_pythons(&engine).await?;
-    if config.containers && pythons.is_empty() {
-        anyhow::bail!("no base image is on this node; make them with: bottega images build");
-    }
+    let pythons = loop {
+        let pythons = available_pythons(&engine).await?;
+        if !config.containers || !pythons.is_empty() {
+            break pythons;
+        }
+        let why = "no base image is on this node; make them with: bottega images build";
+        if notifier.watchdog_interval().is_none() {
+            anyhow::bail!(why);
+        }
+        if !wait(&notifier, &shutdown, why, CONNECT_PAUSE).await {
+            return Ok(());
+        }
+    };
     // A probe needs cores that are ours, and on which nothing goes on.
     let is_free = |slot: &&Slot| {
         seats.is_held(slot.number) && !mandate.as_ref().is_some_and(|mandate| mandate.is_at_work(slot))
