@@ -51,7 +51,7 @@ read, accepted = duckdb.sql(f"""
         AND len(list_filter(issues, lambda issue: trim(coalesce(issue.body, '')) <> '')) > 0)
     FROM read_json('{sys.argv[1]}', format = 'newline_delimited', columns = {{
         stars: 'BIGINT', language: 'VARCHAR', patch: 'VARCHAR', issues: 'STRUCT(number BIGINT, body VARCHAR)[]'}})
-""").fetchone()
+""").fetchall()[0]
 print(json.dumps({"seconds": time.time() - began, "read": read, "accepted": accepted}))
 "#;
 
