@@ -258,14 +258,11 @@ struct Document<'a> {
 impl Document<'_> {
     /// What stands above the sections, and sections, that mean nothing.
     fn strangers(&self) -> Vec<ConfigError> {
-        let known = SECTIONS.iter().chain([&SPOOL]);
-        let known = known.map(|name| ((*name).to_owned(), serde_json::Value::Null)).collect();
-        let known = serde_json::Value::Object(known);
         let wrong = self.root.iter().filter_map(|(key, value)| match key.get_ref().as_ref() {
             SPOOL if is_plain(self.text, value) => None,
             SPOOL => Some(not_a_path(self.path, self.text, value.span().start)),
             name if SECTIONS.contains(&name) => None,
-            name => Some(self.unknown(name, Some(&known))),
+            name => Some(self.unknown(name, SECTIONS.iter().copied().chain([SPOOL]))),
         });
         wrong.collect()
     }
@@ -278,13 +275,13 @@ impl Document<'_> {
         let mut ignored = Vec::new();
         let parsed =
             serde_ignored::deserialize(ValueDeserializer::from(value), |key| ignored.push(key.to_string()));
-        let known = || serde_json::to_value(T::default()).ok();
         let config: T = parsed.map_err(|error| {
             let offset = error.span().map_or(begin, |span| span.start);
             let key = key_at(&self.root, offset).unwrap_or_else(|| section.to_owned());
             if error.message().starts_with("unknown field") {
-                // T denies unknown fields itself; the answer is the same.
-                return vec![self.unknown(&key, known().as_ref())];
+                // T denies unknown fields itself, and names those that it knows; the answer is the same.
+                let names = error.message().split('`').skip(3).step_by(2);
+                return vec![self.unknown(&key, names)];
             }
             let (line, detail) = (line_at(self.text, offset), error.message().to_owned());
             vec![ConfigError::Value { path: self.path.to_owned(), line, key, detail }]
@@ -292,13 +289,25 @@ impl Document<'_> {
         if ignored.is_empty() {
             return Ok(config);
         }
-        let known = known();
-        let name = |key: &String| format!("{section}.{}", key.replace("?.", ""));
-        Err(ignored.iter().map(|key| self.unknown(&name(key), known.as_ref())).collect())
+        let known = serde_json::to_value(T::default()).unwrap_or_default();
+        let wrong = ignored.iter().map(|key| {
+            let key = key.replace("?.", "");
+            let tables = key.rsplit_once('.').map(|(tables, _)| tables.split('.'));
+            let table = tables.into_iter().flatten().try_fold(&known, |at, part| at.get(part));
+            let names = table.and_then(serde_json::Value::as_object).into_iter().flat_map(|map| map.keys());
+            self.unknown(&format!("{section}.{key}"), names.map(String::as_str))
+        });
+        Err(wrong.collect())
     }
 
-    fn unknown(&self, key: &str, known: Option<&serde_json::Value>) -> ConfigError {
-        unknown_key(self.path, self.text, &self.root, key, known)
+    /// A dotted key that means nothing, in a table that has these.
+    fn unknown<'n>(&self, key: &str, names: impl Iterator<Item = &'n str>) -> ConfigError {
+        let parts: Vec<&str> = key.split('.').collect();
+        let (table, last) = parts.split_at(parts.len() - 1);
+        let nearest = crate::nearest(last[0], names);
+        let suggestion = nearest.map(|name| [table, &[name]].concat().join("."));
+        let line = line_at(self.text, offset_of(&self.root, &parts).unwrap_or(0));
+        ConfigError::UnknownKey { path: self.path.to_owned(), line, key: key.to_owned(), suggestion }
     }
 }
 
@@ -326,24 +335,6 @@ fn read(path: &Path) -> io::Result<String> {
         return Err(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
     }
     Ok(text)
-}
-
-/// `known` holds a section's keys (JSON, not TOML, for it keeps those without a value).
-fn unknown_key(
-    path: &Path,
-    text: &str,
-    root: &DeTable<'_>,
-    key: &str,
-    known: Option<&serde_json::Value>,
-) -> ConfigError {
-    let parts: Vec<&str> = key.split('.').collect();
-    let (table, last) = parts.split_at(parts.len() - 1);
-    let siblings = table.iter().skip(1).try_fold(known, |at, part| Some(at?.get(part))).flatten();
-    let names = siblings.and_then(serde_json::Value::as_object).into_iter().flat_map(|map| map.keys());
-    let nearest = crate::nearest(last[0], names.map(String::as_str));
-    let suggestion = nearest.map(|name| [table, &[name]].concat().join("."));
-    let line = line_at(text, offset_of(root, &parts).unwrap_or(0));
-    ConfigError::UnknownKey { path: path.to_owned(), line, key: key.to_owned(), suggestion }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub(crate) fn key_at(table: &DeTable<'_>, offset: usize) -> Option<String> {
     let around = |span: std::ops::Range<usize>| span.contains(&offset) || span.start == offset;
     // A table's own span covers its header only: its entries are asked first.
     let inner = table.iter().find_map(|(key, value)| {
-        let deeper = key_at(value.get_ref().as_table()?, offset)?;
+        let deeper = tables_in(value.get_ref()).find_map(|table| key_at(table, offset))?;
         Some(format!("{}.{deeper}", key.get_ref()))
     });
     inner.or_else(|| {
@@ -26,9 +26,14 @@ pub(crate) fn key_at(table: &DeTable<'_>, offset: usize) -> Option<String> {
 pub(crate) fn offset_of(table: &DeTable<'_>, key: &[&str]) -> Option<usize> {
     let (first, rest) = key.split_first()?;
     let (found, value) = table.get_key_value(*first)?;
-    match (rest, value.get_ref()) {
-        ([], _) => Some(found.span().start),
-        (rest, DeValue::Table(inner)) => offset_of(inner, rest),
-        _ => Some(found.span().start),
+    if rest.is_empty() || !matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_)) {
+        return Some(found.span().start);
     }
+    tables_in(value.get_ref()).find_map(|inner| offset_of(inner, rest))
+}
+
+/// A table, or those of an array, whose keys are called alike.
+fn tables_in<'t, 'a>(value: &'t DeValue<'a>) -> impl Iterator<Item = &'t DeTable<'a>> {
+    let several = value.as_array().into_iter().flat_map(|array| array.iter());
+    value.as_table().into_iter().chain(several.filter_map(|item| item.get_ref().as_table()))
 }

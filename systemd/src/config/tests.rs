@@ -91,6 +91,7 @@ fn a_struct_that_denies_unknown_fields_gets_the_same_answer() {
     struct Strict {
         slots: u32,
         reserve: Reserve,
+        endpoints: Vec<Reserve>,
     }
     #[derive(Debug, Default, Serialize, Deserialize)]
     #[serde(default, deny_unknown_fields)]
@@ -108,6 +109,17 @@ fn a_struct_that_denies_unknown_fields_gets_the_same_answer() {
     check(
         "[worker]\nslots = 1\n[worker.reserve]\nmemory = 1",
         r#"b.toml, line 4: there is no key "worker.reserve.memory"; did you mean "worker.reserve.memory_bytes"?"#,
+    );
+    let two = |second: &str| {
+        format!("[worker]\n[[worker.endpoints]]\nmemory_bytes = 1\n[[worker.endpoints]]\n{second}\n")
+    };
+    check(
+        &two("memory = 1"),
+        r#"b.toml, line 5: there is no key "worker.endpoints.memory"; did you mean "worker.endpoints.memory_bytes"?"#,
+    );
+    check(
+        &two("memory_bytes = 'a'"),
+        "b.toml, line 5: worker.endpoints.memory_bytes: invalid type: string \"a\", expected u64",
     );
 }
 
