@@ -60,6 +60,9 @@ pub enum RunError {
     /// A native command's supervisor failed.
     #[error("a native command was not supervised to its end: {0}")]
     Supervisor(String),
+    /// A native command's supervisor was killed, which the command itself may have done.
+    #[error("a native command's supervisor was killed before the command ended")]
+    Unsupervised,
     /// The worker itself.
     #[error("the worker failed within itself: {0}; its log has the place")]
     Worker(String),

@@ -205,7 +205,7 @@ async fn supervised<E>(
     let (mark, group) = (request.mark.clone(), request.group.clone());
     let ended = tokio::task::spawn_blocking(move || end_marked(&mark, &group)).await;
     ended.map_err(|error| RunError::Worker(error.to_string()))?;
-    Err(RunError::Supervisor(if said.is_empty() { "its supervisor was killed".to_owned() } else { said }))
+    Err(if said.is_empty() { RunError::Unsupervised } else { RunError::Supervisor(said) })
 }
 
 async fn pump_output(mut output: impl AsyncRead + Unpin, log: Arc<Mutex<HeadTail>>) {

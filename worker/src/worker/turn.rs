@@ -232,6 +232,7 @@ impl<E: Engine + 'static> Worker<E> {
                         | EngineError::ShortOfMemory
                         | EngineError::Disturbed { .. }),
                     ) => Interruption::Lacking(error.to_string()),
+                    error @ RunError::Unsupervised => Interruption::Lacking(error.to_string()),
                     error => node_fault(&error),
                 });
                 return ran.map(|made| told(made, journal));
