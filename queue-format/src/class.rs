@@ -17,7 +17,7 @@ pub struct Class {
 /// What a class says its tasks need; where it says nothing, any slot will do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Whole cores: `2c`.
+    /// CPUs: `2c`.
     pub cores: Option<u32>,
     /// Memory, in a name rounded up to whole MiB: `4096m`.
     pub memory_bytes: Option<u64>,

@@ -83,6 +83,8 @@ where
                 _ = self.hangup.recv() => true,
                 () = self.changes.next() => false,
             };
+            // Before it is read: what changes from now on is seen.
+            self.changes.follow(self.source.path());
             if let Some(config) = self.read(is_asked) {
                 return config;
             }
@@ -152,6 +154,8 @@ struct Changes {
     /// Kept, for a channel without a sender would seem to change all the time.
     _settle: Sender<()>,
     _watcher: Option<RecommendedWatcher>,
+    /// The file itself, where it is named by a link.
+    target: Option<PathBuf>,
 }
 
 impl Changes {
@@ -163,7 +167,14 @@ impl Changes {
             Ok(_) => drop(tokio::spawn(settle_events(events, settle.clone()))),
             Err(error) => tracing::info!("changes of {} are seen on SIGHUP only: {error}", path.display()),
         }
-        Self { settled, _settle: settle, _watcher: watcher.ok() }
+        Self { settled, _settle: settle, _watcher: watcher.ok(), target: path.canonicalize().ok() }
+    }
+
+    /// Watches what a link leads to now.
+    fn follow(&mut self, path: &Path) {
+        if path.canonicalize().ok() != self.target {
+            *self = Self::watch(path);
+        }
     }
 
     async fn next(&mut self) {
@@ -296,7 +307,6 @@ mod tests {
         fs::write(&target, "[worker]\nslots = 1\n").expect("written");
         std::os::unix::fs::symlink(&target, &room.path).expect("linked");
         assert_eq!(room.next().await, 1);
-        room.reload.changes = Changes::watch(&room.path);
         fs::write(&target, "[worker]\nslots = 2\n").expect("written");
         assert_eq!(room.next().await, 2);
     }

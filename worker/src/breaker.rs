@@ -55,9 +55,10 @@ impl Breaker {
         trips
     }
 
-    /// A task came to a verdict: the node works.
+    /// A task came to a verdict: the node works. One that has claimed nothing yet tests itself all the same.
     pub fn settle(&mut self) {
-        *self = Self::default();
+        let is_untested = self.trips == 0 && self.open.is_some();
+        *self = if is_untested { Self::untested() } else { Self::default() };
     }
 
     /// What it may do now.
@@ -127,7 +128,8 @@ mod tests {
     #[test]
     fn a_node_shows_that_it_works_before_its_first_claim() {
         let mut breaker = Breaker::untested();
-        assert_eq!(breaker.gate(Duration::ZERO), Gate::Test);
+        breaker.settle();
+        assert_eq!(breaker.gate(Duration::ZERO), Gate::Test, "what was adopted proves nothing of a claim");
         breaker.tested(Duration::ZERO, Ok(()), 1.0);
         assert_eq!(breaker.gate(Duration::ZERO), Gate::Pass);
         assert!(!breaker.strike(Duration::ZERO, "disk", 1.0), "a first fault is one of several");

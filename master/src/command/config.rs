@@ -35,7 +35,7 @@ pub(super) fn run(
                 write!(out, "{gap}{text}")?;
             }
             let source = Source::named_or_default(arguments.config.clone());
-            let ingest: FilterConfig = systemd::config::load(&source, "ingest")?;
+            let ingest = systemd::config::load_checked(&source, "ingest", FilterConfig::check)?;
             write!(out, "\n{}", systemd::config::print(&ingest, "ingest")?)?;
             Ok(Success::Yes)
         }

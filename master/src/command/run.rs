@@ -37,7 +37,7 @@ Examples:
 pub struct RunArguments {
     #[command(flatten)]
     spool: SpoolArguments,
-    /// Whole cores; where they are more than a slot has, slots are joined [default: all of a slot]
+    /// CPUs, as nproc counts them; where they are more than a slot has, slots are joined [default: all of a slot]
     #[arg(long, value_name = "N")]
     cores: Option<u32>,
     /// Memory, such as 4GiB or 512MiB; where it is more than a slot has, slots are joined [default: all of a slot]

@@ -132,7 +132,7 @@ impl Scene {
             0 | 1 => String::new(),
             _ => format!("; {ahead} tasks of its class or an earlier one wait"),
         };
-        let at_work = plural(fitting.len(), "slot");
+        let at_work = plural(fitting.iter().filter(|slot| slot.out_of_service.is_none()).count(), "slot");
         said.push(format!("it waits its turn: {at_work} at work, none idle{with}"));
     }
 
