@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -156,7 +157,7 @@ impl Here {
 
     fn engine(&self) -> Result<&Engine, EngineError> {
         let lost = || {
-            let source = bollard::errors::Error::IOError { err: std::io::ErrorKind::NotConnected.into() };
+            let source = bollard::errors::Error::IOError { err: io::ErrorKind::NotConnected.into() };
             EngineError::Failed { action: "be reached", source }
         };
         self.engine.as_ref().ok_or_else(lost)
@@ -192,8 +193,10 @@ fn look_at_lease(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
 }
 
 fn look_at_lock(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
-    if open_spool(files)?.layout().lease(owner).symlink_metadata().is_ok() {
-        return Ok(Look::Keep("its lease is there again"));
+    match open_spool(files)?.layout().lease(owner).symlink_metadata() {
+        Ok(_) => return Ok(Look::Keep("its lease is there again")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => return Ok(Look::Keep("whether its lease is there cannot be seen")),
     }
     Ok(match LifeLock::look(&files.state_dir, owner)? {
         // Without a lease nobody goes on with what it left.
@@ -265,7 +268,7 @@ fn discard(files: &Files, (path, kind): &(PathBuf, LitterKind)) -> Result<bool, 
 
 pub(crate) fn remove_dir(path: &Path) -> Result<(), JanitorError> {
     match state_file::remove_tree(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(JanitorError::State { action: "remove", path: path.to_owned(), source }),
         Ok(()) => Ok(()),
     }

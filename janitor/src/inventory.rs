@@ -200,11 +200,9 @@ impl Inventory {
     #[must_use]
     pub fn is_named(&self, image: &Image) -> bool {
         // Whichever engine it is: a task that names an image keeps it.
-        let names = self.named_images.iter();
-        names.flat_map(|name| [short_name(name, false), short_name(name, true)]).any(|name| {
-            let is_tag = |tag: &String| tag == name || tag.strip_suffix(":latest") == Some(name);
-            is_id(&image.id, name) || image.tags.iter().any(is_tag)
-        })
+        let mut names = self.named_images.iter();
+        names
+            .any(|name| is_called(image, short_name(name, false)) || is_called(image, short_name(name, true)))
     }
 
     /// What is known of an owner.
@@ -230,6 +228,25 @@ impl Inventory {
             && entry.task == labels.task
             && entry.token == labels.token;
         (same && self.covers(entry)).then_some(entry)
+    }
+}
+
+/// Whether an image may be meant by a name. A digest is of what a registry has: an image whose name has none of the tags
+/// beside it may be that.
+pub(crate) fn is_called(image: &Image, name: &str) -> bool {
+    if let Some((named, digest)) = name.split_once('@') {
+        let repository = repository_of(named);
+        return is_id(&image.id, digest) || image.tags.iter().any(|tag| repository_of(tag) == repository);
+    }
+    let is_tag = |tag: &String| tag == name || tag.strip_suffix(":latest") == Some(name);
+    is_id(&image.id, name) || image.tags.iter().any(is_tag)
+}
+
+/// A name without its tag; a colon before a slash is that of a port.
+fn repository_of(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
     }
 }
 
@@ -270,6 +287,12 @@ mod tests {
         check("sha256:0123abcd", true);
         check("0123abcd", true);
         check("0123", true);
+        let digest = format!("@sha256:{}", "f".repeat(64));
+        check(&format!("openswe--x{digest}"), true);
+        check(&format!("docker.io/library/openswe--x:7{digest}"), true);
+        check("elsewhere@sha256:0123abcd", true);
+        check(&format!("openswe--y{digest}"), false);
+        check(&format!("there:5000/z{digest}"), false);
         check("openswe--x:1", false);
         check("openswe--y", false);
         check("there:5000/y", false);

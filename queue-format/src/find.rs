@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::files::{Files, is_gone};
@@ -240,25 +241,28 @@ impl Spool {
         let see = &mut |located: Located| runs.push(located);
         Look::remembered(self.files()).collect(&self.layout().lease(owner), &state, true, see)?;
         runs.retain(may_name_image);
-        self.images_of(&runs)
+        Ok(self.images_of(&runs)?.0)
     }
 
-    /// What has moved meanwhile or is not valid names none.
-    fn images_of(&self, runs: &[Located]) -> Result<BTreeSet<String>, SpoolError> {
+    /// What has moved meanwhile or is not valid names none. Gives whether each other could be read: a file that no daemon
+    /// takes (a link, a pipe, somebody else's) may be put right by a person.
+    fn images_of(&self, runs: &[Located]) -> Result<(BTreeSet<String>, bool), SpoolError> {
         let mut images = BTreeSet::new();
+        let mut are_all = true;
         for task in runs {
             match self.read_task(task) {
                 Ok(TaskSpec { work: Work::Run(run), .. }) => images.extend(run.image),
                 Ok(_) | Err(SpoolError::Damaged { .. }) => {}
                 Err(SpoolError::Path(error)) if is_gone(&error.source) => {}
+                Err(SpoolError::Path(error)) if is_odd(&error.source) => are_all = false,
                 Err(error) => return Err(error),
             }
         }
-        Ok(images)
+        Ok((images, are_all))
     }
 
     /// The images that tasks are to run in which wait for a worker, a time or a person; of `tasks_max` at most. Gives
-    /// whether these were all.
+    /// whether these were all: more may wait, and some may be in files that no daemon takes.
     ///
     /// # Errors
     /// A directory cannot be listed, or a task file cannot be read.
@@ -273,7 +277,8 @@ impl Spool {
                 }
             }
         })?;
-        Ok((self.images_of(&runs)?, seen <= tasks_max))
+        let (images, are_read) = self.images_of(&runs)?;
+        Ok((images, are_read && seen <= tasks_max))
     }
 
     /// The accepted tasks in the same buckets of `done/` as `id`, that task among them if it is accepted.
@@ -379,6 +384,12 @@ impl<'a> Look<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a file is refused for what it is, and not because it could not be read just now.
+fn is_odd(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::PermissionDenied)
+        || error.raw_os_error() == Some(nix::libc::ELOOP)
 }
 
 /// Whether its class does not say that it is another kind of work.

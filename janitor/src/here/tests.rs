@@ -144,10 +144,19 @@ fn claimed_runs_name_their_images() {
     write("5-run", "torn", "{");
     // Nobody reads a task of a class that says that it is a build.
     write("5-build", "four", &run("four", Some("never")));
+    // Nor a file that no daemon takes: it costs itself.
+    let odd = case.lease.with_file_name("5-run").join("link.a001.r0.json");
+    std::os::unix::fs::symlink("/dev/null", odd).expect("a link");
     let named = case.world.files.named_images().expect("names");
     assert_eq!(named, BTreeSet::from(["openswe--x".to_owned(), "python:3".to_owned()]));
     let leases = case.world.files.observe(None).expect("an inventory");
     assert_eq!(leases.named_images, named);
+    // Of those that wait a person may put it right.
+    let spool = Spool::open(&case.dir.path().canonicalize().expect("a path").join("spool")).expect("a spool");
+    let (hold, waiting) = (spool.layout().hold(), || case.world.files.waiting_images().expect("names"));
+    assert_eq!(waiting(), (BTreeSet::new(), true));
+    std::os::unix::fs::symlink("/dev/null", hold.join("five.a000.r0.json")).expect("a link");
+    assert_eq!(waiting(), (BTreeSet::new(), false));
 }
 
 #[test]

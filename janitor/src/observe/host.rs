@@ -59,12 +59,18 @@ impl Files {
     /// The images that claimed tasks of this node are to run in, as they are now. Blocks.
     pub(crate) fn named_images(&self) -> Result<BTreeSet<String>, JanitorError> {
         let spool = open_spool(self)?;
-        images_of_claims(&spool, &spool.owners_on(&self.node)?.into_iter().collect())
+        let images = images_of_claims(&spool, &spool.owners_on(&self.node)?.into_iter().collect())?;
+        // Of an unmounted spool all lists are empty.
+        self.check(spool.id_now()?)?;
+        Ok(images)
     }
 
     /// The images that tasks are to run in which wait, and whether these were all. Blocks.
     pub(crate) fn waiting_images(&self) -> Result<(BTreeSet<String>, bool), JanitorError> {
-        Ok(open_spool(self)?.images_of_waiting(WAITING_READ_MAX)?)
+        let spool = open_spool(self)?;
+        let waiting = spool.images_of_waiting(WAITING_READ_MAX)?;
+        self.check(spool.id_now()?)?;
+        Ok(waiting)
     }
 
     /// The server's clock, by which the ages of its files count; this node's where it does not tell.
