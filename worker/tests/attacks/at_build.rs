@@ -26,9 +26,15 @@ const OWN_GROUP: &str = "read-only mounts of control groups";
 const CONTEXT: &str = "the engine looks for nothing outside the context";
 const READ_ONLY: &str = "read-only mounts of the engine";
 
+const LIMITS_RAISED: &str = "fork bomb with the limits raised";
+
 /// Whether an engine has what holds an attack.
 pub(crate) fn can_be_held(attack: &A, facts: &EngineFacts) -> bool {
     match attack.held_by {
+        // Without root it lets builds write whatever groups their user has.
+        PARENT if attack.name == LIMITS_RAISED => {
+            facts.limits_build_processes && facts.rootless_uid.is_none()
+        }
         PARENT => facts.limits_build_processes,
         // Podman tells of no build's layers; it lets builds write the limits of their own control group, above which the
         // slot's holds, and make user namespaces, as runs.
@@ -199,7 +205,7 @@ pub(crate) const ATTACKS: &[A] = &[
     )
     .says("\nover\n"),
     A::new(
-        "fork bomb with the limits raised",
+        LIMITS_RAISED,
         "RUN for f in $(find /sys/fs/cgroup -name 'pids.max'); do sh -c \"echo max > $f\"; done; bash -c 'bomb() { bomb | bomb & }; bomb; sleep 600; sleep 600'",
         TimedOut,
         PARENT,

@@ -134,7 +134,7 @@ impl Suite {
                     wrong.push(format!("it ended {:?}", outcome.end));
                 }
                 wrong.extend(self.wrong_outputs(attack, &outcome.outputs, outcome.files_out.get(OUTPUT)));
-                wrong.extend(outcome.warnings);
+                wrong.extend(self.node.unheld(outcome.warnings));
                 (format!("{:?}", outcome.end), outcome.log)
             }
             Err(error) => (String::new(), format!("the worker failed: {error}")),
