@@ -217,6 +217,26 @@ impl Inventory {
         entry.spool == self.spool && entry.owner.node() == self.node
     }
 
+    /// What the ledger has of other spools, or from when this node had another name: nobody looks after that.
+    #[must_use]
+    pub(crate) fn strangers(&self) -> Option<String> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in self.ledger.values().filter(|entry| !self.covers(entry)) {
+            let whose = match entry.spool == self.spool {
+                true => format!("node {}", entry.owner.node()),
+                false => format!("spool {}", entry.spool),
+            };
+            *counts.entry(whose).or_default() += 1;
+        }
+        let counts: Vec<String> = counts.iter().map(|(whose, count)| format!("{whose} ({count})")).collect();
+        (!counts.is_empty()).then(|| {
+            format!(
+                "this node has objects of {}, which nobody looks after here; docs/janitor.md says how they go",
+                counts.join(", ")
+            )
+        })
+    }
+
     /// The ledger's entry that labels stand for: only if it exists, says the same and is about our spool and node.
     #[must_use]
     pub fn entry_of(&self, labels: &HashMap<String, String>) -> Option<&LedgerEntry> {
@@ -260,7 +280,34 @@ fn is_id(id: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use queue_format::{Incarnation, ObjectKind};
+
     use super::*;
+
+    #[test]
+    fn what_another_spool_left_is_told() {
+        let spool = |number: u128| Uuid::from_u128(number).to_string().parse().expect("a UUID");
+        let mut now = Inventory::of_nothing(spool(1), "here");
+        let mut add = |object: u128, of: u128, node: &str| {
+            let entry = LedgerEntry {
+                object: Uuid::from_u128(object),
+                spool: spool(of),
+                owner: Owner::new(node, Incarnation::new(Uuid::from_u128(7))),
+                task: "x".parse().expect("an id"),
+                token: Token(1),
+                kind: ObjectKind::WorkDir { path: "/x".into() },
+                created_at: Timestamp::UNIX_EPOCH,
+            };
+            now.ledger.insert(entry.object, entry);
+            now.strangers()
+        };
+        assert_eq!(add(1, 1, "here"), None);
+        add(2, 2, "here");
+        add(3, 2, "here");
+        let told = add(4, 1, "there").expect("told");
+        let two = spool(2).to_string();
+        assert!(told.contains(&format!("objects of node there (1), spool {two} (2), which")), "{told}");
+    }
 
     #[test]
     fn an_image_is_named_in_many_ways() {

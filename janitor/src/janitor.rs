@@ -86,6 +86,8 @@ pub struct Janitor {
     state_pressure: Pressure,
     /// Disks of which nobody can tell how full they are, a sentence each.
     unseen_disks: Vec<String>,
+    /// What is told of others' objects.
+    strangers: Option<String>,
     emergency: Option<Emergency>,
     metrics: Metrics,
     ending: Ending,
@@ -157,6 +159,7 @@ impl Janitor {
             pressure: Pressure::default(),
             state_pressure: Pressure::default(),
             unseen_disks: Vec::new(),
+            strangers: None,
             emergency: None,
             metrics: Metrics::default(),
             ending: Ending::default(),
@@ -198,6 +201,7 @@ impl Janitor {
         }
         troubles.extend(self.is_other_engine.then(|| maker::told(&self.files.state_dir)));
         troubles.extend(self.unseen_disks.clone());
+        troubles.extend(self.strangers.clone());
         troubles.extend(self.house_trouble.clone());
         troubles.extend(self.foreign_build.clone());
         troubles.extend(self.resistance.stuck());
@@ -455,6 +459,11 @@ impl Janitor {
         let files = Arc::clone(&self.files);
         let objects = seen.map(|(objects, _)| objects);
         let inventory = tokio::task::spawn_blocking(move || files.observe(objects)).await??;
+        let before = std::mem::replace(&mut self.strangers, inventory.strangers());
+        self.strangers
+            .iter()
+            .filter(|told| before.as_ref() != Some(told))
+            .for_each(|told| tracing::warn!("{told}"));
         let image_dirs = self.link.image_dirs();
         let state_dir = std::slice::from_ref(&self.files.state_dir);
         let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
