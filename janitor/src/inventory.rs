@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use base_images::short_name;
 use jiff::Timestamp;
-use queue_format::{Labels, LedgerEntry, Life, Litter, Owner, SpoolId, TaskId, Token};
+use queue_format::{Labels, LedgerEntry, Life, Litter, Owner, SpoolId, TaskId, Token, repository_and_tag};
 use uuid::Uuid;
 
 use crate::disk::Pressure;
@@ -255,19 +255,16 @@ impl Inventory {
 /// beside it may be that.
 pub(crate) fn is_called(image: &Image, name: &str) -> bool {
     if let Some((named, digest)) = name.split_once('@') {
-        let repository = repository_of(named);
-        return is_id(&image.id, digest) || image.tags.iter().any(|tag| repository_of(tag) == repository);
+        let (repository, _) = repository_and_tag(named);
+        let is_of = |tag: &String| repository_and_tag(tag).0 == repository;
+        return is_id(&image.id, digest) || image.tags.iter().any(is_of);
     }
-    let is_tag = |tag: &String| tag == name || tag.strip_suffix(":latest") == Some(name);
-    is_id(&image.id, name) || image.tags.iter().any(is_tag)
+    is_id(&image.id, name) || image.tags.iter().any(|tag| is_tag(tag, name))
 }
 
-/// A name without its tag; a colon before a slash is that of a port.
-fn repository_of(name: &str) -> &str {
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => name,
-    }
+/// Whether an engine's tag is what a name without digest means.
+pub(crate) fn is_tag(tag: &str, name: &str) -> bool {
+    tag == name || tag.strip_suffix(":latest") == Some(name)
 }
 
 /// Whether a name is an image's id, or the beginning of it, as engines take it for one.

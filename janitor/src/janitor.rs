@@ -460,10 +460,7 @@ impl Janitor {
         let objects = seen.map(|(objects, _)| objects);
         let inventory = tokio::task::spawn_blocking(move || files.observe(objects)).await??;
         let before = std::mem::replace(&mut self.strangers, inventory.strangers());
-        self.strangers
-            .iter()
-            .filter(|told| before.as_ref() != Some(told))
-            .for_each(|told| tracing::warn!("{told}"));
+        warn_of_new(self.strangers.as_slice(), before.as_slice());
         let image_dirs = self.link.image_dirs();
         let state_dir = std::slice::from_ref(&self.files.state_dir);
         let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
@@ -471,7 +468,7 @@ impl Janitor {
         let is_one_disk = image_dirs.iter().any(|dir| are_one_disk(dir, &state_dir[0]));
         let pressure = self.levels.worst_pressure(image_dirs, &marks, unseen);
         let state_pressure = self.levels.worst_pressure(state_dir, &marks, unseen);
-        unseen.iter().filter(|told| !unseen_before.contains(told)).for_each(|told| tracing::warn!("{told}"));
+        warn_of_new(unseen, &unseen_before);
         let mut inventory = Inventory {
             used_at: self.uses.of_images().clone(),
             left_alone: self.resistance.images_left_alone(began),
@@ -581,6 +578,10 @@ pub(crate) fn leftovers(
     }
     let waiting = total - found.len();
     (found, waiting)
+}
+
+fn warn_of_new(troubles: &[String], before: &[String]) {
+    troubles.iter().filter(|told| !before.contains(told)).for_each(|told| tracing::warn!("{told}"));
 }
 
 async fn planned(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use queue_format::{LedgerEntry, ObjectKind, image_name};
 
 use crate::disk::Level;
-use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects};
+use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects, is_tag};
 use crate::policy::Reason;
 
 /// What base images are called; they carry no labels and outlive every task.
@@ -109,10 +109,6 @@ fn may_be_named(inventory: &Inventory, image: &Image) -> bool {
 /// Workers name an image as they build it, and then by its task, and give neither a version: any other is a person's.
 fn is_tag_of(tag: &str, name: &str, entry: &LedgerEntry) -> bool {
     is_tag(tag, name) || is_tag(tag, &image_name(&entry.task))
-}
-
-fn is_tag(tag: &str, name: &str) -> bool {
-    tag == name || tag.strip_suffix(":latest") == Some(name)
 }
 
 /// A person who builds on an accepted environment inherits its labels; the steps of that build are not ours.

@@ -136,6 +136,7 @@ pub use presence::{Deceased, Presence, Watch};
 pub use publish::{CHUNK_TASKS_MAX, Published, Publisher};
 pub use reap::Reaped;
 pub use reason::{AcceptanceClass, DoneClass, FailureReason, Verdict};
+pub use reference::repository_and_tag;
 pub use rejects::Rejects;
 pub use retry::Retried;
 pub use run_task::{COMMANDS_MAX, InputFile, InvalidRun, RunTask, output_name};

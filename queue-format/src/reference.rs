@@ -15,11 +15,7 @@ pub(crate) fn is_reference(text: &str) -> bool {
         Some((named, digest)) => (named, Some(digest)),
         None => (text, None),
     };
-    // A colon before a slash is that of a port.
-    let (repository, tag) = match named.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
-        _ => (named, None),
-    };
+    let (repository, tag) = repository_and_tag(named);
     let (registry, path) = match repository.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
         _ => (None, repository),
@@ -29,6 +25,15 @@ pub(crate) fn is_reference(text: &str) -> bool {
         && path.split('/').all(is_name)
         && tag.is_none_or(is_tag)
         && digest.is_none_or(is_digest)
+}
+
+/// The parts of a name without digest; a colon before a slash is that of a port.
+#[must_use]
+pub fn repository_and_tag(named: &str) -> (&str, Option<&str>) {
+    match named.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        _ => (named, None),
+    }
 }
 
 fn is_registry(text: &str) -> bool {

@@ -127,7 +127,7 @@ impl Inner {
         let Ok(Some(output)) = tokio::time::timeout(READ_MAX, whole).await else {
             return not("its output could not be read to the end");
         };
-        let watch = Watch::of_ended(self, id);
+        let watch = Watch::of_ended(self, id, request.limits.memory_bytes);
         self.gather(id, request, ended, took.as_secs_f64(), watch, output).await.map(Some)
     }
 
@@ -161,13 +161,9 @@ impl Inner {
         };
         let told = self.told_of(id, &past).await?;
         // What the worker ends it kills itself; what was paused is late through no fault of its own.
-        let hands = if by_itself { &FOREIGN_HANDS[..] } else { &["pause"] };
-        match hands.iter().find(|hand| told.has(hand)) {
-            Some(hand) => disturbed(format!("the engine tells of a {hand}")),
-            None if by_itself && !told.has("die") => {
-                Err(failed("tell how a container ended", "it was started again since"))
-            }
-            None => Ok(()),
+        match by_itself {
+            true => told.without(&FOREIGN_HANDS)?.to_its_end("tell how a container ended"),
+            false => told.without(&["pause"]).map(drop),
         }
     }
 
@@ -191,13 +187,7 @@ impl Inner {
                 && attributes.and_then(|all| all.get("exitCode")).is_some_and(|code| code == status)
         };
         let told = self.told(("label", label), began_at, true, is_end).await?;
-        match FOREIGN_HANDS.iter().find(|hand| told.has(hand)) {
-            Some(hand) => Err(EngineError::Disturbed { detail: format!("the engine tells of a {hand}") }),
-            None if !told.is_over => {
-                Err(failed("tell how a step of a build ended", "it was started again since"))
-            }
-            None => Ok(()),
-        }
+        told.without(&FOREIGN_HANDS)?.to_its_end("tell how a step of a build ended")
     }
 
     /// What the engine tells of a container, up to its end where that has come.
@@ -249,6 +239,17 @@ fn status_of_signal(sentence: &str) -> Option<&str> {
 impl Told {
     fn has(&self, action: &str) -> bool {
         self.actions.iter().any(|told| told == action)
+    }
+
+    fn without(&self, hands: &[&str]) -> Result<&Self, EngineError> {
+        match hands.iter().find(|hand| self.has(hand)) {
+            Some(hand) => Err(EngineError::Disturbed { detail: format!("the engine tells of a {hand}") }),
+            None => Ok(self),
+        }
+    }
+
+    fn to_its_end(&self, action: &'static str) -> Result<(), EngineError> {
+        if self.is_over { Ok(()) } else { Err(failed(action, "it was started again since")) }
     }
 }
 

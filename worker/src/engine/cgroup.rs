@@ -87,15 +87,15 @@ impl Cgroup {
 
     /// The processes of it that the kernel has killed for want of memory.
     pub(crate) fn oom(&self) -> Option<Oom> {
-        let number = |text: &str, key: &str| {
-            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse::<u64>().ok())
-        };
         if self.is_v2 {
             let events = read(&self.memory_dir.join("memory.events"))?;
-            let has_met_limit = number(&events, "oom")? > 0;
-            return Some(Oom { kills: number(&events, "oom_kill")?, has_met_limit });
+            let has_met_limit = value_of(&events, "oom")? > 0;
+            return Some(Oom { kills: value_of(&events, "oom_kill")?, has_met_limit });
         }
-        let kills = number(&read(&self.memory_dir.join("memory.oom_control"))?, "oom_kill")?;
+        let kills = value_of(&read(&self.memory_dir.join("memory.oom_control"))?, "oom_kill")?;
+        if kills == 0 {
+            return Some(Oom::default());
+        }
         // Newer kernels count no failures at the limit here.
         let limit: u64 = read(&self.memory_dir.join("memory.limit_in_bytes"))?.parse().ok()?;
         Some(Oom { kills, has_met_limit: self.peak_memory_bytes()? >= limit / 100 * 99 })
@@ -104,11 +104,8 @@ impl Cgroup {
     /// The bytes in use that are no files': they cannot be given back.
     pub(super) fn unreclaimable_bytes(&self) -> Option<u64> {
         let stat = read(&self.memory_dir.join("memory.stat"))?;
-        let keys = if self.is_v2 { ["anon ", "shmem "] } else { ["total_rss ", "total_shmem "] };
-        let values = keys.map(|key| {
-            stat.lines().find_map(|line| line.strip_prefix(key)?.parse::<u64>().ok()).unwrap_or(0)
-        });
-        Some(values.iter().sum())
+        let keys = if self.is_v2 { ["anon", "shmem"] } else { ["total_rss", "total_shmem"] };
+        Some(keys.iter().filter_map(|key| value_of(&stat, key)).sum())
     }
 
     /// The limits that hold; v2 writes `max` where there is none.
@@ -177,6 +174,11 @@ impl Effective {
 pub(crate) fn processes_in(dir: &Path) -> Vec<i32> {
     let text = read(&dir.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The number after a key, where each line has one of both.
+fn value_of(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 fn read(path: &Path) -> Option<String> {

@@ -219,7 +219,7 @@ impl Inner {
         let found = self.inspect_container(id).await?;
         let found = found.ok_or_else(|| failed("inspect a container", "somebody has removed it"))?;
         self.was_let_alone(id, &found, &ended).await?;
-        let end = container_end(&ended, &found, &watch, request.limits.memory_bytes)?;
+        let end = container_end(&ended, &found, &watch)?;
         let mut files_out = BTreeMap::new();
         for (path, bytes_max) in &request.files_out {
             if let Some(bytes) = self.get_file(id, path, *bytes_max).await? {
@@ -379,7 +379,6 @@ fn container_end(
     ended: &Ended,
     found: &ContainerInspectResponse,
     watch: &Watch<'_>,
-    memory_bytes: u64,
 ) -> Result<ContainerEnd, EngineError> {
     let state = found.state.as_ref();
     let exit_code = state.and_then(|state| state.exit_code).unwrap_or(STATUS_KILLED);
@@ -388,12 +387,9 @@ fn container_end(
     }
     let was_killed = exit_code == STATUS_KILLED && matches!(ended, Ended::Itself);
     // The group may vanish before its last event is read: then a kill at the limit itself tells, unless it is files'.
-    let reached =
-        |bytes: Option<u64>, percent| bytes.is_some_and(|bytes| bytes >= memory_bytes / 100 * percent);
-    let is_full = reached(watch.peak_memory_bytes, 99) && reached(watch.unreclaimable_bytes, 50);
     let is_oom = watch.oom.is_own()
         || state.and_then(|state| state.oom_killed).unwrap_or(false)
-        || (was_killed && is_full);
+        || (was_killed && watch.was_full());
     Ok(match ended {
         _ if is_oom => ContainerEnd::OutOfMemory,
         Ended::Itself => ContainerEnd::Exited(exit_code),

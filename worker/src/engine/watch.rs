@@ -23,11 +23,12 @@ const ASK: Duration = Duration::from_secs(2);
 pub(super) struct Watch<'a> {
     inner: &'a Inner,
     id: &'a str,
+    limit_bytes: u64,
     group: Option<Cgroup>,
     strain: Option<Strain>,
     pub(super) peak_memory_bytes: Option<u64>,
-    /// The most of it that was no files'.
-    pub(super) unreclaimable_bytes: Option<u64>,
+    /// The most of it that was no files', since it met the limit.
+    unreclaimable_bytes: Option<u64>,
     pub(super) oom: Oom,
     pub(super) warnings: Vec<String>,
 }
@@ -35,7 +36,7 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Of a container that was just started; its limits are read back.
     pub(super) async fn of_container(inner: &'a Inner, id: &'a str, limits: &Limits) -> Self {
-        let mut watch = Self::of_ended(inner, id);
+        let mut watch = Self::of_ended(inner, id, limits.memory_bytes);
         let found = inner.inspect_container(id).await.ok().flatten();
         // 0 once it has ended.
         let pid = found.and_then(|found| found.state?.pid).filter(|&pid| pid > 0);
@@ -63,10 +64,11 @@ impl<'a> Watch<'a> {
     }
 
     /// Of one that has ended: nothing more is seen.
-    pub(super) fn of_ended(inner: &'a Inner, id: &'a str) -> Self {
+    pub(super) fn of_ended(inner: &'a Inner, id: &'a str, limit_bytes: u64) -> Self {
         Self {
             inner,
             id,
+            limit_bytes,
             group: None,
             strain: None,
             peak_memory_bytes: None,
@@ -93,12 +95,23 @@ impl<'a> Watch<'a> {
     fn look(&mut self) {
         let Some(group) = &self.group else { return };
         self.peak_memory_bytes = self.peak_memory_bytes.max(group.peak_memory_bytes());
-        self.unreclaimable_bytes = self.unreclaimable_bytes.max(group.unreclaimable_bytes());
+        if self.has_met_limit() {
+            self.unreclaimable_bytes = self.unreclaimable_bytes.max(group.unreclaimable_bytes());
+        }
         // Of a group that is going nothing can be read: what was read last counts.
         self.oom = group.oom().unwrap_or(self.oom);
         if let Some(strain) = &mut self.strain {
             strain.look();
         }
+    }
+
+    /// Whether it was seen at its limit of memory with more than files.
+    pub(super) fn was_full(&self) -> bool {
+        self.has_met_limit() && self.unreclaimable_bytes.is_some_and(|bytes| bytes >= self.limit_bytes / 2)
+    }
+
+    fn has_met_limit(&self) -> bool {
+        self.peak_memory_bytes.is_some_and(|bytes| bytes >= self.limit_bytes / 100 * 99)
     }
 
     /// What the kernel held it to, and what it had to wait for.

@@ -226,13 +226,13 @@ impl<E: Engine + 'static> Worker<E> {
                 };
                 let ran = run::run(&job).await.map_err(|error| match error {
                     // The task may have it wrong, or a person did it: no reason to doubt the node.
-                    RunError::Engine(
-                        error @ (EngineError::Pull { .. }
+                    RunError::Unsupervised
+                    | RunError::Engine(
+                        EngineError::Pull { .. }
                         | EngineError::Refused { .. }
                         | EngineError::ShortOfMemory
-                        | EngineError::Disturbed { .. }),
+                        | EngineError::Disturbed { .. },
                     ) => Interruption::Lacking(error.to_string()),
-                    error @ RunError::Unsupervised => Interruption::Lacking(error.to_string()),
                     error => node_fault(&error),
                 });
                 return ran.map(|made| told(made, journal));
