@@ -48,7 +48,21 @@ impl Oom {
 impl Cgroup {
     /// The group of a container's process; `None` where it has ended or is hidden.
     pub(super) fn of_process(pid: i64) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?, Path::new(MOUNT))
+        let found = Self::parse(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?, Path::new(MOUNT))?;
+        Some(found.with_outer())
+    }
+
+    /// Some runtimes give a container two groups, one in the other, both with its limits (`run.oci.systemd.subgroup` of
+    /// crun). The outer one holds a little more, and so meets the limit of memory first: its events tell.
+    fn with_outer(mut self) -> Self {
+        let limit = |dir: &Path| read(&dir.join("memory.max"))?.parse::<u64>().ok();
+        if self.is_v2
+            && let Some(outer) = self.memory_dir.parent()
+            && limit(outer).is_some_and(|held| limit(&self.memory_dir) == Some(held))
+        {
+            self.memory_dir = outer.to_owned();
+        }
+        self
     }
 
     /// A group at the top of each hierarchy.
@@ -225,6 +239,23 @@ mod tests {
         check(false, &[killed, limit, ("memory.max_usage_in_bytes", "400\n")], false, true);
         check(false, &[killed, limit, ("memory.max_usage_in_bytes", "1000\n")], true, false);
         check(false, &[("memory.oom_control", "oom_kill_disable 0\noom_kill 0\n")], false, false);
+    }
+
+    #[test]
+    fn of_two_groups_with_one_limit_the_outer_one_tells() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |outer: &str, inner: &str, expected: &str| {
+            let group = Cgroup::named(dir.path(), "scope/container", true);
+            fs::create_dir_all(&group.memory_dir).unwrap();
+            fs::write(dir.path().join("scope/memory.max"), outer).unwrap();
+            fs::write(group.memory_dir.join("memory.max"), inner).unwrap();
+            let found = group.clone().with_outer();
+            assert_eq!(found.memory_dir, dir.path().join(expected));
+            assert_eq!(found.pids_dir, group.pids_dir);
+        };
+        check("4096\n", "4096\n", "scope");
+        check("8192\n", "4096\n", "scope/container");
+        check("max\n", "max\n", "scope/container");
     }
 
     #[test]
