@@ -22,8 +22,9 @@ mod version;
 pub use build::{Built, ImageBuilder, Progress};
 pub use catalogue::{CATALOGUE, Choice, Release, choose, nearest, release_of};
 pub use engine::{
-    AvailableImage, LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE, LABEL_SUITE,
-    ListedContainer, Lookup, LookupError, Which, available, is_build_step, is_workers_build_step, short_name,
+    AvailableImage, DEFAULT_ADDRESS, LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE,
+    LABEL_SUITE, ListedContainer, Lookup, LookupError, Unreachable, Which, available, is_build_step,
+    is_workers_build_step, short_name,
 };
 pub use error::BuildError;
 pub use providers::{Offer, ParseProviderError, ProviderKind, Source, offers, sources};

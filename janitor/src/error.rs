@@ -47,15 +47,8 @@ impl From<PathError> for JanitorError {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// None answers.
-    #[error(
-        "no container engine answers at {address}: {source}; start it (systemctl start docker), set DOCKER_HOST, or, where it denies access, join its group (usermod -aG docker)"
-    )]
-    Unreachable {
-        /// Where it was looked for.
-        address: String,
-        /// What was said.
-        source: bollard::errors::Error,
-    },
+    #[error(transparent)]
+    Unreachable(#[from] base_images::Unreachable),
     /// It takes too long.
     #[error(
         "the container engine did not {action} within {seconds} s; look at its log (journalctl -u docker)"

@@ -67,7 +67,7 @@ pub enum ConfigError {
         detail: String,
     },
     /// A key that means nothing.
-    #[error("{}, line {line}: there is no key {key:?}{}", path.display(), hint(suggestion.as_deref()))]
+    #[error("{}, line {line}: there is no key {key:?}{}", path.display(), hint(key, suggestion.as_deref()))]
     UnknownKey {
         /// The file.
         path: PathBuf,
@@ -111,8 +111,10 @@ pub enum ConfigError {
     Print(#[from] toml::ser::Error),
 }
 
-fn hint(suggestion: Option<&str>) -> String {
+fn hint(key: &str, suggestion: Option<&str>) -> String {
+    let is_spool = key.rsplit_once('.').is_some_and(|(_, last)| last == SPOOL);
     match suggestion {
+        _ if is_spool => format!("; {SPOOL} stands above all sections"),
         Some(key) => format!("; did you mean {key:?}?"),
         None => "; bottega config prints all keys".to_owned(),
     }
@@ -283,7 +285,7 @@ impl Document<'_> {
                 let names = error.message().split('`').skip(3).step_by(2);
                 return vec![self.unknown(&key, names)];
             }
-            let (line, detail) = (line_at(self.text, offset), error.message().to_owned());
+            let (line, detail) = (line_at(self.text, offset), in_toml_words(error.message()));
             vec![ConfigError::Value { path: self.path.to_owned(), line, key, detail }]
         })?;
         if ignored.is_empty() {
@@ -309,6 +311,19 @@ impl Document<'_> {
         let line = line_at(self.text, offset_of(&self.root, &parts).unwrap_or(0));
         ConfigError::UnknownKey { path: self.path.to_owned(), line, key: key.to_owned(), suggestion }
     }
+}
+
+/// A parser's sentence, with what it expects as TOML calls it.
+fn in_toml_words(sentence: &str) -> String {
+    let Some((found, expected)) = sentence.rsplit_once("expected ") else { return sentence.to_owned() };
+    let expected = match expected {
+        "f32" | "f64" => "a number",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not below 0",
+        "a sequence" => "an array",
+        name if name.starts_with("struct ") => "a table",
+        other => other,
+    };
+    format!("{found}expected {expected}")
 }
 
 /// The effective configuration, as a file would say it.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use queue_format::{Counts, FailureReason, Spool, State};
+use nix::unistd::{Uid, setfsuid};
+use queue_format::{BuildGate, Counts, FailureReason, Spool, State};
 use serde_json::Value;
 use tests::corpus::outcomes;
 use tests::harness::{EngineProxy, House, ci_corpus, engine, printed, program, wait_for, wait_with_bound};
@@ -281,6 +283,30 @@ fn without_an_engine_the_error_says_what_to_do_and_the_tasks_wait() {
     let said = printed(&ended);
     assert!(said.contains("/nowhere/docker.sock") && said.contains("DOCKER_HOST"), "{said}");
     assert_eq!(counts(&house).pending.values().sum::<usize>(), 1);
+    let mut images = house.bottega(&["images", "build"]);
+    let refused = images.env("DOCKER_HOST", "tcp://127.0.0.1:9").output().expect("it runs");
+    let said = printed(&refused);
+    assert!(said.contains(" at tcp://127.0.0.1:9: Connection refused (os error 111); start it "), "{said}");
+}
+
+#[test]
+fn base_images_that_root_builds_lock_no_worker_of_another_user_out() {
+    const USER: u32 = 12345;
+    let house = House::new().expect("a house");
+    let state = house.state_dir();
+    fs::create_dir(&state).expect("made");
+    fs::set_permissions(house.path("."), fs::Permissions::from_mode(0o755)).expect("set");
+    chown(&state, Some(USER), Some(USER)).expect("only root can be somebody else: run this test as root");
+    let mut build = Command::new("sh");
+    build.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(program("bottega"));
+    let built = build.args(["images", "build", "3.11", "--state"]).arg(&state).output().expect("it runs");
+    assert!(built.status.success(), "{}", printed(&built));
+    // Of this thread alone, and with it goes what root may.
+    let as_worker = std::thread::spawn(move || {
+        setfsuid(Uid::from_raw(USER));
+        BuildGate::open(&state).and_then(|gate| gate.build()).map(drop)
+    });
+    as_worker.join().expect("it ends").expect("a build begins");
 }
 
 /// A file system of its own at a path, gone when dropped.

@@ -1,5 +1,6 @@
 //! The few things that are asked of the container engine, always over its API.
 
+mod address;
 mod container;
 mod images;
 mod labels;
@@ -8,6 +9,7 @@ mod name;
 mod owner;
 mod step;
 
+pub use address::{DEFAULT_ADDRESS, Unreachable};
 pub use images::{AvailableImage, available};
 pub use labels::{LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE, LABEL_SUITE};
 pub use lookup::{ListedContainer, Lookup, LookupError, Which};

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base_images::{
-    ListedContainer, Lookup, LookupError, Which, is_build_step, is_workers_build_step, short_name,
+    DEFAULT_ADDRESS, ListedContainer, Lookup, LookupError, Unreachable, Which, is_build_step,
+    is_workers_build_step, short_name,
 };
 use bollard::Docker;
 use bollard::errors::Error;
@@ -24,9 +25,6 @@ use crate::error::EngineError;
 use crate::inventory::{Container, Image, Objects};
 use crate::maker::Maker;
 use crate::world::Removal;
-
-/// Where Docker listens if nobody says otherwise.
-const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
 /// Where containerd keeps everything as a service of its own, and where that listens.
 const CONTAINERD_DIR: &str = "/var/lib/containerd";
@@ -64,7 +62,7 @@ impl Engine {
     /// `address` as in `DOCKER_HOST`.
     pub(crate) async fn connect(address: Option<&str>, timeout: Duration) -> Result<Self, EngineError> {
         let address = address.unwrap_or(DEFAULT_ADDRESS);
-        let unreachable = |source| EngineError::Unreachable { address: address.to_owned(), source };
+        let unreachable = |source| Unreachable { address: address.to_owned(), source };
         let seconds = timeout.as_secs();
         let version = bollard::API_DEFAULT_VERSION;
         let is_local = !address.starts_with("tcp://") && !address.starts_with("http://");
@@ -348,7 +346,7 @@ impl EngineError {
     /// True where nothing more is to be expected of the engine in this pass.
     pub(crate) fn is_engine_down(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Unreachable(_) | Self::TimedOut { .. } => true,
             Self::Failed { source, .. } => !matches!(source, Error::DockerResponseServerError { .. }),
             Self::Lookup(source) => matches!(source, LookupError::Unanswered { .. }),
         }

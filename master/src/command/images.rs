@@ -2,8 +2,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use base_images::{
-    AvailableImage, BuildError, Built, CATALOGUE, HostSettings, ImageBuilder, Progress, ProviderKind,
-    PythonVersion, Source, available, offers,
+    AvailableImage, BuildError, Built, CATALOGUE, DEFAULT_ADDRESS, HostSettings, ImageBuilder, Progress,
+    ProviderKind, PythonVersion, Source, Unreachable, available, offers,
 };
 use bollard::Docker;
 use comfy_table::CellAlignment;
@@ -18,9 +18,6 @@ use crate::up::Screen;
 
 /// How long a moment without builds of a worker is waited for before an image that was replaced is removed; then the next call does it.
 const BUILDS_WAIT: Duration = Duration::from_secs(10);
-
-/// Where an engine listens if nobody says otherwise.
-const DEFAULT_ENGINE: &str = "unix:///var/run/docker.sock";
 
 /// Builds or lists base images.
 pub(super) fn run(
@@ -57,12 +54,9 @@ pub(super) fn run(
 }
 
 async fn connect(host: &Host) -> Result<Docker, CommandError> {
-    let address = host.environment.get("DOCKER_HOST").unwrap_or(DEFAULT_ENGINE);
-    let unreachable = |e: bollard::errors::Error| {
-        let why = chain(&e);
-        CommandError::Program(format!(
-            "no container engine answers at {address}: {why}; start it (systemctl start docker), set DOCKER_HOST, or, where it denies access, join its group (usermod -aG docker)"
-        ))
+    let address = host.environment.get("DOCKER_HOST").unwrap_or(DEFAULT_ADDRESS);
+    let unreachable = |source: bollard::errors::Error| {
+        CommandError::Program(Unreachable { address: address.to_owned(), source }.to_string())
     };
     let docker = Docker::connect_with_host(address).map_err(unreachable)?;
     docker.negotiate_version().await.map_err(unreachable)

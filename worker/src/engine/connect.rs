@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use base_images::Lookup;
+use base_images::{DEFAULT_ADDRESS, Lookup, Unreachable};
 use bollard::models::SystemInfo;
 use queue_format::{Labels, Ledger, ObjectKind};
 use tokio::sync::watch;
@@ -12,9 +12,6 @@ use tokio::sync::watch;
 use super::EngineError;
 use super::parent::{self, SlotGroups};
 use crate::topology::CpuSet;
-
-/// Where the engine listens unless the host says otherwise.
-const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
 /// What an engine is connected with.
 #[derive(Clone, Debug)]
@@ -104,8 +101,8 @@ impl Docker {
     /// # Errors
     /// Nothing answers there, or not as an engine does.
     pub async fn connect(options: DockerOptions) -> Result<Self, EngineError> {
-        let address = options.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
-        let unreachable = |source| EngineError::Unreachable { address: address.clone(), source };
+        let address = options.host.clone().unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
+        let unreachable = |source| Unreachable { address: address.clone(), source };
         let client = bollard::Docker::connect_with_host(&address).map_err(unreachable)?;
         let client = agree(client).await.map_err(unreachable)?;
         let info = client.info().await.map_err(unreachable)?;

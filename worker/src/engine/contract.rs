@@ -278,15 +278,8 @@ pub struct RunningContainer {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// No engine answers.
-    #[error(
-        "no container engine answers at {address}: {source}; start it (systemctl start docker), set DOCKER_HOST, or, where it denies access, join its group (usermod -aG docker)"
-    )]
-    Unreachable {
-        /// Where it was looked for.
-        address: String,
-        /// What was said.
-        source: bollard::errors::Error,
-    },
+    #[error(transparent)]
+    Unreachable(#[from] base_images::Unreachable),
     /// It is not root's, and its user may not limit what it runs.
     #[error(
         "the engine at {address} runs without root and cannot limit {missing}, so nothing would hold a task to its slot: on \

@@ -117,7 +117,7 @@ fn choose(
                 true => ("free disk", "slot_disk_gib", config.slot_disk_gib),
             };
             return Some(format!(
-                "{count} slots instead of {most}: there is {what} for so many of {wanted} GiB each; lower {key} for more"
+                "slots: {count} instead of {most}: there is {what} for so many of {wanted} GiB each; lower {key} for more"
             ));
         }
         banks[pool.bank].slots += 1;
@@ -260,10 +260,10 @@ fn tell(
     // Memory is given in whole bytes.
     if memory + 1.0 / GIB < config.slot_memory_gib {
         notices.push(format!(
-            "a slot has {memory:.1} of the {:.1} GiB it should have: {} slots share {:.1} GiB after what is reserved",
+            "a slot has {memory:.1} of the {:.1} GiB it should have: {:.1} GiB are not reserved, for {} in all",
             config.slot_memory_gib,
-            slots.len(),
             slots.iter().map(|slot| slot.limits.memory_bytes).sum::<u64>() as f64 / GIB,
+            slots.len(),
         ));
     }
     if let ReservedCores::Cpus(wanted) = config.reserved_cores
@@ -284,13 +284,13 @@ fn tell(
     let disk = least(|slot| slot.limits.disk_bytes);
     if disk + 1.0 / GIB < config.slot_disk_gib {
         notices.push(format!(
-            "a container may write {disk:.1} of {:.1} GiB: {} slots share the free disk after what is reserved",
+            "a container may write {disk:.1} of {:.1} GiB: what is free on disk, and not reserved, is for {} in all",
             config.slot_disk_gib,
             slots.len(),
         ));
     }
     if config.slots as usize > fitting {
-        notices.push(format!("{fitting} slots instead of {}: no two share a core", config.slots));
+        notices.push(format!("slots: {fitting} instead of {}: no two share a core", config.slots));
     }
 }
 

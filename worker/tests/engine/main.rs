@@ -489,7 +489,7 @@ async fn the_network_of_builds_is_found_or_refused_with_reasons() {
 #[tokio::test]
 async fn no_engine_is_an_error_that_says_what_to_do() {
     let error = Node::connect_to("unix:///nonexistent/engine.sock").await.unwrap_err();
-    assert!(matches!(error, EngineError::Unreachable { .. }));
+    assert!(matches!(error, EngineError::Unreachable(_)));
     assert!(
         error.to_string().contains("/nonexistent/engine.sock") && error.to_string().contains("DOCKER_HOST")
     );

@@ -80,7 +80,7 @@ fn what_cannot_be_left_to_the_host_is_said() {
     let default = WorkerConfig::default;
     let memory = || WorkerConfig { reserved_memory_gib: 1000.0, ..default() };
     check(memory(), "of the 1000.0 GiB of memory that are to be left to the host, 32.0 are");
-    check(memory(), "slots share 32.0 GiB after what is reserved");
+    check(memory(), ": 32.0 GiB are not reserved, for ");
     let cores = WorkerConfig { reserved_cores: ReservedCores::Cpus(99), ..default() };
     check(cores, "of the 99 CPUs that are to be left to the host, 7 are");
 }
