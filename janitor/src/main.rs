@@ -11,7 +11,7 @@ use systemd::{Environment, Notifier, Reload, Shutdown, Source};
 
 /// Removes what finished or dead tasks left on this node, and nothing else.
 #[derive(Parser)]
-#[command(name = "bottega-janitor", version)]
+#[command(name = "bottega-janitor", version, max_term_width = 100, after_long_help = SIGNALS)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +31,21 @@ struct Arguments {
     #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
     log: String,
 }
+
+const SIGNALS: &str = "\
+Signals:
+  SIGTERM, SIGINT  end after the removal that is under way; the next run goes on
+  SIGHUP           read the configuration again
+
+Exit status:
+  0  done, or ended as it was told to
+  1  something could not be looked at or removed; it says why
+  2  the command line is wrong
+
+Files:
+  /etc/bottega/bottega.toml  the configuration
+  /var/lib/bottega           root's state on this node; that of others
+                             lies in ~/.local/state/bottega";
 
 #[derive(Subcommand)]
 enum Command {

@@ -27,7 +27,7 @@ use crate::serve::serve;
 
 /// Claims tasks from a spool, builds and verifies their environments in containers.
 #[derive(Debug, Parser)]
-#[command(name = "bottega-worker", version)]
+#[command(name = "bottega-worker", version, max_term_width = 100, after_long_help = SIGNALS)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -51,6 +51,26 @@ struct Cli {
     #[arg(long)]
     print_config: bool,
 }
+
+const SIGNALS: &str = "\
+Signals:
+  SIGTERM  drain: claim nothing new; hand back what is not done in
+           drain_seconds, or at a second signal; at a third one
+           end as it is
+  SIGINT   as the second SIGTERM
+  SIGUSR1  leave: containers run on for the next worker of this name
+  SIGHUP   read the configuration again
+
+Exit status:
+  0   it has ended as it was told to
+  1   it cannot work; it says why
+  2   the command line is wrong
+  75  not heard of for too long, its claims may be void: start it again
+
+Files:
+  /etc/bottega/bottega.toml  the configuration
+  /var/lib/bottega           root's state on this node; that of others
+                             lies in ~/.local/state/bottega";
 
 #[derive(Debug, Subcommand)]
 enum Command {

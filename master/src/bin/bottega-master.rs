@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// Publishes what is dropped into a spool's incoming/, releases delayed tasks, keeps the summary.
 #[derive(Debug, Parser)]
-#[command(name = "bottega-master", version, max_term_width = 100)]
+#[command(name = "bottega-master", version, max_term_width = 100, after_long_help = SIGNALS)]
 struct Cli {
     /// The spool's directory [default: what the configuration says]
     #[arg(long, value_name = "DIR", env = "BOTTEGA_SPOOL")]
@@ -30,6 +30,21 @@ struct Cli {
     #[arg(long)]
     print_config: bool,
 }
+
+const SIGNALS: &str = "\
+Signals:
+  SIGTERM, SIGINT  end once what is being written is whole; at a second one at once
+  SIGHUP           read the configuration again
+
+Exit status:
+  0  it has ended as it was told to
+  1  it cannot serve; it says why
+  2  the command line is wrong
+
+Files:
+  /etc/bottega/bottega.toml  the configuration
+  /var/lib/bottega           root's state on this node; that of others
+                             lies in ~/.local/state/bottega";
 
 fn main() -> ExitCode {
     if let Some(status) = systemd::manual::asked::<Cli>(std::env::args_os()) {

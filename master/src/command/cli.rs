@@ -10,7 +10,7 @@ use super::run::{RUN, RunArguments};
 
 /// Turns bug-fix pull requests into verified, executable environments.
 #[derive(Debug, Parser)]
-#[command(name = "bottega", version, max_term_width = 100, after_help = BEGIN)]
+#[command(name = "bottega", version, max_term_width = 100, after_help = BEGIN, after_long_help = format!("{BEGIN}\n\n{STATUS_AND_FILES}"))]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -24,6 +24,18 @@ To begin:
   bottega submit --spool /srv/spool --repositories '/mirrors/{owner}+{name}/repo' tasks.jsonl
   bottega up --spool /srv/spool --until-idle
   bottega export --spool /srv/spool --out dataset.jsonl";
+
+const STATUS_AND_FILES: &str = "\
+Exit status:
+  0    all that was asked for is done
+  1    not all of it; it says why
+  2    the command line is wrong
+  130  ended by Ctrl-C
+
+Files:
+  /etc/bottega/bottega.toml  the configuration
+  /var/lib/bottega           root's state on this node; that of others
+                             lies in ~/.local/state/bottega";
 
 /// One subcommand a variant.
 #[derive(Debug, Subcommand)]
