@@ -186,6 +186,6 @@ fn why_foreign(inventory: &Inventory, labels: &HashMap<String, String>) -> &'sta
     } else if inventory.entry_of(labels).is_none() {
         "this node's ledger says otherwise"
     } else {
-        "it has somebody's own name, or is no step of a build"
+        "it has somebody's own name, was made after our build had ended, or is no step of a build"
     }
 }

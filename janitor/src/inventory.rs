@@ -294,6 +294,7 @@ mod tests {
                 token: Token(1),
                 kind: ObjectKind::WorkDir { path: "/x".into() },
                 created_at: Timestamp::UNIX_EPOCH,
+                ended_at: None,
             };
             now.ledger.insert(entry.object, entry);
             now.strangers()

@@ -60,10 +60,14 @@ pub(crate) fn container_entry<'a>(
         .filter(|entry| entry.kind.has_container(names(), container.is_build_step))
 }
 
-/// The ledger's entry of an image that is ours: one with a tag of somebody else's is not.
+/// The ledger's entry of an image that is ours: one with a tag of somebody else's is not, nor one that was made after our
+/// build had ended.
 pub(crate) fn image_entry<'a>(inventory: &'a Inventory, image: &Image) -> Option<&'a LedgerEntry> {
     inventory.entry_of(&image.labels).filter(|entry| match &entry.kind {
-        ObjectKind::Build { image: name } => image.tags.iter().all(|tag| is_tag_of(tag, name, entry)),
+        ObjectKind::Build { image: name } => {
+            let is_of_build = |ended_at| image.created_at.is_some_and(|made_at| made_at <= ended_at);
+            entry.ended_at.is_none_or(is_of_build) && image.tags.iter().all(|tag| is_tag_of(tag, name, entry))
+        }
         ObjectKind::Container { .. } | ObjectKind::WorkDir { .. } => false,
     })
 }

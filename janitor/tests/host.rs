@@ -59,6 +59,7 @@ impl Node {
             task: task.parse().expect("an id"),
             token: Token(1),
             created_at: jiff::Timestamp::now(),
+            ended_at: None,
         };
         Ledger::open(&self.place.state).expect("a ledger").record(&entry).expect("recorded");
         fs::create_dir_all(&path).expect("made");

@@ -31,6 +31,10 @@ fn task(number: u8) -> TaskId {
     format!("task-{number}").parse().expect("an id")
 }
 
+fn second(number: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(number).expect("a time")
+}
+
 fn name_of(object: Uuid) -> String {
     format!("run-{object}")
 }
@@ -60,6 +64,7 @@ fn entries() -> impl Strategy<Value = Vec<LedgerEntry>> {
                     task,
                     token: Token(token),
                     created_at: jiff::Timestamp::UNIX_EPOCH,
+                    ended_at: (number % 2 == 0).then(|| second(12)),
                 }
             });
         entry.collect()
@@ -114,7 +119,8 @@ fn images(entries: &[LedgerEntry], parts: &[Parts]) -> Vec<Image> {
             parent_id,
             tags,
             labels: labels(entry, *bend),
-            created_at: None,
+            // The last parts come after all builds.
+            created_at: (number > 0).then(|| second(number as i64)),
             size_bytes: 100,
         });
     }
@@ -239,7 +245,13 @@ fn image_may_go(inventory: &Inventory, image: &Image) -> bool {
     labels_allow(inventory, &image.labels).is_some_and(|entry| {
         let own_tag = format!("openswe--{}:latest", entry.task);
         let accepted = inventory.accepted.contains(&(entry.task.clone(), entry.token));
+        let came_after = match (image.created_at, entry.ended_at) {
+            (Some(made), Some(ended)) => made > ended,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
         matches!(entry.kind, ObjectKind::Build { .. })
+            && !came_after
             && image.tags.iter().all(|tag| *tag == own_tag)
             && (image.tags.is_empty() || !accepted || its_time_is_over(inventory, image))
     })

@@ -57,6 +57,7 @@ impl Labels {
             task: self.task.clone(),
             token: self.token,
             created_at,
+            ended_at: None,
         }
     }
 

@@ -36,6 +36,10 @@ pub struct LedgerEntry {
     pub token: Token,
     /// When.
     pub created_at: jiff::Timestamp,
+    /// When it was made to its end, by the engine's clock: what carries a build's labels and is younger, somebody else has
+    /// built on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<jiff::Timestamp>,
 }
 
 /// What kind of object an entry is about.
@@ -91,6 +95,17 @@ impl Ledger {
     pub fn record(&self, entry: &LedgerEntry) -> Result<(), SpoolError> {
         let path = self.path(entry.object);
         self.files.replace_json(&path, entry)
+    }
+
+    /// Notes when an object was made to its end.
+    ///
+    /// # Errors
+    /// The entry cannot be written.
+    pub fn end(&self, object: Uuid, at: jiff::Timestamp) -> Result<(), SpoolError> {
+        match self.get(object) {
+            Some(entry) => self.record(&LedgerEntry { ended_at: Some(at), ..entry }),
+            None => Ok(()),
+        }
     }
 
     /// The entry of an object, if it is ours.

@@ -53,6 +53,7 @@ fn case() -> Case {
         task,
         token,
         created_at: jiff::Timestamp::UNIX_EPOCH,
+        ended_at: None,
     };
     Ledger::open(&root.join("state")).expect("ledger").record(&entry).expect("recorded");
     let candidate = Candidate {

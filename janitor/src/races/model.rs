@@ -139,6 +139,12 @@ impl Model {
         Timestamp::from_second(self.now + self.clock_ahead).expect("a time")
     }
 
+    /// As the engine dates what it makes. That somebody sets the clock back between a build of ours and one on it is left
+    /// out: nothing would tell the two apart.
+    fn steadily(&self) -> Timestamp {
+        Timestamp::from_second(self.now).expect("a time")
+    }
+
     pub(crate) fn moment(&self) -> Moment {
         let since_boot = Duration::from_secs(self.now.unsigned_abs());
         Moment { wall: self.at(), boot_id: String::new(), since_boot }
@@ -229,7 +235,8 @@ impl Model {
         self.whose.insert(id.clone(), whose);
         self.used_at.insert(id.clone(), self.now);
         let size_bytes = 100 * (1 + self.depth(parent_id.as_deref()));
-        self.objects.images.push(Image { id, parent_id, tags, labels, created_at: None, size_bytes });
+        let created_at = Some(self.steadily());
+        self.objects.images.push(Image { id, parent_id, tags, labels, created_at, size_bytes });
     }
 
     fn depth<'a>(&'a self, mut id: Option<&'a str>) -> u64 {
@@ -366,6 +373,11 @@ impl Model {
         };
         self.image(id.clone(), Some(build.at.clone()), tags, build.labels.to_map(), build.whose.clone());
         build.at = id;
+        // Whoever dies just then has not noted it.
+        let ended_at = Some(self.steadily()).filter(|_| build.steps == 0 && self.random.below(4) > 0);
+        if let Some(entry) = self.ledger.get_mut(&build.labels.object) {
+            entry.ended_at = ended_at;
+        }
         // Whoever builds may be cut off: its layers stay.
         if build.steps > 0 && self.random.below(8) > 0 {
             self.builds.push(build);

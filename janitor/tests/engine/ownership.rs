@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::time::Duration;
 
 use queue_format::{BuildGate, Life, LifeLock, ObjectKind, State, image_name};
 use uuid::Uuid;
@@ -109,6 +110,24 @@ async fn an_accepted_image_stays_until_its_task_leaves_done() {
     fs::remove_file(done).expect("removed");
     janitor.once().await.expect("a pass");
     assert_eq!(node.left().await, kept);
+}
+
+#[tokio::test]
+async fn what_a_person_builds_on_a_leftover_stays_without_a_name_too() {
+    let node = Node::new().await;
+    let (owner, _lock) = node.living_owner();
+    let left = node.labels(&owner, &format!("left-{}", node.hostname), 1);
+    let ours = node.build(&left).await;
+    node.ledger().end(left.object, jiff::Timestamp::now()).expect("noted");
+    // Engines list when an image was made in whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let mine = format!("mine-{}", node.hostname);
+    let nameless = node.raw_build(&image_name(&left.task), &HashMap::new(), &mine).await;
+    let named = node.raw_build("scratch", &HashMap::new(), &mine).await;
+    let cut_off = node.build(&node.labels(&owner, &format!("cut-off-{}", node.hostname), 1)).await;
+    node.janitor().once().await.expect("a pass");
+    let kept: BTreeSet<String> = ours.iter().chain(&nameless).chain(&named).cloned().collect();
+    assert_eq!(node.left().await, kept, "of {nameless:?} and {cut_off:?}");
 }
 
 #[tokio::test]

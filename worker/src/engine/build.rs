@@ -89,6 +89,9 @@ impl Docker {
                 Ok(Talk::Cut { end: BuildEnd::DiskFull, why })
             }
         };
+        if let Ok(Talk::Built | Talk::Failed(_)) = &talked {
+            inner.note_end(request.labels.object).await;
+        }
         let end = match talked? {
             Talk::Built => {
                 let id = inner.image_id(&request.image_name).await?;

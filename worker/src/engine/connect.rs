@@ -149,6 +149,17 @@ impl Inner {
         Ok(written.map_err(|source| failed("write the ledger", source))??)
     }
 
+    /// Notes that a build has come to its end; without that note its labels alone tell which images are its own.
+    pub(super) async fn note_end(&self, object: uuid::Uuid) {
+        let asked = self.client.info().await.ok();
+        let Some(at) = asked.and_then(|info| info.system_time?.parse().ok()) else { return };
+        let ledger = self.options.ledger.clone();
+        let noted = tokio::task::spawn_blocking(move || ledger.end(object, at)).await;
+        if let Ok(Err(error)) = noted {
+            tracing::warn!(%object, %error, "the ledger does not know that a build has ended");
+        }
+    }
+
     /// Forgets an object whose removal is confirmed. An entry that stays is the janitor's to drop.
     pub(super) fn forget(&self, object: uuid::Uuid) {
         if let Err(error) = self.options.ledger.forget(object) {

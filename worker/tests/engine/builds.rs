@@ -27,7 +27,10 @@ async fn a_build_makes_a_labelled_image_and_keeps_its_cache() {
     assert!(again.log.contains("Using cache"), "{}", again.log);
     let images = node.docker.images(&request.image_name).await.unwrap();
     assert_eq!(images.get(&request.image_name), Some(id));
-    assert!(node.ledger.get(request.labels.object).is_some());
+    let made_at: jiff::Timestamp =
+        node.raw.inspect_image(id).await.unwrap().created.unwrap().parse().unwrap();
+    let ended_at = node.ledger.get(request.labels.object).unwrap().ended_at.unwrap();
+    assert!(made_at <= ended_at, "the image of {made_at} is no younger than its build, of {ended_at}");
 
     let mut run = run_request(&node, "env -i ls -A /testbed");
     run.image.clone_from(id);

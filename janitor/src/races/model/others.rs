@@ -10,12 +10,17 @@ impl Model {
         self.container(name, &image, HashMap::new(), false, Whose::Foreign);
     }
 
-    /// On whatever there is; what stands on one of our images inherits its labels.
+    /// On whatever there is; what stands on one of our images inherits its labels, and needs a name only where the build of
+    /// that was cut off.
     pub(super) fn person_builds(&mut self) {
         let images = self.objects.images.clone();
         let Some(from) = self.random.of(&images) else { return };
         let id = format!("sha256:{}", self.fresh().simple());
-        let tags = vec![format!("mine-{}:1", self.unique)];
+        let entry = Labels::from_map(&from.labels).and_then(|labels| self.ledger.get(&labels.object));
+        let needs_name = entry.is_some_and(|entry| entry.ended_at.is_none());
+        let is_named = needs_name || self.random.below(2) == 0;
+        let tags = is_named.then(|| format!("mine-{}:1", self.unique)).into_iter().collect();
+        self.now += 1;
         self.image(id, Some(from.id), tags, from.labels, Whose::Foreign);
     }
 
