@@ -24,7 +24,7 @@ pub use catalogue::{CATALOGUE, Choice, Release, choose, nearest, release_of};
 pub use engine::{
     AvailableImage, DEFAULT_ADDRESS, LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE,
     LABEL_SUITE, ListedContainer, Lookup, LookupError, Unreachable, Which, available, is_build_step,
-    is_workers_build_step, short_name,
+    is_workers_build_step, list_images, short_name,
 };
 pub use error::BuildError;
 pub use providers::{Offer, ParseProviderError, ProviderKind, Source, offers, sources};

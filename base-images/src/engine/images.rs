@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::ImageSummary;
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder,
     RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use bytes::Bytes;
@@ -19,6 +20,9 @@ use crate::engine::{LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE
 use crate::error::BuildError;
 use crate::providers::ProviderKind;
 use crate::version::PythonVersion;
+
+/// How often images are listed at most until the engine tells.
+const LISTINGS_MAX: usize = 5;
 
 /// One request may carry a whole root or commit a big layer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(45 * 60);
@@ -45,9 +49,24 @@ pub struct AvailableImage {
     pub created_unix_seconds: i64,
 }
 
+/// The images that an engine holds. Where one goes while they are listed, Podman and Docker with containerd's store fail the
+/// whole list: then it is asked for again.
+///
+/// # Errors
+/// The engine does not answer, or refuses again and again.
+pub async fn list_images(docker: &Docker, options: ListImagesOptions) -> Result<Vec<ImageSummary>, Error> {
+    for _ in 1..LISTINGS_MAX {
+        match docker.list_images(Some(options.clone())).await {
+            Err(Error::DockerResponseServerError { .. }) => {}
+            listed => return listed,
+        }
+    }
+    docker.list_images(Some(options)).await
+}
+
 /// The base images in the engine, by Python; those named `openswe-python-*` with the tag `latest`.
 pub async fn available(docker: &Docker) -> Result<Vec<AvailableImage>, BuildError> {
-    let images = docker.list_images(Some(ListImagesOptionsBuilder::default().build())).await;
+    let images = list_images(docker, ListImagesOptions::default()).await;
     let images = images.map_err(BuildError::engine("list the images"))?;
     let mut available: Vec<AvailableImage> = images.iter().flat_map(pythons_of).collect();
     available.sort_by_key(|image| image.python);
@@ -190,7 +209,7 @@ impl Engine {
         }
         let filters = HashMap::from([("reference".to_owned(), vec![SCRATCH.to_owned()])]);
         let options = ListImagesOptionsBuilder::default().filters(&filters).build();
-        let images = self.docker.list_images(Some(options)).await;
+        let images = list_images(&self.docker, options).await;
         let images = images.map_err(BuildError::engine("list the images"))?;
         let tags = images.iter().flat_map(|image| &image.repo_tags);
         let abandoned: Vec<&String> = tags.filter(|tag| self.is_abandoned(tag, ':')).collect();
@@ -216,8 +235,8 @@ impl Engine {
 }
 
 /// Whether the engine says that there is no such object.
-pub(super) fn is_absent(error: &bollard::errors::Error) -> bool {
-    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })
+pub(super) fn is_absent(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
 }
 
 #[cfg(test)]

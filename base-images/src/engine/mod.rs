@@ -10,7 +10,7 @@ mod owner;
 mod step;
 
 pub use address::{DEFAULT_ADDRESS, Unreachable};
-pub use images::{AvailableImage, available};
+pub use images::{AvailableImage, available, list_images};
 pub use labels::{LABEL_BASE_IMAGE, LABEL_PROVIDER, LABEL_PYTHON, LABEL_RECIPE, LABEL_SUITE};
 pub use lookup::{ListedContainer, Lookup, LookupError, Which};
 pub use name::short_name;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base_images::{
     DEFAULT_ADDRESS, ListedContainer, Lookup, LookupError, Unreachable, Which, is_build_step,
-    is_workers_build_step, short_name,
+    is_workers_build_step, list_images, short_name,
 };
 use bollard::Docker;
 use bollard::errors::Error;
@@ -109,7 +109,7 @@ impl Engine {
             .try_collect()
             .await?;
         let options = ListImagesOptionsBuilder::new().all(true).build();
-        let images = self.call("list images", self.docker.list_images(Some(options))).await?;
+        let images = self.call("list images", list_images(&self.docker, options)).await?;
         let mut images: Vec<Image> = images.into_iter().map(|found| self.image_of_summary(found)).collect();
         self.find_parents(&mut images).await?;
         Ok(Objects { containers, images })

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
+use base_images::list_images;
 use bollard::Docker;
 use bollard::models::{
     BuildInfo, ContainerCreateBody, HostConfig, HostConfigLogConfig, ImageSummary, ResourcesUlimits,
@@ -269,7 +270,7 @@ impl Node {
         let options = ListContainersOptionsBuilder::new().all(true).build();
         let containers = self.docker.list_containers(Some(options)).await.expect("containers");
         let options = ListImagesOptionsBuilder::new().all(true).build();
-        let images = self.docker.list_images(Some(options)).await.expect("images");
+        let images = list_images(&self.docker, options).await.expect("images");
         let all: BTreeSet<String> =
             containers.into_iter().filter_map(|c| c.id).chain(images.into_iter().map(|i| i.id)).collect();
         let made = self.made.lock().expect("unpoisoned");

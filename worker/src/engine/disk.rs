@@ -7,7 +7,7 @@ use queue_format::LABEL_OBJECT;
 use uuid::Uuid;
 
 use super::connect::Inner;
-use base_images::{ListedContainer, Which};
+use base_images::{ListedContainer, Which, list_images};
 
 /// How often the file system's free space is looked at, which costs nothing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ impl DiskWatch<'_> {
         let written: u64 = containers.iter().map(|(_, bytes)| bytes).sum();
         let Some(base_bytes) = self.base_bytes else { return Some(written) };
         let options = ListImagesOptionsBuilder::new().all(true).filters(&self.filter()).build();
-        let images = self.inner.client.list_images(Some(options)).await.ok()?;
+        let images = list_images(&self.inner.client, options).await.ok()?;
         let largest = images.iter().filter_map(|image| u64::try_from(image.size).ok()).max();
         Some(written + largest.map_or(0, |bytes| bytes.saturating_sub(base_bytes)))
     }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use base_images::{ListedContainer, Which, short_name};
+use base_images::{ListedContainer, Which, list_images, short_name};
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
     TagImageOptionsBuilder,
@@ -109,7 +109,7 @@ impl Engine for Docker {
     }
 
     async fn images(&self, prefix: &str) -> Result<BTreeMap<String, String>, EngineError> {
-        let listed = self.inner.client.list_images(None::<ListImagesOptions>).await;
+        let listed = list_images(&self.inner.client, ListImagesOptions::default()).await;
         let listed = listed.map_err(|source| failed("list images", source))?;
         let mut names = BTreeMap::new();
         for image in listed {
@@ -208,7 +208,7 @@ impl Docker {
             let filter =
                 HashMap::from([("label".to_owned(), vec![format!("{LABEL_OBJECT}={}", entry.object)])]);
             let options = ListImagesOptionsBuilder::new().all(true).filters(&filter).build();
-            let left = self.inner.client.list_images(Some(options)).await;
+            let left = list_images(&self.inner.client, options).await;
             if left.map_err(|source| failed("list images", source))?.is_empty() {
                 self.inner.forget(entry.object);
             }

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use attack::{BuildAttack, ESCAPED, Ends, RunAttack};
+use base_images::list_images;
 use bollard::query_parameters::{
     EventsOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
 };
@@ -36,7 +37,6 @@ use worker::evaluate::strip_escapes;
 /// As many at once: enough for the time that most only wait.
 const AT_ONCE: usize = 3;
 const LOG_BYTES_MAX: usize = 1 << 14;
-const LISTS_MAX: usize = 9;
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 const GROUP_FIRST: u32 = 2_000_000;
 const OUTPUT: &str = "/out/it";
@@ -299,15 +299,7 @@ impl Suite {
         let filter = HashMap::from([("label".to_owned(), vec![format!("{LABEL_SPOOL}={}", self.spool)])]);
         let options = ListImagesOptionsBuilder::new().filters(&filter).build();
         let mut wrong = Vec::new();
-        // Podman fails where an image goes while it lists.
-        let mut listed = self.node.raw.list_images(Some(options.clone())).await;
-        for _ in 0..LISTS_MAX {
-            if listed.is_ok() {
-                break;
-            }
-            listed = self.node.raw.list_images(Some(options.clone())).await;
-        }
-        for image in listed.unwrap() {
+        for image in list_images(&self.node.raw, options).await.unwrap() {
             let options = RemoveImageOptionsBuilder::new().force(true).build();
             if let Err(error) = self.node.raw.remove_image(&image.id, Some(options), None).await {
                 wrong.push(format!("its image cannot be removed: {error}"));

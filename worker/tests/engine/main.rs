@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use base_images::list_images;
 use bollard::models::{ContainerConfig, ContainerCreateBody};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateContainerOptions, ListContainersOptionsBuilder,
@@ -83,7 +84,7 @@ impl Node {
     /// What the janitor would do with a failed build's layers.
     async fn remove_images(&self, object: Uuid) {
         let options = ListImagesOptionsBuilder::new().filters(&by_object(object)).build();
-        for image in self.raw.list_images(Some(options)).await.unwrap() {
+        for image in list_images(&self.raw, options).await.unwrap() {
             let options = RemoveImageOptionsBuilder::new().build();
             let mut removed = self.raw.remove_image(&image.id, Some(options.clone()), None).await;
             // Podman takes a moment to remove what the processes that it ran for a build had left.
