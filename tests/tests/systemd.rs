@@ -135,7 +135,7 @@ fn master_and_janitor_live_under_systemd() {
     kill(&node, "bottega-master");
     assert_eq!(show(&node, "bottega-master", "NRestarts"), "1");
     reloads(&node);
-    is_watched(&node);
+    is_watched(&node, "bottega-master");
 
     node.must("systemctl start bottega-janitor.timer");
     assert_eq!(show(&node, "bottega-janitor", "ActiveState"), "inactive", "the timer takes its place");
@@ -195,15 +195,17 @@ fn reloads(node: &Node) {
 }
 
 /// A work loop that hangs is ended, and begun anew.
-fn is_watched(node: &Node) {
-    node.must(
-        "mkdir -p /run/systemd/system/bottega-master.service.d
-        printf '[Service]\\nWatchdogSec=4\\n' >/run/systemd/system/bottega-master.service.d/short.conf
-        systemctl daemon-reload && systemctl restart bottega-master
-        kill -STOP $(systemctl show --value -p MainPID bottega-master)",
-    );
-    node.until(SOON, "journalctl -u bottega-master | grep -F 'Watchdog timeout'");
-    node.until(SOON, "systemctl is-active bottega-master");
+fn is_watched(node: &Node, unit: &str) {
+    let drop_in = format!("/run/systemd/system/{unit}.service.d");
+    node.must(&format!(
+        "mkdir -p {drop_in}
+        printf '[Service]\\nWatchdogSec=4\\n' >{drop_in}/short.conf
+        systemctl daemon-reload && systemctl restart {unit}
+        kill -STOP $(systemctl show --value -p MainPID {unit})",
+    ));
+    node.until(SOON, &format!("journalctl -u {unit} | grep -F 'Watchdog timeout'"));
+    node.until(SOON, &format!("systemctl is-active {unit}"));
+    node.must(&format!("rm {drop_in}/short.conf && systemctl daemon-reload && systemctl restart {unit}"));
 }
 
 #[test]
@@ -230,6 +232,11 @@ fn a_worker_loses_nothing_to_a_kill_a_drain_and_an_upgrade() {
     kill(&node, WORKER);
     tell(&node, "killed");
     completes(&node, "killed");
+
+    run_until_told(&node, "hung");
+    is_watched(&node, WORKER);
+    tell(&node, "hung");
+    completes(&node, "hung");
 
     run_until_told(&node, "drained");
     node.must("systemctl stop --no-block bottega-worker");
