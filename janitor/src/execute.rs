@@ -12,7 +12,7 @@ use queue_format::{LedgerEntry, ObjectKind, image_name};
 use systemd::Notifier;
 
 use crate::audit::Event;
-use crate::breaker;
+use crate::breaker::{self, Budget};
 use crate::door::BuildsWait;
 use crate::ending::{Alone, Ending};
 use crate::error::EngineError;
@@ -88,7 +88,7 @@ pub(crate) struct Execution<'a, W: World> {
 struct Tally {
     removed: AtomicUsize,
     /// Those of the removals that count for the breaker.
-    counted: AtomicUsize,
+    counted: Mutex<Vec<Budget>>,
     kept: AtomicUsize,
     failed: AtomicUsize,
     bytes: AtomicU64,
@@ -119,7 +119,7 @@ struct Moment<A> {
 pub(crate) struct Done {
     pub(crate) report: Report,
     /// Those of the removals that count for the breaker.
-    pub(crate) counted: usize,
+    pub(crate) counted: Vec<Budget>,
     /// Whether a moment without builds was found, where one was looked for.
     pub(crate) was_alone: Option<bool>,
     /// Whether an image was looked at in such a moment, and went if it still was to go.
@@ -157,7 +157,7 @@ impl<W: World> Execution<'_, W> {
         };
         let resisted = tally.resisted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let settled = tally.settled.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let counted = tally.counted.into_inner();
+        let counted = tally.counted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let images_tried = tally.images_tried.into_inner();
         Done { report, counted, was_alone, images_tried, resisted, settled }
     }
@@ -297,8 +297,8 @@ impl<W: World> Execution<'_, W> {
                 );
                 self.note(Event::Removed, candidate, bytes, None, tally);
                 tally.removed.fetch_add(1, Ordering::Relaxed);
-                let counts = breaker::counts(show::kind(&candidate.target), &candidate.name);
-                tally.counted.fetch_add(usize::from(counts), Ordering::Relaxed);
+                let budget = breaker::budget(show::kind(&candidate.target), &candidate.name);
+                tally.counted.lock().unwrap_or_else(PoisonError::into_inner).extend(budget);
                 tally.settle(candidate);
                 tally.bytes.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
             }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::audit::{Audit, Event};
-use crate::breaker;
+use crate::breaker::{self, Budget};
 use crate::show;
 
 /// How long a removal may take that is still going on: the engine is given up on before.
@@ -55,12 +55,11 @@ impl Audit {
     }
 
     /// When things were removed since that count for the breaker.
-    pub(crate) fn removed_since(&self, since: Timestamp) -> Vec<Timestamp> {
+    pub(crate) fn removed_since(&self, since: Timestamp) -> Vec<(Timestamp, Budget)> {
         let mut removed = Vec::new();
         self.visit(|past| {
-            let is_counted = past.event == Event::Removed && breaker::counts(&past.what, &past.name);
-            if is_counted && past.at >= since {
-                removed.push(past.at);
+            if past.event == Event::Removed && past.at >= since {
+                removed.extend(breaker::budget(&past.what, &past.name).map(|budget| (past.at, budget)));
             }
         });
         removed

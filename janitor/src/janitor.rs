@@ -9,7 +9,7 @@ use systemd::{Notifier, state_file};
 use tokio::time::Instant;
 
 use crate::audit::Audit;
-use crate::breaker::Breaker;
+use crate::breaker::{self, Breaker, Budget};
 use crate::config::Config;
 use crate::disk::{Level, Levels, Pressure, are_one_disk};
 use crate::door::{BuildsWait, Door};
@@ -197,7 +197,7 @@ impl Janitor {
             troubles.push(self.worse().told.clone());
         }
         if self.is_open {
-            troubles.push(self.breaker_told());
+            troubles.push(breaker::told(self.config.deletions_per_hour_max));
         }
         troubles.extend(self.is_other_engine.then(|| maker::told(&self.files.state_dir)));
         troubles.extend(self.unseen_disks.clone());
@@ -216,14 +216,6 @@ impl Janitor {
     /// Looks at what lies in the spool, at the next bucket of its results, with the next pass, however soon that is.
     pub fn look_further(&mut self) {
         self.house_at = None;
-    }
-
-    fn breaker_told(&self) -> String {
-        format!(
-            "nothing more is removed for now: {} removals in one hour are too many (janitor.deletions_per_hour_max); \
-             bottega-janitor history tells which",
-            self.config.deletions_per_hour_max
-        )
     }
 
     /// One pass: what has been a leftover for the grace period goes.
@@ -257,6 +249,7 @@ impl Janitor {
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
         self.resistance.leave_alone(&mut ripe, began);
+        self.breaker.ration(&mut ripe, self.config.deletions_per_hour_max, (self.clock)());
         if self.emergency.is_some() && !was_raised {
             // Workers stop first; what they have begun may need what would go.
             ripe.clear();
@@ -329,6 +322,7 @@ impl Janitor {
             let is_due = candidate.patience <= Patience::Grace || self.marks.is_ripe(candidate, end, grace);
             is_due && !self.resistance.leaves_alone(candidate, end)
         });
+        self.breaker.ration(&mut found, self.config.deletions_per_hour_max, (self.clock)());
         let plan = plan(&inventory, found, self.limit(self.config.deletions_max));
         let here = self.here();
         let mut lines = Vec::new();
@@ -371,10 +365,11 @@ impl Janitor {
 
     /// The most removals of this pass; says when there are to be none.
     fn limit(&mut self, deletions_max: usize) -> usize {
-        let allowed = self.breaker.allowance(self.config.deletions_per_hour_max, (self.clock)());
+        let max = self.config.deletions_per_hour_max;
+        let allowed = self.breaker.allowance(Budget::Node, max, (self.clock)());
         let was_open = std::mem::replace(&mut self.is_open, allowed == 0);
         if self.is_open && !was_open {
-            tracing::error!("{}", self.breaker_told());
+            tracing::error!("{}", breaker::told(max));
         }
         deletions_max.min(allowed)
     }

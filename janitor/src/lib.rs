@@ -48,7 +48,7 @@ mod verify;
 mod world;
 
 pub use audit::{AUDIT_FILE, Audit};
-pub use breaker::Breaker;
+pub use breaker::{Breaker, Budget};
 pub use config::Config;
 pub use disk::{DiskUse, Level, Pressure, Watermarks, pressure};
 pub use ending::{Ending, unless_ended};

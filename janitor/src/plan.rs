@@ -15,24 +15,24 @@ pub struct Plan {
 }
 
 /// Orders removals: dead leases first, so that their tasks run again soon; then containers and directories; then
-/// images, each after all that were built on it; bookkeeping last. Takes `deletions_max` removals at most; leases
+/// images, each after all that were built on it; then what lies in the spool; bookkeeping last. Takes `deletions_max` removals at most; leases
 /// do not count, for they delete nothing.
 #[must_use]
 pub fn plan(inventory: &Inventory, candidates: Vec<Candidate>, deletions_max: usize) -> Plan {
-    let (mut leases, mut objects, mut images, mut books) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut leases, mut objects, mut images) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut litter, mut books) = (Vec::new(), Vec::new());
     for candidate in candidates {
         match candidate.target {
             Target::Lease(_) => leases.push(candidate),
-            Target::Container(_) | Target::WorkDir(_) | Target::Litter(..) | Target::Mirror(_) => {
-                objects.push(candidate);
-            }
+            Target::Container(_) | Target::WorkDir(_) | Target::Mirror(_) => objects.push(candidate),
+            Target::Litter(..) => litter.push(candidate),
             Target::Image(_) => images.push(candidate),
             Target::Entry(_) | Target::Lock(_) => books.push(candidate),
         }
     }
     let mut waves = vec![objects];
     waves.extend(leaves_first(inventory, images));
-    waves.push(books);
+    waves.extend([litter, books]);
     let total: usize = waves.iter().map(Vec::len).sum();
     let mut left = deletions_max;
     for wave in &mut waves {

@@ -355,6 +355,25 @@ async fn too_many_removals_of_an_hour_stop_all_even_over_a_restart() {
 }
 
 #[tokio::test]
+async fn more_of_the_spools_leftovers_than_go_in_an_hour_stop_nothing() {
+    let node = node();
+    let owner = node.owner("here");
+    let _alive = LifeLock::hold(&node.place.state, &owner).expect("a lock");
+    let litter = || fs::read_dir(node.spool.layout().tmp()).expect("listed").count();
+    for number in 0..7 {
+        write(&node.spool.layout().tmp().join(format!(".nfs{number:08}")), 8 * DAY);
+    }
+    let config = Config { deletions_per_hour_max: 5, deletions_max: 20, ..config() };
+    node.janitor(config.clone()).once().await.expect("a pass");
+    assert_eq!(litter(), 2, "five of an hour");
+    let dir = node.work_dir(&owner, "ended");
+    let mut janitor = node.janitor(config);
+    janitor.once().await.expect("a pass");
+    assert!(!dir.exists() && litter() == 2, "also after a restart");
+    assert_eq!(janitor.troubles(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn metrics_go_on_from_process_to_process_and_tell_of_passes_that_failed() {
     let node = node();
     let text = || fs::read_to_string(node.place.state.join(METRICS_FILE)).expect("metrics");
