@@ -130,6 +130,8 @@ impl SlotGroups {
             // v1: the engine made a directory of this name under each controller.
             let controllers = fs::read_dir(&self.mount).into_iter().flatten().filter_map(Result::ok);
             for dir in controllers.map(|entry| entry.path()).chain([self.mount.clone()]) {
+                // Podman leaves one of its own in it.
+                remove_below(&dir.join(name));
                 let _ = fs::remove_dir(dir.join(name));
             }
         }
@@ -417,6 +419,18 @@ mod tests {
         let why = groups.confine(4, &mut other).unwrap_err();
         assert!(why.contains("bottega-slot4 is in use"), "{why}");
         assert_eq!(other.cgroup_parent, None);
+    }
+
+    #[test]
+    fn what_engines_leave_in_a_group_goes_with_it() {
+        let mount = mount(&["cpuset/x", "memory/x", "pids/x"]);
+        let groups = SlotGroups::below(mount.path(), false, false);
+        groups.confine(4, &mut limits()).unwrap();
+        // No controller of ours: the engine made a group there too.
+        let theirs = mount.path().join("blkio/bottega-slot4");
+        fs::create_dir_all(theirs.join("conmon")).unwrap();
+        groups.remove();
+        assert!(!theirs.exists());
     }
 
     #[tokio::test(start_paused = true)]
