@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use common::config;
 use janitor::{AUDIT_FILE, Audit, Config, Janitor, METRICS_FILE, Place};
 use queue_format::{
-    DoneClass, Emergency, FailureReason, Incarnation, Ledger, LedgerEntry, LifeLock, MANIFEST_FILE,
-    ObjectKind, Owner, Spool, TaskId, Token,
+    DoneClass, Emergency, FailureReason, Incarnation, Ledger, LedgerEntry, LifeLock, LitterAges,
+    MANIFEST_FILE, ObjectKind, Owner, Spool, TaskId, Token,
 };
 use uuid::Uuid;
 
@@ -371,6 +371,19 @@ async fn more_of_the_spools_leftovers_than_go_in_an_hour_stop_nothing() {
     janitor.once().await.expect("a pass");
     assert!(!dir.exists() && litter() == 2, "also after a restart");
     assert_eq!(janitor.troubles(), Vec::<String>::new());
+}
+
+#[test]
+fn leftovers_without_number_hide_nothing_else() {
+    let node = node();
+    let tmp = node.spool.layout().tmp();
+    for number in 0..1500 {
+        write(&tmp.join(format!(".nfs{number:08}")), 8 * DAY);
+    }
+    let log = write(&node.spool.layout().log(&node.owner("here")), 100 * DAY);
+    let ages = LitterAges { leftovers: DAY, logs: DAY, logs_bytes_max: u64::MAX };
+    let found = node.spool.litter("here", 0, &ages, SystemTime::now()).expect("a look");
+    assert!(found.len() == 1001 && found.iter().any(|litter| litter.path == log), "{}", found.len());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::owner_of;
 use crate::{DoneClass, FailureReason, MANIFEST_FILE, Owner, PathError, Spool, State, TaskId, Token};
 
-/// Things that one look finds at most; the rest is found once these are gone.
+/// Things that one look finds at most of each kind; the rest is found once these are gone.
 const FOUND_MAX: usize = 1000;
 
 /// Directories that one look goes into at most.
@@ -88,10 +88,14 @@ impl Spool {
             self.leftovers(dir, ages, now, &mut found)?;
         }
         self.empty_staging(ages, now, &mut found)?;
-        self.void_results(&results, ages, now, &mut found)?;
-        self.old_logs(node, ages, now, &mut found)?;
-        found.truncate(FOUND_MAX);
-        Ok(found)
+        let (mut of_results, mut logs) = (Vec::new(), Vec::new());
+        self.void_results(&results, ages, now, &mut of_results)?;
+        self.old_logs(node, ages, now, &mut logs)?;
+        // What cannot be removed must not hide the rest.
+        Ok([found, of_results, logs]
+            .into_iter()
+            .flat_map(|of_kind| of_kind.into_iter().take(FOUND_MAX))
+            .collect())
     }
 
     /// Looks again, and removes what still is litter; false where it is not.
