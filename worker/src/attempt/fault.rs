@@ -1,17 +1,41 @@
 //! Whose fault a failed build is: the task's, or the node's. One that is taken for the task's by mistake is a wrong
 //! verdict; one that is taken for the node's is only tried again.
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, program_status};
 
 /// What the engine says when a step of the Dockerfile, not the engine, has failed; lower case.
-const TASKS_SENTENCES: [&str; 6] = [
-    "returned a non-zero code",
-    "running runtime: exit status",
+const TASKS_SENTENCES: [&str; 27] = [
     "copy failed",
-    "add failed",
+    "checking on sources",
+    "destination must be a directory",
+    "forbidden path outside the build context",
     "parse error",
+    "failed to parse dockerfile",
+    "failed to process",
+    "missing ':' in substitution",
+    "unsupported modifier",
     "unknown instruction",
+    "unknown flag",
+    "must be of the form",
+    "must have two arguments",
+    "names can not be blank",
+    "requires at least",
+    "requires exactly",
+    "requires the arguments to be in json form",
+    "invalid from flag value",
+    "max depth exceeded",
+    "unable to find user",
+    "unable to find group",
+    "can't find uid",
+    "can't find gid",
+    "looking up uid/gid",
+    "uids and gids must be in range",
+    "not a directory",
+    "chdir to cwd",
 ];
+
+/// The same of a command that ran: the sentence repeats its text, in which anything may stand.
+const ENDED_COMMANDS: [&str; 2] = ["returned a non-zero code", "running runtime: exit status"];
 
 /// What only a node without disk or network prints; the newest lines are looked at.
 const NODES_LINES: [&str; 8] = [
@@ -35,7 +59,9 @@ pub(super) fn beyond_the_task(sentence: &str, log: &str) -> Option<EngineError> 
         let text = text.to_ascii_lowercase();
         marks.iter().any(|mark| text.contains(mark))
     };
-    if has(sentence, &NODES_LINES) || !has(sentence, &TASKS_SENTENCES) {
+    let is_commands = has(sentence, &ENDED_COMMANDS);
+    let is_tasks = has(sentence, &TASKS_SENTENCES) || program_status(sentence).is_some();
+    if !is_commands && (has(sentence, &NODES_LINES) || !is_tasks) {
         return Some(EngineError::Failed { action: "build", detail: sentence.to_owned() });
     }
     let line = log.lines().rev().take(LINES_MAX).find(|line| has(line, &NODES_LINES))?;
@@ -64,6 +90,50 @@ mod tests {
         check(step, "OSError: [Errno 28] No space left on device\nerror: failed", "log");
         check(step, "  Caused by: dns error: failed to lookup address information\nhint: try again", "log");
         check("failed to create endpoint x on network bridge: could not find bridge docker0", "", "node");
+        check(
+            "The command '/bin/sh -c echo no route to host; false' returned a non-zero code: 1",
+            "",
+            "task",
+        );
+        check("building at STEP \"RUN no route to host\": while running runtime: exit status 1", "", "task");
+        check("unable to find user appuser: no matching entries in passwd file", "", "task");
+        check(
+            "unable to convert uid/gid chown string to host mapping: can't find uid for user app",
+            "",
+            "task",
+        );
+        check("Cannot mkdir: /etc/passwd is not a directory", "", "task");
+        check("failed to process \"${B\": missing ':' in substitution", "", "task");
+        check("failed to parse Dockerfile: ENV must have two arguments", "", "task");
+        check("uids and gids must be in range 0-2147483647", "", "task");
+        check(
+            "failed to copy files: lstat /var/lib/docker/overlay2/0/merged/etc/passwd/x: not a directory",
+            "",
+            "task",
+        );
+        check(
+            "When using COPY with more than one source file, the destination must be a directory and end with a /",
+            "",
+            "task",
+        );
+        check(
+            "failed to parse Dockerfile: Syntax error - can't find = in \"B\". Must be of the form: name=value",
+            "",
+            "task",
+        );
+        let runtime = "OCI runtime create failed: container_linux.go:367: starting container process caused";
+        check(
+            &format!("{runtime}: exec: \"/bin/zsh\": stat /bin/zsh: no such file or directory: unknown"),
+            "",
+            "task",
+        );
+        check(&format!("{runtime}: exec: \"pipx\": executable file not found in $PATH: unknown"), "", "task");
+        check(
+            "OCI runtime create failed: exec: \"runc\": executable file not found in $PATH: unknown",
+            "",
+            "node",
+        );
+        check(&format!("{runtime}: open /sys/fs/cgroup/x: no such file or directory: unknown"), "", "node");
         check("OCI runtime create failed: runc create failed", "", "node");
         check(
             "OCI runtime create failed: runc did not terminate successfully: exit status 2: unknown",

@@ -343,7 +343,8 @@ fn init_status(log: &str) -> i64 {
 /// An image without the program is the image's fault: its command ends as a shell's would.
 fn not_started(error: &Error, program: &str, began: Instant) -> Result<RunOutcome, EngineError> {
     let sentence = error.to_string();
-    let status = program_status(&sentence, program).ok_or_else(|| failed("start a container", error))?;
+    let status = program_status(&sentence).filter(|(named, _)| *named == program);
+    let (_, status) = status.ok_or_else(|| failed("start a container", error))?;
     Ok(RunOutcome {
         end: ContainerEnd::Exited(status),
         log: sentence,
@@ -356,9 +357,9 @@ fn not_started(error: &Error, program: &str, began: Instant) -> Result<RunOutcom
     })
 }
 
-/// The status of a program that a runtime cannot start, if that is what it says: a runtime that fails names files and
-/// programs of its own, often in the same words.
-fn program_status(sentence: &str, program: &str) -> Option<i64> {
+/// The program that a runtime cannot start, and the status that it would have, if that is what it says: a runtime that
+/// fails names files and programs of its own, often in the same words.
+pub(crate) fn program_status(sentence: &str) -> Option<(&str, i64)> {
     const STATUSES: [(&str, i64); 5] = [
         ("executable file not found", STATUS_NOT_FOUND),
         ("no such file or directory", STATUS_NOT_FOUND),
@@ -366,12 +367,14 @@ fn program_status(sentence: &str, program: &str) -> Option<i64> {
         ("exec format error", STATUS_NOT_STARTED),
         ("is a directory", STATUS_NOT_STARTED),
     ];
-    // runc's words, then crun's.
-    let runc = sentence.split_once(&format!("exec: {program:?}: ")).map(|(_, why)| why);
-    let why = runc.and_then(|why| STATUSES.iter().find(|(known, _)| why.contains(known)));
-    let crun =
-        || sentence.contains(&format!("executable file `{program}` not found")).then_some(STATUS_NOT_FOUND);
-    why.map(|&(_, status)| status).or_else(crun)
+    // runc's words, those before 1.1, then crun's.
+    const BEFORE: [&str; 2] = ["unable to start container process: exec: \"", "process caused: exec: \""];
+    let runc = BEFORE.iter().find_map(|before| sentence.split_once(before)?.1.split_once("\": "));
+    if let Some((program, why)) = runc {
+        return STATUSES.iter().find(|(known, _)| why.contains(known)).map(|&(_, status)| (program, status));
+    }
+    let (program, why) = sentence.split_once("executable file `")?.1.split_once('`')?;
+    why.starts_with(" not found").then_some((program, STATUS_NOT_FOUND))
 }
 
 /// The kernel's kill comes first: a child killed at the memory limit may be what the rest then waited for.
@@ -407,12 +410,17 @@ mod tests {
         let check = |sentence: &str, expected: Option<i64>| {
             let sentence =
                 format!("failed to create shim task: OCI runtime create failed: {sentence}: unknown");
-            assert_eq!(program_status(&sentence, "bash"), expected, "{sentence}");
+            let status = program_status(&sentence).filter(|(program, _)| *program == "bash");
+            assert_eq!(status.map(|(_, status)| status), expected, "{sentence}");
         };
         let runc = |said: &str| format!("runc create failed: unable to start container process: {said}");
         check(&runc("exec: \"bash\": executable file not found in $PATH"), Some(127));
         check(&runc("exec: \"bash\": stat bash: no such file or directory"), Some(127));
         check(&runc("exec: \"bash\": permission denied"), Some(126));
+        check(
+            "container_linux.go:367: starting container process caused: exec: \"bash\": permission denied",
+            Some(126),
+        );
         check("crun: executable file `bash` not found in $PATH: No such file or directory", Some(127));
         check(&runc("exec: \"/sbin/docker-init\": stat /sbin/docker-init: no such file or directory"), None);
         check(&runc("open /sys/fs/cgroup/cpuset/x/cpuset.mems: no such file or directory"), None);

@@ -28,6 +28,7 @@ mod watch;
 
 pub(crate) use cgroup::{Cgroup, Oom, processes_in};
 pub use connect::{Docker, DockerOptions, EngineFacts};
+pub(crate) use container::program_status;
 pub use context::context_stream;
 pub use contract::*;
 pub(crate) use files::too_large;
