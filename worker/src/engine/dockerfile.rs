@@ -1,6 +1,7 @@
 //! Dockerfiles as every build takes them: read as the engine reads them, held to rules whoever wrote them, and given
 //! the labels of ours.
 
+mod expand;
 mod lint;
 mod parse;
 

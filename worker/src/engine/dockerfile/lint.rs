@@ -1,12 +1,18 @@
+use super::expand::Expansion;
 use super::{Complaint, Instruction};
 
 /// What a Dockerfile may consist of.
-const ALLOWED: [&str; 11] =
-    ["FROM", "RUN", "COPY", "ENV", "ARG", "WORKDIR", "USER", "SHELL", "CMD", "ENTRYPOINT", "EXPOSE"];
+const ALLOWED: [&str; 10] =
+    ["FROM", "RUN", "COPY", "ENV", "ARG", "WORKDIR", "USER", "SHELL", "CMD", "ENTRYPOINT"];
 
 /// What engines know beyond that: why it is refused, and what to write instead.
-const REFUSED: [(&str, &str, &str); 7] = [
+const REFUSED: [(&str, &str, &str); 8] = [
     ("ADD", "it fetches and unpacks what it is given", "write COPY, or RUN tar for an archive"),
+    (
+        "EXPOSE",
+        "nothing reaches a port of it, and a range of ports fills the engine's memory",
+        "leave the line out",
+    ),
     ("LABEL", "labels tell whose an image is, and only the worker writes them", "leave the line out"),
     ("MAINTAINER", "nothing reads it", "leave the line out"),
     ("ONBUILD", "it would act in builds of others", "write the instruction itself"),
@@ -24,8 +30,12 @@ const STAGES_BY_NAME: &str = "name an earlier stage as it stands after AS in its
 /// What is wrong with instructions that every engine reads in the same way.
 pub(super) fn complaints(instructions: &[Instruction], bases: &[String]) -> Vec<Complaint> {
     let mut linter = Linter { bases, stages: Vec::new(), complaints: Vec::new() };
+    let mut expansion = Expansion::default();
     for instruction in instructions {
         linter.look(instruction);
+        if let Err((why, remedy)) = expansion.look(instruction) {
+            linter.complain(instruction, &why, remedy);
+        }
     }
     if linter.stages.is_empty() {
         let why = "there is no FROM";
@@ -63,6 +73,9 @@ impl Linter<'_> {
         match keyword.as_str() {
             "FROM" => self.look_at_from(instruction),
             "COPY" => self.look_at_copy(instruction),
+            "ENV" if !arguments.contains('=') && arguments.split_whitespace().count() < 2 => {
+                self.complain(instruction, "it gives no value", "write ENV NAME=value");
+            }
             _ if arguments.starts_with("--") => {
                 let why = "it has a flag: mounts, networks and privileges are the worker's to give";
                 self.complain(instruction, why, "leave the flag out");
@@ -167,7 +180,7 @@ mod tests {
             "",
             "RUN a --flag && b <<< c",
             "COPY --chown=1000:1000 repo /testbed\nWORKDIR /testbed/\nENV A=\"$B\" C=d\nARG E",
-            "RUN [\"a\", \"--b\"]\nSHELL [\"bash\", \"-c\"]\nENTRYPOINT []\nCMD [\"x\"]\nEXPOSE 80\nUSER 0",
+            "RUN [\"a\", \"--b\"]\nSHELL [\"bash\", \"-c\"]\nENTRYPOINT []\nCMD [\"x\"]\nUSER 0",
             "FROM openswe-python-3.12:latest AS two\nFROM two\nCOPY --from=0 /a /b\nCOPY --from=Two /a /b",
         ] {
             lint(&format!("FROM {BASE} AS one\n{body}\n"), &[]);
@@ -239,6 +252,9 @@ mod tests {
             ("VOLUME /x", "outlive"),
             ("HEALTHCHECK CMD x", "beside the tests"),
             ("STOPSIGNAL 1", "SIGKILL"),
+            ("EXPOSE 1-65535/sctp", "a port of it"),
+            ("ENV A", "gives no value"),
+            ("ENV A=${A//x/y}", "in different ways"),
             ("INCLUDE x", none),
         ] {
             let line = if body.starts_with("RUN a") { 4 } else { 2 };
