@@ -318,7 +318,10 @@ fn in_toml_words(sentence: &str) -> String {
     let Some((found, expected)) = sentence.rsplit_once("expected ") else { return sentence.to_owned() };
     let expected = match expected {
         "f32" | "f64" => "a number",
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not below 0",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, not below 0",
         "a sequence" => "an array",
         name if name.starts_with("struct ") => "a table",
         other => other,
@@ -344,6 +347,10 @@ fn text_of(source: &Source) -> Result<Option<String>, ConfigError> {
 }
 
 fn read(path: &Path) -> io::Result<String> {
+    // A pipe would be waited for.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut text = String::new();
     std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_BYTES_MAX {

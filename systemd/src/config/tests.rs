@@ -70,7 +70,7 @@ fn an_error_names_file_line_key_and_remedy() {
     );
     check(
         "[janitor]\n[janitor.slot]\ncores = -1",
-        "b.toml, line 3: janitor.slot.cores: invalid value: integer `-1`, expected a whole number, not below 0",
+        "b.toml, line 3: janitor.slot.cores: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
     );
     check(
         "[janitor]\nimages = [\n'a',\n2]",
@@ -181,4 +181,18 @@ fn the_spool_stands_above_the_sections() {
     check("spool = 'srv/spool'\n", None);
     check("spool = 7\n", None);
     parsed("spool = '/srv/spool'\n").expect("it is known to every section");
+}
+
+#[test]
+fn a_pipe_is_not_waited_for_and_the_spool_has_its_place() {
+    let dir = tempfile::tempdir().expect("dir");
+    let pipe = dir.path().join("b.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let refused = load::<Config>(&Source::Named(pipe), "janitor").expect_err("it is none");
+    assert!(refused.to_string().ends_with("b.toml: it is no regular file"), "{refused}");
+    let misplaced = parsed("[janitor]\nspool = '/x'").expect_err("misplaced").to_string();
+    assert_eq!(
+        misplaced,
+        r#"b.toml, line 2: there is no key "janitor.spool"; spool stands above all sections"#
+    );
 }

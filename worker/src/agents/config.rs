@@ -112,6 +112,9 @@ impl AgentsConfig {
         if !(self.task_dollars_max >= 0.0 && self.task_dollars_max.is_finite()) {
             return Err("worker.agents.task_dollars_max is no amount of money".to_owned());
         }
+        if !self.endpoints.is_empty() && self.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+            return Err("worker.agents.endpoints have the weight 0 all: none would ever be asked".to_owned());
+        }
         for (nth, endpoint) in self.endpoints.iter().enumerate() {
             endpoint.check().map_err(|why| format!("worker.agents.endpoints (number {}): {why}", nth + 1))?;
             if self.endpoints[..nth].iter().any(|other| other.name == endpoint.name) {
@@ -122,6 +125,9 @@ impl AgentsConfig {
     }
 }
 
+/// The longest name of a credential; keys of models are longer.
+const CREDENTIAL_CHARS_MAX: usize = 40;
+
 impl EndpointConfig {
     fn check(&self) -> Result<(), String> {
         let is_name = |text: &str| {
@@ -131,7 +137,8 @@ impl EndpointConfig {
         if !is_name(&self.name) {
             return Err("name is to be of letters, digits, and - _ . after the first".to_owned());
         }
-        if !self.key.is_empty() && !is_name(&self.key) {
+        let is_key = self.key.starts_with("sk-") || self.key.len() > CREDENTIAL_CHARS_MAX;
+        if !self.key.is_empty() && (!is_name(&self.key) || is_key) {
             return Err("key is the name of a credential, never the key itself".to_owned());
         }
         if self.model.is_empty() {
@@ -147,6 +154,9 @@ impl EndpointConfig {
         }
         if self.concurrency_max == 0 || self.timeout_seconds == 0 || self.silence_seconds == 0 {
             return Err("concurrency_max, timeout_seconds and silence_seconds are to be 1 or more".to_owned());
+        }
+        if self.temperature.is_some_and(|temperature| !(0.0..=100.0).contains(&temperature)) {
+            return Err("temperature is to be 0 or more; endpoints take some 2 at most".to_owned());
         }
         let prices = [
             self.dollars_per_million_read,
@@ -249,6 +259,9 @@ mod tests {
         check(|e| e.url = "https://api.example/v1?key=x".to_owned(), "query");
         check(|e| e.url = "api.example".to_owned(), "url");
         check(|e| e.key = "../model.key".to_owned(), "never the key itself");
+        check(|e| e.key = "sk-ant-x".to_owned(), "never the key itself");
+        check(|e| e.key = "0123456789abcdef".repeat(3), "never the key itself");
+        check(|e| e.temperature = Some(f64::NAN), "temperature");
         check(|e| e.name = String::new(), "name");
         check(|e| e.model = String::new(), "model");
         check(|e| e.concurrency_max = 0, "concurrency_max");
