@@ -63,7 +63,7 @@ Signals:
 
 Exit status:
   0   it has ended as it was told to
-  1   it cannot work; it says why
+  1   it cannot work, and says why; or a third signal has ended it
   2   the command line is wrong
   75  not heard of for too long, its claims may be void: start it again
 
@@ -205,8 +205,10 @@ pub(crate) fn see_others(
 }
 
 fn tell_topology(cli: &Cli, config: &WorkerConfig, environment: &Environment) -> anyhow::Result<String> {
-    let state_dir = cli.state_dir(environment);
-    let machine = machine(&state_dir.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    // Where there is none yet, the first worker makes it there.
+    let state_dir = cli.state_dir(environment).map(std::path::absolute).transpose()?;
+    let made = state_dir.iter().flat_map(|dir| dir.ancestors()).find(|dir| dir.exists());
+    let machine = machine(&made.into_iter().collect::<Vec<_>>())?;
     Ok(machine.topology.tell(&plan(&machine, config)))
 }
 

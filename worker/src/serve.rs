@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use base_images::{IMAGE_PREFIX, PythonVersion};
 use jiff::Timestamp;
-use queue_format::{EventLog, Incarnation, Labels, Ledger, LifeLock, Owner, Spool, Token, node_name};
+use queue_format::{
+    EventLog, Incarnation, Labels, Ledger, LifeLock, Owner, Spool, SpoolError, Token, node_name,
+};
 use systemd::{Environment, Notifier, Reload, Shutdown, Source, state_file};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -66,7 +68,20 @@ pub(crate) async fn serve(
         let reading = reading.clone();
         move || reading.borrow().drain_max()
     })?;
-    let spool = Spool::open(&spool)?;
+    let spool = loop {
+        match Spool::open(&spool) {
+            Ok(spool) => break spool,
+            // Not mounted yet, or not any more.
+            Err(error @ (SpoolError::Path(_) | SpoolError::NotASpool(_)))
+                if notifier.watchdog_interval().is_some() =>
+            {
+                if !wait(&notifier, &shutdown, &error.to_string(), CONNECT_PAUSE).await {
+                    return Ok(());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
     let state_dir = cli
         .state_dir(environment)
         .context("there is no home directory to keep the node's state in; name one with --state")?;
