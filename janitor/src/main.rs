@@ -39,7 +39,8 @@ Signals:
 
 Exit status:
   0  done, or ended as it was told to
-  1  something could not be looked at or removed; it says why
+  1  something could not be looked at or removed, or `once` was ended
+     before; it says why
   2  the command line is wrong
 
 Files:
