@@ -130,14 +130,28 @@ impl Uses {
                 *used_at = wall;
             }
         }
+        let by_tag: BTreeMap<&str, &str> = objects
+            .images
+            .iter()
+            .flat_map(|image| image.tags.iter().map(|tag| (tag.as_str(), image.id.as_str())))
+            .collect();
         for (name, at) in &heard.uses {
+            let listed =
+                |name: &str| by_tag.get(name).or_else(|| by_tag.get(format!("{name}:latest").as_str()));
             // Whichever engine it is: what may have been used counts as used.
             let names = [short_name(name, false), short_name(name, true)];
-            let is_meant = |image: &&Image| names.iter().any(|name| is_called(image, name));
-            for image in objects.images.iter().filter(is_meant) {
-                let used_at = self.images.entry(image.id.clone()).or_insert(*at);
-                *used_at = (*used_at).max(*at);
+            if name.contains('@') {
+                let is_meant = |image: &&Image| names.iter().any(|name| is_called(image, name));
+                for image in objects.images.iter().filter(is_meant) {
+                    let used_at = self.images.entry(image.id.clone()).or_insert(*at);
+                    *used_at = (*used_at).max(*at);
+                }
+                continue;
             }
+            let by_name = names.iter().find_map(|name| listed(name)).map(|id| (*id).to_owned());
+            let Some(id) = by_name.or_else(|| id_of(name)) else { continue };
+            let of_id = self.images.range_mut(id.clone()..).take_while(|(found, _)| found.starts_with(&id));
+            of_id.for_each(|(_, used_at)| *used_at = (*used_at).max(*at));
         }
         self.heard_at = Some(wall);
         self.last = heard.last;
@@ -163,6 +177,13 @@ impl Uses {
 
 fn file(state_dir: &Path) -> PathBuf {
     state_dir.join(USES_FILE)
+}
+
+/// The id that an image is called by, or the beginning of it. Podman leaves out of what kind it is.
+fn id_of(name: &str) -> Option<String> {
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| format!("sha256:{digits}"))
 }
 
 #[cfg(test)]

@@ -97,14 +97,16 @@ impl Ledger {
         self.files.replace_json(&path, entry)
     }
 
-    /// Notes when an object was made to its end.
+    /// Notes when an object was made to its end; nothing, where somebody has set the clock back since it was begun.
     ///
     /// # Errors
     /// The entry cannot be written.
     pub fn end(&self, object: Uuid, at: jiff::Timestamp) -> Result<(), SpoolError> {
         match self.get(object) {
-            Some(entry) => self.record(&LedgerEntry { ended_at: Some(at), ..entry }),
-            None => Ok(()),
+            Some(entry) if entry.created_at <= at => {
+                self.record(&LedgerEntry { ended_at: Some(at), ..entry })
+            }
+            _ => Ok(()),
         }
     }
 

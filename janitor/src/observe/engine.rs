@@ -207,7 +207,7 @@ impl Engine {
             parent_id: None,
             tags: self.true_tags(found.repo_tags.unwrap_or_default()),
             labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
-            created_at: None,
+            created_at: found.created.and_then(|at| at.parse().ok()),
             size_bytes: 0,
         }))
     }

@@ -191,7 +191,9 @@ impl Node {
     /// A worker's build: recorded, then made, with its labels after FROM. Gives the ids, the first step's first.
     pub(crate) async fn build(&self, labels: &Labels) -> Vec<String> {
         self.record(labels, ObjectKind::Build { image: image_name(&labels.task) });
-        self.raw_build("scratch", &labels.to_map(), &image_name(&labels.task)).await
+        let built = self.raw_build("scratch", &labels.to_map(), &image_name(&labels.task)).await;
+        self.ledger().end(labels.object, jiff::Timestamp::now()).expect("noted");
+        built
     }
 
     /// Any build: its labels, then two more layers.

@@ -58,6 +58,7 @@ async fn leftovers_go_and_nothing_else_on_podman() {
     let ended = labels(&format!("ended-{}", node.hostname));
     node.record(&ended, ObjectKind::Build { image: image_name(&ended.task) });
     let gone = build(&node, &base, &ended.to_map(), &image_name(&ended.task)).await;
+    node.ledger().end(ended.object, jiff::Timestamp::now()).expect("noted");
     kept.insert(base.clone());
 
     let foreign = [

@@ -13,6 +13,9 @@ use super::EngineError;
 use super::parent::{self, SlotGroups};
 use crate::topology::CpuSet;
 
+/// How long the engine may take to tell what time it is.
+const TIME_MAX: Duration = Duration::from_secs(5);
+
 /// What an engine is connected with.
 #[derive(Clone, Debug)]
 pub struct DockerOptions {
@@ -151,8 +154,8 @@ impl Inner {
 
     /// Notes that a build has come to its end; without that note its labels alone tell which images are its own.
     pub(super) async fn note_end(&self, object: uuid::Uuid) {
-        let asked = self.client.info().await.ok();
-        let Some(at) = asked.and_then(|info| info.system_time?.parse().ok()) else { return };
+        let asked = tokio::time::timeout(TIME_MAX, self.client.info()).await;
+        let Some(at) = asked.ok().and_then(|info| info.ok()?.system_time?.parse().ok()) else { return };
         let ledger = self.options.ledger.clone();
         let noted = tokio::task::spawn_blocking(move || ledger.end(object, at)).await;
         if let Ok(Err(error)) = noted {
