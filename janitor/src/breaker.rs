@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
-use crate::policy::{Candidate, Target};
+use crate::policy::Candidate;
 use crate::show;
 
 /// The time that removals are counted in.
@@ -36,6 +36,11 @@ pub(crate) fn budget(kind: &str, name: &str) -> Option<Budget> {
     }
 }
 
+/// The same of a removal that is still to be made.
+pub(crate) fn budget_of(candidate: &Candidate) -> Option<Budget> {
+    budget(show::kind(&candidate.target), &candidate.name)
+}
+
 /// What is said once all removals have stopped.
 pub(crate) fn told(per_hour_max: usize) -> String {
     format!(
@@ -63,11 +68,11 @@ impl Breaker {
         per_hour_max.saturating_sub(self.removals.iter().filter(|(_, counted)| *counted == budget).count())
     }
 
-    /// Leaves so much of the spool's leftovers in a plan as may go now.
+    /// Leaves so much of the spool's leftovers as may go now.
     pub(crate) fn ration(&mut self, ripe: &mut Vec<Candidate>, per_hour_max: usize, now: Timestamp) {
         let mut left = self.allowance(Budget::Spool, per_hour_max, now);
         ripe.retain(|candidate| {
-            let is_spools = matches!(candidate.target, Target::Litter(..));
+            let is_spools = budget_of(candidate) == Some(Budget::Spool);
             let stays = !is_spools || left > 0;
             left -= usize::from(is_spools && stays);
             stays

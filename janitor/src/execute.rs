@@ -297,8 +297,9 @@ impl<W: World> Execution<'_, W> {
                 );
                 self.note(Event::Removed, candidate, bytes, None, tally);
                 tally.removed.fetch_add(1, Ordering::Relaxed);
-                let budget = breaker::budget(show::kind(&candidate.target), &candidate.name);
-                tally.counted.lock().unwrap_or_else(PoisonError::into_inner).extend(budget);
+                let mut counted = tally.counted.lock().unwrap_or_else(PoisonError::into_inner);
+                counted.extend(breaker::budget_of(candidate));
+                drop(counted);
                 tally.settle(candidate);
                 tally.bytes.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
             }

@@ -249,13 +249,13 @@ impl Janitor {
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
         self.resistance.leave_alone(&mut ripe, began);
-        self.breaker.ration(&mut ripe, self.config.deletions_per_hour_max, (self.clock)());
+        let limit = self.ration(&mut ripe, deletions_max);
         if self.emergency.is_some() && !was_raised {
             // Workers stop first; what they have begun may need what would go.
             ripe.clear();
         }
         let waiting = total - ripe.len();
-        let plan = plan(&inventory, ripe, self.limit(deletions_max));
+        let plan = plan(&inventory, ripe, limit);
         if plan.postponed > 0 && !self.is_open {
             tracing::warn!(
                 "{} more removals wait for the next passes: this one makes {deletions_max} at most (janitor.deletions_max)",
@@ -322,8 +322,8 @@ impl Janitor {
             let is_due = candidate.patience <= Patience::Grace || self.marks.is_ripe(candidate, end, grace);
             is_due && !self.resistance.leaves_alone(candidate, end)
         });
-        self.breaker.ration(&mut found, self.config.deletions_per_hour_max, (self.clock)());
-        let plan = plan(&inventory, found, self.limit(self.config.deletions_max));
+        let limit = self.ration(&mut found, self.config.deletions_max);
+        let plan = plan(&inventory, found, limit);
         let here = self.here();
         let mut lines = Vec::new();
         for candidate in plan.steps() {
@@ -363,10 +363,11 @@ impl Janitor {
         found
     }
 
-    /// The most removals of this pass; says when there are to be none.
-    fn limit(&mut self, deletions_max: usize) -> usize {
-        let max = self.config.deletions_per_hour_max;
-        let allowed = self.breaker.allowance(Budget::Node, max, (self.clock)());
+    /// Leaves so much as this hour allows, and gives the most removals of this pass; says when there are to be none.
+    fn ration(&mut self, ripe: &mut Vec<Candidate>, deletions_max: usize) -> usize {
+        let (max, now) = (self.config.deletions_per_hour_max, (self.clock)());
+        self.breaker.ration(ripe, max, now);
+        let allowed = self.breaker.allowance(Budget::Node, max, now);
         let was_open = std::mem::replace(&mut self.is_open, allowed == 0);
         if self.is_open && !was_open {
             tracing::error!("{}", breaker::told(max));

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use janitor::{Audit, Config, Janitor, Place};
+use systemd::manual::FILES;
 use systemd::{Environment, Notifier, Reload, Shutdown, Source};
 
 /// Removes what finished or dead tasks left on this node, and nothing else.
 #[derive(Parser)]
-#[command(name = "bottega-janitor", version, max_term_width = 100, after_long_help = SIGNALS)]
+#[command(name = "bottega-janitor", version, max_term_width = 100, after_long_help = format!("{SIGNALS}\n\n{FILES}"))]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -41,12 +42,7 @@ Exit status:
   0  done, or ended as it was told to
   1  something could not be looked at or removed, or `once` was ended
      before; it says why
-  2  the command line is wrong
-
-Files:
-  /etc/bottega/bottega.toml  the configuration
-  /var/lib/bottega           root's state on this node; that of others
-                             lies in ~/.local/state/bottega";
+  2  the command line is wrong";
 
 #[derive(Subcommand)]
 enum Command {

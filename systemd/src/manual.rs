@@ -12,6 +12,13 @@ use clap_complete::Shell;
 /// The first argument that asks a program for its manual; a directory follows. For those who make packages.
 pub const MANUAL: &str = "__manual";
 
+/// What every program's manual ends with.
+pub const FILES: &str = "\
+Files:
+  /etc/bottega/bottega.toml  the configuration
+  /var/lib/bottega           root's state on this node; that of others
+                             lies in ~/.local/state/bottega";
+
 /// Writes the manual of `C` where the arguments of the process ask for it; `None`: they do not.
 pub fn asked<C: CommandFactory>(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter().skip(1);

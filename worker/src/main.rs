@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit};
 use queue_format::{Ledger, PathError, Spool, TaskId, Token};
+use systemd::manual::FILES;
 use systemd::{Environment, Source};
 use worker::agents::BrainKind;
 use worker::attempt::journal::boot_id;
@@ -27,7 +28,7 @@ use crate::serve::serve;
 
 /// Claims tasks from a spool, builds and verifies their environments in containers.
 #[derive(Debug, Parser)]
-#[command(name = "bottega-worker", version, max_term_width = 100, after_long_help = SIGNALS)]
+#[command(name = "bottega-worker", version, max_term_width = 100, after_long_help = format!("{SIGNALS}\n\n{FILES}"))]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -65,12 +66,7 @@ Exit status:
   0   it has ended as it was told to
   1   it cannot work, and says why; or a third signal has ended it
   2   the command line is wrong
-  75  not heard of for too long, its claims may be void: start it again
-
-Files:
-  /etc/bottega/bottega.toml  the configuration
-  /var/lib/bottega           root's state on this node; that of others
-                             lies in ~/.local/state/bottega";
+  75  not heard of for too long, its claims may be void: start it again";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -9,12 +9,13 @@ use clap::Parser;
 use jiff::Timestamp;
 use master::daemon::{Daemon, MasterConfig};
 use queue_format::{Incarnation, Owner, Spool};
+use systemd::manual::FILES;
 use systemd::{Environment, Notifier, Reload, Shutdown, Source, config, log};
 use uuid::Uuid;
 
 /// Publishes what is dropped into a spool's incoming/, releases delayed tasks, keeps the summary.
 #[derive(Debug, Parser)]
-#[command(name = "bottega-master", version, max_term_width = 100, after_long_help = SIGNALS)]
+#[command(name = "bottega-master", version, max_term_width = 100, after_long_help = format!("{SIGNALS}\n\n{FILES}"))]
 struct Cli {
     /// The spool's directory [default: what the configuration says]
     #[arg(long, value_name = "DIR", env = "BOTTEGA_SPOOL")]
@@ -39,12 +40,7 @@ Signals:
 Exit status:
   0  it has ended as it was told to
   1  it cannot serve; it says why
-  2  the command line is wrong
-
-Files:
-  /etc/bottega/bottega.toml  the configuration
-  /var/lib/bottega           root's state on this node; that of others
-                             lies in ~/.local/state/bottega";
+  2  the command line is wrong";
 
 fn main() -> ExitCode {
     if let Some(status) = systemd::manual::asked::<Cli>(std::env::args_os()) {

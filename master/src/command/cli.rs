@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use systemd::manual::FILES;
 
 use super::operate::{
     CANCEL, DOCTOR, DRAIN, DoctorArguments, DrainArguments, EXPLAIN, ExplainArguments, FSCK, FsckArguments,
@@ -10,7 +11,7 @@ use super::run::{RUN, RunArguments};
 
 /// Turns bug-fix pull requests into verified, executable environments.
 #[derive(Debug, Parser)]
-#[command(name = "bottega", version, max_term_width = 100, after_help = BEGIN, after_long_help = format!("{BEGIN}\n\n{STATUS_AND_FILES}"))]
+#[command(name = "bottega", version, max_term_width = 100, after_help = BEGIN, after_long_help = format!("{BEGIN}\n\n{EXIT_STATUS}\n\n{FILES}"))]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -25,17 +26,12 @@ To begin:
   bottega up --spool /srv/spool --until-idle
   bottega export --spool /srv/spool --out dataset.jsonl";
 
-const STATUS_AND_FILES: &str = "\
+const EXIT_STATUS: &str = "\
 Exit status:
   0    all that was asked for is done
   1    not all of it; it says why
   2    the command line is wrong
-  130  ended by Ctrl-C
-
-Files:
-  /etc/bottega/bottega.toml  the configuration
-  /var/lib/bottega           root's state on this node; that of others
-                             lies in ~/.local/state/bottega";
+  130  ended by Ctrl-C";
 
 /// One subcommand a variant.
 #[derive(Debug, Subcommand)]

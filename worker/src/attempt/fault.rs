@@ -85,62 +85,42 @@ mod tests {
         };
         check(step, "error: subprocess-exited-with-error", "task");
         check(step, "× No solution found when resolving dependencies:", "task");
-        check("COPY failed: file not found in build context", "", "task");
-        check("dockerfile parse error line 3: unknown instruction: RUNN", "", "task");
         check(step, "OSError: [Errno 28] No space left on device\nerror: failed", "log");
         check(step, "  Caused by: dns error: failed to lookup address information\nhint: try again", "log");
-        check("failed to create endpoint x on network bridge: could not find bridge docker0", "", "node");
-        check(
+        let started = "OCI runtime create failed: container_linux.go:367: starting container process caused";
+        let shell =
+            format!("{started}: exec: \"/bin/zsh\": stat /bin/zsh: no such file or directory: unknown");
+        let program = format!("{started}: exec: \"pipx\": executable file not found in $PATH: unknown");
+        for of_task in [
+            "COPY failed: file not found in build context",
+            "dockerfile parse error line 3: unknown instruction: RUNN",
             "The command '/bin/sh -c echo no route to host; false' returned a non-zero code: 1",
-            "",
-            "task",
-        );
-        check("building at STEP \"RUN no route to host\": while running runtime: exit status 1", "", "task");
-        check("unable to find user appuser: no matching entries in passwd file", "", "task");
-        check(
+            "building at STEP \"RUN no route to host\": while running runtime: exit status 1",
+            "building at STEP \"RUN false\": while running runtime: exit status 1",
+            "unable to find user appuser: no matching entries in passwd file",
             "unable to convert uid/gid chown string to host mapping: can't find uid for user app",
-            "",
-            "task",
-        );
-        check("Cannot mkdir: /etc/passwd is not a directory", "", "task");
-        check("failed to process \"${B\": missing ':' in substitution", "", "task");
-        check("failed to parse Dockerfile: ENV must have two arguments", "", "task");
-        check("uids and gids must be in range 0-2147483647", "", "task");
-        check(
-            "failed to copy files: lstat /var/lib/docker/overlay2/0/merged/etc/passwd/x: not a directory",
-            "",
-            "task",
-        );
-        check(
-            "When using COPY with more than one source file, the destination must be a directory and end with a /",
-            "",
-            "task",
-        );
-        check(
+            "Cannot mkdir: /etc/passwd is not a directory",
+            "failed to process \"${B\": missing ':' in substitution",
+            "failed to parse Dockerfile: ENV must have two arguments",
             "failed to parse Dockerfile: Syntax error - can't find = in \"B\". Must be of the form: name=value",
-            "",
-            "task",
-        );
-        let runtime = "OCI runtime create failed: container_linux.go:367: starting container process caused";
-        check(
-            &format!("{runtime}: exec: \"/bin/zsh\": stat /bin/zsh: no such file or directory: unknown"),
-            "",
-            "task",
-        );
-        check(&format!("{runtime}: exec: \"pipx\": executable file not found in $PATH: unknown"), "", "task");
-        check(
+            "uids and gids must be in range 0-2147483647",
+            "failed to copy files: lstat /var/lib/docker/overlay2/0/merged/etc/passwd/x: not a directory",
+            "When using COPY with more than one source file, the destination must be a directory and end with a /",
+            &shell,
+            &program,
+        ] {
+            check(of_task, "", "task");
+        }
+        let group = format!("{started}: open /sys/fs/cgroup/x: no such file or directory: unknown");
+        for of_node in [
+            "failed to create endpoint x on network bridge: could not find bridge docker0",
+            "failed to register layer: Error processing tar file: no space left on device",
             "OCI runtime create failed: exec: \"runc\": executable file not found in $PATH: unknown",
-            "",
-            "node",
-        );
-        check(&format!("{runtime}: open /sys/fs/cgroup/x: no such file or directory: unknown"), "", "node");
-        check("OCI runtime create failed: runc create failed", "", "node");
-        check(
+            "OCI runtime create failed: runc create failed",
             "OCI runtime create failed: runc did not terminate successfully: exit status 2: unknown",
-            "",
-            "node",
-        );
-        check("building at STEP \"RUN false\": while running runtime: exit status 1", "", "task");
-        check("failed to register layer: Error processing tar file: no space left on device", "", "node");
+            &group,
+        ] {
+            check(of_node, "", "node");
+        }
     }
 }
