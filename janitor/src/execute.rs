@@ -1,6 +1,5 @@
 //! The last stage: look again, then remove.
 
-use std::collections::BTreeSet;
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +15,7 @@ use crate::breaker::{self, Budget};
 use crate::door::BuildsWait;
 use crate::ending::{Alone, Ending};
 use crate::error::EngineError;
+use crate::named::NamedImages;
 use crate::plan::Plan;
 use crate::policy::{Candidate, Target};
 use crate::show;
@@ -111,7 +111,7 @@ struct Moment<A> {
     /// While it is held, no build of ours begins.
     alone: Alone<A>,
     /// The images that tasks are to run in which wait.
-    waiting: BTreeSet<String>,
+    waiting: NamedImages,
 }
 
 /// What a pass came to, what resisted, and which files and directories are gone, or stay for now.
@@ -138,7 +138,7 @@ impl<W: World> Execution<'_, W> {
                 waiting += self.images(wave, &mut alone, &tally).await;
             } else {
                 alone = None;
-                self.steps(wave, &BTreeSet::new(), &tally, |_| true).await;
+                self.steps(wave, &NamedImages::default(), &tally, |_| true).await;
             }
         }
         let report = Report {
@@ -194,7 +194,7 @@ impl<W: World> Execution<'_, W> {
         }
         match self.world.waiting_images().await {
             Ok(Some(waiting)) => Some(Moment { alone, waiting }),
-            Ok(None) if self.more_wait => Some(Moment { alone, waiting: BTreeSet::new() }),
+            Ok(None) if self.more_wait => Some(Moment { alone, waiting: NamedImages::default() }),
             Ok(None) => None,
             Err(error) => {
                 tracing::warn!("{error}; images stay until then");
@@ -208,7 +208,7 @@ impl<W: World> Execution<'_, W> {
     async fn steps(
         &self,
         wave: &[Candidate],
-        waiting: &BTreeSet<String>,
+        waiting: &NamedImages,
         tally: &Tally,
         goes_on: impl Fn(usize) -> bool,
     ) -> usize {
@@ -264,7 +264,7 @@ impl<W: World> Execution<'_, W> {
         }
     }
 
-    async fn step(&self, candidate: &Candidate, waiting: &BTreeSet<String>, tally: &Tally) {
+    async fn step(&self, candidate: &Candidate, waiting: &NamedImages, tally: &Tally) {
         let needs_engine = matches!(candidate.target, Target::Container(_) | Target::Image(_));
         if needs_engine && tally.engine_down.load(Ordering::Relaxed) {
             tally.failed.fetch_add(1, Ordering::Relaxed);
@@ -275,6 +275,8 @@ impl<W: World> Execution<'_, W> {
                 tracing::debug!("kept: {}: {why}", show::line(candidate, None, (self.clock)()));
                 tally.kept.fetch_add(1, Ordering::Relaxed);
                 tally.settle(candidate);
+                // Where lists and last looks differ for good, it would take its place in every pass.
+                tally.resist(candidate, why.to_owned());
                 return;
             }
             Ok(Look::Wait(why)) => Ok((Removal::InUse(why.to_owned()), None)),

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use crate::audit::{Audit, Event};
 use crate::door::BuildsWait;
 use crate::error::{EngineError, JanitorError};
 use crate::inventory::{Container, Image, Inventory, Objects, WorkDirState};
+use crate::named::NamedImages;
 use crate::observe::{Engine, Files, allocated_bytes, look_at_work_dir, open_spool};
 use crate::policy::{Candidate, Target};
 use crate::show;
@@ -34,11 +34,11 @@ impl World for Here {
         self.on_files(entry, Files::observe_one).await
     }
 
-    async fn named_images(&self) -> Result<BTreeSet<String>, JanitorError> {
+    async fn named_images(&self) -> Result<NamedImages, JanitorError> {
         self.on_files(&(), |files, ()| files.named_images()).await
     }
 
-    async fn waiting_images(&self) -> Result<Option<BTreeSet<String>>, JanitorError> {
+    async fn waiting_images(&self) -> Result<Option<NamedImages>, JanitorError> {
         let (images, are_all) = self.on_files(&(), |files, ()| files.waiting_images()).await?;
         Ok(are_all.then_some(images))
     }

@@ -1,12 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
-use base_images::short_name;
 use jiff::Timestamp;
-use queue_format::{Labels, LedgerEntry, Life, Litter, Owner, SpoolId, TaskId, Token, repository_and_tag};
+use queue_format::{Labels, LedgerEntry, Life, Litter, Owner, SpoolId, TaskId, Token};
 use uuid::Uuid;
 
 use crate::disk::Pressure;
+use crate::named::NamedImages;
 
 /// How long one step of somebody else's build is believed to take.
 const BUILD_STEP_SECONDS_MAX: i64 = 6 * 3600;
@@ -31,8 +31,8 @@ pub struct Inventory {
     pub claims: BTreeSet<ClaimKey>,
     /// What is accepted and with which token, among the tasks that the ledger has images of.
     pub accepted: BTreeSet<(TaskId, Token)>,
-    /// The images that claimed tasks of this node are to run in, and those of tasks that wait, as those name them.
-    pub named_images: BTreeSet<String>,
+    /// The images that claimed tasks of this node are to run in, and those of tasks that wait.
+    pub named_images: NamedImages,
     /// Whether more tasks wait than were asked: each of them may name any image.
     pub is_more_waiting: bool,
     /// This node's owners with a lease directory.
@@ -161,7 +161,7 @@ impl Inventory {
             work_dirs: BTreeMap::new(),
             claims: BTreeSet::new(),
             accepted: BTreeSet::new(),
-            named_images: BTreeSet::new(),
+            named_images: NamedImages::default(),
             is_more_waiting: false,
             leases: BTreeSet::new(),
             lives: BTreeMap::new(),
@@ -194,15 +194,6 @@ impl Inventory {
     #[must_use]
     pub fn is_live(&self, claim: &ClaimKey) -> bool {
         self.claims.contains(claim) && self.life(&claim.owner) != Life::Dead
-    }
-
-    /// Whether a claimed task is to run in an image, and has perhaps no container of it yet.
-    #[must_use]
-    pub fn is_named(&self, image: &Image) -> bool {
-        // Whichever engine it is: a task that names an image keeps it.
-        let mut names = self.named_images.iter();
-        names
-            .any(|name| is_called(image, short_name(name, false)) || is_called(image, short_name(name, true)))
     }
 
     /// What is known of an owner.
@@ -251,30 +242,6 @@ impl Inventory {
     }
 }
 
-/// Whether an image may be meant by a name. A digest is of what a registry has: an image whose name has none of the tags
-/// beside it may be that.
-pub(crate) fn is_called(image: &Image, name: &str) -> bool {
-    if let Some((named, digest)) = name.split_once('@') {
-        let (repository, _) = repository_and_tag(named);
-        let is_of = |tag: &String| repository_and_tag(tag).0 == repository;
-        return is_id(&image.id, digest) || image.tags.iter().any(is_of);
-    }
-    is_id(&image.id, name) || image.tags.iter().any(|tag| is_tag(tag, name))
-}
-
-/// Whether an engine's tag is what a name without digest means.
-pub(crate) fn is_tag(tag: &str, name: &str) -> bool {
-    tag == name || tag.strip_suffix(":latest") == Some(name)
-}
-
-/// Whether a name is an image's id, or the beginning of it, as engines take it for one.
-fn is_id(id: &str, name: &str) -> bool {
-    let hex = name.strip_prefix("sha256:").unwrap_or(name);
-    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    id == name
-        || (!hex.is_empty() && hex.bytes().all(is_hex) && id.trim_start_matches("sha256:").starts_with(hex))
-}
-
 #[cfg(test)]
 mod tests {
     use queue_format::{Incarnation, ObjectKind};
@@ -305,44 +272,5 @@ mod tests {
         let told = add(4, 1, "there").expect("told");
         let two = spool(2).to_string();
         assert!(told.contains(&format!("objects of node there (1), spool {two} (2), which")), "{told}");
-    }
-
-    #[test]
-    fn an_image_is_named_in_many_ways() {
-        let image = Image {
-            id: "sha256:0123abcd".to_owned(),
-            parent_id: None,
-            tags: vec!["openswe--x:latest".to_owned(), "there:5000/y:2".to_owned()],
-            labels: HashMap::new(),
-            created_at: None,
-            size_bytes: 0,
-        };
-        let spool = Uuid::from_u128(1).to_string().parse().expect("a UUID");
-        let check = |name: &str, expected: bool| {
-            let named_images = BTreeSet::from([name.to_owned()]);
-            let now = Inventory { named_images, ..Inventory::of_nothing(spool, "here") };
-            assert_eq!(now.is_named(&image), expected, "{name}");
-        };
-        check("openswe--x", true);
-        check("openswe--x:latest", true);
-        check("localhost/openswe--x:latest", true);
-        check("docker.io/library/openswe--x", true);
-        check("docker.io/openswe--x:latest", true);
-        check("there:5000/y:2", true);
-        check("sha256:0123abcd", true);
-        check("0123abcd", true);
-        check("0123", true);
-        let digest = format!("@sha256:{}", "f".repeat(64));
-        check(&format!("openswe--x{digest}"), true);
-        check(&format!("docker.io/library/openswe--x:7{digest}"), true);
-        check("elsewhere@sha256:0123abcd", true);
-        check(&format!("openswe--y{digest}"), false);
-        check(&format!("there:5000/z{digest}"), false);
-        check("openswe--x:1", false);
-        check("openswe--y", false);
-        check("there:5000/y", false);
-        check("elsewhere/openswe--x", false);
-        check("abcd", false);
-        check("", false);
     }
 }

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +22,7 @@ use crate::maker::{self, Maker};
 use crate::marks::Marks;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::named::NamedImages;
 use crate::observe::{Files, House, Link};
 use crate::plan::plan;
 use crate::policy::{Candidate, Patience, Target, believes_engine, is_engines, policy};
@@ -322,7 +322,9 @@ impl Janitor {
             let is_due = candidate.patience <= Patience::Grace || self.marks.is_ripe(candidate, end, grace);
             is_due && !self.resistance.leaves_alone(candidate, end)
         });
+        let due = found.len();
         let limit = self.ration(&mut found, self.config.deletions_max);
+        let of_spool = due - found.len();
         let plan = plan(&inventory, found, limit);
         let here = self.here();
         let mut lines = Vec::new();
@@ -332,6 +334,12 @@ impl Janitor {
         if plan.postponed > 0 && !self.is_open {
             let max = self.config.deletions_max;
             lines.push(format!("{} more would wait: janitor.deletions_max is {max}", plan.postponed));
+        }
+        if of_spool > 0 {
+            let max = self.config.deletions_per_hour_max;
+            lines.push(format!(
+                "{of_spool} more in the spool would wait for the next hour: janitor.deletions_per_hour_max is {max}"
+            ));
         }
         let images = plan.steps().filter(|step| matches!(step.target, Target::Image(_))).count();
         // Looked for in this instant alone.
@@ -481,7 +489,7 @@ impl Janitor {
         if images.iter().any(|image| !self.resistance.leaves_alone(image, began)) {
             let waiting = self.here().waiting_images().await?;
             inventory.is_more_waiting = waiting.is_none();
-            inventory.named_images.extend(waiting.into_iter().flatten());
+            inventory.named_images.join(waiting.unwrap_or_default());
         }
         Ok(inventory)
     }
@@ -580,12 +588,7 @@ fn warn_of_new(troubles: &[String], before: &[String]) {
     troubles.iter().filter(|told| !before.contains(told)).for_each(|told| tracing::warn!("{told}"));
 }
 
-async fn planned(
-    here: &Here,
-    candidate: &Candidate,
-    named: &BTreeSet<String>,
-    now: Timestamp,
-) -> Option<String> {
+async fn planned(here: &Here, candidate: &Candidate, named: &NamedImages, now: Timestamp) -> Option<String> {
     match here.look(candidate, named).await {
         Ok(Look::Remove(bytes)) => Some(show::line(candidate, bytes, now)),
         Ok(Look::Keep(_) | Look::Wait(_)) => None,

@@ -33,6 +33,7 @@ mod maker;
 mod marks;
 mod memory;
 mod metrics;
+mod named;
 mod observe;
 mod plan;
 mod policy;
@@ -60,6 +61,7 @@ pub use inventory::{ClaimKey, Container, Image, Inventory, Mirror, Objects, Work
 pub use janitor::{Janitor, Place};
 pub use marks::Marks;
 pub use metrics::METRICS_FILE;
+pub use named::NamedImages;
 pub use plan::{Plan, plan};
 pub use policy::{Candidate, Patience, Reason, Target, policy};
 pub use protect::{Kept, protect};

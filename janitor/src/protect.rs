@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use queue_format::{LedgerEntry, ObjectKind, image_name};
 
 use crate::disk::Level;
-use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects, is_tag};
+use crate::inventory::{ClaimKey, Container, Image, Inventory, Objects};
+use crate::named::is_tag;
 use crate::policy::Reason;
 
 /// What base images are called; they carry no labels and outlive every task.
@@ -41,7 +42,7 @@ pub fn protect(inventory: &Inventory, spent: &BTreeMap<String, Reason>) -> BTree
     }
     keep_descendants_of_accepted(objects, &mut kept);
     kept.retain(|id, why| *why != Kept::Accepted || !spent.contains_key(id));
-    let is_named = |image: &&Image| inventory.is_named(image) || may_be_named(inventory, image);
+    let is_named = |image: &&Image| inventory.named_images.mean(image) || may_be_named(inventory, image);
     for image in objects.images.iter().filter(is_named) {
         kept.entry(image.id.clone()).or_insert(Kept::Needed);
     }

@@ -91,7 +91,7 @@ fn bytes_going_anyway(inventory: &Inventory, images: &[Image], sizes: &Sizes<'_>
 
 fn is_retained(inventory: &Inventory, image: &Image) -> bool {
     let entry = image_entry(inventory, image).filter(|_| !is_base(image));
-    let is_free = |entry| !inventory.is_live(&ClaimKey::of(entry)) && !inventory.is_named(image);
+    let is_free = |entry| !inventory.is_live(&ClaimKey::of(entry)) && !inventory.named_images.mean(image);
     entry.is_some_and(|entry| is_accepted(inventory, image, entry) && is_free(entry))
 }
 

@@ -11,7 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use systemd::state_file;
 
-use crate::inventory::{Image, Objects, is_called};
+use crate::inventory::{Image, Objects};
+use crate::named::NamedImages;
 
 /// The file in the state directory.
 const USES_FILE: &str = "janitor-uses.json";
@@ -139,15 +140,15 @@ impl Uses {
             let listed =
                 |name: &str| by_tag.get(name).or_else(|| by_tag.get(format!("{name}:latest").as_str()));
             // Whichever engine it is: what may have been used counts as used.
-            let names = [short_name(name, false), short_name(name, true)];
             if name.contains('@') {
-                let is_meant = |image: &&Image| names.iter().any(|name| is_called(image, name));
-                for image in objects.images.iter().filter(is_meant) {
+                let named = NamedImages::from_iter([name]);
+                for image in objects.images.iter().filter(|image: &&Image| named.mean(image)) {
                     let used_at = self.images.entry(image.id.clone()).or_insert(*at);
                     *used_at = (*used_at).max(*at);
                 }
                 continue;
             }
+            let names = [short_name(name, false), short_name(name, true)];
             let by_name = names.iter().find_map(|name| listed(name)).map(|id| (*id).to_owned());
             let Some(id) = by_name.or_else(|| id_of(name)) else { continue };
             let of_id = self.images.range_mut(id.clone()..).take_while(|(found, _)| found.starts_with(&id));

@@ -3,6 +3,7 @@
 use queue_format::LedgerEntry;
 
 use crate::inventory::{Container, Image, Inventory};
+use crate::named::NamedImages;
 use crate::policy::{Candidate, Reason, reason};
 use crate::protect::{container_entry, image_entry, is_accepted, is_base};
 
@@ -32,14 +33,20 @@ pub(crate) fn judge_container(now: &Inventory, found: Option<&Container>) -> Loo
     }
 }
 
-/// What becomes of an image that was found as it is now, if it was found at all.
-pub(crate) fn judge_image(now: &Inventory, found: Option<&Image>, candidate: &Candidate) -> Look {
+/// What becomes of an image that was found as it is now, if it was found at all; `named` are those of claimed tasks and of
+/// waiting ones.
+pub(crate) fn judge_image(
+    now: &Inventory,
+    named: [&NamedImages; 2],
+    found: Option<&Image>,
+    candidate: &Candidate,
+) -> Look {
     let Some(image) = found else { return Look::Keep("it is gone") };
     let is_spent = matches!(candidate.reason, Reason::Unused | Reason::DiskFull);
     match image_entry(now, image) {
         None => Look::Keep("it is not ours"),
         Some(_) if is_base(image) => Look::Keep("it is a base image"),
-        Some(_) if now.is_named(image) => Look::Keep("a task is to run in it"),
+        Some(_) if named.iter().any(|named| named.mean(image)) => Look::Keep("a task is to run in it"),
         Some(entry) if is_accepted(now, image, entry) && !is_spent => Look::Keep("its task is accepted"),
         Some(_) => Look::Remove(candidate.bytes),
     }

@@ -1,6 +1,5 @@
 //! What a pass acts on, as it is now, and the last look at it: between a listing and a removal it went on.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use queue_format::LedgerEntry;
@@ -9,6 +8,7 @@ use crate::audit::Event;
 use crate::door::BuildsWait;
 use crate::error::{EngineError, JanitorError};
 use crate::inventory::{Container, Image, Inventory};
+use crate::named::NamedImages;
 use crate::policy::{Candidate, Target};
 use crate::verify::{Look, judge_claim, judge_container, judge_image};
 
@@ -41,10 +41,10 @@ pub(crate) trait World {
     async fn entry_now(&self, entry: &LedgerEntry) -> Result<Option<Inventory>, JanitorError>;
 
     /// The images that claimed tasks are to run in.
-    async fn named_images(&self) -> Result<BTreeSet<String>, JanitorError>;
+    async fn named_images(&self) -> Result<NamedImages, JanitorError>;
 
     /// The images that tasks are to run in which wait; `None`: they are more than are asked.
-    async fn waiting_images(&self) -> Result<Option<BTreeSet<String>>, JanitorError>;
+    async fn waiting_images(&self) -> Result<Option<NamedImages>, JanitorError>;
 
     /// One container; `None`: it is gone.
     async fn container(&self, id: &str) -> Result<Option<Container>, LookError>;
@@ -95,7 +95,7 @@ pub(crate) trait World {
 
     /// Whether a candidate may go, by its claim, its worker and itself as they are now, and by the images that waiting tasks
     /// name.
-    async fn look(&self, candidate: &Candidate, waiting: &BTreeSet<String>) -> Result<Look, LookError> {
+    async fn look(&self, candidate: &Candidate, waiting: &NamedImages) -> Result<Look, LookError> {
         if matches!(
             candidate.target,
             Target::Lease(_) | Target::Lock(_) | Target::Litter(..) | Target::Mirror(_)
@@ -103,7 +103,7 @@ pub(crate) trait World {
             return Ok(self.look_at_files(candidate).await?);
         }
         let Some(entry) = &candidate.entry else { return Ok(Look::Keep("the ledger does not know it")) };
-        let Some(mut now) = self.entry_now(entry).await? else {
+        let Some(now) = self.entry_now(entry).await? else {
             return Ok(Look::Keep("its ledger entry changed"));
         };
         if let Some(keep) = judge_claim(&now, entry) {
@@ -119,9 +119,8 @@ pub(crate) trait World {
                 })
             }
             Target::Image(id) => {
-                now.named_images = self.named_images().await?;
-                now.named_images.extend(waiting.iter().cloned());
-                Ok(judge_image(&now, self.image(id).await?.as_ref(), candidate))
+                let named = self.named_images().await?;
+                Ok(judge_image(&now, [&named, waiting], self.image(id).await?.as_ref(), candidate))
             }
             _ => Ok(self.look_at_files(candidate).await?),
         }

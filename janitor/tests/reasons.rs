@@ -88,7 +88,7 @@ impl Case {
     }
 
     fn name(&mut self, image: &str) -> &mut Self {
-        self.inventory.named_images.insert(image.to_owned());
+        self.inventory.named_images.insert(image);
         self
     }
 
@@ -192,7 +192,11 @@ fn what_stays_and_why() {
     check("our name", &|case| case.image("other", "", &["openswe--x:latest"]), &[]);
     check("a claimed task is to run in it", &|case| case.name("openswe--x"), &all(Needed));
     check("by its whole name", &|case| case.name("openswe--x:latest"), &all(Needed));
-    check("by its id", &|case| case.name("second"), &[("first", Needed), ("second", Needed)]);
+    check(
+        "by its id",
+        &|case| case.image("sha256:beef", "first", &[]).name("bee"),
+        &[("sha256:beef", Needed), ("first", Needed)],
+    );
     check("more wait than were asked", &|case| case.more_wait(), &all(Needed));
     check(
         "more wait, and it never got a name",

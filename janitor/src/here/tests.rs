@@ -1,9 +1,9 @@
 use super::*;
+use crate::named::NamedImages;
 use crate::policy::{Patience, Reason};
 use queue_format::{
     Incarnation, Ledger, LedgerEntry, ObjectKind, Resources, RunTask, Spool, TaskSpec, Token,
 };
-use std::collections::BTreeSet;
 use std::fs;
 use uuid::Uuid;
 
@@ -85,7 +85,7 @@ async fn the_last_look_sees_what_changed() {
     let check = async |change: fn(&Case), expected: Result<Look, &str>| {
         let case = case();
         change(&case);
-        let look = case.world.look(&case.candidate, &BTreeSet::new()).await;
+        let look = case.world.look(&case.candidate, &NamedImages::default()).await;
         match (look, expected) {
             (Ok(Look::Remove(Some(bytes))), Ok(Look::Remove(None))) => assert!(bytes >= 5000, "{bytes}"),
             (Ok(look), Ok(expected)) => assert_eq!(look, expected),
@@ -149,15 +149,15 @@ fn claimed_runs_name_their_images() {
     let odd = case.lease.with_file_name("5-run").join("link.a001.r0.json");
     std::os::unix::fs::symlink("/dev/null", odd).expect("a link");
     let named = case.world.files.named_images().expect("names");
-    assert_eq!(named, BTreeSet::from(["openswe--x".to_owned(), "python:3".to_owned()]));
+    assert_eq!(named, NamedImages::from_iter(["openswe--x", "python:3"]));
     let leases = case.world.files.observe(None).expect("an inventory");
     assert_eq!(leases.named_images, named);
     // Of those that wait a person may put it right.
     let spool = Spool::open(&case.dir.path().canonicalize().expect("a path").join("spool")).expect("a spool");
     let (hold, waiting) = (spool.layout().hold(), || case.world.files.waiting_images().expect("names"));
-    assert_eq!(waiting(), (BTreeSet::new(), true));
+    assert_eq!(waiting(), (NamedImages::default(), true));
     std::os::unix::fs::symlink("/dev/null", hold.join("five.a000.r0.json")).expect("a link");
-    assert_eq!(waiting(), (BTreeSet::new(), false));
+    assert_eq!(waiting(), (NamedImages::default(), false));
 }
 
 #[test]

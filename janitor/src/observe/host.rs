@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use crate::named::NamedImages;
 
 use jiff::Timestamp;
 use queue_format::{
@@ -57,7 +58,7 @@ impl Files {
     }
 
     /// The images that claimed tasks of this node are to run in, as they are now. Blocks.
-    pub(crate) fn named_images(&self) -> Result<BTreeSet<String>, JanitorError> {
+    pub(crate) fn named_images(&self) -> Result<NamedImages, JanitorError> {
         let spool = open_spool(self)?;
         let images = images_of_claims(&spool, &spool.owners_on(&self.node)?.into_iter().collect())?;
         // Of an unmounted spool all lists are empty.
@@ -66,11 +67,11 @@ impl Files {
     }
 
     /// The images that tasks are to run in which wait, and whether these were all. Blocks.
-    pub(crate) fn waiting_images(&self) -> Result<(BTreeSet<String>, bool), JanitorError> {
+    pub(crate) fn waiting_images(&self) -> Result<(NamedImages, bool), JanitorError> {
         let spool = open_spool(self)?;
-        let waiting = spool.images_of_waiting(WAITING_READ_MAX)?;
+        let (images, are_all) = spool.images_of_waiting(WAITING_READ_MAX)?;
         self.check(spool.id_now()?)?;
-        Ok(waiting)
+        Ok((images.into_iter().collect(), are_all))
     }
 
     /// The server's clock, by which the ages of its files count; this node's where it does not tell.
@@ -142,8 +143,8 @@ fn claims(spool: &Spool, owners: &BTreeSet<Owner>) -> Result<BTreeSet<ClaimKey>,
     Ok(claims)
 }
 
-fn images_of_claims(spool: &Spool, owners: &BTreeSet<Owner>) -> Result<BTreeSet<String>, JanitorError> {
-    let mut images = BTreeSet::new();
+fn images_of_claims(spool: &Spool, owners: &BTreeSet<Owner>) -> Result<NamedImages, JanitorError> {
+    let mut images = NamedImages::default();
     for owner in owners {
         images.extend(spool.images_of_claims(owner)?);
     }

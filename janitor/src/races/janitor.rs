@@ -2,7 +2,7 @@
 //! be made blind.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use crate::execute::Execution;
 use crate::inventory::{Container, Image, Inventory, Objects};
 use crate::janitor::{images_left, leftovers};
 use crate::marks::Marks;
+use crate::named::NamedImages;
 use crate::plan::plan;
 use crate::policy::{Candidate, Target};
 use crate::retain::Retention;
@@ -187,7 +188,7 @@ impl Scene {
         inventory.ledger.clone_from(&self.model.borrow().ledger);
         self.others_act();
         inventory.claims.clone_from(&self.model.borrow().claims);
-        inventory.named_images.clone_from(&self.model.borrow().named);
+        inventory.named_images = self.model.borrow().named.iter().collect();
         self.others_act();
         inventory.accepted.clone_from(&self.model.borrow().accepted);
         inventory.leases = self.model.borrow().claims.iter().map(|claim| claim.owner.clone()).collect();
@@ -198,7 +199,7 @@ impl Scene {
             let mut model = self.model.borrow_mut();
             model.seen_waiting = model.waiting.clone();
             if self.blind != Some(Blind::Waiting) {
-                inventory.named_images.extend(model.waiting.iter().cloned());
+                inventory.named_images.extend(&model.waiting);
             }
         }
         inventory
@@ -259,22 +260,22 @@ impl World for Scene {
     }
 
     /// From here on it is one with the removal.
-    async fn named_images(&self) -> Result<BTreeSet<String>, JanitorError> {
+    async fn named_images(&self) -> Result<NamedImages, JanitorError> {
         self.meanwhile().await;
         Ok(match self.blind {
-            Some(Blind::Named) => BTreeSet::new(),
+            Some(Blind::Named) => NamedImages::default(),
             Some(Blind::LastLook) => self.planned.named_images.clone(),
-            _ => self.model.borrow().named.clone(),
+            _ => self.model.borrow().named.iter().collect(),
         })
     }
 
-    async fn waiting_images(&self) -> Result<Option<BTreeSet<String>>, JanitorError> {
+    async fn waiting_images(&self) -> Result<Option<NamedImages>, JanitorError> {
         self.meanwhile().await;
         let mut model = self.model.borrow_mut();
         model.seen_waiting = model.waiting.clone();
         Ok(Some(match self.blind {
-            Some(Blind::Waiting | Blind::LastLook | Blind::LateWaiting) => BTreeSet::new(),
-            _ => model.waiting.clone(),
+            Some(Blind::Waiting | Blind::LastLook | Blind::LateWaiting) => NamedImages::default(),
+            _ => model.waiting.iter().collect(),
         }))
     }
 
@@ -410,7 +411,7 @@ fn blindfold(inventory: &mut Inventory, blind: Option<Blind>) {
     let Some(blind) = blind else { return };
     match blind {
         Blind::Claims => inventory.claims.clear(),
-        Blind::Named => inventory.named_images.clear(),
+        Blind::Named => inventory.named_images = NamedImages::default(),
         Blind::Left => {
             for life in inventory.lives.values_mut().filter(|life| **life == Life::Left) {
                 *life = Life::Dead;

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
 use janitor::{Config, Janitor, JanitorError, Place};
-use queue_format::{ObjectKind, State};
+use queue_format::{LedgerEntry, ObjectKind, State};
 
 use crate::common::config;
 use crate::node::{Node, id};
@@ -124,4 +124,24 @@ async fn a_pass_removes_no_more_than_it_may() {
     make(5);
     assert_eq!(janitor.once().await.expect("a run").removed, 3);
     assert_eq!(left(), 4);
+}
+
+#[tokio::test]
+async fn what_last_looks_keep_is_left_alone_for_a_while() {
+    let node = Node::new().await;
+    let (owner, _lock) = node.living_owner();
+    let labels = node.labels(&owner, &format!("between-{}", node.hostname), 1);
+    let built = node.build(&labels).await;
+    let last = node.docker.inspect_image(built.last().expect("an image")).await.expect("there");
+    let made_at: jiff::Timestamp = last.created.expect("a date").parse().expect("a time");
+    // Engines list when an image was made in whole seconds: by the list it is older than this, by the last look younger.
+    let second = jiff::Timestamp::from_second(made_at.as_second()).expect("a time");
+    let entry = node.ledger().get(labels.object).expect("an entry");
+    node.ledger().record(&LedgerEntry { ended_at: Some(second), ..entry }).expect("recorded");
+    let mut janitor = node.janitor();
+    let first = janitor.pass().await.expect("a pass");
+    let (second, third) = (janitor.pass().await.expect("a pass"), janitor.pass().await.expect("a pass"));
+    assert_eq!((first.removed, second.removed, third.removed), (0, 0, 0));
+    assert_eq!((second.kept, third.kept), (first.waiting, 0), "{first:?} {third:?}");
+    assert!(first.waiting > 0 && third.waiting == first.waiting, "{first:?} {third:?}");
 }
