@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use queue_format::{PathError, SpoolError, SpoolId};
+use queue_format::{PathError, SpoolError};
 
 /// What ends a pass. What only keeps one object from being removed is not among these.
 #[derive(Debug, thiserror::Error)]
@@ -12,16 +12,6 @@ pub enum JanitorError {
     /// The spool cannot be read or written.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// Another spool lies where ours was: nothing can be judged by it.
-    #[error("{} is spool {found} now, it was {expected}; mount the right one or restart the janitor", path.display())]
-    OtherSpool {
-        /// Where.
-        path: PathBuf,
-        /// Whose objects we look after.
-        expected: SpoolId,
-        /// What was found.
-        found: SpoolId,
-    },
     /// The node's state directory cannot be used.
     #[error("cannot {action} {}: {source}; name another with --state", path.display())]
     State {

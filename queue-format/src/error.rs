@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{InvalidId, InvalidOwner, Owner};
+use crate::{InvalidId, InvalidOwner, Owner, SpoolId};
 
 /// An operation on a path that failed; no bare [`io::Error`] leaves this crate.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,16 @@ pub enum SpoolError {
         found: u32,
         /// Ours.
         supported: u32,
+    },
+    /// Another spool lies where ours was.
+    #[error("{} is spool {found} now, it was {expected}; mount the right one, or restart the daemon", path.display())]
+    OtherSpool {
+        /// Where.
+        path: PathBuf,
+        /// Which it was.
+        expected: SpoolId,
+        /// Which it is.
+        found: SpoolId,
     },
     /// Somebody took this incarnation for dead, and it must not go on under its name.
     #[error(

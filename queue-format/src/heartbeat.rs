@@ -43,14 +43,13 @@ impl Heartbeat {
     pub fn beat(&mut self) -> Result<(), SpoolError> {
         let from = self.path();
         self.counter += 1;
-        match self.spool.files().rename(&from, &self.path()) {
-            Ok(Moved::Yes) => Ok(()),
-            Ok(Moved::Gone) => Err(SpoolError::LeaseClosed(self.owner.clone())),
-            Err(error) => {
-                self.counter -= 1;
-                Err(error.into())
-            }
-        }
+        let error = match self.spool.files().rename(&from, &self.path()) {
+            Ok(Moved::Yes) => return Ok(()),
+            Ok(Moved::Gone) => self.spool.nothing_left_of(&self.owner),
+            Err(error) => error.into(),
+        };
+        self.counter -= 1;
+        Err(error)
     }
 
     /// Ends the incarnation, when all that it held is settled.

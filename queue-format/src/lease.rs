@@ -119,7 +119,7 @@ impl Lease {
             }
         }
         if claims.is_empty() && !files.is_dir(&dir) {
-            return Err(SpoolError::LeaseClosed(lease.owner));
+            return Err(spool.nothing_left_of(&lease.owner));
         }
         // A rename of the process before may still be done.
         lease.doubts = DOUBTS;
@@ -209,8 +209,11 @@ impl Lease {
             }
         }
         if present.is_empty() && !files.is_dir(&dir) {
-            self.held.look(|_| false);
-            return Err(SpoolError::LeaseClosed(self.owner.clone()));
+            let error = self.spool.nothing_left_of(&self.owner);
+            if matches!(error, SpoolError::LeaseClosed(_)) {
+                self.held.look(|_| false);
+            }
+            return Err(error);
         }
         self.held.look(|path| present.contains_key(path));
         let unknown: BTreeSet<PathBuf> =
@@ -367,7 +370,7 @@ impl Lease {
             if is_gone || !self.made.contains(class) {
                 match files.make_dir(&dir) {
                     Err(e) if e.source.kind() == ErrorKind::NotFound => {
-                        return Err(SpoolError::LeaseClosed(self.owner.clone()));
+                        return Err(self.spool.nothing_left_of(&self.owner));
                     }
                     made => made?,
                 }
@@ -384,7 +387,7 @@ impl Lease {
                 Err(e) => return Err(e.into()),
             }
         }
-        Err(SpoolError::LeaseClosed(self.owner.clone()))
+        Err(self.spool.nothing_left_of(&self.owner))
     }
 
     /// A file whose name is no task's is kept aside.

@@ -44,7 +44,7 @@ impl Presence {
     /// [`SpoolError::LeaseClosed`] where it was taken for dead; otherwise the spool cannot be read or written.
     pub fn resume(spool: &Spool, owner: Owner, look_pause: Duration) -> Result<Self, SpoolError> {
         let Some(mut heartbeat) = Heartbeat::resume(spool, owner.clone())? else {
-            return Err(SpoolError::LeaseClosed(owner));
+            return Err(spool.nothing_left_of(&owner));
         };
         heartbeat.beat()?;
         Ok(Self::new(spool, owner, heartbeat, look_pause))

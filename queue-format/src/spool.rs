@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::files::Files;
 use crate::filesystem::{Disk, Filesystem};
-use crate::{Layout, PathError, SpoolError, Timing};
+use crate::{Layout, Owner, PathError, SpoolError, Timing};
 
 /// The version of the spool's layout. 1: first.
 const FORMAT: u32 = 1;
@@ -138,12 +138,32 @@ impl Spool {
         self.id
     }
 
-    /// Which spool lies there now: another, or none, once something else was mounted or unmounted there.
+    /// That it is the spool which was expected.
     ///
     /// # Errors
-    /// As for [`Spool::open`].
-    pub fn id_now(&self) -> Result<SpoolId, SpoolError> {
-        Ok(Identity::read(&self.files, &self.layout)?.uuid)
+    /// It is another.
+    pub fn expect_id(&self, expected: SpoolId) -> Result<(), SpoolError> {
+        self.compare(expected, self.id)
+    }
+
+    /// That it still lies there: not another, nor none, once something else was mounted or unmounted there.
+    ///
+    /// # Errors
+    /// As for [`Spool::open`], and it is another.
+    pub fn is_still_there(&self) -> Result<(), SpoolError> {
+        self.compare(self.id, Identity::read(&self.files, &self.layout)?.uuid)
+    }
+
+    /// What it means that nothing is left of an incarnation: it was taken for dead, unless the whole spool is away.
+    pub(crate) fn nothing_left_of(&self, owner: &Owner) -> SpoolError {
+        self.is_still_there().err().unwrap_or_else(|| SpoolError::LeaseClosed(owner.clone()))
+    }
+
+    fn compare(&self, expected: SpoolId, found: SpoolId) -> Result<(), SpoolError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(SpoolError::OtherSpool { path: self.layout.root().to_owned(), expected, found })
     }
 
     /// When silence is death.

@@ -240,6 +240,34 @@ fn a_zombie_claims_nothing_and_beats_no_more() {
 }
 
 #[test]
+fn a_spool_that_is_away_for_a_moment_ends_no_lease() {
+    let (dir, spool) = spool();
+    publish(&spool, &["a", "b"]);
+    let me = owner("n1");
+    let mut lease = Lease::open(&spool, me.clone()).expect("a lease");
+    let mut heartbeat = Heartbeat::begin(&spool, me.clone()).expect("a heartbeat");
+    let held = claim(&mut lease);
+    heartbeat.beat().expect("alive");
+    let (root, away) = (spool.layout().root().to_owned(), dir.path().join("away"));
+    let mut check_kept = |is_expected: fn(&SpoolError) -> bool| {
+        for error in [heartbeat.beat().err(), lease.look_after().err(), lease.claim_next(|_| true).err()] {
+            assert!(error.as_ref().is_none_or(is_expected), "{error:?}");
+        }
+        assert!(heartbeat.beat().is_err() && lease.look_after().is_err() && held.is_held());
+    };
+    fs::rename(&root, &away).expect("moved");
+    check_kept(|error| matches!(error, SpoolError::NotASpool(_) | SpoolError::Path(_)));
+    Spool::init(&root, Uuid::now_v7()).expect("another spool");
+    check_kept(|error| matches!(error, SpoolError::OtherSpool { .. }));
+    fs::remove_dir_all(&root).expect("removed");
+    fs::rename(&away, &root).expect("moved back");
+    heartbeat.beat().expect("alive");
+    assert_eq!(lease.look_after().expect("looked"), []);
+    held.conclude(&manifest(&held, accepted(), &me), &[]).expect("accepted");
+    assert_eq!(spool.incarnations().expect("listed")[&me], Some(2));
+}
+
+#[test]
 fn a_revoked_lease_ends_no_claim_any_more() {
     let (_dir, spool) = spool();
     publish(&spool, &["a"]);

@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use crate::named::NamedImages;
 
 use jiff::Timestamp;
 use queue_format::{
@@ -12,6 +11,7 @@ use systemd::Notifier;
 
 use crate::error::JanitorError;
 use crate::inventory::{ClaimKey, Inventory, Objects, WorkDirState};
+use crate::named::NamedImages;
 
 /// Waiting tasks that are asked which image they are to run in.
 const WAITING_READ_MAX: usize = 5000;
@@ -62,7 +62,7 @@ impl Files {
         let spool = open_spool(self)?;
         let images = images_of_claims(&spool, &spool.owners_on(&self.node)?.into_iter().collect())?;
         // Of an unmounted spool all lists are empty.
-        self.check(spool.id_now()?)?;
+        spool.is_still_there()?;
         Ok(images)
     }
 
@@ -70,7 +70,7 @@ impl Files {
     pub(crate) fn waiting_images(&self) -> Result<(NamedImages, bool), JanitorError> {
         let spool = open_spool(self)?;
         let (images, are_all) = spool.images_of_waiting(WAITING_READ_MAX)?;
-        self.check(spool.id_now()?)?;
+        spool.is_still_there()?;
         Ok((images.into_iter().collect(), are_all))
     }
 
@@ -96,7 +96,7 @@ impl Files {
         let claims = claims(spool, &leases)?;
         let accepted = accepted(spool, &entries, &claims)?;
         // An unmounted spool looks like one where nothing is claimed: that it was there to the end is asked last.
-        self.check(spool.id_now()?)?;
+        spool.is_still_there()?;
         let owners: BTreeSet<&Owner> =
             entries.iter().map(|entry| &entry.owner).chain(&leases).chain(known).collect();
         let mut lives = BTreeMap::new();
@@ -118,19 +118,12 @@ impl Files {
             ..Inventory::of_nothing(spool, &node)
         })
     }
-
-    fn check(&self, found: SpoolId) -> Result<(), JanitorError> {
-        if found == self.spool_id {
-            return Ok(());
-        }
-        Err(JanitorError::OtherSpool { path: self.spool_root.clone(), expected: self.spool_id, found })
-    }
 }
 
 /// The spool, if it is still ours.
 pub(crate) fn open_spool(files: &Files) -> Result<Spool, JanitorError> {
     let spool = Spool::open(&files.spool_root)?;
-    files.check(spool.id())?;
+    spool.expect_id(files.spool_id)?;
     Ok(spool)
 }
 

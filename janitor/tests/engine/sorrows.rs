@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
 use janitor::{Config, Janitor, JanitorError, Place};
-use queue_format::{LedgerEntry, ObjectKind, State};
+use queue_format::{LedgerEntry, ObjectKind, SpoolError, State};
 
 use crate::common::config;
 use crate::node::{Node, id};
@@ -64,7 +64,7 @@ async fn a_spool_that_went_away_proves_nothing() {
 
     // Another spool in its place.
     queue_format::Spool::init(&root, uuid::Uuid::now_v7()).expect("a spool");
-    assert!(matches!(janitor.once().await, Err(JanitorError::OtherSpool { .. })));
+    assert!(matches!(janitor.once().await, Err(JanitorError::Spool(SpoolError::OtherSpool { .. }))));
     assert!(dir.is_dir());
 
     // Back again, with the claim: nothing is to be done; without it, the directory goes.
