@@ -168,7 +168,7 @@ fn a_stop_of_a_worker_drains_and_a_restart_leaves_containers_running() {
     let drain_seconds = number(&config, "drain_seconds =").expect("the default of drain_seconds");
     for name in ["bottega-worker.service", "bottega-worker@.service"] {
         let unit = fs::read_to_string(units().join(name)).expect("a unit");
-        for line in ["RestartKillSignal=SIGUSR1", "KillMode=mixed"] {
+        for line in ["RestartKillSignal=SIGUSR1", "SuccessExitStatus=SIGUSR1", "KillMode=mixed"] {
             assert!(unit.lines().any(|one| one == line), "{name} has no {line}");
         }
         assert!(!unit.contains("\nKillSignal="), "{name}: SIGTERM is what a worker drains at");
