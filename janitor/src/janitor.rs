@@ -133,6 +133,7 @@ impl Janitor {
             notifier: notifier.clone(),
             ages: config.litter_ages(),
             clock,
+            waiting: Arc::default(),
         };
         Ok(Self {
             files: Arc::new(files),

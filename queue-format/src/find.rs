@@ -1,8 +1,9 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::files::{Files, is_gone};
+use crate::filesystem::Entry;
 use crate::{
     Class, DoneClass, FailureReason, Owner, PathError, Spool, SpoolError, TaskId, TaskName, TaskSpec, Work,
 };
@@ -61,6 +62,10 @@ const PLACES: [Place; 7] =
 /// Looks at the least, and at the most, of who has to be sure.
 const SURE_LOOKS_MIN: usize = 3;
 const SURE_LOOKS_MAX: usize = 6;
+
+/// Which images the files of waiting tasks named at the last look, and what these were then.
+#[derive(Debug, Default)]
+pub struct WaitingImages(HashMap<PathBuf, (Entry, Option<String>)>);
 
 impl Spool {
     /// Every task of the spool; names only, no file is opened.
@@ -241,32 +246,36 @@ impl Spool {
         let see = &mut |located: Located| runs.push(located);
         Look::remembered(self.files()).collect(&self.layout().lease(owner), &state, true, see)?;
         runs.retain(may_name_image);
-        Ok(self.images_of(&runs)?.0)
+        let mut images = BTreeSet::new();
+        for task in &runs {
+            images.extend(self.image_of(task)?.unwrap_or_default());
+        }
+        Ok(images)
     }
 
-    /// What has moved meanwhile or is not valid names none. Gives whether each other could be read: a file that no daemon
-    /// takes (a link, a pipe, somebody else's) may be put right by a person.
-    fn images_of(&self, runs: &[Located]) -> Result<(BTreeSet<String>, bool), SpoolError> {
-        let mut images = BTreeSet::new();
-        let mut are_all = true;
-        for task in runs {
-            match self.read_task(task) {
-                Ok(TaskSpec { work: Work::Run(run), .. }) => images.extend(run.image),
-                Ok(_) | Err(SpoolError::Damaged { .. }) => {}
-                Err(SpoolError::Path(error)) if is_gone(&error.source) => {}
-                Err(SpoolError::Path(error)) if is_odd(&error.source) => are_all = false,
-                Err(error) => return Err(error),
-            }
+    /// What has moved meanwhile or is not valid names none. `None` of a file that no daemon takes (a link, a pipe, somebody
+    /// else's): a person may put it right.
+    fn image_of(&self, task: &Located) -> Result<Option<Option<String>>, SpoolError> {
+        match self.read_task(task) {
+            Ok(TaskSpec { work: Work::Run(run), .. }) => Ok(Some(run.image)),
+            Ok(_) | Err(SpoolError::Damaged { .. }) => Ok(Some(None)),
+            Err(SpoolError::Path(error)) if is_gone(&error.source) => Ok(Some(None)),
+            Err(SpoolError::Path(error)) if is_odd(&error.source) => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok((images, are_all))
     }
 
     /// The images that tasks are to run in which wait for a worker, a time or a person; of `tasks_max` at most. Gives
-    /// whether these were all: more may wait, and some may be in files that no daemon takes.
+    /// whether these were all: more may wait, and some may be in files that no daemon takes. A file is read again only once
+    /// it was written since the last look.
     ///
     /// # Errors
     /// A directory cannot be listed, or a task file cannot be read.
-    pub fn images_of_waiting(&self, tasks_max: usize) -> Result<(BTreeSet<String>, bool), SpoolError> {
+    pub fn images_of_waiting(
+        &self,
+        tasks_max: usize,
+        last: &mut WaitingImages,
+    ) -> Result<(BTreeSet<String>, bool), SpoolError> {
         let mut runs = Vec::new();
         let mut seen = 0;
         self.visit_places(&[Place::Ledger, Place::Pending, Place::Delayed, Place::Hold], |task| {
@@ -277,7 +286,19 @@ impl Spool {
                 }
             }
         })?;
-        let (images, are_read) = self.images_of(&runs)?;
+        let mut before = std::mem::take(&mut last.0);
+        let mut are_read = true;
+        for task in runs {
+            // Before it is read: what is written meanwhile is seen the next time.
+            let Some(found) = self.files().look(&task.path)? else { continue };
+            let image = match before.remove(&task.path) {
+                Some((read, image)) if read == found => Some(image),
+                _ => self.image_of(&task)?,
+            };
+            are_read &= image.is_some();
+            last.0.extend(image.map(|image| (task.path, (found, image))));
+        }
+        let images = last.0.values().filter_map(|(_, image)| image.clone()).collect();
         Ok((images, are_read && seen <= tasks_max))
     }
 

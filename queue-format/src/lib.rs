@@ -108,7 +108,7 @@ pub use error::{PathError, SpoolError};
 pub use event::{Event, LoggedEvent};
 pub use evidence::{Condition, EVIDENCE_FILE, Evidence, RunEnd, RunRecord, TestStatus, Transitions};
 pub use filesystem::{Disk, Entry, EntryKind, Filesystem, NewFile, OpenFile};
-pub use find::{Located, State};
+pub use find::{Located, State, WaitingImages};
 pub use fsck::{Check, Checked, Depth, Finding, Severity, Step};
 pub use heartbeat::Heartbeat;
 pub use id::{InvalidId, TaskId};

@@ -74,6 +74,7 @@ fn case() -> Case {
         node: "here".to_owned(),
         ages: crate::Config::default().litter_ages(),
         clock: jiff::Timestamp::now,
+        waiting: Arc::default(),
     });
     let audit = Audit::new(&files.state_dir, 1 << 20);
     let world = Here { files, engine: None, audit };
@@ -155,6 +156,15 @@ fn claimed_runs_name_their_images() {
     // Of those that wait a person may put it right.
     let spool = Spool::open(&case.dir.path().canonicalize().expect("a path").join("spool")).expect("a spool");
     let (hold, waiting) = (spool.layout().hold(), || case.world.files.waiting_images().expect("names"));
+    assert_eq!(waiting(), (NamedImages::default(), true));
+    let six = hold.join("six.a000.r0.json");
+    for image in ["first", "second-image"] {
+        fs::write(&six, run("six", Some(image))).expect("written");
+        for _ in 0..2 {
+            assert_eq!(waiting(), (NamedImages::from_iter([image]), true));
+        }
+    }
+    fs::remove_file(six).expect("removed");
     assert_eq!(waiting(), (NamedImages::default(), true));
     std::os::unix::fs::symlink("/dev/null", hold.join("five.a000.r0.json")).expect("a link");
     assert_eq!(waiting(), (NamedImages::default(), false));

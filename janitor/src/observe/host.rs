@@ -1,10 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 use queue_format::{
     Ledger, LedgerEntry, LifeLock, LitterAges, ObjectKind, Owner, Spool, SpoolId, TaskId, Token,
+    WaitingImages,
 };
 
 use systemd::Notifier;
@@ -26,6 +28,7 @@ pub(crate) struct Files {
     pub(crate) notifier: Notifier,
     pub(crate) ages: LitterAges,
     pub(crate) clock: fn() -> Timestamp,
+    pub(crate) waiting: Arc<Mutex<WaitingImages>>,
 }
 
 impl Files {
@@ -69,7 +72,8 @@ impl Files {
     /// The images that tasks are to run in which wait, and whether these were all. Blocks.
     pub(crate) fn waiting_images(&self) -> Result<(NamedImages, bool), JanitorError> {
         let spool = open_spool(self)?;
-        let (images, are_all) = spool.images_of_waiting(WAITING_READ_MAX)?;
+        let mut last = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (images, are_all) = spool.images_of_waiting(WAITING_READ_MAX, &mut last)?;
         spool.is_still_there()?;
         Ok((images.into_iter().collect(), are_all))
     }
