@@ -23,6 +23,8 @@ pub enum Budget {
 #[derive(Debug, Default)]
 pub struct Breaker {
     removals: VecDeque<(Timestamp, Budget)>,
+    /// Since when all removals have stopped, and at which limit.
+    opened: Option<(Timestamp, usize)>,
 }
 
 /// Whether a removal counts, and for what: what somebody may miss. Leases, books, and layers without a name follow from what
@@ -52,7 +54,7 @@ pub(crate) fn told(per_hour_max: usize) -> String {
 impl Breaker {
     /// With what was removed before.
     pub fn new(removed: impl IntoIterator<Item = (Timestamp, Budget)>) -> Self {
-        Self { removals: removed.into_iter().collect() }
+        Self { removals: removed.into_iter().collect(), opened: None }
     }
 
     /// Counts removals.
@@ -60,17 +62,27 @@ impl Breaker {
         self.removals.extend(removed.into_iter().map(|budget| (now, budget)));
     }
 
-    /// How many more may follow now, of `per_hour_max`.
-    pub fn allowance(&mut self, budget: Budget, per_hour_max: usize, now: Timestamp) -> usize {
-        let age = |at: Timestamp| now.as_second().saturating_sub(at.as_second());
-        // What lies in the future was noted by a clock that has been set back.
-        self.removals.retain(|(at, _)| (0..WINDOW_SECONDS).contains(&age(*at)));
-        per_hour_max.saturating_sub(self.removals.iter().filter(|(_, counted)| *counted == budget).count())
+    /// How many more of the node's own may follow now, of `per_hour_max`: once there were as many, none for an hour, unless
+    /// that limit is changed meanwhile.
+    pub fn allowance(&mut self, per_hour_max: usize, now: Timestamp) -> usize {
+        let left = self.left(Budget::Node, per_hour_max, now);
+        self.opened = self.opened.filter(|(at, of)| *of == per_hour_max && is_within_window(*at, now));
+        if left == 0 && self.opened.is_none() {
+            tracing::error!("{}", told(per_hour_max));
+            self.opened = Some((now, per_hour_max));
+        }
+        if self.is_open() { 0 } else { left }
+    }
+
+    /// Whether all removals have stopped.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.opened.is_some()
     }
 
     /// Leaves so much of the spool's leftovers as may go now.
-    pub(crate) fn ration(&mut self, ripe: &mut Vec<Candidate>, per_hour_max: usize, now: Timestamp) {
-        let mut left = self.allowance(Budget::Spool, per_hour_max, now);
+    pub fn ration(&mut self, ripe: &mut Vec<Candidate>, per_hour_max: usize, now: Timestamp) {
+        let mut left = self.left(Budget::Spool, per_hour_max, now);
         ripe.retain(|candidate| {
             let is_spools = budget_of(candidate) == Some(Budget::Spool);
             let stays = !is_spools || left > 0;
@@ -78,6 +90,16 @@ impl Breaker {
             stays
         });
     }
+
+    fn left(&mut self, budget: Budget, per_hour_max: usize, now: Timestamp) -> usize {
+        self.removals.retain(|(at, _)| is_within_window(*at, now));
+        per_hour_max.saturating_sub(self.removals.iter().filter(|(_, counted)| *counted == budget).count())
+    }
+}
+
+/// What lies in the future was noted by a clock that has been set back.
+fn is_within_window(at: Timestamp, now: Timestamp) -> bool {
+    (0..WINDOW_SECONDS).contains(&now.as_second().saturating_sub(at.as_second()))
 }
 
 #[cfg(test)]
@@ -107,15 +129,20 @@ mod tests {
     fn an_hour_has_so_many_removals_and_no_more() {
         let at = |second| Timestamp::from_second(second).expect("a time");
         let mut breaker = Breaker::new([0, 1000].map(|second| (at(second), Budget::Node)));
-        let allowance = |breaker: &mut Breaker, second| breaker.allowance(Budget::Node, 10, at(second));
+        let allowance = |breaker: &mut Breaker, second| breaker.allowance(10, at(second));
+        let of_spool = |breaker: &mut Breaker, second| breaker.left(Budget::Spool, 10, at(second));
         assert_eq!(allowance(&mut breaker, 2000), 8);
         breaker.note([Budget::Node; 7], at(2000));
-        assert_eq!(allowance(&mut breaker, 2001), 1);
-        assert_eq!(breaker.allowance(Budget::Spool, 10, at(2001)), 10);
+        assert_eq!((allowance(&mut breaker, 2001), of_spool(&mut breaker, 2001)), (1, 10));
+        assert!(!breaker.is_open());
         breaker.note([Budget::Node, Budget::Spool, Budget::Node], at(2001));
-        assert_eq!(allowance(&mut breaker, 3599), 0);
-        assert_eq!(breaker.allowance(Budget::Spool, 10, at(3599)), 9);
-        assert_eq!(allowance(&mut breaker, 5600), 8);
+        assert_eq!((allowance(&mut breaker, 3599), of_spool(&mut breaker, 3599)), (0, 9));
+        // Most of them are older than an hour now, but it has been open for less.
+        assert_eq!(allowance(&mut breaker, 7198), 0);
+        assert_eq!(breaker.allowance(11, at(7198)), 11, "somebody has looked, and raised the limit");
+        assert_eq!(allowance(&mut breaker, 7199), 10);
+        breaker.note([Budget::Node; 10], at(7199));
+        assert_eq!(allowance(&mut breaker, 7200), 0);
         assert_eq!(allowance(&mut breaker, 100), 10, "the clock was set back");
     }
 }

@@ -8,7 +8,7 @@ use systemd::{Notifier, state_file};
 use tokio::time::Instant;
 
 use crate::audit::Audit;
-use crate::breaker::{self, Breaker, Budget};
+use crate::breaker::{self, Breaker};
 use crate::config::Config;
 use crate::disk::{Level, Levels, Pressure, are_one_disk};
 use crate::door::{BuildsWait, Door};
@@ -63,7 +63,6 @@ pub struct Janitor {
     marks: Marks,
     resistance: Resistance,
     breaker: Breaker,
-    is_open: bool,
     door: Door,
     audit: Audit,
     link: Link,
@@ -143,7 +142,6 @@ impl Janitor {
             marks: Marks::recall(memory.marks, now),
             resistance: Resistance::recall(memory.resisting, now),
             breaker,
-            is_open: false,
             door: Door::recall(&memory.door, now),
             audit,
             link: Link::new(place.engine),
@@ -197,7 +195,7 @@ impl Janitor {
         if self.worse().level > Level::Calm {
             troubles.push(self.worse().told.clone());
         }
-        if self.is_open {
+        if self.breaker.is_open() {
             troubles.push(breaker::told(self.config.deletions_per_hour_max));
         }
         troubles.extend(self.is_other_engine.then(|| maker::told(&self.files.state_dir)));
@@ -257,7 +255,7 @@ impl Janitor {
         }
         let waiting = total - ripe.len();
         let plan = plan(&inventory, ripe, limit);
-        if plan.postponed > 0 && !self.is_open {
+        if plan.postponed > 0 && !self.breaker.is_open() {
             tracing::warn!(
                 "{} more removals wait for the next passes: this one makes {deletions_max} at most (janitor.deletions_max)",
                 plan.postponed
@@ -287,7 +285,7 @@ impl Janitor {
         }
         let stuck = self.resistance.stuck().len();
         let report = Report { waiting: waiting + done.report.waiting, stuck, ..done.report };
-        self.metrics.pass(report, (self.clock)(), self.worse().level, self.is_open);
+        self.metrics.pass(report, (self.clock)(), self.worse().level, self.breaker.is_open());
         self.write_metrics();
         Ok((report, plan.deletions()))
     }
@@ -332,7 +330,7 @@ impl Janitor {
         for candidate in plan.steps() {
             lines.extend(planned(&here, candidate, &inventory.named_images, (self.clock)()).await);
         }
-        if plan.postponed > 0 && !self.is_open {
+        if plan.postponed > 0 && !self.breaker.is_open() {
             let max = self.config.deletions_max;
             lines.push(format!("{} more would wait: janitor.deletions_max is {max}", plan.postponed));
         }
@@ -372,16 +370,11 @@ impl Janitor {
         found
     }
 
-    /// Leaves so much as this hour allows, and gives the most removals of this pass; says when there are to be none.
+    /// Leaves so much as this hour allows, and gives the most removals of this pass.
     fn ration(&mut self, ripe: &mut Vec<Candidate>, deletions_max: usize) -> usize {
         let (max, now) = (self.config.deletions_per_hour_max, (self.clock)());
         self.breaker.ration(ripe, max, now);
-        let allowed = self.breaker.allowance(Budget::Node, max, now);
-        let was_open = std::mem::replace(&mut self.is_open, allowed == 0);
-        if self.is_open && !was_open {
-            tracing::error!("{}", breaker::told(max));
-        }
-        deletions_max.min(allowed)
+        deletions_max.min(self.breaker.allowance(max, now))
     }
 
     fn note_pressure(&mut self, inventory: &Inventory) {
