@@ -1,6 +1,8 @@
 //! What comes between the beginning of an attempt and its end: a model that goes away, a file that changes, a limit.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -56,6 +58,58 @@ fn a_running_attempt_goes_on_at_endpoints_that_come_with_a_reload() {
     assert!(matches!(state, State::Done(_)), "{manifest:#}\n{}", house.said());
     assert_eq!(second.agents(), ["dockerfile", "script", "analysis"]);
     assert_eq!(manifest["agents"]["answers"], 5, "what was answered is not asked again");
+}
+
+#[test]
+fn a_worker_that_is_killed_after_each_event_loses_none() {
+    let answers = success();
+    // What was on its way when a worker died is asked again, and answered as before.
+    let model = Model::begin(move |asked| {
+        let messages = asked.body["messages"].as_array();
+        let before = messages.into_iter().flatten().filter(|said| said["role"] == "assistant").count();
+        let of_agent = answers.iter().filter(|(agent, _)| *agent == asked.agent);
+        of_agent.map(|(_, say)| say).nth(before).cloned().unwrap_or(Say::Garbage)
+    });
+    let (house, model) = (House::new(), model.expect("a port"));
+    let spool = house.spool();
+    let journal = || {
+        let attempts = walk(&house.path("state/attempts"));
+        attempts.iter().filter_map(|file| fs::read_to_string(file).ok()).find(|text| !text.is_empty())
+    };
+    // A container that never began is begun again, and told of again.
+    let events = || journal().map(|text| text.lines().collect::<BTreeSet<_>>().len());
+    let is_settled = || {
+        let found = spool.find(&TASK.parse().expect("an id")).expect("listed");
+        found.iter().any(|task| matches!(task.state, State::Done(_) | State::Failed(_)))
+    };
+    let (mut seen, mut kills) = (0, 0);
+    let mut worker = house.worker(&model, "agents", "");
+    loop {
+        until(|| events().is_some_and(|events| events > seen) || is_settled());
+        if is_settled() {
+            break;
+        }
+        seen = events().unwrap_or(seen);
+        worker.kill();
+        kills += 1;
+        worker = house.worker(&model, "agents", "");
+    }
+    let (state, manifest, _) = house.outcome(&spool);
+    drop(worker);
+    assert!(matches!(state, State::Done(_)), "{manifest:#}\n{}", house.said());
+    assert_eq!(manifest["agents"]["answers"], 5, "{manifest:#}");
+    assert_eq!(manifest["iterations"], 1);
+    println!("{kills} kills, {} questions", model.asked().len());
+    assert!(kills > 5, "{kills}");
+    let task = spool.find(&TASK.parse().expect("an id")).expect("listed").remove(0);
+    assert_eq!(task.name.token.to_string(), "a001", "it was never handed back");
+    assert!(replays(&house), "its journal tells all of it");
+}
+
+/// Every file below a directory.
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[test]
