@@ -48,15 +48,57 @@ impl<'a> Expansion<'a> {
             return Err((why, "put large values into files, or set them in RUN"));
         }
         if matches!(keyword.as_str(), "ENV" | "ARG") {
-            // A word within quotes that looks like a name does no harm.
-            for word in arguments.split_whitespace() {
-                let name = word.split_once('=').map_or(word, |(name, _)| name);
+            for name in names(keyword, arguments) {
+                // Engines take quotes off, and put variables into names too.
+                if !is_plain(name) {
+                    let why = format!("{name:?} is no plain name of a variable");
+                    return Err((why, "write letters, digits and _ alone, without quotes"));
+                }
                 let bound = self.bounds.entry(name).or_default();
                 *bound = bytes.max(*bound);
             }
         }
         Ok(())
     }
+}
+
+/// The names that an ENV or an ARG sets, as they are written.
+fn names<'a>(keyword: &str, arguments: &'a str) -> Vec<&'a str> {
+    let words = words(arguments);
+    // ENV NAME VALUE: all but the first is the value.
+    let is_old = keyword == "ENV" && words.first().is_some_and(|first| !first.contains('='));
+    let names = words.iter().map(|word| word.split_once('=').map_or(*word, |(name, _)| name));
+    names.take(if is_old { 1 } else { usize::MAX }).collect()
+}
+
+/// Parted at blanks, but for those that are quoted or follow a backslash.
+fn words(arguments: &str) -> Vec<&str> {
+    let (mut words, mut begun, mut quote, mut is_escaped) = (Vec::new(), None, None, false);
+    for (at, c) in arguments.char_indices() {
+        if std::mem::take(&mut is_escaped) {
+            continue;
+        }
+        match c {
+            ' ' | '\t' if quote.is_none() => words.extend(begun.take().map(|begun| &arguments[begun..at])),
+            _ => {
+                begun.get_or_insert(at);
+                is_escaped = c == '\\' && quote != Some('\'');
+                match quote {
+                    Some(open) if open == c => quote = None,
+                    None if matches!(c, '"' | '\'') => quote = Some(c),
+                    _ => {}
+                }
+            }
+        }
+    }
+    words.extend(begun.map(|begun| &arguments[begun..]));
+    words
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -88,6 +130,18 @@ mod tests {
         check(&times("$PATH", 300), false);
         // The names of several in one line, each as long as all of it.
         check(&format!("ENV A={0} B=$A\nENV C={1}\n", "x".repeat(9000), "$B".repeat(30)), false);
+        // An engine sets A by any of these.
+        for name in ["\"A\"", "'A'", "\\A", "${N}", "$N", "A\"\"", "\"A", "7A", ""] {
+            check(&format!("ENV N=A\nENV {name}=1\n"), false);
+            check(&format!("ENV B=1 {name}=1\n"), false);
+            check(&format!("ARG {name}=1\n"), false);
+        }
+        check(
+            "ENV A=\"x $B y=1\" C='a \"b\" =' D=\\ e\\=f _x9=7\nENV A some \"text, x=1\"\nARG B\nARG C D=1\n",
+            true,
+        );
+        check("ENV A=\"x\" y\" z=1\n", false);
+        check("ENV A='x\\' \"B\"=1\n", false);
         for odd in ["${A//x/yy}", "${A#x}", "${A%x}", "${A?x}", "${A^^}", "${", "${}x", "${!A}"] {
             let is_fine = odd == "${}x";
             check(&format!("ENV A=1 B={odd}\n"), is_fine);
