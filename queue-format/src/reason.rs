@@ -66,7 +66,7 @@ closed_list! {
         Policy = "policy" => "The environment is valid, but of an acceptance class that the configuration drops.",
         NotGenuine = "not-genuine" => "The tests show the fix, but not for its own sake: read what is said against Dockerfile and script.",
         Unsolvable = "unsolvable" => "The agents found no environment that could be made: bottega show ID --conversation tells why.",
-        Budget = "budget" => "The agents used up what one task may cost: raise task_*_max in [worker.agents], then retry.",
+        Budget = "budget" => "The agents came to no end with what one task may cost, or with answers that could be used: the result says which. Raise task_*_max in [worker.agents], or ask another model, then retry.",
         Cancelled = "cancelled" => "A person cancelled it: a retry makes it pending again.",
         Poison = "poison" => "The task was lost with its worker too often: look at the attempts' logs before a retry.",
     }

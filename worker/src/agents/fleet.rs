@@ -26,7 +26,8 @@ impl Fleet {
 
     /// Adds what was spent here.
     pub fn charge(&self, micro_dollars: u64) {
-        self.here.fetch_add(micro_dollars, Ordering::Relaxed);
+        let more = |here: u64| Some(here.saturating_add(micro_dollars));
+        let _ = self.here.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     /// Takes off what somebody does not count any more.

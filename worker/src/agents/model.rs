@@ -209,7 +209,8 @@ impl Llm {
             Ok(pool) => pool.ask_counting(request).await,
             Err(last) => (Err(CallError::Unavailable { tries: 0, seconds: 0, last }), Cost::default()),
         };
-        self.fleet.charge(lost.micro_dollars + asked.as_ref().map_or(0, |answer| answer.micro_dollars));
+        let paid = asked.as_ref().map_or(0, |answer| answer.micro_dollars);
+        self.fleet.charge(lost.micro_dollars.saturating_add(paid));
         if !matches!(asked, Err(CallError::Unavailable { .. })) {
             self.answered.fetch_add(1, Ordering::Relaxed);
             *locked(&self.away) = None;

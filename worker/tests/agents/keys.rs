@@ -13,9 +13,9 @@ use bollard::query_parameters::{
 use futures_util::StreamExt as _;
 use queue_format::{LABEL_SPOOL, Spool, State};
 
-use super::calc::{TASK, success};
+use super::calc::{DOCKERFILE, TASK, dockerfile, success};
 use super::house::House;
-use super::model::Model;
+use super::model::{Model, Say};
 
 /// Far longer than it takes.
 const WATCH_MAX: Duration = Duration::from_mins(8);
@@ -66,13 +66,18 @@ async fn look_into_images(docker: &Docker, spool: &Spool, file: &Path) -> Vec<St
 }
 
 fn is_in(text: &str, file: &Path) -> bool {
-    let found = Command::new("grep").args(["-aqF", text]).arg(file).status().expect("grep runs");
+    let found = Command::new("grep").args(["-arqF", text]).arg(file).status().expect("grep runs");
     found.code().expect("it ends") == 0
 }
 
 #[test]
 fn a_key_that_is_used_is_in_no_container_and_no_image() {
-    let (house, model) = (House::new(), Model::scripted(&success()).expect("a port"));
+    let mut answers = success();
+    // It repeats the key, in escapes that are gone once the JSON in its answer is read.
+    let escaped: String = KEY.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let Say::Text(said) = dockerfile(&format!("{DOCKERFILE}\nENV REPEATED={KEY}")) else { panic!("a text") };
+    answers[2] = ("dockerfile", Say::Text(said.replace(KEY, &escaped)));
+    let (house, model) = (House::new(), Model::scripted(&answers).expect("a port"));
     let spool = house.spool();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let docker = Docker::connect_with_defaults().expect("an engine");
@@ -89,6 +94,9 @@ fn a_key_that_is_used_is_in_no_container_and_no_image() {
     for told in containers.iter().chain(&images) {
         assert!(!told.contains(KEY), "{told}");
     }
+    assert!(images.iter().any(|told| told.contains("REPEATED=[key]")), "{images:?}");
     assert!(is_in(CONTROL, &layers), "what is in a layer is found");
-    assert!(!is_in(KEY, &layers));
+    for place in [layers, house.path("spool"), house.path("state"), house.path("worker.log")] {
+        assert!(!is_in(KEY, &place), "{}", place.display());
+    }
 }

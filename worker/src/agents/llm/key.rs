@@ -55,10 +55,26 @@ impl Key {
         Some(value)
     }
 
-    /// A text without the key: endpoints like to repeat it.
+    /// A text without the key, for endpoints like to repeat it: neither as it is, nor as JSON may have it, which is read later.
     pub(super) fn scrub(&self, text: &str) -> String {
-        text.replace(&self.0, HIDDEN)
+        let text = text.replace(&self.0, HIDDEN);
+        let (mut scrubbed, mut rest) = (String::with_capacity(text.len()), text.as_str());
+        while let Some(c) = rest.chars().next() {
+            let after = self.0.chars().try_fold(rest, after_json);
+            scrubbed.push_str(if after.is_some() { HIDDEN } else { &rest[..c.len_utf8()] });
+            rest = after.unwrap_or(&rest[c.len_utf8()..]);
+        }
+        scrubbed
     }
+}
+
+/// What follows a character, as it stands within a string of JSON.
+fn after_json(text: &str, c: char) -> Option<&str> {
+    let Some(escaped) = text.strip_prefix('\\') else { return text.strip_prefix(c) };
+    if let Some(digits) = escaped.strip_prefix('u').and_then(|digits| digits.get(..4)) {
+        return (u32::from_str_radix(digits, 16) == Ok(c.into())).then(|| &escaped[5..]);
+    }
+    escaped.strip_prefix(c).filter(|_| matches!(c, '"' | '\\' | '/'))
 }
 
 impl fmt::Debug for Key {
@@ -87,6 +103,10 @@ mod tests {
         assert!(matches!(Key::read(None, "k"), Err(KeyError::NoCredentials(_))));
         let key = Key("sk-secret".to_owned());
         assert_eq!(key.scrub("Incorrect key: sk-secret."), "Incorrect key: [key].");
+        assert_eq!(key.scrub(r#"{"a":"\u0073k\u002Dsec\u0072et, s"}"#), r#"{"a":"[key], s"}"#);
+        let odd = Key(r#"a/b"\+$1"#.to_owned());
+        assert_eq!(odd.scrub(r#"a/b"\+$1 a\/b\"\\+\u00241 a/b+$1 \u00"#), r"[key] [key] a/b+$1 \u00");
+        assert_eq!(key.scrub("grün \\usk-secre\\u0074"), "grün \\u[key]");
         assert!(!format!("{:?}", key.header()).contains("sk-secret"));
     }
 }

@@ -7,6 +7,8 @@ use super::chat::tokens_guess;
 use super::{ChatRequest, Failure, Key, Usage};
 use crate::agents::{AnswerLimit, EndpointConfig};
 
+/// More than any model reads or writes at once: what an endpoint says beyond that is an error, and must not use up a budget.
+const TOKENS_MAX: u64 = 10_000_000;
 /// The most calls that one answer may make.
 const CALLS_MAX: usize = 32;
 
@@ -152,9 +154,12 @@ impl Reply {
         if let Some(usage) = piece.usage {
             let details = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
             self.usage = Some(Usage {
-                read: usage.prompt_tokens,
-                cached: details.or(usage.prompt_cache_hit_tokens).unwrap_or(0).min(usage.prompt_tokens),
-                written: usage.completion_tokens,
+                read: usage.prompt_tokens.min(TOKENS_MAX),
+                cached: details
+                    .or(usage.prompt_cache_hit_tokens)
+                    .unwrap_or(0)
+                    .min(usage.prompt_tokens.min(TOKENS_MAX)),
+                written: usage.completion_tokens.min(TOKENS_MAX),
                 is_guess: false,
             });
         }
