@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
-use crate::policy::Candidate;
+use crate::policy::{Candidate, Target};
 use crate::show;
 
 /// The time that removals are counted in.
@@ -80,15 +80,23 @@ impl Breaker {
         self.opened.is_some()
     }
 
-    /// Leaves so much of the spool's leftovers as may go now.
-    pub fn ration(&mut self, ripe: &mut Vec<Candidate>, per_hour_max: usize, now: Timestamp) {
-        let mut left = self.left(Budget::Spool, per_hour_max, now);
+    /// Leaves as much of each kind as may go now, the first; nothing but leases, which remove nothing, where all removals have
+    /// stopped. Gives how many wait.
+    pub fn ration(&mut self, ripe: &mut Vec<Candidate>, per_hour_max: usize, now: Timestamp) -> usize {
+        let mut of_node = self.allowance(per_hour_max, now);
+        let mut of_spool = self.left(Budget::Spool, per_hour_max, now);
+        let (is_open, before) = (self.is_open(), ripe.len());
         ripe.retain(|candidate| {
-            let is_spools = budget_of(candidate) == Some(Budget::Spool);
-            let stays = !is_spools || left > 0;
-            left -= usize::from(is_spools && stays);
+            let left = match budget_of(candidate) {
+                None => return !is_open || matches!(candidate.target, Target::Lease(_)),
+                Some(Budget::Node) => &mut of_node,
+                Some(Budget::Spool) => &mut of_spool,
+            };
+            let stays = !is_open && *left > 0;
+            *left -= usize::from(stays);
             stays
         });
+        before - ripe.len()
     }
 
     fn left(&mut self, budget: Budget, per_hour_max: usize, now: Timestamp) -> usize {

@@ -122,12 +122,15 @@ pub fn pressure(disk: Option<&DiskUse>, marks: &Watermarks, before: Level) -> Pr
     let beyond = DiskUse::beyond(disk.used_bytes, disk.total_bytes, low);
     let bytes_to_free = beyond.max(free_bytes_low.saturating_sub(disk.free_bytes()));
     let inodes_to_free = DiskUse::beyond(disk.used_inodes, disk.total_inodes, low);
-    let told = format!(
+    let mut told = format!(
         "the disk of {} is {percent} % full, with {} free; {} and {inodes_to_free} inodes are to be freed",
         disk.path.display(),
         show::size(disk.free_bytes()),
         show::size(bytes_to_free)
     );
+    if free_bytes_low > disk.total_bytes {
+        told.push_str("; it is too small for that ever to be free: lower janitor.disk_free_gib");
+    }
     Pressure { level, bytes_to_free, inodes_to_free, told }
 }
 

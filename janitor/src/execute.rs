@@ -1,5 +1,6 @@
 //! The last stage: look again, then remove.
 
+use std::collections::HashSet;
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -104,6 +105,8 @@ struct Tally {
     audit_down: AtomicBool,
     resisted: Mutex<Vec<(Target, String)>>,
     settled: Mutex<Vec<Target>>,
+    /// The images that the engine said had gone.
+    went: Mutex<HashSet<String>>,
 }
 
 /// A moment in which images may go.
@@ -271,6 +274,13 @@ impl<W: World> Execution<'_, W> {
             return;
         }
         let removed = match self.world.look(candidate, waiting).await {
+            // Podman removes parents without a name along with what stood on them.
+            Ok(Look::Gone) if tally.went(&candidate.target) => Ok((Removal::Gone, candidate.bytes)),
+            Ok(Look::Gone) => {
+                tracing::debug!("gone before: {}", show::line(candidate, None, (self.clock)()));
+                tally.settle(candidate);
+                return;
+            }
             Ok(Look::Keep(why)) => {
                 tracing::debug!("kept: {}: {why}", show::line(candidate, None, (self.clock)()));
                 tally.kept.fetch_add(1, Ordering::Relaxed);
@@ -282,7 +292,10 @@ impl<W: World> Execution<'_, W> {
             Ok(Look::Wait(why)) => Ok((Removal::InUse(why.to_owned()), None)),
             Ok(Look::Remove(bytes)) => {
                 self.note(Event::Removing, candidate, bytes, None, tally);
-                self.remove(candidate).await.map(|removal| (removal, bytes))
+                self.remove(candidate).await.map(|(removal, went)| {
+                    tally.went.lock().unwrap_or_else(PoisonError::into_inner).extend(went);
+                    (removal, bytes)
+                })
             }
             Err(error) => Err(error),
         };
@@ -345,18 +358,20 @@ impl<W: World> Execution<'_, W> {
         }
     }
 
-    async fn remove(&self, candidate: &Candidate) -> Result<Removal, LookError> {
+    /// Gives the images that went, too.
+    async fn remove(&self, candidate: &Candidate) -> Result<(Removal, Vec<String>), LookError> {
         let (world, entry) = (self.world, candidate.entry.as_ref());
         let removal = match &candidate.target {
             Target::Container(id) => world.remove_container(id).await?,
             Target::Image(id) => {
-                return match (world.remove_image(id).await?, draft_of(entry)) {
+                let (removal, went) = world.remove_image(id).await?;
+                return match (removal, draft_of(entry)) {
                     // Whose worker died while it gave it its last name: the engine removes no image with two.
                     (Removal::InUse(_), Some(draft)) => {
                         world.remove_image(draft).await?;
                         world.remove_image(id).await
                     }
-                    (removal, _) => Ok(removal),
+                    (removal, _) => Ok((removal, went)),
                 };
             }
             _ => world.remove_files(candidate).await?,
@@ -370,7 +385,7 @@ impl<W: World> Execution<'_, W> {
         {
             world.forget(entry).await?;
         }
-        Ok(removal)
+        Ok((removal, Vec::new()))
     }
 
     /// Why something resists; of a container, which of its processes does.
@@ -400,6 +415,11 @@ impl<W: World> Execution<'_, W> {
 }
 
 impl Tally {
+    fn went(&self, target: &Target) -> bool {
+        let went = self.went.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(target, Target::Image(id) if went.contains(id))
+    }
+
     fn resist(&self, candidate: &Candidate, why: String) {
         let mut resisted = self.resisted.lock().unwrap_or_else(PoisonError::into_inner);
         resisted.push((candidate.target.clone(), why));

@@ -72,7 +72,7 @@ impl World for Here {
             return Ok(None);
         }
         let now = self.on_files(&(), |files, ()| files.ledger_alone()).await?;
-        let now = Inventory { objects: Some(Objects { containers, images: Vec::new() }), ..now };
+        let now = Inventory { objects: Some(Objects { containers, ..Objects::default() }), ..now };
         Ok(now.foreign_build().map(show::container))
     }
 
@@ -84,7 +84,7 @@ impl World for Here {
         Ok(self.engine()?.remove_container(id).await?)
     }
 
-    async fn remove_image(&self, id: &str) -> Result<Removal, LookError> {
+    async fn remove_image(&self, id: &str) -> Result<(Removal, Vec<String>), LookError> {
         Ok(self.engine()?.remove_image(id).await?)
     }
 
@@ -207,8 +207,12 @@ fn look_at_lock(files: &Files, owner: &Owner) -> Result<Look, JanitorError> {
 
 fn look_at_dir(files: &Files, path: &PathBuf) -> Result<Look, JanitorError> {
     Ok(match look_at_work_dir(&files.state_dir.join("work"), path) {
-        WorkDirState::Inside(found) if found == *path => Look::Remove(Some(allocated_bytes(path))),
-        WorkDirState::Missing => Look::Keep("it is gone"),
+        WorkDirState::Inside(found) if found == *path => match state_file::mounted_in(path) {
+            Ok(None) => Look::Remove(Some(allocated_bytes(path))),
+            Ok(Some(_)) => Look::Wait("something is mounted in it (findmnt tells): unmount that"),
+            Err(_) => Look::Wait("whether something is mounted in it cannot be told"),
+        },
+        WorkDirState::Missing => Look::Gone,
         WorkDirState::Inside(_) | WorkDirState::Outside => {
             Look::Keep("it does not lie where work directories do")
         }
@@ -219,13 +223,13 @@ fn look_at_litter(_: &Files, (path, bytes): &(PathBuf, Option<u64>)) -> Result<L
     Ok(match path.symlink_metadata() {
         // What it is, the spool looks at again when it removes it.
         Ok(_) => Look::Remove(*bytes),
-        Err(_) => Look::Keep("it is gone"),
+        Err(_) => Look::Gone,
     })
 }
 
 fn look_at_mirror(files: &Files, (path, bytes): &(PathBuf, Option<u64>)) -> Result<Look, JanitorError> {
     Ok(match path.symlink_metadata() {
-        Err(_) => Look::Keep("it is gone"),
+        Err(_) => Look::Gone,
         Ok(_) if files.mirror_is_held(path) => Look::Keep("somebody reads or fetches it"),
         Ok(_) if files.mirror_rests(path) => Look::Remove(*bytes),
         Ok(_) => Look::Keep("somebody uses it"),

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use queue_format::{Labels, LedgerEntry, Life, Litter, Owner, SpoolId, TaskId, Token};
+use queue_format::{LABEL_OBJECT, Labels, LedgerEntry, Life, Litter, Owner, SpoolId, TaskId, Token};
 use uuid::Uuid;
 
 use crate::disk::Pressure;
@@ -25,6 +25,8 @@ pub struct Inventory {
     pub is_other_engine: bool,
     /// The node's ledger.
     pub ledger: BTreeMap<Uuid, LedgerEntry>,
+    /// The files of its entries that are damaged.
+    pub damaged: Vec<PathBuf>,
     /// The directories that the ledger names.
     pub work_dirs: BTreeMap<Uuid, WorkDirState>,
     /// What is claimed, by this node's owners.
@@ -75,6 +77,8 @@ pub struct Objects {
     pub containers: Vec<Container>,
     /// Tagged, dangling and intermediate.
     pub images: Vec<Image>,
+    /// Whether the engine (Podman) removes what has no name along with the last image on it, asked to or not.
+    pub takes_parents: bool,
 }
 
 /// A container.
@@ -158,6 +162,7 @@ impl Inventory {
             objects: None,
             is_other_engine: false,
             ledger: BTreeMap::new(),
+            damaged: Vec::new(),
             work_dirs: BTreeMap::new(),
             claims: BTreeSet::new(),
             accepted: BTreeSet::new(),
@@ -208,9 +213,9 @@ impl Inventory {
         entry.spool == self.spool && entry.owner.node() == self.node
     }
 
-    /// What the ledger has of other spools, or from when this node had another name: nobody looks after that.
-    #[must_use]
-    pub(crate) fn strangers(&self) -> Option<String> {
+    /// What the ledger has that nobody looks after: objects of other spools, or from when this node had another name, and
+    /// what cannot be read.
+    pub(crate) fn strangers(&self) -> Vec<String> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for entry in self.ledger.values().filter(|entry| !self.covers(entry)) {
             let whose = match entry.spool == self.spool {
@@ -220,12 +225,21 @@ impl Inventory {
             *counts.entry(whose).or_default() += 1;
         }
         let counts: Vec<String> = counts.iter().map(|(whose, count)| format!("{whose} ({count})")).collect();
-        (!counts.is_empty()).then(|| {
+        let others = (!counts.is_empty()).then(|| {
             format!(
                 "this node has objects of {}, which nobody looks after here; docs/janitor.md says how they go",
                 counts.join(", ")
             )
-        })
+        });
+        let damaged = self.damaged.first().map(|first| {
+            format!(
+                "damaged entries of the ledger: {}, {} first: what such a one names is taken for nobody's; remove what has \
+                 the label {LABEL_OBJECT} with its number, if there is any, and then the file",
+                self.damaged.len(),
+                first.display()
+            )
+        });
+        others.into_iter().chain(damaged).collect()
     }
 
     /// The ledger's entry that labels stand for: only if it exists, says the same and is about our spool and node.
@@ -266,10 +280,10 @@ mod tests {
             now.ledger.insert(entry.object, entry);
             now.strangers()
         };
-        assert_eq!(add(1, 1, "here"), None);
+        assert_eq!(add(1, 1, "here"), Vec::<String>::new());
         add(2, 2, "here");
         add(3, 2, "here");
-        let told = add(4, 1, "there").expect("told");
+        let told = add(4, 1, "there").join("; ");
         let two = spool(2).to_string();
         assert!(told.contains(&format!("objects of node there (1), spool {two} (2), which")), "{told}");
     }

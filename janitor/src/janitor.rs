@@ -86,7 +86,7 @@ pub struct Janitor {
     /// Disks of which nobody can tell how full they are, a sentence each.
     unseen_disks: Vec<String>,
     /// What is told of others' objects.
-    strangers: Option<String>,
+    strangers: Vec<String>,
     emergency: Option<Emergency>,
     metrics: Metrics,
     ending: Ending,
@@ -158,7 +158,7 @@ impl Janitor {
             pressure: Pressure::default(),
             state_pressure: Pressure::default(),
             unseen_disks: Vec::new(),
-            strangers: None,
+            strangers: Vec::new(),
             emergency: None,
             metrics: Metrics::default(),
             ending: Ending::default(),
@@ -248,14 +248,16 @@ impl Janitor {
         let total = found.len();
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
         self.resistance.leave_alone(&mut ripe, began);
-        let limit = self.ration(&mut ripe, deletions_max);
+        if let Some(told) = self.ration(&mut ripe) {
+            tracing::warn!("{told}");
+        }
         if self.emergency.is_some() && !was_raised {
             // Workers stop first; what they have begun may need what would go.
             ripe.clear();
         }
         let waiting = total - ripe.len();
-        let plan = plan(&inventory, ripe, limit);
-        if plan.postponed > 0 && !self.breaker.is_open() {
+        let plan = plan(&inventory, ripe, deletions_max);
+        if plan.postponed > 0 {
             tracing::warn!(
                 "{} more removals wait for the next passes: this one makes {deletions_max} at most (janitor.deletions_max)",
                 plan.postponed
@@ -321,25 +323,18 @@ impl Janitor {
             let is_due = candidate.patience <= Patience::Grace || self.marks.is_ripe(candidate, end, grace);
             is_due && !self.resistance.leaves_alone(candidate, end)
         });
-        let due = found.len();
-        let limit = self.ration(&mut found, self.config.deletions_max);
-        let of_spool = due - found.len();
-        let plan = plan(&inventory, found, limit);
+        let next_hours = self.ration(&mut found);
+        let plan = plan(&inventory, found, self.config.deletions_max);
         let here = self.here();
         let mut lines = Vec::new();
         for candidate in plan.steps() {
             lines.extend(planned(&here, candidate, &inventory.named_images, (self.clock)()).await);
         }
-        if plan.postponed > 0 && !self.breaker.is_open() {
+        if plan.postponed > 0 {
             let max = self.config.deletions_max;
             lines.push(format!("{} more would wait: janitor.deletions_max is {max}", plan.postponed));
         }
-        if of_spool > 0 {
-            let max = self.config.deletions_per_hour_max;
-            lines.push(format!(
-                "{of_spool} more in the spool would wait for the next hour: janitor.deletions_per_hour_max is {max}"
-            ));
-        }
+        lines.extend(next_hours);
         let images = plan.steps().filter(|step| matches!(step.target, Target::Image(_))).count();
         // Looked for in this instant alone.
         if images > 0 && here.without_builds(BuildsWait::Open(Duration::ZERO)).await?.is_none() {
@@ -370,11 +365,14 @@ impl Janitor {
         found
     }
 
-    /// Leaves so much as this hour allows, and gives the most removals of this pass.
-    fn ration(&mut self, ripe: &mut Vec<Candidate>, deletions_max: usize) -> usize {
-        let (max, now) = (self.config.deletions_per_hour_max, (self.clock)());
-        self.breaker.ration(ripe, max, now);
-        deletions_max.min(self.breaker.allowance(max, now))
+    /// Leaves so much as this hour allows; tells what waits for the next.
+    fn ration(&mut self, ripe: &mut Vec<Candidate>) -> Option<String> {
+        let max = self.config.deletions_per_hour_max;
+        let waiting = self.breaker.ration(ripe, max, (self.clock)());
+        let is_news = waiting > 0 && !self.breaker.is_open();
+        is_news.then(|| {
+            format!("{waiting} more would wait for the next hour: janitor.deletions_per_hour_max is {max}")
+        })
     }
 
     fn note_pressure(&mut self, inventory: &Inventory) {
@@ -458,7 +456,7 @@ impl Janitor {
         let objects = seen.map(|(objects, _)| objects);
         let inventory = tokio::task::spawn_blocking(move || files.observe(objects)).await??;
         let before = std::mem::replace(&mut self.strangers, inventory.strangers());
-        warn_of_new(self.strangers.as_slice(), before.as_slice());
+        warn_of_new(&self.strangers, &before);
         let image_dirs = self.link.image_dirs();
         let state_dir = std::slice::from_ref(&self.files.state_dir);
         let (marks, unseen) = (self.config.watermarks(), &mut self.unseen_disks);
@@ -585,7 +583,7 @@ fn warn_of_new(troubles: &[String], before: &[String]) {
 async fn planned(here: &Here, candidate: &Candidate, named: &NamedImages, now: Timestamp) -> Option<String> {
     match here.look(candidate, named).await {
         Ok(Look::Remove(bytes)) => Some(show::line(candidate, bytes, now)),
-        Ok(Look::Keep(_) | Look::Wait(_)) => None,
+        Ok(Look::Keep(_) | Look::Wait(_) | Look::Gone) => None,
         Err(error) => {
             Some(format!("cannot judge {} {}: {error}", show::kind(&candidate.target), candidate.name))
         }

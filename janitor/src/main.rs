@@ -1,10 +1,12 @@
 //! `bottega-janitor`: the daemon, a single run of it, and what that would do.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use base_images::DEFAULT_ADDRESS;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 use janitor::{Audit, Config, Janitor, Place};
 use systemd::manual::FILES;
@@ -58,6 +60,9 @@ enum Command {
     },
 }
 
+/// What is said where an engine should be.
+const UNSEEN: &str = "the container engine does not answer: containers and images were not looked at";
+
 /// What takes the spool.
 #[derive(Subcommand)]
 enum Act {
@@ -70,6 +75,7 @@ enum Act {
     /// Tells why something stays or goes.
     Explain {
         /// A container, an image, a directory or a task: by name, id or the beginning of an id.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         object: String,
     },
 }
@@ -116,6 +122,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         hostname: systemd::hostname(),
         engine: environment.get("DOCKER_HOST").map(ToOwned::to_owned),
     };
+    // A node that makes no containers has none.
+    let socket = DEFAULT_ADDRESS.trim_start_matches("unix://");
+    let has_engine = place.engine.is_some() || Path::new(socket).exists();
     let notifier = Notifier::new(&environment);
     let janitor = Janitor::open(place, config.clone(), jiff::Timestamp::now, notifier.clone())?;
     // One thread is enough for a daemon that mostly sleeps; files are looked at on a second one.
@@ -124,7 +133,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         // Before anything that takes long: until then, a SIGHUP ends the process.
         let reload = Reload::listen(source, "janitor", config, Config::validate, notifier.clone());
-        act(command, janitor, &notifier, reload.context("cannot handle signals")?).await
+        act(command, janitor, has_engine, &notifier, reload.context("cannot handle signals")?).await
     });
     // A directory that is being removed must not hold the end: the next run goes on with it.
     runtime.shutdown_background();
@@ -134,10 +143,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn act(
     command: Act,
     mut janitor: Janitor,
+    has_engine: bool,
     notifier: &Notifier,
     mut reload: Reload<Config>,
 ) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+    let lacks_engine = |janitor: &Janitor| has_engine && !janitor.engine_answers();
     match command {
         Act::Run => {
             let random = || uuid::Uuid::now_v7().as_u64_pair().1;
@@ -155,8 +166,12 @@ async fn act(
                 report.waiting + report.postponed
             );
             anyhow::ensure!(report.failed == 0, "{} removals failed; see the log above", report.failed);
+            anyhow::ensure!(!lacks_engine(&janitor), UNSEEN);
         }
-        Act::Plan => print(&janitor.plan().await?)?,
+        Act::Plan => {
+            print(&janitor.plan().await?)?;
+            anyhow::ensure!(!lacks_engine(&janitor), UNSEEN);
+        }
         Act::Explain { object } => {
             let lines = janitor.explain(&object).await?;
             let looked = if janitor.engine_answers() { "" } else { "; the container engine does not answer" };

@@ -13,7 +13,7 @@ use crate::inventory::{ClaimKey, Container, Image, Inventory, Mirror, Objects, W
 use crate::observe::is_removed;
 use crate::protect::{Kept, container_entry, image_entry};
 use crate::retain::Sizes;
-use crate::show::NAMELESS;
+use crate::show::{self, NAMELESS};
 
 /// A copy of a repository that was asked for within this time is about to be asked for again: by the same task's next try,
 /// or the next task of its batch. Whoever reads one holds its lock.
@@ -102,7 +102,7 @@ impl Candidate {
     }
 }
 
-/// Every leftover of the inventory; nothing that `kept` names. `spent` is why accepted tasks' images go, and copies of
+/// Every leftover of the inventory, the oldest first; nothing that `kept` names. `spent` is why accepted tasks' images go, and copies of
 /// repositories take `mirrors_bytes_max` at most.
 #[must_use]
 pub fn policy(
@@ -127,6 +127,10 @@ pub fn policy(
     let of_images: u64 = found.iter().filter(is_image).filter_map(|candidate| candidate.bytes).sum();
     let freed = if inventory.is_one_disk { of_images } else { 0 };
     found.extend(mirrors_left(inventory, mirrors_bytes_max, freed));
+    // Where only some may go, any two looks must choose the same: engines list in whatever order.
+    found.sort_by_cached_key(|candidate| {
+        (candidate.created_at.is_none(), candidate.created_at, show::id(&candidate.target))
+    });
     found
 }
 
@@ -278,7 +282,7 @@ fn litter_left(litter: &Litter) -> Candidate {
         target: Target::Litter(litter.path.clone(), litter.kind.clone()),
         reason,
         patience: Patience::Grace,
-        name: litter.path.display().to_string(),
+        name: show::plain(&litter.path),
         entry: None,
         created_at: Timestamp::try_from(litter.modified).ok(),
         bytes: Some(litter.bytes),

@@ -47,6 +47,9 @@ pub fn protect(inventory: &Inventory, spent: &BTreeMap<String, Reason>) -> BTree
         kept.entry(image.id.clone()).or_insert(Kept::Needed);
     }
     keep_what_is_needed(objects, &mut kept);
+    if objects.takes_parents {
+        keep_one_on_each(objects, &mut kept);
+    }
     kept
 }
 
@@ -116,12 +119,17 @@ fn is_tag_of(tag: &str, name: &str, entry: &LedgerEntry) -> bool {
     is_tag(tag, name) || is_tag(tag, &image_name(&entry.task))
 }
 
-/// A person who builds on an accepted environment inherits its labels; the steps of that build are not ours.
-fn keep_descendants_of_accepted(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
+fn children(objects: &Objects) -> HashMap<&str, Vec<&Image>> {
     let mut children: HashMap<&str, Vec<&Image>> = HashMap::new();
     for image in &objects.images {
         children.entry(image.parent_id.as_deref().unwrap_or_default()).or_default().push(image);
     }
+    children
+}
+
+/// A person who builds on an accepted environment inherits its labels; the steps of that build are not ours.
+fn keep_descendants_of_accepted(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
+    let children = children(objects);
     let accepted = |image: &&Image| kept.get(&image.id) == Some(&Kept::Accepted);
     let mut waiting: Vec<&Image> = objects.images.iter().filter(accepted).collect();
     let mut seen: HashSet<&str> = waiting.iter().map(|image| image.id.as_str()).collect();
@@ -150,4 +158,27 @@ fn keep_what_is_needed(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
         kept.entry(image.id.clone()).or_insert(Kept::Needed);
         waiting.extend(image.parent_id.as_deref());
     }
+}
+
+/// Of an image without a name that stays, one that was built on it stays too, with all between them: with the last of
+/// these it would go.
+fn keep_one_on_each(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
+    let children = children(objects);
+    for image in &objects.images {
+        if !kept.contains_key(&image.id) || outlasts(image, &children, kept) {
+            continue;
+        }
+        let mut last = image;
+        while let Some(child) = children.get(last.id.as_str()).and_then(|on_it| on_it.first()) {
+            kept.entry(child.id.clone()).or_insert(Kept::Needed);
+            last = child;
+        }
+    }
+}
+
+/// Whether it is still there once all has gone that does not stay.
+fn outlasts(image: &Image, children: &HashMap<&str, Vec<&Image>>, kept: &BTreeMap<String, Kept>) -> bool {
+    let on_it = children.get(image.id.as_str()).map_or(&[][..], Vec::as_slice);
+    let may_stand = !image.tags.is_empty() || on_it.is_empty();
+    kept.contains_key(&image.id) && (may_stand || on_it.iter().any(|child| outlasts(child, children, kept)))
 }

@@ -21,15 +21,15 @@ pub async fn run(
 ) {
     janitor.listen();
     let mut ready = false;
-    let mut healthy = true;
+    let mut trouble = None;
     loop {
         let ending = janitor.ending();
         let Some(done) = unless_ended(janitor.pass(), &ending, shutdown).await else { break };
-        let status = status(&done, &janitor, healthy);
-        healthy = done.is_ok();
+        let status = status(&done, &janitor);
+        tell_news(&mut trouble, done.as_ref().err().map(ToString::to_string));
         if ready {
             notifier.status(&status);
-        } else if healthy {
+        } else if trouble.is_none() {
             ready = true;
             tracing::info!("{status}");
             notifier.ready(&status);
@@ -74,8 +74,18 @@ async fn pause(
     }
 }
 
-/// What systemd and the log are told; an error that lasts is logged once.
-fn status(done: &Result<Report, JanitorError>, janitor: &Janitor, was_healthy: bool) -> String {
+/// An error that lasts is logged once.
+fn tell_news(before: &mut Option<String>, trouble: Option<String>) {
+    match &trouble {
+        Some(error) if *before != trouble => tracing::warn!("{error}; nothing is removed until then"),
+        None if before.is_some() => tracing::info!("what was wrong is mended: passes go on"),
+        _ => {}
+    }
+    *before = trouble;
+}
+
+/// What systemd is told.
+fn status(done: &Result<Report, JanitorError>, janitor: &Janitor) -> String {
     match done {
         Ok(report) => {
             let engine = if janitor.engine_answers() { "" } else { "; the container engine does not answer" };
@@ -91,11 +101,6 @@ fn status(done: &Result<Report, JanitorError>, janitor: &Janitor, was_healthy: b
             }
             status
         }
-        Err(error) => {
-            if was_healthy {
-                tracing::warn!("{error}; nothing is removed until then");
-            }
-            format!("nothing is removed: {error}")
-        }
+        Err(error) => format!("nothing is removed: {error}"),
     }
 }

@@ -1,6 +1,7 @@
 //! What people read.
 
 use std::fmt;
+use std::path::Path;
 
 use jiff::Timestamp;
 use queue_format::LitterKind;
@@ -21,7 +22,7 @@ impl fmt::Display for Reason {
             Self::OwnerDead => "its worker is dead",
             Self::ClaimGone => "its claim is gone",
             Self::Unused => "nobody has used it for long (janitor.accepted_keep_days)",
-            Self::DiskFull => "the disk is full (janitor.disk_high_percent)",
+            Self::DiskFull => "the disk is full (janitor.disk_high_percent, janitor.disk_free_gib)",
             Self::TooMany => "copies of repositories take too much (janitor.repositories_bytes_max)",
             Self::Removed => "it was removed, and only its last name is left",
             Self::Void => "its attempt never ended, and is over",
@@ -67,6 +68,15 @@ pub(crate) fn container(found: &Container) -> String {
 /// As much of an id as people say.
 pub(crate) fn short_id(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(SHORT_ID_CHARS).collect()
+}
+
+/// A path that others chose, in one line whatever is in it.
+pub(crate) fn plain(path: &Path) -> String {
+    let escaped = |c: char| {
+        let is_plain = !c.is_control();
+        is_plain.then_some(c).into_iter().chain(c.escape_default().filter(move |_| !is_plain))
+    };
+    path.display().to_string().chars().flat_map(escaped).collect()
 }
 
 /// Its full id.

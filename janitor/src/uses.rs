@@ -215,6 +215,7 @@ mod tests {
             let objects = Objects {
                 containers: used.iter().map(|id| container(id)).collect(),
                 images: images.iter().map(|id| image(id)).collect(),
+                ..Objects::default()
             };
             uses.note(&objects, heard, moment("here", now, now as u64));
             let found: Vec<_> =

@@ -14,6 +14,8 @@ pub(crate) enum Look {
     Remove(Option<u64>),
     /// It is not, or no longer.
     Keep(&'static str),
+    /// It is no more.
+    Gone,
     /// It still is, and nothing is to be done about it now.
     Wait(&'static str),
 }
@@ -26,7 +28,7 @@ pub(crate) fn judge_claim(now: &Inventory, entry: &LedgerEntry) -> Option<Look> 
 /// What becomes of a container that was found as it is now, if it was found at all.
 pub(crate) fn judge_container(now: &Inventory, found: Option<&Container>) -> Look {
     match found {
-        None => Look::Keep("it is gone"),
+        None => Look::Gone,
         Some(container) if container_entry(now, container).is_none() => Look::Keep("it is not ours"),
         Some(container) if container.is_removing => Look::Wait("the engine has been removing it"),
         Some(_) => Look::Remove(None),
@@ -41,7 +43,7 @@ pub(crate) fn judge_image(
     found: Option<&Image>,
     candidate: &Candidate,
 ) -> Look {
-    let Some(image) = found else { return Look::Keep("it is gone") };
+    let Some(image) = found else { return Look::Gone };
     let is_spent = matches!(candidate.reason, Reason::Unused | Reason::DiskFull);
     match image_entry(now, image) {
         None => Look::Keep("it is not ours"),

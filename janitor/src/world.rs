@@ -68,7 +68,7 @@ pub(crate) trait World {
     async fn remove_container(&self, id: &str) -> Result<Removal, LookError>;
 
     /// Removes an image by its id, or a name of it that is not the last; never by force: what uses it keeps it.
-    async fn remove_image(&self, id: &str) -> Result<Removal, LookError>;
+    async fn remove_image(&self, id: &str) -> Result<(Removal, Vec<String>), LookError>;
 
     /// Removes what is no object of the engine's, or takes it back.
     async fn remove_files(&self, candidate: &Candidate) -> Result<Removal, JanitorError>;

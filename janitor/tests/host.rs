@@ -298,6 +298,9 @@ async fn a_copy_of_a_repository_goes_only_while_nobody_uses_it() {
     let (old, locked, young) =
         (mirror("old", 3 * DAY), mirror("locked", 2 * DAY), mirror("young", Duration::from_mins(5)));
     let read = mirror("read", 4 * DAY);
+    let unlocked = mirror("unlocked", DAY);
+    fs::remove_file(unlocked.with_extension("lock")).expect("removed");
+    fs::File::open(&unlocked).expect("opened").set_modified(SystemTime::now() - DAY).expect("old");
     // Whoever removed it was killed.
     let half_gone = node.place.state.join("repositories/.gone-0193a1c2d3e4f5061728394a5b6c7d8e");
     write(&half_gone.join("objects/x"), Duration::ZERO);
@@ -308,8 +311,15 @@ async fn a_copy_of_a_repository_goes_only_while_nobody_uses_it() {
     reader.lock_shared().expect("locked");
     let mut janitor = node.janitor(Config { repositories_bytes_max: 1, ..config() });
     let report = janitor.once().await.expect("a pass");
-    assert_eq!((report.removed, report.kept, report.failed), (2, 2, 0));
-    assert!(!old.exists() && locked.exists() && read.exists() && young.exists() && elsewhere.exists());
+    assert_eq!((report.removed, report.kept, report.failed), (3, 2, 0));
+    assert!(
+        !old.exists()
+            && !unlocked.exists()
+            && locked.exists()
+            && read.exists()
+            && young.exists()
+            && elsewhere.exists()
+    );
     assert!(!half_gone.exists());
     // Long before the house is looked at again.
     drop((lock, reader));

@@ -176,7 +176,7 @@ prop_compose! {
             }))
             .collect();
         Inventory {
-            objects: (engine > 0).then_some(Objects { containers, images }),
+            objects: (engine > 0).then_some(Objects { containers, images, takes_parents: engine > 1 }),
             leases: claims.iter().map(|claim| claim.owner.clone()).filter(|o| o.node() == NODE).collect(),
             ledger: entries.into_iter().map(|entry| (entry.object, entry)).collect(),
             work_dirs,

@@ -188,6 +188,25 @@ fn what_stays_and_why() {
         &|case| case.image("other", "", &["openswe--x:before-retry"]),
         &[("other", Foreign)],
     );
+    let podman = |case: &mut Case| case.objects().takes_parents = true;
+    check(
+        "an engine that takes a person's layer along",
+        &|case| {
+            podman(case);
+            case.inventory.objects.as_mut().expect("an engine").images[0].labels.clear();
+            case.image("other", "second", &[])
+        },
+        &[("first", Foreign), ("second", Needed), ("final", Needed)],
+    );
+    check(
+        "such an engine, and what has a name stands on it too",
+        &|case| {
+            podman(case);
+            case.inventory.objects.as_mut().expect("an engine").images[0].labels.clear();
+            case.image("mine", "first", &["mine:1"])
+        },
+        &[("first", Foreign), ("mine", Foreign)],
+    );
     check("our name without a version", &|case| case.image("other", "", &["openswe--x"]), &[]);
     check("our name", &|case| case.image("other", "", &["openswe--x:latest"]), &[]);
     check("a claimed task is to run in it", &|case| case.name("openswe--x"), &all(Needed));

@@ -22,7 +22,7 @@ pub enum SpoolError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// There is no spool here.
-    #[error("{} is not a spool (it has no spool.toml); make one with: bottega init --spool {}", .0.display(), .0.display())]
+    #[error("{} is not a spool (it has no spool.toml); mount it, or make one with: bottega init --spool {}", .0.display(), .0.display())]
     NotASpool(PathBuf),
     /// It is not for this user to look at.
     #[error(

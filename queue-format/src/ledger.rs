@@ -121,9 +121,27 @@ impl Ledger {
     /// # Errors
     /// The directory cannot be listed.
     pub fn entries(&self) -> Result<Vec<LedgerEntry>, PathError> {
-        let names = self.files.list(&self.dir)?;
-        let objects = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok());
-        Ok(objects.filter_map(|object| self.get(object)).collect())
+        Ok(self.entries_and_damaged()?.0)
+    }
+
+    /// All entries, and the files of those that are damaged.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn entries_and_damaged(&self) -> Result<(Vec<LedgerEntry>, Vec<PathBuf>), PathError> {
+        let (mut entries, mut damaged) = (Vec::new(), Vec::new());
+        for name in self.files.list(&self.dir)? {
+            let Some(object) = name.strip_suffix(".json").and_then(|object| object.parse().ok()) else {
+                continue;
+            };
+            match self.get(object) {
+                Some(entry) => entries.push(entry),
+                // Not forgotten since it was listed.
+                None if self.files.is_there(&self.path(object)) => damaged.push(self.path(object)),
+                None => {}
+            }
+        }
+        Ok((entries, damaged))
     }
 
     /// Forgets an object that is gone.

@@ -50,8 +50,12 @@ pub fn making_dirs<T>(state_dir: &Path, names: &[&str], make: impl FnOnce() -> T
 /// them and caches of modules are, are made writable first.
 ///
 /// # Errors
-/// Something in it cannot be removed.
+/// Something in it cannot be removed, or is mounted there: that is somebody's, and all of it stays.
 pub fn remove_tree(root: &Path) -> io::Result<()> {
+    if let Some(mount) = mounted_in(root)? {
+        let why = format!("{} is mounted there; unmount it", mount.display());
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+    }
     match std::fs::remove_dir_all(root) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             make_writable(root);
@@ -59,6 +63,23 @@ pub fn remove_tree(root: &Path) -> io::Result<()> {
         }
         removed => removed,
     }
+}
+
+/// What is mounted on a directory or in it.
+///
+/// # Errors
+/// It is not there, or nobody can tell.
+pub fn mounted_in(root: &Path) -> io::Result<Option<PathBuf>> {
+    let (root, mounts) = (root.canonicalize()?, std::fs::read_to_string("/proc/self/mountinfo")?);
+    // proc_pid_mountinfo(5): the fifth field, in which these stand as octal numbers.
+    let unescape = |field: &str| {
+        let text = field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n");
+        PathBuf::from(text.replace("\\134", "\\"))
+    };
+    Ok(mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4).map(unescape))
+        .find(|mount| mount.starts_with(&root)))
 }
 
 /// Whose it is may make it writable: of what somebody else has, removal tells.
@@ -133,5 +154,14 @@ mod tests {
             assert_eq!(found.permissions().mode() & 0o777, 0o640);
             assert_eq!(std::fs::read_to_string(&path).expect("read"), text);
         }
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_tree_is_somebodys() {
+        assert_eq!(mounted_in(Path::new("/proc/self")).expect("there"), None);
+        assert_eq!(mounted_in(Path::new("/proc")).expect("there").as_deref(), Some(Path::new("/proc")));
+        assert!(mounted_in(Path::new("/")).expect("there").is_some());
+        let gone = mounted_in(Path::new("/nonexistent"));
+        assert_eq!(gone.map_err(|error| error.kind()), Err(io::ErrorKind::NotFound));
     }
 }

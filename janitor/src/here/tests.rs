@@ -106,7 +106,7 @@ async fn the_last_look_sees_what_changed() {
         changed,
     )
     .await;
-    check(|case| fs::remove_dir_all(case.path()).expect("removed"), Ok(Look::Keep("it is gone"))).await;
+    check(|case| fs::remove_dir_all(case.path()).expect("removed"), Ok(Look::Gone)).await;
     check(
         |case| {
             fs::remove_dir_all(case.path()).expect("removed");

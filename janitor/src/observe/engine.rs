@@ -112,7 +112,7 @@ impl Engine {
         let images = self.call("list images", list_images(&self.docker, options)).await?;
         let mut images: Vec<Image> = images.into_iter().map(|found| self.image_of_summary(found)).collect();
         self.find_parents(&mut images).await?;
-        Ok(Objects { containers, images })
+        Ok(Objects { containers, images, takes_parents: self.is_podman })
     }
 
     /// What runs and may be a step of a build.
@@ -218,11 +218,17 @@ impl Engine {
         self.removal("remove a container", self.docker.remove_container(id, Some(options))).await
     }
 
-    /// Removes one image and no parent of it; never by force: what uses it keeps it.
-    pub(crate) async fn remove_image(&self, id: &str) -> Result<Removal, EngineError> {
+    /// Removes one image and no parent of it, as far as the engine heeds that; never by force: what uses it keeps it. Gives
+    /// all that went.
+    pub(crate) async fn remove_image(&self, id: &str) -> Result<(Removal, Vec<String>), EngineError> {
         let options = RemoveImageOptionsBuilder::new().force(false).noprune(true).build();
-        let removed = async { self.docker.remove_image(id, Some(options), None).await.map(|_| ()) };
-        self.removal("remove an image", removed).await
+        let mut went = Vec::new();
+        let removed = async {
+            let deleted = self.docker.remove_image(id, Some(options), None).await?;
+            went.extend(deleted.into_iter().filter_map(|one| one.deleted).map(|id| full_id(&id)));
+            Ok(())
+        };
+        Ok((self.removal("remove an image", removed).await?, went))
     }
 
     /// The list says all that is needed, but whether a container with our labels, or one that runs, is a step of a build.

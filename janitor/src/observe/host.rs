@@ -34,7 +34,7 @@ pub(crate) struct Files {
 impl Files {
     /// What ledger, locks and spool say of everything. Blocks.
     pub(crate) fn observe(&self, objects: Option<Objects>) -> Result<Inventory, JanitorError> {
-        let entries = Ledger::open(&self.state_dir)?.entries()?;
+        let (entries, damaged) = Ledger::open(&self.state_dir)?.entries_and_damaged()?;
         let spool = open_spool(self)?;
         let leases = spool.owners_on(&self.node)?.into_iter().collect();
         // A dead master's lock is the proof by which another adopts what it had taken from incoming/.
@@ -42,7 +42,7 @@ impl Files {
         let mut known = LifeLock::known(&self.state_dir)?;
         known.retain(|owner| !intakes.contains(owner));
         let named_images = images_of_claims(&spool, &leases)?;
-        Ok(Inventory { named_images, ..self.look(&spool, objects, entries, leases, &known)? })
+        Ok(Inventory { named_images, damaged, ..self.look(&spool, objects, entries, leases, &known)? })
     }
 
     /// What they say now of one object; `None`: the ledger no longer has it as it was. Blocks.

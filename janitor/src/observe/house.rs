@@ -72,9 +72,12 @@ impl Files {
         }
         let failed = |source| JanitorError::State { action: "remove", path: path.to_owned(), source };
         // Who is about to use it has the one lock, who reads it the other.
+        let (is_lock_new, rested) = (!lock_of(path).exists(), self.mirror_rests(path));
         let lock = File::options().create(true).append(true).open(lock_of(path)).map_err(failed)?;
         let readers = File::open(path).map_err(failed)?;
-        if lock.try_lock().is_err() || readers.try_lock().is_err() || !self.mirror_rests(path) {
+        // A lock that was just made tells nothing of when the copy was asked for.
+        let rests = || if is_lock_new { rested } else { self.mirror_rests(path) };
+        if lock.try_lock().is_err() || readers.try_lock().is_err() || !rests() {
             return Ok(false);
         }
         // What is half removed must not look like a repository, whoever is killed meanwhile.

@@ -165,7 +165,7 @@ impl Scene {
         self.others_act();
         let images = self.model.borrow().objects.images.clone();
         self.others_act();
-        let objects = Objects { containers, images };
+        let objects = Objects { containers, images, takes_parents: false };
         {
             let mut model = self.model.borrow_mut();
             self.used_at.clone_from(&model.used_at);
@@ -233,6 +233,26 @@ impl Scene {
             Level::High => unused >= 100,
             Level::Emergency => true,
         }
+    }
+
+    fn remove_one_image(&self, id: &str) -> Result<Removal, LookError> {
+        let mut model = self.model.borrow_mut();
+        if model.untag(id) {
+            return Ok(Removal::Done);
+        }
+        if !model.is_there(id) {
+            return Ok(Removal::Gone);
+        }
+        if model.is_kept(id) {
+            return Ok(Removal::InUse("somebody uses it".to_owned()));
+        }
+        model.judge_image(id, |_| self.was_over(id));
+        if model.random.below(16) == 0 {
+            model.slow.push(id.to_owned());
+            return Err(EngineError::TimedOut { action: "remove an image", seconds: 1 }.into());
+        }
+        model.drop_image(id);
+        Ok(Removal::Done)
     }
 }
 
@@ -324,8 +344,10 @@ impl World for Scene {
             return Ok(None);
         }
         let mut now = self.model.borrow().blank();
-        now.objects =
-            Some(Objects { containers: self.model.borrow().objects.containers.clone(), images: vec![] });
+        now.objects = Some(Objects {
+            containers: self.model.borrow().objects.containers.clone(),
+            ..Objects::default()
+        });
         now.ledger.clone_from(&self.model.borrow().ledger);
         blindfold(&mut now, self.blind);
         Ok(now.foreign_build().map(show::container))
@@ -356,24 +378,8 @@ impl World for Scene {
         Ok(if model.remove_container(id) { Removal::Done } else { Removal::Gone })
     }
 
-    async fn remove_image(&self, id: &str) -> Result<Removal, LookError> {
-        let mut model = self.model.borrow_mut();
-        if model.untag(id) {
-            return Ok(Removal::Done);
-        }
-        if !model.is_there(id) {
-            return Ok(Removal::Gone);
-        }
-        if model.is_kept(id) {
-            return Ok(Removal::InUse("somebody uses it".to_owned()));
-        }
-        model.judge_image(id, |_| self.was_over(id));
-        if model.random.below(16) == 0 {
-            model.slow.push(id.to_owned());
-            return Err(EngineError::TimedOut { action: "remove an image", seconds: 1 }.into());
-        }
-        model.drop_image(id);
-        Ok(Removal::Done)
+    async fn remove_image(&self, id: &str) -> Result<(Removal, Vec<String>), LookError> {
+        self.remove_one_image(id).map(|removal| (removal, Vec::new()))
     }
 
     async fn remove_files(&self, candidate: &Candidate) -> Result<Removal, JanitorError> {

@@ -60,6 +60,15 @@ async fn leftovers_go_and_nothing_else_on_podman() {
     let gone = build(&node, &base, &ended.to_map(), &image_name(&ended.task)).await;
     node.ledger().end(ended.object, jiff::Timestamp::now()).expect("noted");
     kept.insert(base.clone());
+    // Somebody's without a name, and a leftover of ours on it: Podman removes it along with that.
+    let nameless = format!("nameless-{}", node.hostname);
+    let theirs = build(&node, &base, &HashMap::new(), &nameless).await;
+    let ours = labels(&format!("on-nameless-{}", node.hostname));
+    node.record(&ours, ObjectKind::Build { image: image_name(&ours.task) });
+    build(&node, &theirs, &ours.to_map(), &image_name(&ours.task)).await;
+    node.ledger().end(ours.object, jiff::Timestamp::now()).expect("noted");
+    build(&node, &base, &HashMap::from([("x".to_owned(), "y".to_owned())]), &nameless).await;
+    kept.insert(theirs);
 
     let foreign = [
         node.raw_container(&base, HashMap::new(), Shape::default()).await,

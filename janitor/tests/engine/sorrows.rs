@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
 
 use janitor::{Config, Janitor, JanitorError, Place};
 use queue_format::{LedgerEntry, ObjectKind, SpoolError, State};
@@ -109,10 +111,12 @@ async fn a_pass_removes_no_more_than_it_may() {
     let config = Config { deletions_max: 3, ..config() };
     let mut janitor = Janitor::open(node.place(), config, jiff::Timestamp::now, systemd::Notifier::default())
         .expect("a janitor");
-    assert_eq!(
-        janitor.plan().await.expect("a plan").last().expect("a line"),
-        "4 more would wait: janitor.deletions_max is 3"
-    );
+    let planned = janitor.plan().await.expect("a plan");
+    assert_eq!(planned.last().expect("a line"), "4 more would wait: janitor.deletions_max is 3");
+    let what = |lines: &[String]| -> Vec<String> {
+        lines.iter().map(|line| line.split(", ").next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(what(&janitor.plan().await.expect("a plan")), what(&planned));
     for expected in [7, 4, 1, 0, 0] {
         janitor.pass().await.expect("a pass");
         assert_eq!(left(), expected);
@@ -144,4 +148,61 @@ async fn what_last_looks_keep_is_left_alone_for_a_while() {
     assert_eq!((first.removed, second.removed, third.removed), (0, 0, 0));
     assert_eq!((second.kept, third.kept), (first.waiting, 0), "{first:?} {third:?}");
     assert!(first.waiting > 0 && third.waiting == first.waiting, "{first:?} {third:?}");
+}
+
+#[tokio::test]
+async fn what_is_mounted_in_a_work_directory_is_not_removed() {
+    let node = Node::new().await;
+    let (owner, _lock) = node.living_owner();
+    let dir = node.work_dir(&node.labels(&owner, "ended", 1));
+    let (precious, inside) = (node.state().join("precious"), dir.join("tree/mnt"));
+    for made in [&precious, &inside] {
+        fs::create_dir_all(made).expect("made");
+    }
+    fs::write(precious.join("thesis"), "x").expect("written");
+    let run = |program: &str, arguments: &[&Path]| {
+        assert!(Command::new(program).args(arguments).status().expect("it runs").success());
+    };
+    run("mount", &[Path::new("--bind"), &precious, &inside]);
+    let mut janitor = node.janitor();
+    let planned = janitor.plan().await;
+    let done = janitor.once().await;
+    run("umount", &[&inside]);
+    assert_eq!(planned.expect("a plan"), Vec::<String>::new());
+    assert_eq!(done.expect("a pass").kept, 1);
+    assert!(precious.join("thesis").exists() && inside.exists());
+    let why = node.audit().last().expect("a line").to_string();
+    assert!(why.contains("something is mounted in it"), "{why}");
+    node.janitor().once().await.expect("a pass");
+    assert!(!dir.exists() && precious.join("thesis").exists());
+}
+
+#[tokio::test]
+async fn what_the_ledger_cannot_tell_any_more_is_told() {
+    let node = Node::new().await;
+    let (owner, _lock) = node.living_owner();
+    let labels = node.labels(&owner, "ended", 1);
+    let dir = node.work_dir(&labels);
+    let entry = node.state().join(format!("ledger/{}.json", labels.object));
+    fs::write(&entry, "{").expect("written");
+    let mut janitor = node.janitor();
+    assert_eq!(janitor.once().await.expect("a pass").removed, 0);
+    assert!(dir.exists());
+    let told = janitor.troubles().join("; ");
+    assert!(told.contains(&entry.display().to_string()), "{told}");
+    fs::remove_file(entry).expect("removed");
+    janitor.pass().await.expect("a pass");
+    assert_eq!(janitor.troubles(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_engine_that_should_be_there_is_missed() {
+    let node = Node::new().await;
+    for what in ["once", "plan"] {
+        let mut command = node.command(what, "grace_seconds = 0\n");
+        let done = command.env("DOCKER_HOST", "unix:///nonexistent/engine.sock").output().expect("it runs");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{what}: {said}");
+        assert!(said.contains("containers and images were not looked at"), "{said}");
+    }
 }
