@@ -53,7 +53,8 @@ impl Cgroup {
     }
 
     /// Some runtimes give a container two groups, one in the other, both with its limits (`run.oci.systemd.subgroup` of
-    /// crun). The outer one holds a little more, and so meets the limit of memory first: its events tell.
+    /// crun). The outer one holds a little more, and so meets the limit of memory first: its events tell. A slot's group is not
+    /// taken for one, for it has more memory than its container (`MEMORY_SLACK_BYTES`).
     fn with_outer(mut self) -> Self {
         let limit = |dir: &Path| read(&dir.join("memory.max"))?.parse::<u64>().ok();
         if self.is_v2

@@ -59,6 +59,7 @@ pub(crate) const ATTACKS: &[A] = &[
     A::new("copies from another image", "COPY --from=alpine / /", Refused, LINTER),
     A::new("fetches", "ADD https://example.org/x /x", Refused, LINTER),
     A::new("variables that grow in the engine", "ENV A=$PATH$PATH$PATH$PATH$PATH$PATH$PATH$PATH\nENV B=$A$A$A$A$A$A$A$A\nENV C=$B$B$B$B$B$B$B$B\nENV D=$C$C$C$C$C$C$C$C\nENV E=$D$D$D$D$D$D$D$D", Refused, LINTER),
+    A::new("variables by another name", "ENV A=$PATH\nENV \"A\"=$A$A$A$A$A$A$A$A\nENV \\A=$A$A$A$A$A$A$A$A", Refused, LINTER),
     A::new("ports that fill the engine", "EXPOSE 1-65535/tcp\nEXPOSE 1-65535/udp", Refused, LINTER),
     A::new("secret mount", "RUN --mount=type=secret,id=key cat /run/secrets/key", Refused, LINTER),
     A::new("ssh mount", "RUN --mount=type=ssh ssh-add -l", Refused, LINTER),
