@@ -249,7 +249,7 @@ impl Janitor {
         let mut ripe = self.marks.ripe(found, Instant::now().into_std(), self.config.grace());
         self.resistance.leave_alone(&mut ripe, began);
         if let Some(told) = self.ration(&mut ripe) {
-            tracing::warn!("{told}");
+            tracing::debug!("{told}");
         }
         if self.emergency.is_some() && !was_raised {
             // Workers stop first; what they have begun may need what would go.

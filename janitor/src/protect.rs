@@ -145,8 +145,7 @@ fn keep_descendants_of_accepted(objects: &Objects, kept: &mut BTreeMap<String, K
 
 /// The images of containers that stay, and everything below an image that stays.
 fn keep_what_is_needed(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
-    let by_id: HashMap<&str, &Image> =
-        objects.images.iter().map(|image| (image.id.as_str(), image)).collect();
+    let by_id = by_id(objects);
     let used = objects.containers.iter().filter(|container| kept.contains_key(&container.id));
     let used = used.map(|container| container.image_id.as_str());
     let standing = objects.images.iter().filter(|image| kept.contains_key(&image.id));
@@ -163,22 +162,43 @@ fn keep_what_is_needed(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
 /// Of an image without a name that stays, one that was built on it stays too, with all between them: with the last of
 /// these it would go.
 fn keep_one_on_each(objects: &Objects, kept: &mut BTreeMap<String, Kept>) {
-    let children = children(objects);
+    let (children, by_id) = (children(objects), by_id(objects));
+    let first_on = |image: &Image| children.get(image.id.as_str()).and_then(|on_it| on_it.first()).copied();
+    // What is still there once all has gone that does not stay.
+    let mut lasting = HashSet::new();
+    let stands = |image: &&Image| {
+        kept.contains_key(&image.id) && (!image.tags.is_empty() || first_on(image).is_none())
+    };
+    for tip in objects.images.iter().filter(stands) {
+        last_below(tip, &by_id, kept, &mut lasting);
+    }
     for image in &objects.images {
-        if !kept.contains_key(&image.id) || outlasts(image, &children, kept) {
+        if !kept.contains_key(&image.id) || lasting.contains(image.id.as_str()) {
             continue;
         }
-        let mut last = image;
-        while let Some(child) = children.get(last.id.as_str()).and_then(|on_it| on_it.first()) {
+        let (mut tip, mut seen) = (image, HashSet::new());
+        // Images cannot be each other's ancestors; an engine that says so is not believed.
+        while let Some(child) = first_on(tip).filter(|child| seen.insert(&child.id)) {
             kept.entry(child.id.clone()).or_insert(Kept::Needed);
-            last = child;
+            tip = child;
         }
+        last_below(tip, &by_id, kept, &mut lasting);
     }
 }
 
-/// Whether it is still there once all has gone that does not stay.
-fn outlasts(image: &Image, children: &HashMap<&str, Vec<&Image>>, kept: &BTreeMap<String, Kept>) -> bool {
-    let on_it = children.get(image.id.as_str()).map_or(&[][..], Vec::as_slice);
-    let may_stand = !image.tags.is_empty() || on_it.is_empty();
-    kept.contains_key(&image.id) && (may_stand || on_it.iter().any(|child| outlasts(child, children, kept)))
+/// What lasts holds all that stays below it.
+fn last_below<'a>(
+    tip: &'a Image,
+    by_id: &HashMap<&str, &'a Image>,
+    kept: &BTreeMap<String, Kept>,
+    lasting: &mut HashSet<&'a str>,
+) {
+    let mut next = Some(tip);
+    while let Some(image) = next.filter(|image| kept.contains_key(&image.id) && lasting.insert(&image.id)) {
+        next = image.parent_id.as_deref().and_then(|parent| by_id.get(parent).copied());
+    }
+}
+
+fn by_id(objects: &Objects) -> HashMap<&str, &Image> {
+    objects.images.iter().map(|image| (image.id.as_str(), image)).collect()
 }

@@ -300,7 +300,7 @@ async fn a_copy_of_a_repository_goes_only_while_nobody_uses_it() {
     let read = mirror("read", 4 * DAY);
     let unlocked = mirror("unlocked", DAY);
     fs::remove_file(unlocked.with_extension("lock")).expect("removed");
-    fs::File::open(&unlocked).expect("opened").set_modified(SystemTime::now() - DAY).expect("old");
+    File::open(&unlocked).expect("opened").set_modified(SystemTime::now() - DAY).expect("old");
     // Whoever removed it was killed.
     let half_gone = node.place.state.join("repositories/.gone-0193a1c2d3e4f5061728394a5b6c7d8e");
     write(&half_gone.join("objects/x"), Duration::ZERO);
